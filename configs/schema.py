@@ -1,0 +1,133 @@
+"""The settings of a run as frozen dataclasses. Every field can be overridden on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from gtpo_jax.rollout import RolloutLimits
+from gtpo_jax.tools import ToolLimits
+from models.config import ModelConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Where problems come from."""
+
+    families: tuple[str, ...] = ("arithmetic", "word", "remainder", "gcd", "branch", "chain")
+    """Families of generated problems; not used when `train_file` is set."""
+    train_file: str | None = None
+    """JSON lines with `question`, `answer` and, for demonstrations, `expression`."""
+    eval_file: str | None = None
+    """JSON lines to evaluate on; needed with `train_file`."""
+    skip_tool: float = 0.15
+    """Share of demonstrations that answer without calling the tool."""
+    unclosed_call: float = 0.06
+    """Share of demonstrated calls that lack the closing marker."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """An optax optimizer with linear warm-up and cosine decay."""
+
+    kind: Literal["adam", "muon"] = "adam"
+    """`muon` orthogonalizes the updates of layer matrices and uses Adam for the rest."""
+    learning_rate: float = 1e-3
+    """Peak, after warm-up."""
+    warmup_steps: int = 5
+    final_fraction: float = 1.0
+    """Learning rate at the end, as a fraction of the peak; 1 keeps it constant."""
+    b1: float = 0.9
+    b2: float = 0.99
+    clip_norm: float = 1.0
+    """Largest global norm of a gradient."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Imitation of demonstrations, the cold start."""
+
+    steps: int = 800
+    rows: int = 10
+    """Packed rows of a batch."""
+    row_tokens: int = 128
+    demonstrations: int = 18_000
+    """Distinct demonstrations; they repeat when the steps need more."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    optimizer: OptimizerConfig = OptimizerConfig(
+        kind="muon", learning_rate=8e-3, warmup_steps=40, final_fraction=0.1, b2=0.99
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """Credit assignment and objective. An option that the algorithm does not use is an error."""
+
+    name: Literal["gtpo", "grpo"] = "gtpo"
+    discount: float = 0.9
+    """Discount per turn (GTPO)."""
+    shaping: float = 0.5
+    """Largest partial credit of a failure (GTPO)."""
+    format_penalty: float = 0.1
+    """Reward taken from a badly formed turn (GTPO)."""
+    clip_low: float = 0.2
+    clip_high: float = 0.28
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Reinforcement learning with the tool."""
+
+    steps: int = 80
+    prompts: int = 8
+    """Problems of a step."""
+    group_size: int = 8
+    """Trajectories of a problem."""
+    temperature: float = 1.0
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=8e-4)
+    minibatches: int = 2
+    """Optimizer steps that the trajectories of a step are divided among."""
+    rows: int = 16
+    """Packed rows, each of `rollout.context` tokens, of a micro-batch."""
+    eval_every: int = 20
+    """Steps between evaluations; 0 evaluates at the end only."""
+    checkpoint_every: int = 10
+    """Steps between checkpoints."""
+    gate: float = 0.9
+    """Greedy success on plain arithmetic that the cold start must reach; 0 lets every model pass."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    problems: int = 256
+    """Held-out problems."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each axis; −1 takes what the others leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that determines a run, but for where it is written."""
+
+    model: ModelConfig
+    tokenizer: str = "tools-256"
+    """A shipped tokenizer by name, or the path of a SentencePiece model."""
+    seed: int = 0
+    task: TaskConfig = TaskConfig()
+    sft: SftConfig = SftConfig()
+    train: TrainConfig = TrainConfig()
+    rollout: RolloutLimits = RolloutLimits()
+    tools: ToolLimits = ToolLimits()
+    tool_workers: int = 2
+    """Worker processes of the tool."""
+    evaluation: EvalConfig = EvalConfig()
+    mesh: MeshConfig = MeshConfig()

@@ -1,0 +1,141 @@
+"""The grammar of a dialogue: prompt, code, tool output, answer.
+
+    <|user|>question<|end|><|assistant|>             prompt
+    text <code>print(2+2)</code><|end|>              a turn that calls the tool
+    <|tool|>4<|end|><|assistant|>                    the observation
+    The answer is <answer>4</answer><|end|>          a turn that answers
+
+Markers are control symbols of the tokenizer: text never encodes to one. What the policy wrote is parsed
+from its decoded text and never tokenized again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from gtpo_jax.types import Tokenizer
+
+
+class Marker(str):
+    """A control symbol of the grammar, as opposed to a text that happens to read like one."""
+
+    __slots__ = ()
+
+
+USER, ASSISTANT, TOOL = Marker("<|user|>"), Marker("<|assistant|>"), Marker("<|tool|>")
+END = Marker("<|end|>")
+CODE, CODE_END = Marker("<code>"), Marker("</code>")
+ANSWER, ANSWER_END = Marker("<answer>"), Marker("</answer>")
+CONTROL_SYMBOLS = (USER, ASSISTANT, TOOL, END, CODE, CODE_END, ANSWER, ANSWER_END)
+
+NO_ACTION = "neither a call nor an answer"
+"""The violation of a turn that leaves nothing to do."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParsedTurn:
+    """What a turn says. At most one of `code` and `answer` is set."""
+
+    text: str
+    code: str | None = None
+    answer: str | None = None
+    violation: str | None = None  # why the turn is not well formed
+
+
+def parse_turn(text: str) -> ParsedTurn:
+    """Reads one turn, its end marker included.
+
+    A turn is well formed when it holds exactly one call *or* exactly one answer, each closed, and no turn
+    marker but the final one.
+    """
+    body = text.removesuffix(END)
+    if body == text:
+        return ParsedTurn(text=text, violation="the turn did not end")
+    if any(marker in body for marker in (USER, ASSISTANT, TOOL, END)):
+        return ParsedTurn(text=text, violation="a turn marker inside the turn")
+    opened = [body.count(marker) for marker in (CODE, CODE_END, ANSWER, ANSWER_END)]
+    if opened == [1, 1, 0, 0] and (code := _between(body, CODE, CODE_END)) is not None:
+        return ParsedTurn(text=text, code=code)
+    if opened == [0, 0, 1, 1] and (answer := _between(body, ANSWER, ANSWER_END)) is not None:
+        return ParsedTurn(text=text, answer=answer.strip())
+    if opened == [0, 0, 0, 0]:
+        return ParsedTurn(text=text, violation=NO_ACTION)
+    if sum(opened[:2]) and sum(opened[2:]):
+        return ParsedTurn(text=text, violation="a call and an answer in one turn")
+    kind = "code" if sum(opened[:2]) else "answer"
+    return ParsedTurn(text=text, violation=f"the {kind} is not enclosed once")
+
+
+def turn_violation(parsed: ParsedTurn, turn_index: int) -> str | None:
+    """The rule that a turn broke. Besides being well formed, the first turn has to call the tool."""
+    if parsed.violation is None and parsed.code is None and turn_index == 0:
+        return "the first turn did not call the tool"
+    return parsed.violation
+
+
+def _between(text: str, opening: str, closing: str) -> str | None:
+    before, _, rest = text.partition(opening)
+    inner, found, _ = rest.partition(closing)
+    return inner if found and closing not in before else None
+
+
+def violation_output(violation: str) -> str:
+    """What the environment replies to a turn that is not well formed, in place of tool output."""
+    return f"Error: {violation}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialogue:
+    """Renders the grammar with one tokenizer."""
+
+    tokenizer: Tokenizer
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a turn."""
+        return (self.tokenizer.control_id(END),)
+
+    def prompt(self, question: str) -> np.ndarray:
+        """Ids of the prompt, up to where the policy begins to write."""
+        return self._ids(USER, question, END, ASSISTANT)
+
+    def call(self, thought: str, code: str) -> np.ndarray:
+        """Ids of a turn that calls the tool."""
+        return self._ids(thought, CODE, code, CODE_END, END)
+
+    def answer(self, thought: str, answer: str) -> np.ndarray:
+        """Ids of a turn that answers."""
+        return self._ids(thought, ANSWER, answer, ANSWER_END, END)
+
+    def unclosed_call(self, thought: str, code: str) -> np.ndarray:
+        """Ids of a turn whose call lacks its closing marker, as imperfect demonstrators write it."""
+        return self._ids(thought, CODE, code, END)
+
+    def observation(self, output: str, *, budget: int) -> tuple[np.ndarray, int]:
+        """Ids that follow a turn: the tool's output in its markers, and the number of output tokens cut.
+
+        The whole takes at most `budget` tokens; output is cut on a token boundary, its end is dropped.
+        Raises when not even the markers fit.
+        """
+        before, after = self._ids(TOOL), self._ids(END, ASSISTANT)
+        room = budget - len(before) - len(after)
+        if room < 0:
+            raise ValueError(f"an observation takes at least {len(before) + len(after)} tokens")
+        ids = self._ids(output)
+        return np.concatenate([before, ids[:room], after]), max(0, len(ids) - room)
+
+    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+        """Reads the tokens of one turn."""
+        return parse_turn(self.tokenizer.decode([int(t) for t in tokens]))
+
+    def _ids(self, *parts: str) -> np.ndarray:
+        ids: list[int] = []
+        for part in parts:
+            if isinstance(part, Marker):
+                ids.append(self.tokenizer.control_id(part))
+            else:
+                ids += self.tokenizer.encode(part)
+        return np.asarray(ids, np.int32)

@@ -1,0 +1,158 @@
+"""The update: gradient of a per-token loss over micro-batches, one optimizer step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gtpo_jax import logprobs, masking, objectives
+from gtpo_jax.types import ForwardFn, Params, TokenBatch
+
+Metrics = dict[str, jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """All that an update reads and writes."""
+
+    params: Params
+    optimizer_state: optax.OptState
+    step: jax.Array  # int32, updates done
+
+
+class TokenLoss(Protocol):
+    """`(policy_logprobs [B, T], batch) → loss per token [B, T], diagnostics per token`."""
+
+    def __call__(
+        self, policy_logprobs: jax.Array, batch: TokenBatch
+    ) -> tuple[jax.Array, Metrics]: ...
+
+
+Reduction = Callable[[jax.Array, jax.Array], masking.WeightedSum]
+"""`(per_token [B, T], loss_mask [B, T]) → WeightedSum`; see `reductions`."""
+
+
+def supervised_loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
+    """Negative log-likelihood of each token."""
+    return -policy_logprobs, {}
+
+
+def clipped_loss(*, clip_low: float, clip_high: float) -> TokenLoss:
+    """The clipped surrogate on `batch.token_advantages`, against `batch.behavior_logprobs`."""
+
+    def loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
+        log_ratio = objectives.log_ratios(policy_logprobs, batch.behavior_logprobs)
+        surrogate = objectives.clipped_surrogate(
+            log_ratio, batch.token_advantages, clip_low=clip_low, clip_high=clip_high
+        )
+        diagnostics = {
+            "clip_fraction": surrogate.clipped.astype(jnp.float32),
+            # k3 estimate of KL(behavior ‖ policy): non-negative, and 0 on the first update.
+            "behavior_kl": jnp.exp(log_ratio) - 1.0 - log_ratio,
+        }
+        return surrogate.loss, diagnostics
+
+    return loss
+
+
+def batch_logprobs(
+    forward: ForwardFn, params: Params, batch: TokenBatch, *, temperature: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probs and entropies `[B, T]` of a batch's tokens under `params`."""
+    hidden, _ = forward.hidden(
+        params, batch.tokens, batch.positions, segment_ids=batch.segment_ids
+    )
+    logits = forward.logits(params, hidden)
+    return (
+        logprobs.token_logprobs(logits, batch.tokens, temperature=temperature),
+        logprobs.token_entropies(logits, temperature=temperature),
+    )
+
+
+def logprob_gap(
+    forward: ForwardFn, params: Params, batch: TokenBatch, *, temperature: float = 1.0
+) -> jax.Array:
+    """Largest `|log π(token) − log μ(token)|` over the trained tokens of a batch `[A, B, T]`.
+
+    Right after a rollout π and μ are the same policy: what remains is the disagreement between the
+    decode programs and the forward pass of the learner.
+    """
+
+    def largest(_, micro_batch: TokenBatch) -> tuple[None, jax.Array]:
+        policy_logprobs, _ = batch_logprobs(
+            forward, params, micro_batch, temperature=temperature
+        )
+        gap = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
+        return None, jnp.max(jnp.where(micro_batch.loss_mask, gap, 0.0))
+
+    return jnp.max(jax.lax.scan(largest, None, batch)[1])
+
+
+def make_update(
+    forward: ForwardFn,
+    optimizer: optax.GradientTransformation,
+    token_loss: TokenLoss,
+    reduce: Reduction,
+    *,
+    temperature: float = 1.0,
+) -> Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]:
+    """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
+
+    Gradients of the A micro-batches are summed and divided once by their common weight, so the cut into
+    micro-batches changes nothing. A batch without any trained token leaves the parameters as they are.
+    """
+
+    def micro_loss(params: Params, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
+        policy_logprobs, entropy = batch_logprobs(forward, params, batch, temperature=temperature)
+        per_token, diagnostics = token_loss(policy_logprobs, batch)
+        loss = reduce(per_token, batch.loss_mask)
+        diagnostics = diagnostics | {"entropy": entropy}
+        sums = {
+            name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
+        }
+        return loss.total, sums | {"loss": loss}
+
+    def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
+        gradient = jax.grad(micro_loss, has_aux=True)
+
+        def accumulate(index: jax.Array, total):
+            micro_batch = jax.tree.map(lambda x: x[index], batch)
+            return jax.tree.map(jnp.add, total, gradient(state.params, micro_batch))
+
+        shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], batch))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        # Packing fills micro-batches from the front: the empty ones behind cost nothing.
+        filled = jnp.sum(jnp.any(batch.loss_mask, axis=(1, 2)), dtype=jnp.int32)
+        gradients, sums = jax.lax.fori_loop(0, filled, accumulate, zeros)
+
+        weight = sums["loss"].weight
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
+        updates, optimizer_state = optimizer.update(
+            gradients, state.optimizer_state, state.params
+        )
+        new = TrainState(
+            params=optax.apply_updates(state.params, updates),
+            optimizer_state=optimizer_state,
+            step=state.step + 1,
+        )
+        metrics = {name: total.mean() for name, total in sums.items()}
+        metrics |= {"grad_norm": optax.tree.norm(gradients), "trained_tokens": weight}
+        trained = weight > 0
+        return jax.tree.map(lambda n, o: jnp.where(trained, n, o), new, state), metrics
+
+    return update
+
+
+def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """Step 0 with fresh optimizer state, placed where the parameters are."""
+    return TrainState(
+        params=params,
+        optimizer_state=optimizer.init(params),
+        step=jnp.zeros((), jnp.int32),
+    )

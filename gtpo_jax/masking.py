@@ -1,0 +1,71 @@
+"""Masked sums, and statistics within groups. A mask is boolean and True means keep."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+class WeightedSum(NamedTuple):
+    """A mean that has not been divided yet.
+
+    Totals and weights of micro-batches and devices add up; the division happens once, at the end, so that
+    how the data was cut changes nothing.
+    """
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+
+    def mean(self) -> Float[Array, ""]:
+        """`total / weight`, and exactly 0 when nothing was summed."""
+        return jnp.where(self.weight > 0, self.total / jnp.maximum(self.weight, 1.0), 0.0)
+
+
+def masked_sum(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> WeightedSum:
+    """Σ x over the kept entries, and their number. What stands in dropped entries, NaN included, is ignored."""
+    kept = jnp.where(mask, x.astype(jnp.float32), 0.0)
+    return WeightedSum(jnp.sum(kept), jnp.sum(mask, dtype=jnp.float32))
+
+
+def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
+    """Mean over the kept entries; 0 when none is kept."""
+    return masked_sum(x, mask).mean()
+
+
+class GroupMoments(NamedTuple):
+    """Statistics of each row's group, gathered back to the rows."""
+
+    count: Float[Array, " M"]
+    mean: Float[Array, " M"]
+    std: Float[Array, " M"]
+    largest: Float[Array, " M"]  # largest magnitude, the scale against which `std` may vanish
+
+
+def group_moments(
+    values: Float[Array, "M K"],
+    mask: Bool[Array, "M K"],
+    group_ids: Int[Array, " M"],
+    *,
+    ddof: int = 0,
+) -> GroupMoments:
+    """Mean and standard deviation over all kept entries of all rows of a group.
+
+    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in two passes and float32. An
+    empty group has count, mean and std 0. Group ids lie in `[0, M)`; rows of a group need not be adjacent.
+    """
+    rows = values.shape[0]
+    values = jnp.where(mask, values.astype(jnp.float32), 0.0)
+
+    def per_group(x: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(jnp.sum(x, axis=1), group_ids, num_segments=rows)[group_ids]
+
+    count = per_group(mask.astype(jnp.float32))
+    mean = per_group(values) / jnp.maximum(count, 1.0)
+    centered = jnp.where(mask, values - mean[:, None], 0.0)
+    variance = per_group(jnp.square(centered)) / jnp.maximum(count - ddof, 1.0)
+    magnitude = jnp.max(jnp.abs(values), axis=1, initial=0.0)
+    largest = jax.ops.segment_max(magnitude, group_ids, num_segments=rows)[group_ids]
+    return GroupMoments(count, mean, jnp.sqrt(variance), largest)

@@ -1,0 +1,75 @@
+"""Rewards of turns: the outcome, the format, and partial credit for failures that resemble a success."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from gtpo_jax import turns
+
+
+def outcome_rewards(
+    outcomes: Float[Array, " M"], turn_mask: Bool[Array, "M K"]
+) -> Float[Array, "M K"]:
+    """The outcome of a trajectory on its last turn, 0 on the others."""
+    return jnp.where(turns.last_turns(turn_mask), outcomes[:, None], 0.0)
+
+
+def format_rewards(
+    violations: Bool[Array, "M K"], turn_mask: Bool[Array, "M K"], *, penalty: float
+) -> Float[Array, "M K"]:
+    """`−penalty` on every turn that broke the dialogue's rules, 0 on the others."""
+    return jnp.where(violations & turn_mask, -penalty, 0.0)
+
+
+def shaped_outcomes(
+    success: Bool[Array, " M"],
+    included: Bool[Array, " M"],
+    group_ids: Int[Array, " M"],
+    similarity: Float[Array, "M M"],
+    *,
+    weight: float,
+) -> Float[Array, " M"]:
+    """1 for a success, and for a failure the credit of Sec. 3.4 of the paper:
+
+    `r_i = (weight / |P|) Σ_{p ∈ P} max(similarity[i, p], 0)`, P = successes of the same group.
+
+    P empty gives 0. With `weight` < 1 a failure stays below every success. Whether the paper clips
+    negative similarities is unknown; we do. Excluded trajectories neither give nor get credit.
+    """
+    same_group = group_ids[:, None] == group_ids
+    peers = same_group & (success & included)
+    credit = jnp.sum(jnp.where(peers, jnp.maximum(similarity, 0.0), 0.0), axis=1)
+    credit = weight * credit / jnp.maximum(jnp.sum(peers, axis=1), 1)
+    # Rounding may lift a cosine above 1, and with it a failure above `weight`.
+    credit = jnp.minimum(credit, weight)
+    return jnp.where(included, jnp.where(success, 1.0, credit), 0.0)
+
+
+def gtpo_rewards(
+    outcomes: Float[Array, " M"],
+    violations: Bool[Array, "M K"],
+    turn_mask: Bool[Array, "M K"],
+    *,
+    format_penalty: float = 0.1,
+) -> Float[Array, "M K"]:
+    """`r[m, k] = r_accuracy[m, k] + r_format[m, k]` (GTPO, Eq. 5)."""
+    accuracy = outcome_rewards(outcomes, turn_mask)
+    return accuracy + format_rewards(violations, turn_mask, penalty=format_penalty)
+
+
+def grpo_rewards(
+    success: Bool[Array, " M"], violations: Bool[Array, "M K"], turn_mask: Bool[Array, "M K"]
+) -> Float[Array, "M K"]:
+    """The paper's GRPO baseline: `min(r_accuracy, r_format)` in {0, 1}, written on the last turn."""
+    well_formed = ~jnp.any(violations & turn_mask, axis=1)
+    return outcome_rewards(jnp.asarray(success & well_formed, jnp.float32), turn_mask)
+
+
+def solved_share(success: Bool[Array, " M"], group_ids: Int[Array, " M"]) -> Float[Array, " M"]:
+    """Share of successes in each trajectory's group."""
+    rows = success.shape[0]
+    ones = jax.ops.segment_sum(jnp.ones(rows), group_ids, num_segments=rows)
+    hits = jax.ops.segment_sum(success.astype(jnp.float32), group_ids, num_segments=rows)
+    return (hits / jnp.maximum(ones, 1.0))[group_ids]

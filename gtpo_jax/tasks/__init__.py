@@ -1,0 +1,1 @@
+"""Problems, demonstrations of how to solve them, and verifiers of answers."""

@@ -1,0 +1,56 @@
+"""What one tool call may use."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolLimits:
+    """Limits of one tool call. Sizes are in bytes, times in seconds.
+
+    Memory, files and descriptors are limited per process, and a call may have `processes` of them.
+    """
+
+    wall_seconds: float = 5.0  # from the start of the call to its forced end
+    cpu_seconds: int = 5  # whole seconds, as the kernel counts them
+    memory_bytes: int = 512 * MIB  # address space, the interpreter's own 20 to 40 MiB included
+    output_bytes: int = 16 * KIB  # kept of stdout and of stderr, each: its head and its tail
+    runaway_bytes: int = MIB  # a call that writes this much to either stream is ended
+    file_bytes: int = 16 * MIB  # size of any one file
+    processes: int = 8  # alive at the same time, the call's first one included
+    open_files: int = 64  # descriptors
+    guard_seconds: float = 5.0  # beyond the wall limit, before the worker itself counts as hung
+
+    def __post_init__(self) -> None:
+        check_seconds("ToolLimits.wall_seconds", self.wall_seconds)
+        check_seconds("ToolLimits.guard_seconds", self.guard_seconds)
+        # The floors leave room for what an interpreter needs before it runs any user code.
+        self._check_integer("cpu_seconds", 1)
+        self._check_integer("memory_bytes", 64 * MIB)
+        self._check_integer("output_bytes", 2)
+        self._check_integer("runaway_bytes", self.output_bytes)
+        self._check_integer("file_bytes", 0)
+        self._check_integer("processes", 1)
+        self._check_integer("open_files", 16)
+
+    def _check_integer(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"ToolLimits.{name} must be an int, got {value!r}")
+        if value < least:
+            raise ValueError(f"ToolLimits.{name} must be at least {least}, got {value}")
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raises unless `value` is a positive, finite number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, got {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(
+            f"{name} must be positive and finite, got {value}; there is no 'unlimited'"
+        )

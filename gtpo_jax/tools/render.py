@@ -1,0 +1,55 @@
+"""The text of a tool result that the policy reads."""
+
+from __future__ import annotations
+
+import re
+
+from gtpo_jax.types import ToolResult, ToolStatus
+
+NO_OUTPUT = "(no output)"
+
+# How far such a call got depends on the load of the machine, so nothing that it printed is shown, and
+# which of the two clocks ran out first is not told apart: equal code must give an equal observation.
+_OUT_OF_TIME = "Time limit exceeded."
+
+_SENTENCES = {
+    ToolStatus.TIMEOUT: _OUT_OF_TIME,
+    ToolStatus.CPU_LIMIT: _OUT_OF_TIME,
+    ToolStatus.OUTPUT_LIMIT: "Output limit exceeded.",
+    ToolStatus.INFRA_ERROR: "The tool is not available.",
+}
+
+# `<__main__.A object at 0x7f21c0a3b0d0>`: the default repr holds an address, which differs between runs.
+_ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{4,16}(?=[>,])")
+
+
+def render_tool_result(result: ToolResult) -> str:
+    """Observation for the policy: what the code printed, then in one line what went wrong, if anything did.
+
+    | status | text |
+    |---|---|
+    | ok | stdout, or `(no output)`; stderr is not shown |
+    | error, crash | stdout, then the last line of stderr, which holds the reason |
+    | memory | stdout, then a fixed sentence |
+    | timeout, cpu_limit, output_limit, infra_error | a fixed sentence |
+
+    Pure: it reads no clock and no field that varies between runs of equal code. Memory addresses in
+    default reprs are replaced by `0x...`.
+    """
+    if result.status in _SENTENCES:
+        return _SENTENCES[result.status]
+    stdout = result.stdout.rstrip()
+    if result.status is ToolStatus.OK:
+        text = stdout or NO_OUTPUT
+    else:
+        text = "\n".join(part for part in (stdout, _reason(result)) if part)
+    return _ADDRESS.sub("0x...", text)
+
+
+def _reason(result: ToolResult) -> str:
+    """The line that says what went wrong."""
+    if result.status is ToolStatus.MEMORY:
+        return "Memory limit exceeded."
+    lines = result.stderr.split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return last or f"The code failed ({result.status})."

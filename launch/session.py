@@ -1,0 +1,143 @@
+"""What every launcher builds from a config: devices, tokenizer, problems, model, tool."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import shutil
+
+import jax
+
+from configs.schema import RunConfig
+from gtpo_jax import rollout, sampling, sharding, tokenizers, tools
+from gtpo_jax.dialogue import Dialogue
+from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
+from gtpo_jax.tasks import jsonl, verifiers
+from gtpo_jax.tasks.generated import GeneratedTask
+from gtpo_jax.tasks.source import Noise, ProblemSource
+from gtpo_jax.types import Params, Problem, TokenBatch, Trajectory
+from models import decoder
+
+EVALUATION_STEP = 2**32 - 1
+"""Step in the random keys of evaluations: every evaluation of a run draws the same numbers."""
+
+
+class Session:
+    """The parts of a run. Use it as a context manager: it owns the tool's worker processes."""
+
+    def __init__(self, config: RunConfig, run_dir: pathlib.Path):
+        enable_compilation_cache()
+        self.config = config
+        self.run_dir = run_dir
+        self.source = make_source(config)
+        self.tokenizer = tokenizers.SentencePieceTokenizer(self._tokenizer_path())
+        self.dialogue = Dialogue(self.tokenizer)
+        self.forward = decoder.forward_fn(config.model)
+        self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
+        sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
+        sharding.check_rows(config.train.rows, self.mesh, "train.rows")
+        self.param_shardings = sharding.param_shardings(
+            decoder.logical_axes(config.model), self.mesh
+        )
+        self.verifier = verifiers.numeric_or_exact
+        self.tool = tools.PythonExecutor(max_running=config.tool_workers, limits=config.tools)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.tool.close()
+
+    def init_params(self) -> Params:
+        """Random parameters of the run's seed, placed on the mesh."""
+        init = functools.partial(decoder.init_params, self.config.model)
+        return jax.jit(init, out_shardings=self.param_shardings)(jax.random.key(self.config.seed))
+
+    def put_batch(self, batch: TokenBatch) -> TokenBatch:
+        """A batch `[A, B, T]` on the devices, rows shared among them."""
+        return jax.device_put(batch, sharding.row_sharding(self.mesh, leading=1))
+
+    def engine(self, sampler: sampling.Sampler) -> rollout.RolloutEngine:
+        return rollout.RolloutEngine(
+            self.forward,
+            self.dialogue,
+            self.tool,
+            self.verifier,
+            self.config.rollout,
+            sampler,
+            mesh=self.mesh,
+        )
+
+    def save_tokenizer(self) -> None:
+        """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""
+        kept = self.run_dir / "tokenizer.model"
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self.tokenizer.path != kept:
+            shutil.copyfile(self.tokenizer.path, kept)
+
+    def _tokenizer_path(self) -> pathlib.Path:
+        kept = self.run_dir / "tokenizer.model"
+        if kept.exists():
+            return kept
+        shipped = tokenizers.ASSETS / f"{self.config.tokenizer}.model"
+        return shipped if shipped.exists() else pathlib.Path(self.config.tokenizer)
+
+
+class Evaluator:
+    """Held-out problems, answered once with sampling at temperature 1 and once greedily."""
+
+    def __init__(self, session: Session):
+        self.session = session
+        self.problems = session.source.held_out(session.config.evaluation.problems)
+        self.engines = {
+            "sampled": session.engine(sampling.categorical),
+            "greedy": session.engine(sampling.greedy),
+        }
+        for problem in self.problems:
+            self.engines["sampled"].prompt(problem)
+
+    def __call__(self, params: Params, mode: str) -> tuple[Evaluation, list[Trajectory]]:
+        """`mode` is `sampled` or `greedy`."""
+        return self.on(self.problems, params, mode)
+
+    def on(
+        self, problems: list[Problem], params: Params, mode: str
+    ) -> tuple[Evaluation, list[Trajectory]]:
+        """The same on other problems."""
+        requests = [
+            rollout.Request(problem=problem, group=group, sample=0)
+            for group, problem in enumerate(problems)
+        ]
+        seed = self.session.config.seed
+        trajectories, _ = self.engines[mode].run(
+            params, requests, seed=seed, step=EVALUATION_STEP
+        )
+        return evaluate_trajectories(trajectories), trajectories
+
+
+def make_source(config: RunConfig) -> ProblemSource:
+    """The problems that a config names."""
+    task = config.task
+    noise = Noise(skip_tool=task.skip_tool, unclosed_call=task.unclosed_call)
+    if task.train_file is None:
+        if task.eval_file is not None:
+            raise ValueError("task.eval_file needs task.train_file beside it")
+        return GeneratedTask(seed=config.seed, families=task.families, noise=noise)
+    if task.eval_file is None:
+        raise ValueError("task.train_file needs task.eval_file beside it, to evaluate on")
+    return jsonl.JsonlTask(
+        train=tuple(jsonl.read_problems(task.train_file)),
+        evaluation=tuple(jsonl.read_problems(task.eval_file)),
+        seed=config.seed,
+        noise=noise,
+    )
+
+
+def enable_compilation_cache() -> None:
+    """Compiled programs are kept on disk, so that a second run starts fast."""
+    default = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default / "gtpo_jax" / "jax"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

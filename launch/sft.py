@@ -1,0 +1,124 @@
+"""Cold start: a model learns from imperfect demonstrations.
+
+    python -m launch.sft tiny --run-dir runs/mine
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import numpy as np
+
+from configs.functions import make_optimizer
+from gtpo_jax import learner, packing, reductions
+from gtpo_jax.evaluation import evaluate_trajectories
+from gtpo_jax.tasks.demonstrations import demonstrate
+from gtpo_jax.types import Params, Trajectory
+from launch import cli, display
+from launch.phase import Phase
+from launch.session import Session
+
+LOG_EVERY = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SftArguments(cli.Arguments):
+    """Supervised training on demonstrations of tool use."""
+
+    resume: bool = False
+    """Go on from the newest checkpoint of the run."""
+
+
+def run_sft(session: Session, *, resume: bool = False) -> Params:
+    """The cold start of a session; returns the parameters it ends with."""
+    config = session.config.sft
+    optimizer = make_optimizer(config.optimizer, steps=config.steps)
+    update = jax.jit(
+        learner.make_update(
+            session.forward, optimizer, learner.supervised_loss, reductions.token_mean
+        ),
+        donate_argnums=0,
+    )
+    state = learner.init_state(session.init_params(), optimizer)
+    go_on = f"`python -m launch.sft --resume --run-dir {session.run_dir}` and the same options"
+    with Phase(
+        "sft",
+        session.run_dir,
+        session.config,
+        state,
+        resume=resume,
+        checkpoint_every=config.checkpoint_every,
+        go_on=go_on,
+    ) as phase:
+        session.save_tokenizer()
+        if phase.start >= config.steps:
+            return phase.state.params
+        demonstrations = make_demonstrations(session)
+        batches = packing.pack_stream(
+            repeated(demonstrations, session.config.seed),
+            rows=config.rows,
+            row_length=config.row_tokens,
+        )
+        batches = itertools.islice(batches, phase.start, None)
+        with display.Display("cold start", config.steps, phase.start) as bar:
+            began, tokens = time.monotonic(), 0
+            for step in phase.steps(config.steps):
+                batch = jax.tree.map(lambda x: x[None], next(batches))
+                tokens += int(np.count_nonzero(batch.segment_ids))
+                phase.state, metrics = update(phase.state, session.put_batch(batch))
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
+                    figures = jax.device_get(metrics)
+                    speed = tokens / (time.monotonic() - began)
+                    record = {f"sft/{name}": float(value) for name, value in figures.items()}
+                    phase.metrics.write(step + 1, record | {"time/tokens_per_second": speed})
+                    bar.update(step + 1, {"loss": float(figures["loss"]), "tokens/s": speed})
+        return phase.state.params
+
+
+def make_demonstrations(session: Session) -> list[Trajectory]:
+    """The demonstrations of a session, run for real. One that does not fit a row is an error."""
+    count = session.config.sft.demonstrations
+    limits = session.config.rollout
+    demonstrations = demonstrate(
+        (session.source.demonstration(index) for index in range(count)),
+        session.dialogue,
+        session.tool,
+        session.verifier,
+        max_observation_tokens=limits.observation_tokens,
+    )
+    longest = max(demonstrations, key=lambda t: t.length)
+    if longest.length > session.config.sft.row_tokens:
+        raise ValueError(
+            f"the demonstration of problem {longest.problem.id!r} has {longest.length} tokens,"
+            f" sft.row_tokens is {session.config.sft.row_tokens}; raise it"
+        )
+    summary = evaluate_trajectories(demonstrations)
+    display.CONSOLE.print(
+        f"{count:,} demonstrations: {summary.success:.0%} right, {summary.violations:.0%} badly"
+        f" formed, {summary.turns:.1f} turns"
+    )
+    return demonstrations
+
+
+def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajectory]:
+    """All demonstrations, shuffled anew each epoch, without end."""
+    for epoch in itertools.count():
+        order = list(range(len(demonstrations)))
+        random.Random(f"{seed}/epoch/{epoch}").shuffle(order)
+        yield from (demonstrations[index] for index in order)
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(SftArguments, argv, program="launch.sft")
+    with Session(arguments.config, arguments.run_dir) as session:
+        run_sft(session, resume=arguments.resume)
+    display.CONSOLE.print(f"cold start in {arguments.run_dir / 'sft'}")
+
+
+if __name__ == "__main__":
+    cli.main(run)

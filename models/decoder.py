@@ -1,0 +1,225 @@
+"""The decoder: one linen module, two ways through it.
+
+Without a cache the layers run under `nn.scan` (one compiled block, whatever the depth). With a cache they
+are unrolled over a tuple of per-layer arrays, because rewriting one stacked cache costs more than the
+attention itself when a single token is decoded. Both paths use the same parameters: stacked `[L, ...]`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gtpo_jax.types import Cache, ForwardFn, Params
+from models.config import ModelConfig
+
+LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, S, KV, H]
+
+
+def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
+    """Rotary position embedding of `x [B, T, N, H]`; the two halves of H form the pairs.
+
+    Angles are float32: in bfloat16 positions beyond 256 would no longer be exact integers.
+    """
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    rotated = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+    """Grouped-query attention. `q [B, T, Q, H]`, `k, v [B, S, KV, H]`, `mask [B, T, S]` → `[B, T, Q, H]`."""
+    batch, length, query_heads, head_dim = q.shape
+    kv_heads = k.shape[2]
+    q = q.reshape(batch, length, kv_heads, query_heads // kv_heads, head_dim)
+    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
+    scores = jnp.where(mask[:, None, None], scores * head_dim**-0.5, -1e30)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(
+        batch, length, query_heads, head_dim
+    )
+
+
+class RMSNorm(nn.Module):
+    eps: float
+    dtype: jnp.dtype
+    param_dtype: jnp.dtype
+    axis: str = "embed"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        ones = nn.with_logical_partitioning(nn.initializers.ones, (self.axis,))
+        scale = self.param("scale", ones, (x.shape[-1],), self.param_dtype)
+        x = x.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
+        return (x * scale.astype(jnp.float32)).astype(self.dtype)
+
+
+class Block(nn.Module):
+    """One layer: attention and a gated MLP, each behind a norm and around a residual."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: LayerCache | None = None
+    ) -> tuple[jax.Array, LayerCache | None]:
+        c = self.config
+        batch, length, _ = x.shape
+        dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
+
+        def dense(name: str, features: int, axes: tuple[str, str], bias: bool = False) -> nn.Dense:
+            # Each matrix starts at the same scale on its output as on its input.
+            kernel = nn.with_logical_partitioning(nn.initializers.lecun_normal(), axes)
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes[1:])
+            return nn.Dense(
+                features,
+                use_bias=bias,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                kernel_init=kernel,
+                bias_init=zeros,
+                name=name,
+            )
+
+        norm = functools.partial(RMSNorm, c.norm_eps, dtype, param_dtype)
+
+        with jax.named_scope("attention"):
+            h = norm(name="attention_norm")(x)
+            q = dense("q_proj", c.query_heads * c.head_dim, ("embed", "heads"), c.qkv_bias)(h)
+            k = dense("k_proj", c.kv_heads * c.head_dim, ("embed", "kv_heads"), c.qkv_bias)(h)
+            v = dense("v_proj", c.kv_heads * c.head_dim, ("embed", "kv_heads"), c.qkv_bias)(h)
+            q = q.reshape(batch, length, c.query_heads, c.head_dim)
+            k = k.reshape(batch, length, c.kv_heads, c.head_dim)
+            v = v.reshape(batch, length, c.kv_heads, c.head_dim)
+            if c.qk_norm:
+                q = norm(axis="head_dim", name="q_norm")(q)
+                k = norm(axis="head_dim", name="k_norm")(k)
+            q = rotate(q, positions, theta=c.rope_theta)
+            k = rotate(k, positions, theta=c.rope_theta)
+            if cache is not None:
+                rows = jnp.arange(batch)[:, None]
+                k = cache[0].at[rows, positions].set(k.astype(cache[0].dtype), mode="drop")
+                v = cache[1].at[rows, positions].set(v.astype(cache[1].dtype), mode="drop")
+                cache = (k, v)
+            h = attend(q, k, v, mask).reshape(batch, length, -1)
+            x = x + dense("o_proj", c.width, ("heads", "embed"))(h)
+
+        with jax.named_scope("mlp"):
+            h = norm(name="mlp_norm")(x)
+            gate = dense("gate_proj", c.mlp_width, ("embed", "mlp"))(h)
+            up = dense("up_proj", c.mlp_width, ("embed", "mlp"))(h)
+            x = x + dense("down_proj", c.width, ("mlp", "embed"))(nn.silu(gate) * up)
+        return x, cache
+
+
+class Decoder(nn.Module):
+    """Token ids to hidden states (`hidden`) and hidden states to logits (`logits`)."""
+
+    config: ModelConfig
+
+    def setup(self):
+        c = self.config
+        dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
+        normal = nn.initializers.normal(c.init_scale)
+        shape = (c.vocab_size, c.width)
+        table = nn.with_logical_partitioning(normal, ("vocab", "embed"))
+        self.embedding = self.param("embedding", table, shape, param_dtype)
+        self.layers = nn.scan(
+            Block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=c.layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c)
+        self.final_norm = RMSNorm(c.norm_eps, dtype, param_dtype)
+        if not c.tied_embeddings:
+            self.head = self.param("head", table, shape, param_dtype)
+
+    def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """Touches every parameter; used to initialise them."""
+        return self.logits(self.hidden(tokens, positions)[0])
+
+    def hidden(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segment_ids: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        c = self.config
+        x = jnp.take(self.embedding, tokens, axis=0).astype(c.compute_dtype)
+        if cache is None:
+            x, _ = self.layers(x, positions, causal_mask(tokens, segment_ids))
+        else:
+            slots = jnp.arange(cache[0][0].shape[1])
+            mask = slots <= positions[:, :, None]
+            stacked = self.variables["params"]["layers"]
+            new_cache = []
+            for layer, layer_cache in enumerate(cache):
+                params = jax.tree.map(lambda p, i=layer: p[i], stacked)
+                block = Block(c, parent=None)
+                x, layer_cache = block.apply({"params": params}, x, positions, mask, layer_cache)
+                new_cache.append(layer_cache)
+            cache = tuple(new_cache)
+        return self.final_norm(x), cache
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        table = self.embedding if self.config.tied_embeddings else self.head
+        table = table.astype(self.config.compute_dtype)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+
+
+def causal_mask(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
+    """`[B, T, T]`: token t sees token s when s ≤ t and both belong to the same segment."""
+    index = jnp.arange(tokens.shape[1])
+    mask = jnp.broadcast_to(index[:, None] >= index, (tokens.shape[0], len(index), len(index)))
+    if segment_ids is not None:
+        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
+    return mask
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Random parameters: an ordinary dict pytree, layers stacked on the first axis."""
+    return nn.unbox(_init_boxed(config, key))
+
+
+def logical_axes(config: ModelConfig) -> Params:
+    """Logical axis names of every parameter, as a tree of tuples with the structure of the parameters."""
+    boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: leaf.names, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
+    )
+
+
+def _init_boxed(config: ModelConfig, key: jax.Array) -> Params:
+    dummy = jnp.zeros((1, 2), jnp.int32)
+    return Decoder(config).init(key, dummy, dummy)["params"]
+
+
+def forward_fn(config: ModelConfig) -> ForwardFn:
+    """The decoder as the pure functions that `gtpo_jax` works with."""
+    module = Decoder(config)
+
+    def hidden(params, tokens, positions, *, segment_ids=None, cache=None):
+        variables = {"params": params}
+        return module.apply(
+            variables, tokens, positions, segment_ids, cache, method=Decoder.hidden
+        )
+
+    def logits(params, hidden_states):
+        return module.apply({"params": params}, hidden_states, method=Decoder.logits)
+
+    def init_cache(rows: int, positions: int) -> Cache:
+        shape = (rows, positions, config.kv_heads, config.head_dim)
+        zeros = functools.partial(jnp.zeros, shape, jnp.dtype(config.compute_dtype))
+        return tuple((zeros(), zeros()) for _ in range(config.layers))
+
+    return ForwardFn(hidden, logits, init_cache, config.vocab_size)

@@ -1,0 +1,52 @@
+"""What every test runs under: eight fake CPU devices, checked shapes, cached programs."""
+
+import os
+from pathlib import Path
+
+# Read when jax and matplotlib are first imported, and inherited by the processes that tests start.
+os.environ["JAX_PLATFORMS"] = os.environ.get("GTPO_TEST_PLATFORM", "cpu")
+os.environ["MPLBACKEND"] = "Agg"
+# One folder a worker: JAX does not write the entries of its cache atomically.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+CACHE = Path(__file__).parents[1] / ".cache" / "jax" / WORKER
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+import hypothesis
+import jax
+import jaxtyping
+import pytest
+
+# Set before any device is asked for; it changes nothing once a backend runs.
+jax.config.update("jax_num_cpu_devices", 8)
+
+# The first example of a shape compiles a program, so a deadline says nothing; the examples stay the same.
+hypothesis.settings.register_profile("compiled", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("compiled")
+
+MATHS_ROOMS = [
+    "gtpo_jax.masking",
+    "gtpo_jax.turns",
+    "gtpo_jax.rewards",
+    "gtpo_jax.similarity",
+    "gtpo_jax.returns",
+    "gtpo_jax.advantages",
+    "gtpo_jax.logprobs",
+    "gtpo_jax.objectives",
+    "gtpo_jax.reductions",
+]
+# From here on a call of a maths room with a wrong shape or dtype names the argument and raises.
+jaxtyping.install_import_hook(MATHS_ROOMS, "beartype.beartype")
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A typed random key, the same for every test."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def strict_rank():
+    """Refuses implicit rank promotion, as in `[B, T] * [T]`, for the length of a test."""
+    with jax.numpy_rank_promotion("raise"):
+        yield

@@ -1,0 +1,152 @@
+"""Imports point one way: between the top-level packages, and between the rooms of `gtpo_jax`."""
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import gtpo_jax
+
+ROOT = Path(__file__).parents[1]
+
+# package → what it may import of the repository; the others may import everything.
+PACKAGES = {
+    "gtpo_jax": ("gtpo_jax",),
+    "models": ("models", "gtpo_jax.sharding", "gtpo_jax.types"),
+    "configs": ("configs", "gtpo_jax", "models"),
+}
+OURS = {*PACKAGES, "launch", "benchmarks", "tests"}
+
+# A room imports only rooms that stand before it.
+ROOMS = [
+    "types",
+    "masking",
+    "turns",
+    "rewards",
+    "similarity",
+    "returns",
+    "advantages",
+    "credit",
+    "logprobs",
+    "objectives",
+    "reductions",
+    "packing",
+    "sharding",
+    "sampling",
+    "decoding",
+    "tools",
+    "tokenizers",
+    "dialogue",
+    "tasks",
+    "rollout",
+    "learner",
+    "checkpoint",
+    "evaluation",
+    "metrics",
+    "report",
+    "testing",
+]
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all that the module at `path` imports, at its top or inside a function."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def wrong_arrows(root: Path) -> list[str]:
+    """One line for each import under `root` that the two tables above do not allow."""
+    wrong = []
+    for package, allowed in PACKAGES.items():
+        for path in sorted((root / package).rglob("*.py")):
+            where = path.relative_to(root).with_suffix("").parts
+            here = where[1]
+            if package == "gtpo_jax" and here not in (*ROOMS, "__init__"):
+                wrong.append(f"{'/'.join(where)} is no room of the list")
+                continue
+            for name in sorted(imported(path)):
+                ours = name.startswith(".") or name.split(".")[0] in OURS
+                room = name.split(".")[1] if package == "gtpo_jax" and "." in name else None
+                upward = here in ROOMS and room in ROOMS and ROOMS.index(room) > ROOMS.index(here)
+                if ours and (upward or not any(within(name, a) for a in allowed)):
+                    wrong.append(f"{'/'.join(where)} imports {name}")
+    return wrong
+
+
+def test_no_import_points_the_wrong_way():
+    assert wrong_arrows(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("gtpo_jax/learner.py", "import models.decoder"),
+        ("gtpo_jax/learner.py", "from configs import schema"),
+        ("gtpo_jax/masking.py", "from gtpo_jax import rollout"),
+        ("gtpo_jax/masking.py", "from gtpo_jax.rollout import collect"),
+        ("gtpo_jax/masking.py", "import gtpo_jax.rollout"),
+        ("gtpo_jax/masking.py", "from . import rollout"),
+        ("gtpo_jax/tools/pool.py", "from gtpo_jax.dialogue import parse"),
+        ("gtpo_jax/masking.py", "def late():\n    from gtpo_jax import rollout"),
+        ("gtpo_jax/unheard_of.py", "import math"),
+        ("models/decoder.py", "from gtpo_jax import learner"),
+        ("models/decoder.py", "import gtpo_jax"),
+        ("models/decoder.py", "from configs.schema import Run"),
+        ("configs/schema.py", "import launch.train"),
+    ],
+)
+def test_a_wrong_arrow_is_caught(tmp_path, file, line):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(line + "\n")
+    assert len(wrong_arrows(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("gtpo_jax/rollout.py", "from gtpo_jax.tools import pool"),
+        ("gtpo_jax/advantages/gtpo.py", "from gtpo_jax.advantages import normalize"),
+        ("gtpo_jax/checkpoint.py", "from gtpo_jax import __version__"),
+        ("models/decoder.py", "from gtpo_jax.types import ForwardFn"),
+        ("models/decoder.py", "from gtpo_jax import sharding"),
+        ("configs/schema.py", "from models import presets"),
+        ("launch/train.py", "import configs, models, gtpo_jax"),
+    ],
+)
+def test_a_right_arrow_passes(tmp_path, file, line):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(line + "\n")
+    assert wrong_arrows(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_library_alone(tmp_path):
+    source = tmp_path / "source"
+    skip = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=skip)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(source)], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    ignored = {"__pycache__", "ruff.toml"}
+    written = {
+        path.relative_to(source).as_posix()
+        for path in (source / "gtpo_jax").rglob("*")
+        if path.is_file() and path.name not in ignored
+    }
+    assert wheel.name.startswith(f"gtpo_jax-{gtpo_jax.__version__}-")
+    assert shipped == written

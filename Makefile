@@ -89,5 +89,5 @@ constraints:  ## resolve the newest versions anew, for Python 3.11 and 3.12
 	@constraints/refresh.sh $(PYTHON311) $(PYTHON312)
 
 clean:  ## remove the environment, caches and build leftovers; `runs/` stays
-	@rm -rf $(VENV) .cache .hypothesis .pytest_cache .ruff_cache build dist *.egg-info
+	@rm -rf $(VENV) .cache .hypothesis build dist *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
-from configs.schema import EvalConfig, RunConfig, SftConfig, TaskConfig, TrainConfig
-from gtpo_jax.rollout import RolloutLimits
+from configs.schema import RunConfig
 from models import presets
 
 TINY = RunConfig(model=presets.TINY)

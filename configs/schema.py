@@ -79,14 +79,14 @@ class AlgorithmConfig:
 class TrainConfig:
     """Reinforcement learning with the tool."""
 
-    steps: int = 80
-    prompts: int = 8
+    steps: int = 100
+    prompts: int = 16
     """Problems of a step."""
     group_size: int = 8
     """Trajectories of a problem."""
     temperature: float = 1.0
     algorithm: AlgorithmConfig = AlgorithmConfig()
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=8e-4)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-4, final_fraction=0.1)
     minibatches: int = 2
     """Optimizer steps that the trajectories of a step are divided among."""
     rows: int = 16

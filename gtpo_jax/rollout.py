@@ -39,7 +39,7 @@ TOOL_GRACE_SECONDS = 0.05
 class RolloutLimits:
     """Shapes and budgets of a rollout. Token counts include markers."""
 
-    slots: int = 64  # trajectories decoded at once
+    slots: int = 128  # trajectories decoded at once
     context: int = 160  # tokens of a trajectory: prompt, turns and observations
     prompt_tokens: int = 48  # longest prompt
     max_turns: int = 4

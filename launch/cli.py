@@ -34,13 +34,19 @@ class Arguments:
 A = TypeVar("A", bound=Arguments)
 
 
-def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
-    """Arguments from `[PRESET] [--option value ...]`; without a preset it is `tiny`."""
+def parse(
+    kind: type[A], argv: Sequence[str], *, program: str, run_dir: pathlib.Path | None = None
+) -> A:
+    """Arguments from `[PRESET] [--option value ...]`; without a preset it is `tiny`.
+
+    `run_dir` is the default folder, `runs/PRESET` when it is not given.
+    """
     rest = list(argv)
     preset = rest.pop(0) if rest and not rest[0].startswith("-") else "tiny"
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; the presets are {', '.join(PRESETS)}")
-    default = kind(run_dir=pathlib.Path("runs") / preset, config=PRESETS[preset])
+    folder = pathlib.Path("runs") / preset if run_dir is None else run_dir
+    default = kind(run_dir=folder, config=PRESETS[preset])
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):

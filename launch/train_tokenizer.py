@@ -5,24 +5,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
 
-from gtpo_jax import tools
-from gtpo_jax.tasks.source import Call, ProblemSource
+from gtpo_jax import tokenizers, tools
+from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
+from gtpo_jax.tasks.demonstrations import play
+from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
+from launch import cli, display
+from launch.session import make_source
 
 
 def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterator[str]:
     """Questions, thoughts, code, outputs and answers of `count` demonstrations."""
-    for index in range(count):
-        problem, script = source.demonstration(index)
-        yield problem.question
-        turn = next(script)
-        while isinstance(turn, Call):
-            yield turn.thought
-            yield turn.code
-            output = tools.render_tool_result(tool.submit(turn.code).result())
-            yield output
-            turn = script.send(output)
-        yield turn.thought
-        yield turn.text
+    for played in play((source.demonstration(index) for index in range(count)), tool):
+        yield played.problem.question
+        for step in played.calls:
+            yield from (step.call.thought, step.call.code, step.output)
+        yield from (played.answer.thought, played.answer.text)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerArguments(cli.Arguments):
+    """A SentencePiece model of the texts that a task's demonstrations are made of."""
+
+    out: pathlib.Path = pathlib.Path("tokenizer.model")
+    """File to write."""
+    vocab_size: int = 256
+    """Tokens, control symbols included."""
+    texts: int = 6_000
+    """Demonstrations to learn from."""
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(TokenizerArguments, argv, program="launch.train_tokenizer")
+    config = arguments.config
+    source = make_source(config)
+    with tools.PythonExecutor(max_running=config.tool_workers, limits=config.tools) as tool:
+        lines = [text for text in demonstration_texts(source, tool, arguments.texts) if text]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizers.train_sentencepiece(
+        lines,
+        arguments.out,
+        vocab_size=arguments.vocab_size,
+        control_symbols=CONTROL_SYMBOLS,
+    )
+    dialogue = Dialogue(tokenizers.SentencePieceTokenizer(arguments.out))
+    problems = [source.train_problem(index) for index in range(arguments.texts)]
+    problems += source.held_out(arguments.texts)
+    longest = max(len(dialogue.prompt(problem.question)) for problem in problems)
+    display.CONSOLE.print(
+        f"{arguments.out}: {arguments.vocab_size} tokens; the longest prompt takes {longest}"
+        " (rollout.prompt_tokens)"
+    )
+
+
+if __name__ == "__main__":
+    cli.main(run)

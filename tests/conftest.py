@@ -20,7 +20,7 @@ import pytest
 # Set before any device is asked for; it changes nothing once a backend runs.
 jax.config.update("jax_num_cpu_devices", 8)
 
-# The first example of a shape compiles a program, so a deadline says nothing; the examples stay the same.
+# The first example of a shape compiles a program, so a deadline would say nothing.
 hypothesis.settings.register_profile("compiled", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("compiled")
 

@@ -2,71 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
 
 from gtpo_jax import tools
-from gtpo_jax.dialogue import Dialogue, turn_violation, violation_output
+from gtpo_jax.dialogue import CODE, END, Dialogue, parse_turn, turn_violation, violation_output
 from gtpo_jax.tasks.source import Answer, Call, Script
 from gtpo_jax.types import Problem, StopReason, Tool, ToolResult, Trajectory, Turn, Verifier
 
 
-class _Play:
-    """One script on stage."""
+@dataclasses.dataclass(frozen=True)
+class PlayedCall:
+    """A call, what the tool made of it, and what the demonstrator read."""
 
-    def __init__(self, problem: Problem, script: Script):
-        self.problem = problem
-        self.script = script
-        self.action: Call | Answer = next(script)
-        self.turns: list[Turn] = []
+    call: Call
+    result: ToolResult | None  # None when the call was not well formed
+    output: str
 
-    def call(self, dialogue: Dialogue, result: ToolResult | None, budget: int) -> None:
-        """Records the call and sends its observation to the script."""
-        call = self.action
-        assert isinstance(call, Call)
-        if result is None:
-            tokens = dialogue.unclosed_call(call.thought, call.code)
-            output = violation_output(dialogue.parse(tokens).violation)
-        else:
-            tokens = dialogue.call(call.thought, call.code)
-            output = tools.render_tool_result(result)
-        observation, dropped = dialogue.observation(output, budget=budget)
-        self._write(
-            dialogue,
-            tokens,
-            result=result,
-            observation=observation,
-            observation_dropped=dropped,
-        )
-        self.action = self.script.send(output)
 
-    def finish(self, dialogue: Dialogue, verifier: Verifier, group: int) -> Trajectory:
-        answer = self.action
-        assert isinstance(answer, Answer)
-        self._write(dialogue, dialogue.answer(answer.thought, answer.text))
-        return Trajectory(
-            problem=self.problem,
-            group=group,
-            sample=0,
-            prompt=dialogue.prompt(self.problem.question),
-            turns=tuple(self.turns),
-            stop_reason=StopReason.ANSWERED,
-            verdict=verifier(self.problem, answer.text),
-            answer=answer.text,
-        )
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """A script played to its end."""
 
-    def _write(self, dialogue: Dialogue, tokens: np.ndarray, **observed) -> None:
-        parsed = dialogue.parse(tokens)
-        turn = Turn(
-            tokens=tokens,
-            logprobs=np.zeros(len(tokens), np.float32),
-            text=parsed.text,
-            code=parsed.code,
-            violation=turn_violation(parsed, len(self.turns)),
-            **observed,
-        )
-        self.turns.append(turn)
+    problem: Problem
+    calls: tuple[PlayedCall, ...]
+    answer: Answer
+
+
+def play(scripts: Iterable[tuple[Problem, Script]], tool: Tool) -> list[Played]:
+    """Runs scripts with the tool: all first calls at once, then all second calls, and so on."""
+    stage = [(problem, script, []) for problem, script in scripts]
+    actions: list[Call | Answer] = [next(script) for _, script, _ in stage]
+    while calling := [i for i, action in enumerate(actions) if isinstance(action, Call)]:
+        futures = [tool.submit(actions[i].code) if actions[i].closed else None for i in calling]
+        for index, future in zip(calling, futures, strict=True):
+            _, script, calls = stage[index]
+            call = actions[index]
+            if future is None:
+                result = None
+                violation = parse_turn(f"{call.thought}{CODE}{call.code}{END}").violation
+                output = violation_output(violation or "")
+            else:
+                result = future.result()
+                output = tools.render_tool_result(result)
+            calls.append(PlayedCall(call, result, output))
+            actions[index] = script.send(output)
+    return [
+        Played(problem, tuple(calls), answer)
+        for (problem, _, calls), answer in zip(stage, actions, strict=True)
+    ]
 
 
 def demonstrate(
@@ -77,14 +63,48 @@ def demonstrate(
     *,
     max_observation_tokens: int,
 ) -> list[Trajectory]:
-    """One trajectory per script. All first calls run at once, then all second calls, and so on.
+    """One trajectory per script. The turns carry log-probs 0: nobody sampled them."""
+    return [
+        _trajectory(index, played, dialogue, verifier, max_observation_tokens)
+        for index, played in enumerate(play(scripts, tool))
+    ]
 
-    The turns carry log-probs 0: nobody sampled them.
-    """
-    plays = [_Play(problem, script) for problem, script in scripts]
-    while calling := [play for play in plays if isinstance(play.action, Call)]:
-        futures = [tool.submit(p.action.code) if p.action.closed else None for p in calling]
-        for play, future in zip(calling, futures, strict=True):
-            result = None if future is None else future.result()
-            play.call(dialogue, result, max_observation_tokens)
-    return [play.finish(dialogue, verifier, index) for index, play in enumerate(plays)]
+
+def _trajectory(
+    index: int, played: Played, dialogue: Dialogue, verifier: Verifier, budget: int
+) -> Trajectory:
+    turns: list[Turn] = []
+
+    def write(tokens: np.ndarray, **observed) -> None:
+        parsed = dialogue.parse(tokens)
+        turns.append(
+            Turn(
+                tokens=tokens,
+                logprobs=np.zeros(len(tokens), np.float32),
+                text=parsed.text,
+                code=parsed.code,
+                violation=turn_violation(parsed, len(turns)),
+                **observed,
+            )
+        )
+
+    for step in played.calls:
+        render = dialogue.call if step.call.closed else dialogue.unclosed_call
+        observation, dropped = dialogue.observation(step.output, budget=budget)
+        write(
+            render(step.call.thought, step.call.code),
+            result=step.result,
+            observation=observation,
+            observation_dropped=dropped,
+        )
+    write(dialogue.answer(played.answer.thought, played.answer.text))
+    return Trajectory(
+        problem=played.problem,
+        group=index,
+        sample=0,
+        prompt=dialogue.prompt(played.problem.question),
+        turns=tuple(turns),
+        stop_reason=StopReason.ANSWERED,
+        verdict=verifier(played.problem, played.answer.text),
+        answer=played.answer.text,
+    )

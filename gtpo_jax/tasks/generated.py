@@ -107,11 +107,10 @@ def branch(rng: random.Random) -> Case:
 
     def script(rng: random.Random) -> Script:
         output = yield Call(code=f"print({a}*{b})")
-        draw = rng.random()
-        if draw < 0.4:
+        if rng.random() < 0.5:
             yield Answer(text=output)
             return
-        even = (product % 2 == 0) ^ (draw < 0.7)
+        even = (product % 2 == 0) ^ (rng.random() < 0.2)
         output = yield Call(code=f"print({output}{f'+{c}' if even else f'-{d}'})")
         yield Answer(text=output)
 
@@ -124,9 +123,8 @@ def chain(rng: random.Random) -> Case:
 
     def script(rng: random.Random) -> Script:
         value = str(start)
-        draw = rng.random()
-        for step in range(steps - 1 if draw < 0.4 else steps):
-            even = (int(value) % 2 == 0) ^ (step == steps - 1 and draw < 0.65)
+        for _ in range(steps - 1 if rng.random() < 0.4 else steps):
+            even = (int(value) % 2 == 0) ^ (rng.random() < 0.1)
             value = yield Call(code=f"print({value}//2)" if even else f"print({value}*3+1)")
         yield Answer(text=value)
 

@@ -1,4 +1,4 @@
-"""Running the policy's code: a pool of limited worker processes, and the text the policy gets to read."""
+"""Running the policy's code: a pool of limited worker processes, and the text of their results."""
 
 from gtpo_jax.tools.executor import PythonExecutor
 from gtpo_jax.tools.limits import ToolLimits

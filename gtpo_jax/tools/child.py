@@ -1,4 +1,4 @@
-"""The child of a worker: limits itself, runs the user's code as a normal interpreter would, and exits.
+"""The child of a worker: limits itself, runs the user's code as an interpreter would, and exits.
 
 Loaded by `worker.py`; standard library only. A child is a fork of the worker and serves one call.
 """
@@ -26,8 +26,8 @@ FILENAME = "<tool>"  # of the user's code, in tracebacks
 RANDOM_SEED = 0
 HIGHEST_FD = 256  # the worker has a dozen descriptors
 
-# How far a child came, in the one byte that it shares with the worker. Shared memory, unlike a pipe, has no
-# descriptor that user code could write to by accident; forging it gains nothing but another failure status.
+# How far a child came, in the one byte that it shares with the worker. Unlike a pipe, this has no
+# descriptor that user code could write to by accident; forging it gains but another failure status.
 NOT_STARTED, STARTED, REPORTED, OUT_OF_MEMORY = range(4)
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
@@ -37,6 +37,14 @@ prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 # `site` defines these, and the worker runs without it.
 builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
 builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
+
+
+def warm_up() -> None:
+    """Loads, in the worker, what a traceback needs: a child may be out of memory or descriptors."""
+    try:
+        exec(compile("undefined", FILENAME, "exec"), {})
+    except NameError as error:
+        "".join(traceback.TracebackException.from_exception(error, compact=True).format())
 
 
 def main(
@@ -88,7 +96,10 @@ def confine(
 
 
 def set_limit(name: str, soft: int, hard: int | None = None) -> None:
-    """Lowers one limit, hard and soft. What the platform lacks or refuses is skipped, save on Linux."""
+    """Lowers one limit, hard and soft. What the platform lacks is skipped.
+
+    So is what it refuses, except on Linux: there, a limit that cannot be set fails the call.
+    """
     kind = getattr(resource, name, None)
     if kind is None:
         return
@@ -127,7 +138,7 @@ def run(code: str, progress: mmap.mmap) -> int:
 
 
 def exit_status(error: SystemExit, progress: mmap.mmap) -> int:
-    """What `sys.exit(code)` means: None is 0, an int is itself modulo 256, the rest is a message and 1."""
+    """What `sys.exit(code)` means: None 0, an int itself modulo 256, the rest a message and 1."""
     if error.code is None:
         return 0
     if isinstance(error.code, int):
@@ -139,7 +150,7 @@ def exit_status(error: SystemExit, progress: mmap.mmap) -> int:
 
 
 def report(error: BaseException) -> None:
-    """Hands an exception that nobody caught to the hook, which is the user's if the code set one."""
+    """Hands an exception that nobody caught to the hook, be it ours or one that the code set."""
     try:
         sys.excepthook(type(error), error, error.__traceback__)
     except BaseException:  # no memory for the text, or the user's own hook failed
@@ -157,7 +168,7 @@ def write_traceback(
         part = pending.pop()
         frames = [f for f in part.stack or () if f.filename in (FILENAME, "<string>")]
         # None leaves the header out; a syntax error, for one, has no frame of the user.
-        part.stack = traceback.StackSummary.from_list(frames) if frames else None
+        part.stack = traceback.StackSummary.from_list(frames) if frames else None  # pyright: ignore
         linked = (part.__cause__, part.__context__, *(part.exceptions or ()))
         pending += [other for other in linked if other is not None]
     sys.stderr.write("".join(summary.format()))
@@ -172,13 +183,11 @@ def write_thread_traceback(args: threading.ExceptHookArgs) -> None:
 
 def finish() -> None:
     """What an interpreter does at its end: waits for threads, runs exit handlers, flushes."""
-    steps = (
-        lambda: threading._shutdown(),
-        lambda: atexit._run_exitfuncs(),
-        lambda: sys.stdout.flush(),
-        lambda: sys.__stdout__.flush(),
-        lambda: sys.stderr.flush(),
-    )
-    for step in steps:
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # pyright: ignore
+    with contextlib.suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
         with contextlib.suppress(BaseException):  # a closed stream is no reason to skip the rest
-            step()
+            if stream is not None:
+                stream.flush()

@@ -1,7 +1,7 @@
 """The trainer's side of the Python tool: a pool of worker processes behind futures.
 
-The trainer runs JAX and its threads, so it never forks: workers are started by `subprocess` and fork
-themselves. What runs the code and how it is limited is in `worker.py` and `child.py`.
+The trainer runs JAX and its threads, so it never forks: `subprocess` starts the workers, and those
+fork. What runs the code and how it is limited is in `worker.py` and `child.py`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from gtpo_jax import types
 from gtpo_jax.tools import limits as tool_limits
 
 _WORKER = pathlib.Path(__file__).with_name("worker.py")
-# No site packages, no user site, no script folder on the path, no byte code written. Not `-I`: it ignores
-# PYTHONHASHSEED, and the environment below is all there is anyway.
+# No site packages, no user site, no script folder on the path, no byte code written. Not `-I`: it
+# ignores PYTHONHASHSEED, and the environment below is all there is anyway.
 _COMMAND = [sys.executable, "-s", "-S", "-P", "-B", str(_WORKER)]
 _ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # order of sets of strings
@@ -37,8 +37,8 @@ _ENVIRONMENT = {
     "TZ": "UTC",
     "MALLOC_ARENA_MAX": "2",  # glibc reserves 128 MiB of address space per thread otherwise
 }
-_START_SECONDS = 60.0  # a loaded host with a cold disk
-_STOP_SECONDS = 2.0
+_START_SECONDS = 60.0  # for a worker to start, on a loaded host with a cold disk
+_STOP_SECONDS = 1.0  # for a worker to end its call and itself, before it is killed
 _REPLY_BYTES = 1 << 28
 _HEADER = struct.Struct(">I")
 
@@ -61,8 +61,8 @@ class _Worker:
         try:
             self._process = subprocess.Popen(
                 _COMMAND,
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=subprocess.DEVNULL,
                 cwd=self._directory,
                 env=_ENVIRONMENT,
@@ -87,7 +87,7 @@ class _Worker:
     def call(
         self, code: str, *, wall_seconds: float, limits: tool_limits.ToolLimits
     ) -> types.ToolResult:
-        """Runs the code; raises `WorkerError` when no answer comes, after which the worker is of no use."""
+        """Runs the code; raises `WorkerError` when no answer comes; the worker is then spent."""
         self._requests += 1
         request = {
             "id": self._requests,
@@ -97,14 +97,17 @@ class _Worker:
         }
         deadline = time.monotonic() + wall_seconds + limits.guard_seconds
         self._send(request, deadline)
-        self._group = self._field(self._receive(deadline), "group")
-        reply = self._receive(deadline)
+        reply = self._reply(deadline)
+        if "group" in reply:  # a worker that could not even fork answers at once
+            group = reply["group"]
+            if not isinstance(group, int) or group <= 1:  # 0 would be the trainer's own, in `stop`
+                raise WorkerError(f"expected the number of a process group, got {group!r}")
+            self._group = group
+            reply = self._reply(deadline)
         self._group = None
-        self._field(reply, "status")
-        del reply["id"]
         try:
             return types.ToolResult(**{**reply, "status": types.ToolStatus(reply["status"])})
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise WorkerError(f"the worker's reply is not a tool result: {error}") from error
 
     def stop(self) -> None:
@@ -124,13 +127,13 @@ class _Worker:
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _field(self, reply: dict[str, Any], name: str) -> Any:
-        if reply.get("id") != self._requests or name not in reply:
-            raise WorkerError(
-                f"expected {name!r} for request {self._requests}, the worker sent {sorted(reply)}"
-                f" for request {reply.get('id')}"
-            )
-        return reply[name]
+    def _reply(self, deadline: float) -> dict[str, Any]:
+        """The next message, which must belong to the request sent last."""
+        message = self._receive(deadline)
+        number = message.pop("id", None)
+        if number != self._requests:
+            raise WorkerError(f"expected a reply to request {self._requests}, got one to {number}")
+        return message
 
     def _send(self, message: dict[str, Any], deadline: float) -> None:
         body = json.dumps(message).encode()
@@ -171,12 +174,12 @@ class _Worker:
 class PythonExecutor:
     """Runs Python code in worker processes, at most `max_running` calls at a time. A `types.Tool`.
 
-    Calls beyond that wait in the order of their submission. Whatever the code does becomes a `ToolResult`;
-    a worker that dies is replaced, and its call answers with status `infra_error`. Calls share nothing:
-    each has its own process and working directory.
+    Calls beyond that wait in the order of their submission. Whatever the code does becomes a
+    `ToolResult`; a worker that dies is replaced, and its call answers with status `infra_error`.
+    Calls share nothing: each has its own process and working directory.
 
-    These are limits, not a jail: code runs with the rights of the trainer's user, so it can read that
-    user's files, reach the network and signal that user's processes.
+    These are limits, not a jail: code runs with the rights of the trainer's user, so it can read
+    that user's files, reach the network and signal that user's processes.
     """
 
     def __init__(
@@ -251,8 +254,8 @@ class PythonExecutor:
             worker.stop()
             return types.ToolResult(status=types.ToolStatus.INFRA_ERROR, stderr=str(error))
         finally:
-            # A dead worker goes back as well, to be replaced by the next call: a host that can start no
-            # process right now costs single calls, never a place in the pool.
+            # A dead worker goes back as well, to be replaced by the next call: a host that can
+            # start no process right now costs single calls, never a place in the pool.
             self._idle.put(worker)
 
     def _replace(self, dead: _Worker) -> _Worker:

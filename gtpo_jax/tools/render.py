@@ -8,8 +8,8 @@ from gtpo_jax.types import ToolResult, ToolStatus
 
 NO_OUTPUT = "(no output)"
 
-# How far such a call got depends on the load of the machine, so nothing that it printed is shown, and
-# which of the two clocks ran out first is not told apart: equal code must give an equal observation.
+# How far such a call got depends on the load of the machine, so nothing that it printed is shown,
+# and which of the two clocks ran out first is not told: equal code must give an equal observation.
 _OUT_OF_TIME = "Time limit exceeded."
 
 _SENTENCES = {
@@ -19,12 +19,12 @@ _SENTENCES = {
     ToolStatus.INFRA_ERROR: "The tool is not available.",
 }
 
-# `<__main__.A object at 0x7f21c0a3b0d0>`: the default repr holds an address, which differs between runs.
+# `<__main__.A object at 0x7f21c0a3b0d0>`: the address in a default repr differs between runs.
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{4,16}(?=[>,])")
 
 
 def render_tool_result(result: ToolResult) -> str:
-    """Observation for the policy: what the code printed, then in one line what went wrong, if anything did.
+    """Observation for the policy: what the code printed, then in one line what went wrong, if so.
 
     | status | text |
     |---|---|

@@ -1,13 +1,13 @@
 """The worker: a trusted loop that runs every tool call in a forked child and reports how it ended.
 
-A program of its own, standard library only; `executor.py` starts it as `python -s -S -P worker.py`. It
-reads requests on stdin and writes replies on stdout, each a 4-byte big-endian length and a JSON object:
+A program of its own, standard library only; `executor.py` starts it. It reads requests on stdin and
+writes replies on stdout, each a 4-byte big-endian length and a JSON object:
 
     request   {"id", "code", "wall_seconds", "limits": the fields of `ToolLimits`}
     replies   {"id", "group": process group of the call}, then {"id"} and the fields of `ToolResult`
 
-The worker itself never runs user code. A child is forked per call from the same bare interpreter and dies
-with it, so nothing of one call is visible to the next; what the child does is in `child.py`.
+The worker itself never runs user code. A child is forked per call from the same bare interpreter
+and dies with it, so nothing of one call is visible to the next; what it does is in `child.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib.util
+import importlib.machinery
 import json
 import mmap
 import os
@@ -34,6 +34,7 @@ TICK_SECONDS = 0.02  # how often the processes of a call are counted
 DRAIN_SECONDS = 0.05  # how long output is still read after the call's first process has ended
 SWEEP_SECONDS = 2.0  # how long killed processes may take to vanish
 HEADER = struct.Struct(">I")
+Message = dict[str, Any]
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 
 
@@ -55,12 +56,12 @@ def read_exactly(fd: int, size: int) -> bytes:
     return b"".join(chunks)
 
 
-def receive(fd: int) -> dict[str, Any]:
+def receive(fd: int) -> Message:
     (size,) = HEADER.unpack(read_exactly(fd, HEADER.size))
     return json.loads(read_exactly(fd, size))
 
 
-def send(fd: int, message: dict[str, Any]) -> None:
+def send(fd: int, message: Message) -> None:
     body = json.dumps(message).encode()
     data = memoryview(HEADER.pack(len(body)) + body)
     try:
@@ -76,8 +77,8 @@ def send(fd: int, message: dict[str, Any]) -> None:
 class Capture:
     """Reads one stream; keeps its first and its last bytes, `keep` in all, and counts every byte.
 
-    Reading stops for good at `stop_at` bytes, so what is kept of a runaway stream does not depend on how
-    fast it was killed.
+    Reading stops for good at `stop_at` bytes, so what is kept of a runaway stream does not depend
+    on how fast it was killed.
     """
 
     def __init__(self, fd: int, keep: int, stop_at: int) -> None:
@@ -111,7 +112,7 @@ class Capture:
 
 
 class Watch:
-    """Waits for output, for the end of a child and for the end of the trainer, whichever comes first."""
+    """Waits for output, the end of a child and the end of the trainer, whichever comes first."""
 
     def __init__(self, captures: list[Capture], request_fd: int, wake_fd: int) -> None:
         self._captures = {capture.fd: capture for capture in captures}
@@ -131,7 +132,7 @@ class Watch:
             if fd == self._wake_fd:
                 os.read(fd, 4096)
             elif fd == self._request_fd:
-                raise TrainerGone  # it sends nothing during a call, so this is the end of the stream
+                raise TrainerGone  # it sends nothing during a call: this is the end
             else:
                 reading = True
                 if not self._captures[fd].read():
@@ -186,9 +187,12 @@ def sweep(group: int) -> None:
 
 
 def wait(
-    pid: int, watch: Watch, captures: list[Capture], deadline: float, limits: dict[str, Any]
+    pid: int, watch: Watch, captures: list[Capture], deadline: float, limits: Message
 ) -> tuple[str, int, resource.struct_rusage]:
-    """Reads until the child ends or must be ended; returns by what ("" = by itself), and its usage."""
+    """Reads until the child ends or must be ended.
+
+    Returns what ended it ("" = itself), its wait status and its resource usage.
+    """
     count_at = time.monotonic() + TICK_SECONDS
     while True:
         watch.step(min(count_at, deadline) - time.monotonic())
@@ -214,13 +218,14 @@ def wait(
 
 
 class Worker:
-    """Serves calls one at a time. `base` is a private directory; every call gets a new one below it."""
+    """Serves calls one at a time; each gets a new directory below the private one, `base`."""
 
     def __init__(self, request_fd: int, reply_fd: int, base: str) -> None:
         self.request_fd, self.reply_fd, self.base = request_fd, reply_fd, base
         self.child = load_child()
+        self.child.warm_up()
         self.calls = 0
-        # The handler does nothing; Python writes to the pipe when a child ends, which wakes the poll.
+        # The handler does nothing; Python writes to the pipe when a child ends; it wakes the poll.
         self.wake_fd, wake_write = os.pipe()
         for fd in (self.wake_fd, wake_write):
             os.set_blocking(fd, False)
@@ -243,53 +248,26 @@ class Worker:
                 return
             send(self.reply_fd, {"id": request["id"], **reply})
 
-    def serve(self, request: dict[str, Any]) -> dict[str, Any]:
+    def serve(self, request: Message) -> Message:
         """Runs one call from fork to the last trace of it; returns the fields of a `ToolResult`."""
         self.calls += 1
-        limits = request["limits"]
         directory = os.path.join(self.base, str(self.calls))
         os.makedirs(directory, mode=0o700)
-        os.environ["HOME"] = os.environ["TMPDIR"] = (
-            directory  # here, as it is dearer after the fork
-        )
         progress = mmap.mmap(-1, 1)
-        (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
-        begin, worker_pid = time.monotonic(), os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            outputs = (out_write, err_write)
-            self.child.main(request["code"], limits, directory, worker_pid, outputs, progress)
-        os.close(out_write)
-        os.close(err_write)
-        out, err = (
-            Capture(fd, limits["output_bytes"], limits["runaway_bytes"])
-            for fd in (out_read, err_read)
-        )
+        begin = time.monotonic()
+        pid, out, err = self._fork(request, directory, progress)
         try:
-            watch = Watch([out, err], self.request_fd, self.wake_fd)
-            try:
-                send(self.reply_fd, {"id": request["id"], "group": pid})
-                deadline = begin + request["wall_seconds"]
-                ended_by, wait_status, usage = wait(pid, watch, [out, err], deadline, limits)
-                wall_seconds = time.monotonic() - begin
-                # What the call left behind may hold the streams open: they get no longer than this.
-                until = time.monotonic() + DRAIN_SECONDS
-                while watch.reading and time.monotonic() < until:
-                    watch.step(until - time.monotonic())
-            finally:
-                sweep(pid)
-            while watch.reading and watch.step(0):
-                pass
+            deadline = begin + request["wall_seconds"]
+            ended_by, wait_status, usage = self._watch(pid, request, deadline, out, err)
+            wall_seconds = time.monotonic() - begin
         finally:
-            os.close(out_read)
-            os.close(err_read)
+            os.close(out.fd)
+            os.close(err.fd)
             remove(directory)
-        if not ended_by and (out.runaway or err.runaway):
-            ended_by = (
-                "output_limit"  # it ended by itself, but part of what it wrote was never read
-            )
         cpu_seconds = usage.ru_utime + usage.ru_stime
-        status, reason = self.classify(ended_by, wait_status, cpu_seconds, limits, progress[0])
+        status, reason = self.classify(
+            ended_by, wait_status, cpu_seconds, request["limits"], progress[0]
+        )
         return {
             "status": status,
             "stdout": out.text(),
@@ -300,13 +278,45 @@ class Worker:
             "peak_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         }
 
+    def _fork(
+        self, request: Message, directory: str, progress: mmap.mmap
+    ) -> tuple[int, Capture, Capture]:
+        """Starts the child; returns its number and the worker's ends of its stdout and stderr."""
+        limits, worker_pid = request["limits"], os.getpid()
+        (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
+        # Set here and not in the child, where each first write to a page costs a copy of it.
+        os.environ["HOME"] = os.environ["TMPDIR"] = directory
+        pid = os.fork()
+        if pid == 0:
+            outputs = (out_write, err_write)
+            self.child.main(request["code"], limits, directory, worker_pid, outputs, progress)
+        os.close(out_write)
+        os.close(err_write)
+        keep, stop_at = limits["output_bytes"], limits["runaway_bytes"]
+        return pid, Capture(out_read, keep, stop_at), Capture(err_read, keep, stop_at)
+
+    def _watch(
+        self, pid: int, request: Message, deadline: float, out: Capture, err: Capture
+    ) -> tuple[str, int, resource.struct_rusage]:
+        """Reads and waits until nothing of the call is left; returns what `wait` does."""
+        watch = Watch([out, err], self.request_fd, self.wake_fd)
+        try:
+            send(self.reply_fd, {"id": request["id"], "group": pid})
+            ended_by, wait_status, usage = wait(pid, watch, [out, err], deadline, request["limits"])
+            # What the call left behind may hold the streams open: they get no longer than this.
+            until = time.monotonic() + DRAIN_SECONDS
+            while watch.reading and time.monotonic() < until:
+                watch.step(until - time.monotonic())
+        finally:
+            sweep(pid)
+        while watch.reading and watch.step(0):
+            pass  # the rest of what was written, however late this process got to run
+        if not ended_by and (out.runaway or err.runaway):
+            ended_by = "output_limit"  # it ended by itself, but not all that it wrote was read
+        return ended_by, wait_status, usage
+
     def classify(
-        self,
-        ended_by: str,
-        wait_status: int,
-        cpu_seconds: float,
-        limits: dict[str, Any],
-        progress: int,
+        self, ended_by: str, wait_status: int, cpu_seconds: float, limits: Message, progress: int
     ) -> tuple[str, str]:
         """Status of a call, and the reason where the call's own stderr does not give it."""
         code = os.waitstatus_to_exitcode(wait_status)
@@ -316,7 +326,7 @@ class Worker:
             return "crash", f"killed: more than {limits['processes']} processes"
         if ended_by:
             return ended_by, ""
-        # SIGKILL follows when SIGXCPU was ignored. On virtual machines the kernel's limit may fire before
+        # SIGKILL follows when SIGXCPU was ignored. On virtual machines the limit may fire before
         # the measured time is up (0.8 s for 1 s was seen), so half of it is taken as the sign.
         out_of_cpu = cpu_seconds >= limits["cpu_seconds"] / 2
         if code == -signal.SIGXCPU or (code == -signal.SIGKILL and out_of_cpu):
@@ -351,11 +361,10 @@ def with_last_line(text: str, line: str) -> str:
 
 
 def load_child() -> types.ModuleType:
-    """`child.py`, under no name that user code could import and without its folder on `sys.path`."""
+    """`child.py`, under no name that user code could import and without a folder on `sys.path`."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
-    spec = importlib.util.spec_from_file_location("gtpo_jax_tool_child", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = types.ModuleType("gtpo_jax_tool_child")
+    importlib.machinery.SourceFileLoader(module.__name__, path).exec_module(module)
     return module
 
 
@@ -375,7 +384,7 @@ def main() -> None:
     if sys.platform == "linux":
         prctl = ctypes.CDLL(None).prctl
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans of a call come here to be ended
-        # Keeps code of the same user, unless it is root, off the memory and descriptors of the worker.
+        # Keeps code of the same user, unless it is root, off the worker's memory and descriptors.
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     gc.collect()
     gc.freeze()  # a collection in a child would otherwise copy every page of the interpreter

@@ -1,56 +1,20 @@
-"""The pool of worker processes that runs the policy's code."""
+"""What a call of the Python tool gives back, and what a caller may ask for."""
 
 from __future__ import annotations
 
-import json
-import os
-import pathlib
-import signal
-import struct
-import subprocess
 import sys
-import tempfile
-import textwrap
-import time
-from concurrent import futures
 
 import pytest
 
 from gtpo_jax.tools import PythonExecutor, ToolLimits, render_tool_result
 from gtpo_jax.types import ToolStatus
-
-ROOT = pathlib.Path(__file__).parents[2]
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the platform has no such limit")
+from tests.tools.calls import last_line, run
 
 
 @pytest.fixture(scope="module")
 def executor():
     with PythonExecutor(max_running=2) as executor:
         yield executor
-
-
-def run(executor, code, timeout=None):
-    return executor.submit(textwrap.dedent(code), timeout=timeout).result(timeout=60)
-
-
-def alive(pid):
-    """A process that still runs; one that has ended but was not reaped does not count."""
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
-
-
-def gone_within(pids, seconds=5.0):
-    until = time.monotonic() + seconds
-    while any(map(alive, pids)) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not any(map(alive, pids))
-
-
-def last_line(text):
-    return text.rstrip("\n").rpartition("\n")[2]
 
 
 # Results.
@@ -189,7 +153,7 @@ def test_code_of_a_megabyte_is_executed(executor):
 
 
 def test_equal_code_on_different_workers_gives_equal_text(executor):
-    """T-76: hashes, order of sets, random numbers and texts of errors do not depend on the process."""
+    """T-76: hashes, order of sets, random numbers, texts of errors do not depend on the process."""
     code = """\
         import random
         print({"a", "b", "c", "d", "e"}, hash("word"), random.random())
@@ -228,283 +192,6 @@ def test_environment_of_the_trainer_is_not_visible(monkeypatch):
     monkeypatch.setenv("API_KEY", "hunter2")
     with PythonExecutor(max_running=1) as executor:
         assert run(executor, "import os; print(os.environ.get('API_KEY'))").stdout == "None\n"
-
-
-# Limits.
-
-
-@pytest.mark.parametrize("fd", [1, 2])
-def test_output_larger_than_a_pipe_is_read_while_it_runs(executor, fd):
-    """T-71: neither a deadlock nor a time-out; the cap applies while reading."""
-    result = run(executor, f"import os\nfor c in b'abc': os.write({fd}, bytes([c]) * 50_000)")
-    text = result.stdout if fd == 1 else result.stderr
-    assert result.status is ToolStatus.OK
-    assert result.truncated_bytes == 150_000 - 16 * 1024
-    marker = f"\n[{result.truncated_bytes} bytes truncated]\n"
-    assert text == "a" * 8 * 1024 + marker + "c" * 8 * 1024
-
-
-def test_output_beyond_its_cap_keeps_head_and_tail():
-    with PythonExecutor(max_running=1, limits=ToolLimits(output_bytes=11)) as executor:
-        whole = run(executor, "print('0123456789')")
-        cut = run(executor, "print('0123456789ab')")
-    assert (whole.stdout, whole.truncated_bytes) == ("0123456789\n", 0)
-    assert (cut.stdout, cut.truncated_bytes) == ("012345\n[2 bytes truncated]\n89ab\n", 2)
-
-
-def test_output_without_end_is_stopped_early_and_the_same_each_time(executor):
-    """T-74, T-76: what is kept does not depend on how fast the call was killed."""
-    code = "i = 0\nwhile True:\n    print(i)\n    i += 1"
-    results = [run(executor, code, timeout=20) for _ in range(2)]
-    assert [r.status for r in results] == [ToolStatus.OUTPUT_LIMIT] * 2
-    assert results[0].stdout == results[1].stdout
-    assert results[0].truncated_bytes == (1 << 20) - 16 * 1024
-    assert all(r.wall_seconds < 10 for r in results)
-
-
-@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "while True: pass"])
-def test_call_beyond_its_timeout_is_ended(executor, code):
-    """T-74"""
-    result = run(executor, code, timeout=0.4)
-    assert result.status is ToolStatus.TIMEOUT
-    assert 0.4 <= result.wall_seconds < 3
-    assert render_tool_result(result) == "Time limit exceeded."
-
-
-def test_timeout_of_a_call_replaces_the_limit_in_both_directions():
-    with PythonExecutor(max_running=1, limits=ToolLimits(wall_seconds=0.3)) as executor:
-        sleep = "import time; time.sleep(0.6)"
-        assert run(executor, sleep).status is ToolStatus.TIMEOUT
-        assert run(executor, sleep, timeout=20.0).status is ToolStatus.OK
-
-
-@linux_only
-@pytest.mark.parametrize(
-    "prefix", ["", "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"]
-)
-def test_cpu_beyond_its_limit_is_ended_even_if_the_signal_is_ignored(prefix):
-    """T-74"""
-    with PythonExecutor(max_running=1, limits=ToolLimits(cpu_seconds=1)) as executor:
-        result = run(executor, prefix + "while True: pass", timeout=20)
-    assert result.status is ToolStatus.CPU_LIMIT
-    assert 0.5 <= result.cpu_seconds <= 2.5  # a virtual machine may count coarsely
-
-
-@linux_only
-@pytest.mark.parametrize(
-    "code", ["bytearray(10**10)", "x = []\nwhile True: x.append(bytearray(10**6))"]
-)
-def test_memory_beyond_its_limit_has_its_own_status(executor, code):
-    """T-74: an allocation of 10 GB."""
-    result = run(executor, "print('before')\n" + code)
-    assert (result.status, result.stdout) == (ToolStatus.MEMORY, "before\n")
-    assert result.peak_bytes < 600 << 20
-    assert render_tool_result(result) == "before\nMemory limit exceeded."
-
-
-@linux_only
-def test_memory_error_that_the_code_handles_is_no_failure(executor):
-    code = "try:\n    bytearray(10**10)\nexcept MemoryError:\n    print('too large')"
-    assert run(executor, code).stdout == "too large\n"
-    assert run(executor, code + "\nraise KeyError(1)").status is ToolStatus.ERROR
-
-
-def test_file_and_descriptor_limits_are_errors_of_the_code():
-    """T-74"""
-    with PythonExecutor(
-        max_running=1, limits=ToolLimits(file_bytes=1000, open_files=20)
-    ) as executor:
-        large = run(
-            executor,
-            "f = open('f', 'wb', 0)\nprint(f.write(b'x' * 900)); f.write(b'y' * 900); f.write(b'z')",
-        )
-        many = run(executor, "fs = []\nwhile len(fs) < 50: fs.append(open('f', 'w'))")
-    assert large.stdout == "900\n" and "File too large" in last_line(large.stderr)
-    assert "Too many open files" in last_line(many.stderr)
-
-
-@linux_only
-def test_fork_bomb_is_ended_soon_and_leaves_nothing(executor):
-    """T-74"""
-    code = "import os\nprint(os.getppid(), flush=True)\nwhile True: os.fork()"
-    result = run(executor, code, timeout=30)
-    assert result.status is ToolStatus.CRASH and result.wall_seconds < 15
-    assert last_line(result.stderr) == "killed: more than 8 processes"
-    worker = int(result.stdout.split()[0])
-    assert pathlib.Path(f"/proc/{worker}/task/{worker}/children").read_text() == ""
-
-
-def test_deleted_working_directory_affects_that_call_alone(executor):
-    """T-74"""
-    code = "import os, shutil; shutil.rmtree(os.path.dirname(os.getcwd())); print('deleted')"
-    assert run(executor, code).stdout == "deleted\n"
-    assert run(executor, "open('f', 'w').close(); print('works')").stdout == "works\n"
-
-
-# Processes.
-
-
-FORK = """\
-    import os, time
-    if os.fork() == 0:
-        {first}
-        print(os.getpid(), flush=True)
-        time.sleep(60)
-    time.sleep({seconds})
-    os._exit(0)
-    """
-
-
-@pytest.mark.parametrize("first", ["pass", pytest.param("os.setsid()", marks=linux_only)])
-@pytest.mark.parametrize(("seconds", "status"), [(60, ToolStatus.TIMEOUT), (0.3, ToolStatus.OK)])
-def test_grandchild_dies_with_its_call(executor, first, seconds, status):
-    """T-72: after a time-out and after a normal end, although it holds the output open."""
-    result = run(executor, FORK.format(first=first, seconds=seconds), timeout=1.0)
-    assert result.status is status
-    assert result.wall_seconds < 5
-    assert not alive(int(result.stdout))
-
-
-def test_hung_call_does_not_delay_others(executor):
-    """T-70: neither `submit` nor the other calls wait for it."""
-    begin = time.monotonic()
-    hung = executor.submit("import time; time.sleep(60)", timeout=3.0)
-    others = [executor.submit(f"print({i})") for i in range(20)]
-    assert time.monotonic() - begin < 1.0
-    assert [f.result(timeout=60).stdout for f in others] == [f"{i}\n" for i in range(20)]
-    assert not hung.done()
-    assert hung.result(timeout=60).status is ToolStatus.TIMEOUT
-
-
-def test_calls_from_many_threads_get_their_own_results(executor):
-    """T-77: many more submitters than places; each call takes one place and gives it back."""
-    with futures.ThreadPoolExecutor(16) as threads:
-        texts = list(threads.map(lambda i: run(executor, f"print({i})").stdout, range(100)))
-    assert texts == [f"{i}\n" for i in range(100)]
-
-
-def test_running_calls_are_as_many_as_allowed_and_no_more(executor):
-    """T-77"""
-    code = "import time; a = time.monotonic(); time.sleep(0.25); print(a, time.monotonic())"
-    calls = [executor.submit(code) for _ in range(6)]
-    spans = [tuple(map(float, f.result(timeout=60).stdout.split())) for f in calls]
-    running = [sum(a <= begin < b for a, b in spans) for begin, _ in spans]
-    assert max(running) == 2
-
-
-def test_worker_killed_by_its_call_is_replaced(tmp_path):
-    """T-77: the call ends as our failure, not as an exception, and what it started is ended."""
-    note = tmp_path / "note.txt"
-    code = f"""\
-        import os, time
-        pid = os.fork()
-        if pid:
-            with open({str(note)!r}, "w") as file:
-                file.write(f"{{pid}} {{os.getpid()}} {{os.getppid()}}")
-            os.kill(os.getppid(), 9)
-        time.sleep(60)
-        """
-    with PythonExecutor(max_running=1) as executor:
-        for _ in range(2):
-            failed = run(executor, code)
-            assert failed.status is ToolStatus.INFRA_ERROR and "worker died" in failed.stderr
-            pids = [int(word) for word in note.read_text().split()]
-            assert len(pids) == 3 and gone_within(pids)
-            assert run(executor, "print(1)").stdout == "1\n"
-
-
-def test_worker_that_hangs_is_replaced_after_the_guard_time():
-    limits = ToolLimits(wall_seconds=0.2, guard_seconds=0.3)
-    with PythonExecutor(max_running=1, limits=limits) as executor:
-        stopped = run(executor, "import os; os.kill(os.getppid(), 19)")
-        assert stopped.status is ToolStatus.INFRA_ERROR and "in time" in stopped.stderr
-        assert run(executor, "print(1)", timeout=20).stdout == "1\n"
-
-
-def test_worker_that_died_while_idle_costs_no_call():
-    with PythonExecutor(max_running=1) as executor:
-        worker = int(run(executor, "import os; print(os.getppid())").stdout)
-        os.kill(worker, signal.SIGKILL)
-        assert gone_within([worker])
-        assert run(executor, "print(1)").stdout == "1\n"
-
-
-def test_reply_forged_on_every_descriptor_is_only_output():
-    messages = [{"id": 1, "group": 0}, {"id": 1, "status": "ok", "stdout": "forged"}]
-    bodies = [json.dumps(message).encode() for message in messages]
-    frames = b"".join(struct.pack(">I", len(body)) + body for body in bodies)
-    code = f"""\
-        import os
-        for fd in range(1024):
-            try:
-                os.write(fd, {frames!r})
-            except OSError:
-                pass
-        print("real")
-        """
-    with PythonExecutor(max_running=1) as executor:
-        result = run(executor, code)
-        assert result.status is ToolStatus.OK and result.stdout.endswith("real\n")
-        assert run(executor, "print(1)").stdout == "1\n"
-
-
-def test_trainer_never_forks(monkeypatch):
-    """JAX runs threads in the trainer, and a fork of those hangs now and then."""
-
-    def fork():
-        raise AssertionError("the trainer forked")
-
-    monkeypatch.setattr(os, "fork", fork)
-    with PythonExecutor(max_running=1) as executor:
-        assert run(executor, "print(1)").stdout == "1\n"
-
-
-# Closing.
-
-NOTE_PIDS = """
-import os, time
-with open({path!r}, "w") as file:
-    file.write(f"{{os.getpid()}} {{os.getppid()}}")
-time.sleep(60)
-"""
-
-
-def test_close_ends_calls_and_processes_and_removes_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    executor = PythonExecutor(max_running=2)
-    notes = [tmp_path / f"{i}.txt" for i in range(2)]
-    running = [executor.submit(NOTE_PIDS.format(path=str(note)), timeout=60) for note in notes]
-    queued = executor.submit("print(1)")
-    while not all(note.exists() and " " in note.read_text() for note in notes):
-        time.sleep(0.01)
-    pids = [int(word) for note in notes for word in note.read_text().split()]
-    assert all(map(alive, pids))
-    begin = time.monotonic()
-    executor.close()
-    assert time.monotonic() - begin < 10
-    assert gone_within(pids, seconds=1.0)
-    assert [f.result(timeout=1).status for f in running] == [ToolStatus.INFRA_ERROR] * 2
-    assert queued.cancelled()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.txt", "1.txt"]
-    executor.close()
-    with pytest.raises(RuntimeError, match="submit after close"):
-        executor.submit("print(1)")
-
-
-def test_trainer_killed_leaves_no_process(tmp_path):
-    note = tmp_path / "note.txt"
-    script = f"""\
-        import os, signal, time
-        from gtpo_jax.tools import PythonExecutor
-        executor = PythonExecutor(max_running=2)
-        executor.submit({NOTE_PIDS.format(path=str(note))!r}, timeout=60)
-        while not (os.path.exists({str(note)!r}) and " " in open({str(note)!r}).read()):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGKILL)
-        """
-    trainer = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, timeout=60)
-    assert trainer.returncode == -signal.SIGKILL
-    assert gone_within([int(word) for word in note.read_text().split()])
 
 
 # Arguments.

@@ -62,7 +62,7 @@ def test_render_measurements_differ_same_text(status):
 
 
 def test_render_out_of_time_same_text_whichever_clock_and_however_far():
-    """T-76: which of two equal limits is met first, and what was printed by then, depends on load."""
+    """T-76: which of two equal limits is met first, and what was printed by then, is chance."""
     wall = ToolResult(status=ToolStatus.TIMEOUT, stdout="1\n2\n")
     cpu = ToolResult(status=ToolStatus.CPU_LIMIT, stdout="1\n2\n3\n")
     assert render_tool_result(wall) == render_tool_result(cpu)
@@ -79,5 +79,5 @@ def test_render_out_of_time_same_text_whichever_clock_and_however_far():
     ],
 )
 def test_render_addresses_in_reprs_are_replaced_and_numbers_kept(printed, shown):
-    """T-76: an address in a default repr differs between runs; a number that the code printed does not."""
+    """T-76: an address differs between runs; a number that the code printed does not."""
     assert render_tool_result(ToolResult(status=ToolStatus.OK, stdout=printed)) == shown

@@ -1,0 +1,50 @@
+"""Trajectories and results in color, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from gtpo_jax.evaluation import Evaluation
+from gtpo_jax.types import Trajectory
+
+
+def render_trajectory(trajectory: Trajectory, *, title: str = "") -> Panel:
+    """One episode: the question, every turn with its code or answer, what the tool said."""
+    text = Text()
+    text.append(trajectory.problem.question + "\n", style="bold")
+    for turn in trajectory.turns:
+        text.append(turn.text.strip() + "\n", style="red" if turn.violation else "cyan")
+        if turn.result is not None:
+            output = turn.result.stdout.strip() or turn.result.stderr.strip().split("\n")[-1]
+            text.append(f"  {output}\n", style="yellow")
+        if turn.violation:
+            text.append(f"  {turn.violation}\n", style="italic red")
+    right = trajectory.success
+    text.append(
+        f"{trajectory.verdict}; the answer is {trajectory.problem.answer}",
+        style="green" if right else "red",
+    )
+    return Panel(text, title=title, title_align="left", border_style="green" if right else "red")
+
+
+def render_results(rows: Mapping[str, Mapping[str, Evaluation]]) -> Table:
+    """A table of evaluations: `rows[name]["sampled" | "greedy"]`."""
+    table = Table(title="held-out problems")
+    table.add_column("policy")
+    for column in ("sampled", "greedy", "violations", "turns", "tool errors"):
+        table.add_column(column, justify="right")
+    for name, modes in rows.items():
+        sampled = modes["sampled"]
+        table.add_row(
+            name,
+            f"{sampled.success:.3f} ± {sampled.success_error:.3f}",
+            f"{modes['greedy'].success:.3f}",
+            f"{sampled.violations:.3f}",
+            f"{sampled.turns:.2f}",
+            f"{sampled.tool_errors:.3f}",
+        )
+    return table

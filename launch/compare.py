@@ -1,0 +1,105 @@
+"""GTPO and GRPO from the same cold start, with the same budget, over several seeds.
+
+    python -m launch.compare tiny --run-dir runs/compare --seeds 1 2 3
+
+Only the seed of the reinforcement varies: all runs begin with one cold start, made first when the folder
+has none. An interrupted comparison goes on when it is called again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from configs.schema import AlgorithmConfig, RunConfig
+from launch import cli, display
+from launch.session import Evaluator, Session
+from launch.sft import run_sft
+from launch.train import load_cold_start, run_training
+
+ALGORITHMS = {"gtpo": AlgorithmConfig(name="gtpo"), "grpo": AlgorithmConfig(name="grpo")}
+FIGURES = ("success", "violations", "turns", "tool_errors")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareArguments(cli.Arguments):
+    """GTPO beside GRPO, and the spread of both over seeds."""
+
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of the reinforcement."""
+
+
+def compare(arguments: CompareArguments) -> dict:
+    """Figures of every run, and mean and standard deviation over the seeds."""
+    config, run_dir = arguments.config, arguments.run_dir
+    cold_start_dir = run_dir / "cold-start"
+    with Session(config, cold_start_dir) as session:
+        resume = (cold_start_dir / "sft" / "checkpoints").is_dir()
+        run_sft(session, resume=resume)
+    results: dict[str, list[dict]] = {name: [] for name in ALGORITHMS}
+    for seed in arguments.seeds:
+        for name, algorithm in ALGORITHMS.items():
+            display.CONSOLE.print(f"{name}, seed {seed}")
+            train = dataclasses.replace(config.train, algorithm=algorithm)
+            seeded = dataclasses.replace(config, seed=seed, train=train)
+            folder = run_dir / f"{name}-{seed}"
+            results[name].append(_run_one(seeded, folder, cold_start_dir))
+    return {
+        "runs": results,
+        "summary": {
+            name: {
+                f"{mode}_{figure}": _spread([run[mode][figure] for run in runs])
+                for mode in ("sampled", "greedy")
+                for figure in FIGURES
+            }
+            for name, runs in results.items()
+        },
+    }
+
+
+def _run_one(config: RunConfig, folder: pathlib.Path, cold_start_dir: pathlib.Path) -> dict:
+    with Session(config, folder) as session:
+        session.save_tokenizer()
+        evaluator = Evaluator(session)
+        cold_start = load_cold_start(session, cold_start_dir)
+        resume = (folder / "train" / "config.json").exists()
+        policy = run_training(session, cold_start, resume=resume, evaluator=evaluator)
+        return {mode: evaluator(policy, mode)[0].record() for mode in ("sampled", "greedy")}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.mean(values), "std": deviation}
+
+
+def table(result: dict) -> Table:
+    """Mean ± standard deviation over seeds."""
+    rendered = Table(title="after reinforcement, mean ± std over seeds")
+    rendered.add_column("algorithm")
+    columns = ("sampled_success", "greedy_success", "sampled_violations", "sampled_turns")
+    columns += ("sampled_tool_errors",)
+    for column in columns:
+        rendered.add_column(column.replace("_", " "), justify="right")
+    for name, summary in result["summary"].items():
+        cells = [f"{summary[c]['mean']:.3f} ± {summary[c]['std']:.3f}" for c in columns]
+        rendered.add_row(name, *cells)
+    return rendered
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(
+        CompareArguments, argv, program="launch.compare", run_dir=pathlib.Path("runs/compare")
+    )
+    result = compare(arguments)
+    cli.write_json(arguments.run_dir / "compare.json", result)
+    if arguments.json is not None:
+        cli.write_json(arguments.json, result)
+    display.CONSOLE.print(table(result))
+
+
+if __name__ == "__main__":
+    cli.main(run)

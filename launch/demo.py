@@ -1,0 +1,146 @@
+"""The whole way on one machine: imitation, then GTPO, and what changed.
+
+    python -m launch.demo
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+
+from gtpo_jax import metrics
+from gtpo_jax.evaluation import Evaluation
+from gtpo_jax.report import curve, terminal
+from gtpo_jax.types import Trajectory
+from launch import cli, display
+from launch.gate import check_gate
+from launch.session import Evaluator, Session
+from launch.sft import run_sft
+from launch.train import run_training
+
+EXIT_NOT_BETTER = 1
+DEFAULT_RUN_DIR = pathlib.Path("runs/demo")
+SHOWN = 3
+VERSIONS = ("gtpo_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+Result = tuple[dict[str, Evaluation], list[Trajectory]]
+"""Evaluations by mode, and the sampled trajectories."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoArguments(cli.Arguments):
+    """Cold start, GTPO and evaluation in one go."""
+
+    resume: bool = False
+    """Go on where the interrupted demo stopped."""
+
+
+def run_demo(arguments: DemoArguments) -> dict:
+    """Runs both phases and returns the summary, which is also written to the run's folder."""
+    run_dir, resume = arguments.run_dir, arguments.resume
+    if not resume and run_dir.exists():
+        display.CONSOLE.print(f"the earlier run is kept in {_set_aside(run_dir)}")
+    seconds: dict[str, float] = {}
+    with Session(arguments.config, run_dir) as session:
+        evaluator = Evaluator(session)
+        began = time.monotonic()
+
+        def lap(phase: str) -> None:
+            seconds[phase] = round(time.monotonic() - began - sum(seconds.values()), 1)
+
+        has_sft = (run_dir / "sft" / "checkpoints").is_dir()
+        cold_start = run_sft(session, resume=resume and has_sft)
+        lap("cold_start")
+        gate = check_gate(session, evaluator, cold_start)
+        before = _evaluate(evaluator, cold_start)
+        lap("evaluate_cold_start")
+        has_train = (run_dir / "train" / "checkpoints").is_dir()
+        policy = run_training(
+            session, cold_start, resume=resume and has_train, evaluator=evaluator
+        )
+        lap(session.config.train.algorithm.name)
+        after = _evaluate(evaluator, policy)
+        lap("evaluate_policy")
+
+    records = metrics.read_metrics(run_dir / "train" / "metrics.jsonl")
+    summary = {
+        "cold_start": {mode: result.record() for mode, result in before[0].items()},
+        arguments.config.train.algorithm.name: {
+            mode: result.record() for mode, result in after[0].items()
+        },
+        "gate": gate,
+        "logprob_gap": max(record["rollout/logprob_gap"] for record in records),
+        "gain": after[0]["sampled"].success - before[0]["sampled"].success,
+        "seconds": seconds,
+        "versions": {name: metadata.version(name) for name in VERSIONS}
+        | {"python": platform.python_version()},
+    }
+    cli.write_json(run_dir / "summary.json", summary)
+    picture = run_dir / "curve.png"
+    sampled = before[0]["sampled"]
+    curve.plot_learning_curve(
+        records, picture, cold_start={"success": sampled.success, "violations": sampled.violations}
+    )
+    _show(before, after, arguments, seconds, picture)
+    return summary
+
+
+def _set_aside(run_dir: pathlib.Path) -> pathlib.Path:
+    """Renames the folder of an earlier run and returns its new name."""
+    number = 1
+    while (kept := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
+        number += 1
+    run_dir.rename(kept)
+    return kept
+
+
+def _evaluate(evaluator: Evaluator, params) -> Result:
+    sampled, trajectories = evaluator(params, "sampled")
+    greedy, _ = evaluator(params, "greedy")
+    return {"sampled": sampled, "greedy": greedy}, trajectories
+
+
+def _show(
+    before: Result,
+    after: Result,
+    arguments: DemoArguments,
+    seconds: dict[str, float],
+    picture: pathlib.Path,
+) -> None:
+    console = display.CONSOLE
+    # The problems that tell most: those whose outcome changed for the better.
+    changed = [i for i in range(len(before[1])) if after[1][i].success > before[1][i].success]
+    for index in _different_families(changed, after[1])[:SHOWN]:
+        console.print(terminal.render_trajectory(before[1][index], title="cold start"))
+        console.print(terminal.render_trajectory(after[1][index], title="after reinforcement"))
+    name = arguments.config.train.algorithm.name.upper()
+    console.print(terminal.render_results({"cold start": before[0], name: after[0]}))
+    console.print("  ".join(f"{phase} {value:.0f} s" for phase, value in seconds.items()))
+    console.print(f"run {arguments.run_dir}   curve {picture}")
+
+
+def _different_families(indices: list[int], trajectories: list[Trajectory]) -> list[int]:
+    """The first index of each problem family."""
+    first: dict[str, int] = {}
+    for index in indices:
+        first.setdefault(trajectories[index].problem.family, index)
+    return list(first.values())
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(DemoArguments, argv, program="launch.demo", run_dir=DEFAULT_RUN_DIR)
+    summary = run_demo(arguments)
+    if arguments.json is not None:
+        cli.write_json(arguments.json, summary)
+    if summary["gain"] <= 0:
+        sys.stderr.write("error: reinforcement did not improve on the cold start\n")
+        sys.exit(EXIT_NOT_BETTER)
+
+
+if __name__ == "__main__":
+    cli.main(run)

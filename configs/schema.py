@@ -1,4 +1,4 @@
-"""The settings of a run as frozen dataclasses. Every field can be overridden on the command line."""
+"""The settings of a run: frozen dataclasses, every field an option of the command line."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class OptimizerConfig:
 class SftConfig:
     """Imitation of demonstrations, the cold start."""
 
-    steps: int = 800
-    rows: int = 10
+    steps: int = 1200
+    rows: int = 8
     """Packed rows of a batch."""
     row_tokens: int = 128
     demonstrations: int = 18_000
@@ -62,7 +62,7 @@ class SftConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """Credit assignment and objective. An option that the algorithm does not use is an error."""
+    """Credit and objective. An option that the algorithm does not use is an error."""
 
     name: Literal["gtpo", "grpo"] = "gtpo"
     discount: float = 0.9
@@ -71,6 +71,8 @@ class AlgorithmConfig:
     """Largest partial credit of a failure (GTPO)."""
     format_penalty: float = 0.1
     """Reward taken from a badly formed turn (GTPO)."""
+    silence_equal_groups: bool = True
+    """No advantage where all trajectories of a group earned the same (GTPO)."""
     clip_low: float = 0.2
     clip_high: float = 0.28
 
@@ -96,7 +98,7 @@ class TrainConfig:
     checkpoint_every: int = 10
     """Steps between checkpoints."""
     gate: float = 0.9
-    """Greedy success on plain arithmetic that the cold start must reach; 0 lets every model pass."""
+    """Greedy success on plain arithmetic that a cold start must reach; 0 lets all pass."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,8 +127,8 @@ class RunConfig:
     task: TaskConfig = TaskConfig()
     sft: SftConfig = SftConfig()
     train: TrainConfig = TrainConfig()
-    rollout: RolloutLimits = RolloutLimits()
-    tools: ToolLimits = ToolLimits()
+    rollout: RolloutLimits = dataclasses.field(default_factory=RolloutLimits)
+    tools: ToolLimits = dataclasses.field(default_factory=ToolLimits)
     tool_workers: int = 2
     """Worker processes of the tool."""
     evaluation: EvalConfig = EvalConfig()

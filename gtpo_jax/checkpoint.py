@@ -1,7 +1,7 @@
 """Checkpoints of a run: the train state through Orbax, and a small host record beside it.
 
-Everything random or ordered in a run is a function of (seed, step), so the step is all the position that
-has to be saved.
+Everything random or ordered in a run is a function of (seed, step), so the step is all the position
+that has to be saved.
 """
 
 from __future__ import annotations
@@ -13,6 +13,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from gtpo_jax.learner import TrainState
+
+
+def has_checkpoint(folder: str | pathlib.Path) -> bool:
+    """Whether a finished checkpoint lies in the folder. Creates nothing."""
+    folder = pathlib.Path(folder)
+    return folder.is_dir() and any(child.name.isdigit() for child in folder.iterdir())
 
 
 class CheckpointStore:
@@ -60,10 +66,13 @@ class CheckpointStore:
         """Parameters alone of the newest checkpoint: another optimizer may go on from them."""
         step = self.latest_step
         if step is None:
-            raise ValueError(f"no checkpoint in {self.folder}; train one with `python -m launch.sft`")
+            raise ValueError(
+                f"no checkpoint in {self.folder}; train one with `python -m launch.sft`"
+            )
         abstract = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, template)}
+        placement = ocp.checkpoint_utils.construct_restore_args(abstract)
         arguments = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(abstract, partial_restore=True)
+            state=ocp.args.PyTreeRestore(abstract, restore_args=placement, partial_restore=True)
         )
         return self._manager.restore(step, args=arguments)["state"]["params"]
 

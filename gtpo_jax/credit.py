@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from gtpo_jax import rewards, similarity
+from gtpo_jax import advantages, rewards, similarity
 from gtpo_jax.types import EpisodeBatch
 
 RewardFn = Callable[[EpisodeBatch], jax.Array]
@@ -40,6 +40,20 @@ def assign(
     )
 
 
+def gtpo_turn_advantages(
+    turn_rewards: jax.Array,
+    turn_mask: jax.Array,
+    group_ids: jax.Array,
+    included: jax.Array,
+    *,
+    discount: float = 0.9,
+) -> jax.Array:
+    """Turn advantages of GTPO, silent in groups whose trajectories all earned the same."""
+    facts = (turn_mask, group_ids, included)
+    values = advantages.gtpo_advantages(turn_rewards, *facts, discount=discount)
+    return advantages.silence_equal_groups(values, turn_rewards, *facts)
+
+
 def gtpo_turn_rewards(
     episodes: EpisodeBatch, *, shaping: float = 0.5, format_penalty: float = 0.1
 ) -> jax.Array:
@@ -61,5 +75,7 @@ def gtpo_turn_rewards(
 
 
 def grpo_turn_rewards(episodes: EpisodeBatch) -> jax.Array:
-    """Turn rewards of the paper's GRPO baseline: a well-formed success earns 1, on its last turn."""
+    """Turn rewards of the paper's GRPO baseline: a well-formed success earns 1, on its
+    last turn.
+    """
     return rewards.grpo_rewards(episodes.success, episodes.violations, episodes.turn_mask)

@@ -1,8 +1,9 @@
 """The jitted programs of a rollout: prefill, decode segment, extend.
 
-A row is one trajectory. Its cache holds every token but the last one, which is *pending*: the next decode
-step feeds it and samples its successor. Prefill and extend only append tokens, so sampling happens in one
-place. Slots beyond a row's length may hold junk; no token attends to them before they are overwritten.
+A row is one trajectory. Its cache holds every token but the last one, which is *pending*: the next
+decode step feeds it and samples its successor. Prefill and extend only append tokens, so sampling
+happens in one place. Slots beyond a row's length may hold junk; no token attends to them before
+they are overwritten.
 
 All programs have fixed shapes. The row axis comes first in every array, and may be sharded.
 """
@@ -76,6 +77,20 @@ class DecodePrograms:
     extend: Callable[[Params, DecodeState, Appended], DecodeState]
 
 
+def restrict_vocabulary(forward: ForwardFn, vocab_size: int) -> ForwardFn:
+    """The model with every id from `vocab_size` on impossible.
+
+    Embeddings are often padded beyond the tokenizer, and the programs never sample such ids. A
+    learner whose distribution still has room for them would compute other log-probs, so it has to
+    be given this model.
+    """
+
+    def logits(params: Params, hidden: jax.Array) -> jax.Array:
+        return sampling.mask_vocabulary(forward.logits(params, hidden), vocab_size)
+
+    return dataclasses.replace(forward, logits=logits)
+
+
 def make_programs(
     forward: ForwardFn,
     sampler: sampling.Sampler,
@@ -89,8 +104,9 @@ def make_programs(
 ) -> DecodePrograms:
     """Builds the programs for `rows` trajectories of at most `context` tokens each.
 
-    A row leaves the active set when it samples one of `stop_ids` or reaches its limit; a segment ends
-    after `segment_steps` steps, or earlier when no row is active. `vocab_size` is the tokenizer's.
+    A row leaves the active set when it samples one of `stop_ids` or reaches its limit; a segment
+    ends after `segment_steps` steps, or earlier when no row is active. `vocab_size` is the
+    tokenizer's.
     """
     stops = jnp.asarray(stop_ids, jnp.int32)
 

@@ -5,13 +5,14 @@
     <|tool|>4<|end|><|assistant|>                    the observation
     The answer is <answer>4</answer><|end|>          a turn that answers
 
-Markers are control symbols of the tokenizer: text never encodes to one. What the policy wrote is parsed
-from its decoded text and never tokenized again.
+Markers are control symbols of the tokenizer: text never encodes to one, and text that reads like
+one is none. What the policy wrote is parsed from its tokens and never tokenized again.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,41 +46,48 @@ class ParsedTurn:
     violation: str | None = None  # why the turn is not well formed
 
 
-def parse_turn(text: str) -> ParsedTurn:
-    """Reads one turn, its end marker included.
+def parse_turn(pieces: Sequence[str]) -> ParsedTurn:
+    """Reads one turn from its markers and the texts between them, the end marker included.
 
-    A turn is well formed when it holds exactly one call *or* exactly one answer, each closed, and no turn
-    marker but the final one.
+    A turn is well formed when it holds exactly one call *or* exactly one answer, each closed, and
+    no turn marker but the final one.
     """
-    body = text.removesuffix(END)
-    if body == text:
+    text = "".join(pieces)
+    if not pieces or not _is(pieces[-1], END):
         return ParsedTurn(text=text, violation="the turn did not end")
-    if any(marker in body for marker in (USER, ASSISTANT, TOOL, END)):
+    body = pieces[:-1]
+    markers = [piece for piece in body if isinstance(piece, Marker)]
+    if any(marker in (USER, ASSISTANT, TOOL, END) for marker in markers):
         return ParsedTurn(text=text, violation="a turn marker inside the turn")
-    opened = [body.count(marker) for marker in (CODE, CODE_END, ANSWER, ANSWER_END)]
-    if opened == [1, 1, 0, 0] and (code := _between(body, CODE, CODE_END)) is not None:
-        return ParsedTurn(text=text, code=code)
-    if opened == [0, 0, 1, 1] and (answer := _between(body, ANSWER, ANSWER_END)) is not None:
-        return ParsedTurn(text=text, answer=answer.strip())
-    if opened == [0, 0, 0, 0]:
+    if markers == [CODE, CODE_END]:
+        return ParsedTurn(text=text, code=_between(body, CODE, CODE_END))
+    if markers == [ANSWER, ANSWER_END]:
+        return ParsedTurn(text=text, answer=_between(body, ANSWER, ANSWER_END).strip())
+    if not markers:
         return ParsedTurn(text=text, violation=NO_ACTION)
-    if sum(opened[:2]) and sum(opened[2:]):
+    calls = any(marker in (CODE, CODE_END) for marker in markers)
+    if calls and any(marker in (ANSWER, ANSWER_END) for marker in markers):
         return ParsedTurn(text=text, violation="a call and an answer in one turn")
-    kind = "code" if sum(opened[:2]) else "answer"
+    kind = "code" if calls else "answer"
     return ParsedTurn(text=text, violation=f"the {kind} is not enclosed once")
 
 
 def turn_violation(parsed: ParsedTurn, turn_index: int) -> str | None:
-    """The rule that a turn broke. Besides being well formed, the first turn has to call the tool."""
+    """The rule a turn broke. Besides being well formed, the first turn has to call the tool."""
     if parsed.violation is None and parsed.code is None and turn_index == 0:
         return "the first turn did not call the tool"
     return parsed.violation
 
 
-def _between(text: str, opening: str, closing: str) -> str | None:
-    before, _, rest = text.partition(opening)
-    inner, found, _ = rest.partition(closing)
-    return inner if found and closing not in before else None
+def _is(piece: str, marker: Marker) -> bool:
+    return isinstance(piece, Marker) and piece == marker
+
+
+def _between(pieces: Sequence[str], opening: Marker, closing: Marker) -> str:
+    """The text from one marker to another, each of which occurs once."""
+    start = next(i for i, piece in enumerate(pieces) if _is(piece, opening))
+    end = next(i for i, piece in enumerate(pieces) if _is(piece, closing))
+    return "".join(pieces[start + 1 : end])
 
 
 def violation_output(violation: str) -> str:
@@ -111,25 +119,36 @@ class Dialogue:
         return self._ids(thought, ANSWER, answer, ANSWER_END, END)
 
     def unclosed_call(self, thought: str, code: str) -> np.ndarray:
-        """Ids of a turn whose call lacks its closing marker, as imperfect demonstrators write it."""
+        """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
         return self._ids(thought, CODE, code, END)
 
     def observation(self, output: str, *, budget: int) -> tuple[np.ndarray, int]:
-        """Ids that follow a turn: the tool's output in its markers, and the number of output tokens cut.
+        """Ids that follow a turn, and the number of output tokens cut.
 
-        The whole takes at most `budget` tokens; output is cut on a token boundary, its end is dropped.
-        Raises when not even the markers fit.
+        The ids are the tool's output in its markers.
+        The whole takes at most `budget` tokens; output is cut on a token boundary, its end is
+        dropped. Raises when not even the markers fit.
         """
         before, after = self._ids(TOOL), self._ids(END, ASSISTANT)
         room = budget - len(before) - len(after)
         if room < 0:
-            raise ValueError(f"an observation takes at least {len(before) + len(after)} tokens")
+            raise ValueError(
+                f"an observation takes at least {len(before) + len(after)} tokens,"
+                f" its budget is {budget}"
+            )
         ids = self._ids(output)
         return np.concatenate([before, ids[:room], after]), max(0, len(ids) - room)
 
     def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
         """Reads the tokens of one turn."""
-        return parse_turn(self.tokenizer.decode([int(t) for t in tokens]))
+        symbols = {self.tokenizer.control_id(marker): marker for marker in CONTROL_SYMBOLS}
+        pieces: list[str] = []
+        for symbol, run in itertools.groupby(map(int, tokens), key=symbols.get):
+            if symbol is None:
+                pieces.append(self.tokenizer.decode(list(run)))
+            else:
+                pieces += [symbol for _ in run]
+        return parse_turn(pieces)
 
     def _ids(self, *parts: str) -> np.ndarray:
         ids: list[int] = []

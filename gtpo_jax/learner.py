@@ -14,6 +14,7 @@ from gtpo_jax import logprobs, masking, objectives
 from gtpo_jax.types import ForwardFn, Params, TokenBatch
 
 Metrics = dict[str, jax.Array]
+Sums = dict[str, masking.WeightedSum]
 
 
 @jax.tree_util.register_dataclass
@@ -65,9 +66,7 @@ def batch_logprobs(
     forward: ForwardFn, params: Params, batch: TokenBatch, *, temperature: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probs and entropies `[B, T]` of a batch's tokens under `params`."""
-    hidden, _ = forward.hidden(
-        params, batch.tokens, batch.positions, segment_ids=batch.segment_ids
-    )
+    hidden, _ = forward.hidden(params, batch.tokens, batch.positions, segment_ids=batch.segment_ids)
     logits = forward.logits(params, hidden)
     return (
         logprobs.token_logprobs(logits, batch.tokens, temperature=temperature),
@@ -85,9 +84,7 @@ def logprob_gap(
     """
 
     def largest(_, micro_batch: TokenBatch) -> tuple[None, jax.Array]:
-        policy_logprobs, _ = batch_logprobs(
-            forward, params, micro_batch, temperature=temperature
-        )
+        policy_logprobs, _ = batch_logprobs(forward, params, micro_batch, temperature=temperature)
         gap = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
         return None, jnp.max(jnp.where(micro_batch.loss_mask, gap, 0.0))
 
@@ -104,11 +101,12 @@ def make_update(
 ) -> Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]:
     """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
 
-    Gradients of the A micro-batches are summed and divided once by their common weight, so the cut into
-    micro-batches changes nothing. A batch without any trained token leaves the parameters as they are.
+    Gradients of the A micro-batches are summed and divided once by their common weight, so the cut
+    into micro-batches changes nothing. A batch without any trained token leaves the parameters as
+    they are.
     """
 
-    def micro_loss(params: Params, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
+    def micro_loss(params: Params, batch: TokenBatch) -> tuple[jax.Array, Sums]:
         policy_logprobs, entropy = batch_logprobs(forward, params, batch, temperature=temperature)
         per_token, diagnostics = token_loss(policy_logprobs, batch)
         loss = reduce(per_token, batch.loss_mask)
@@ -128,14 +126,13 @@ def make_update(
         shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], batch))
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # Packing fills micro-batches from the front: the empty ones behind cost nothing.
-        filled = jnp.sum(jnp.any(batch.loss_mask, axis=(1, 2)), dtype=jnp.int32)
+        count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
+        filled = jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))
         gradients, sums = jax.lax.fori_loop(0, filled, accumulate, zeros)
 
         weight = sums["loss"].weight
         gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
-        updates, optimizer_state = optimizer.update(
-            gradients, state.optimizer_state, state.params
-        )
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
         new = TrainState(
             params=optax.apply_updates(state.params, updates),
             optimizer_state=optimizer_state,

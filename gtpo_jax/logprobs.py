@@ -10,10 +10,11 @@ from jaxtyping import Array, Float, Int
 def token_logprobs(
     logits: Float[Array, "B T V"], tokens: Int[Array, "B T"], *, temperature: float = 1.0
 ) -> Float[Array, "B T"]:
-    """`out[b, t] = log softmax(logits[b, t−1] / temperature)[tokens[b, t]]`, float32; `out[:, 0]` is 0.
+    """`out[b, t] = log softmax(logits[b, t−1] / temperature)[tokens[b, t]]`, float32;
+    `out[:, 0]` is 0.
 
-    Logits at t−1 predict token t. Use the temperature of the sampler, or the ratio to its log-probs is
-    not one on the first step.
+    Logits at t−1 predict token t. Use the temperature of the sampler, or the ratio to its log-probs
+    is not one on the first step.
     """
     scaled = logits[:, :-1].astype(jnp.float32) / temperature
     chosen = jnp.take_along_axis(scaled, tokens[:, 1:, None], axis=-1)[..., 0]

@@ -12,8 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 class WeightedSum(NamedTuple):
     """A mean that has not been divided yet.
 
-    Totals and weights of micro-batches and devices add up; the division happens once, at the end, so that
-    how the data was cut changes nothing.
+    Totals and weights of micro-batches and devices add up; the division happens once, at the end,
+    so that how the data was cut changes nothing.
     """
 
     total: Float[Array, ""]
@@ -24,13 +24,16 @@ class WeightedSum(NamedTuple):
         return jnp.where(self.weight > 0, self.total / jnp.maximum(self.weight, 1.0), 0.0)
 
 
-def masked_sum(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> WeightedSum:
-    """Σ x over the kept entries, and their number. What stands in dropped entries, NaN included, is ignored."""
+def masked_sum(x: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> WeightedSum:
+    """Σ x over the kept entries, and their number.
+
+    What stands in dropped entries, NaN included, is ignored.
+    """
     kept = jnp.where(mask, x.astype(jnp.float32), 0.0)
     return WeightedSum(jnp.sum(kept), jnp.sum(mask, dtype=jnp.float32))
 
 
-def masked_mean(x: Float[Array, "..."], mask: Bool[Array, "..."]) -> Float[Array, ""]:
+def masked_mean(x: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Float[Array, ""]:
     """Mean over the kept entries; 0 when none is kept."""
     return masked_sum(x, mask).mean()
 
@@ -53,8 +56,9 @@ def group_moments(
 ) -> GroupMoments:
     """Mean and standard deviation over all kept entries of all rows of a group.
 
-    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in two passes and float32. An
-    empty group has count, mean and std 0. Group ids lie in `[0, M)`; rows of a group need not be adjacent.
+    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in float32, the mean
+    corrected by that of the residuals and the squares summed after it. An empty group has count,
+    mean and std 0. Group ids lie in `[0, M)`; rows of a group need not be adjacent.
     """
     rows = values.shape[0]
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)
@@ -64,6 +68,9 @@ def group_moments(
 
     count = per_group(mask.astype(jnp.float32))
     mean = per_group(values) / jnp.maximum(count, 1.0)
+    # The rounding of a long sum grows with its length; that of the residuals' sum does not matter.
+    residual = jnp.where(mask, values - mean[:, None], 0.0)
+    mean += per_group(residual) / jnp.maximum(count, 1.0)
     centered = jnp.where(mask, values - mean[:, None], 0.0)
     variance = per_group(jnp.square(centered)) / jnp.maximum(count - ddof, 1.0)
     magnitude = jnp.max(jnp.abs(values), axis=1, initial=0.0)

@@ -12,8 +12,8 @@ import tensorboardX
 class MetricsWriter:
     """Appends records of scalars to `metrics.jsonl` and to TensorBoard event files of a folder.
 
-    Opened with `resume_step`, it first drops every record beyond that step: they belong to work that was
-    lost and will be done again.
+    Opened with `resume_step`, it first drops every record beyond that step: they belong to work
+    that was lost and will be done again.
     """
 
     def __init__(self, folder: str | pathlib.Path, *, resume_step: int = 0):
@@ -50,7 +50,9 @@ class MetricsWriter:
 
 
 def read_metrics(path: str | pathlib.Path) -> list[dict]:
-    """The records of a metrics file; none when it does not exist. A last line cut short is left out."""
+    """The records of a metrics file; none when it does not exist. A last line cut short is left
+    out.
+    """
     path = pathlib.Path(path)
     if not path.exists():
         return []

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 LOG_RATIO_BOUND = 20.0
-"""Log-ratios are cut here before `exp`. A guard against overflow, far outside every trust region."""
+"""Log-ratios are cut here before `exp`.
+A guard against overflow, far outside every trust region.
+"""
 
 
 def log_ratios(
@@ -38,8 +40,8 @@ def clipped_surrogate(
 ) -> ClippedSurrogate:
     """`loss = −min(ρ A, clip(ρ, 1 − clip_low, 1 + clip_high) A)` with `ρ = exp(log_ratio)`.
 
-    The gradient vanishes exactly where a step would push the ratio further out: A > 0 and ρ above the
-    band, A < 0 and ρ below it. The paper does not state its clip range; .2 / .28 are DAPO's.
+    The gradient vanishes exactly where a step would push the ratio further out: A > 0 and ρ above
+    the band, A < 0 and ρ below it. The paper does not state its clip range; .2 / .28 are DAPO's.
     """
     advantages = jax.lax.stop_gradient(advantages.astype(jnp.float32))
     ratio = jnp.exp(log_ratio)

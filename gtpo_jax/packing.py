@@ -67,10 +67,11 @@ def pack(
     rows: int,
     row_length: int,
 ) -> TokenBatch:
-    """Packs trajectories into `[micro_batches, rows, row_length]`; what is not needed stays padding.
+    """Packs trajectories into `[micro_batches, rows, row_length]`; what is not
+    needed stays padding.
 
-    `turn_advantages [M, K]` are broadcast to the tokens of their turns. A trajectory that is not `included`
-    is left out; every other one is packed whole, and not fitting is an error.
+    `turn_advantages [M, K]` are broadcast to the tokens of their turns. A trajectory that is not
+    `included` is left out; every other one is packed whole, and not fitting is an error.
     """
     kept = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
     layout = first_fit([trajectories[index].length for index in kept], row_length)

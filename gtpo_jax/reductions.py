@@ -10,5 +10,7 @@ from gtpo_jax import masking
 def token_mean(
     per_token: Float[Array, "B T"], loss_mask: Bool[Array, "B T"]
 ) -> masking.WeightedSum:
-    """Every trained token of the whole batch weighs the same, whatever the length of its trajectory."""
+    """Every trained token of the whole batch weighs the same, whatever the
+    length of its trajectory.
+    """
     return masking.masked_sum(per_token, loss_mask)

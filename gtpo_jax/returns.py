@@ -10,10 +10,11 @@ from jaxtyping import Array, Bool, Float
 def discounted_returns(
     turn_rewards: Float[Array, "M K"], turn_mask: Bool[Array, "M K"], *, discount: float
 ) -> Float[Array, "M K"]:
-    """`R[m, k] = r[m, k] + discount · R[m, k+1]`, that is Σ_{j ≥ k} discount^(j−k) r[m, j] (GTPO, Eq. 6).
+    """`R[m, k] = r[m, k] + discount · R[m, k+1]`, that is
+    Σ_{j ≥ k} discount^(j−k) r[m, j] (GTPO, Eq. 6).
 
-    The discount counts turns: neither the tokens of a turn nor the tool output between turns weigh in.
-    Turns outside `turn_mask` have return 0.
+    The discount counts turns: neither the tokens of a turn nor the tool output between turns weigh
+    in. Turns outside `turn_mask` have return 0.
     """
     rewards = jnp.where(turn_mask, turn_rewards.astype(jnp.float32), 0.0)
 

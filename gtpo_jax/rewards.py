@@ -1,4 +1,6 @@
-"""Rewards of turns: the outcome, the format, and partial credit for failures that resemble a success."""
+"""Rewards of turns: the outcome, the format, and partial credit for failures that
+resemble a success.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,9 @@ def gtpo_rewards(
 def grpo_rewards(
     success: Bool[Array, " M"], violations: Bool[Array, "M K"], turn_mask: Bool[Array, "M K"]
 ) -> Float[Array, "M K"]:
-    """The paper's GRPO baseline: `min(r_accuracy, r_format)` in {0, 1}, written on the last turn."""
+    """The paper's GRPO baseline: `min(r_accuracy, r_format)` in {0, 1}, written on the
+    last turn.
+    """
     well_formed = ~jnp.any(violations & turn_mask, axis=1)
     return outcome_rewards(jnp.asarray(success & well_formed, jnp.float32), turn_mask)
 

@@ -1,8 +1,8 @@
 """The host loop of a rollout: slots of the decode programs, tools in flight, trajectories out.
 
-Every slot holds one trajectory. Between two decode segments the loop reads what was sampled, submits the
-calls of turns that ended, appends the observations of calls that returned, and refills the slots of
-trajectories that ended. Rows in the middle of a turn go on meanwhile.
+Every slot holds one trajectory. Between two decode segments the loop reads what was sampled,
+submits the calls of turns that ended, appends the observations of calls that returned, and refills
+the slots of trajectories that ended. Rows in the middle of a turn go on meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gtpo_jax import decoding, sampling, sharding, tools
-from gtpo_jax.dialogue import NO_ACTION, Dialogue, ParsedTurn, turn_violation, violation_output
+from gtpo_jax.dialogue import Dialogue, violation_output
+from gtpo_jax.slots import Request, Slot
 from gtpo_jax.types import (
     ForwardFn,
     Params,
@@ -27,7 +28,6 @@ from gtpo_jax.types import (
     ToolResult,
     ToolStatus,
     Trajectory,
-    Turn,
     Verifier,
 )
 
@@ -62,15 +62,6 @@ class RolloutLimits:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """One trajectory to produce."""
-
-    problem: Problem
-    group: int
-    sample: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutProgress:
     """Where a rollout stands."""
 
@@ -89,47 +80,6 @@ class RolloutStats:
     row_steps: int  # decode steps times slots, idle ones included
     tool_calls: int
     tool_seconds: float  # wall seconds inside tools, summed over calls
-
-
-class _Slot:
-    """The trajectory that a row is busy with."""
-
-    def __init__(self, number: int, request: Request, prompt: np.ndarray):
-        self.number = number  # index of the request
-        self.request = request
-        self.prompt = prompt
-        self.length = len(prompt)
-        self.turns: list[Turn] = []
-        self.written: list[tuple[np.ndarray, np.ndarray]] = []  # the turn under way
-        self.call: futures.Future[ToolResult] | None = None
-        self.to_append = np.zeros(0, np.int32)  # observation not yet on the device
-
-    def write(self, tokens: np.ndarray, logprobs: np.ndarray) -> None:
-        self.written.append((tokens, logprobs))
-        self.length += len(tokens)
-
-    def end_turn(self, dialogue: Dialogue) -> ParsedTurn:
-        """Closes the turn under way."""
-        tokens = np.concatenate([tokens for tokens, _ in self.written])
-        parsed = dialogue.parse(tokens)
-        turn = Turn(
-            tokens=tokens,
-            logprobs=np.concatenate([logprobs for _, logprobs in self.written]),
-            text=parsed.text,
-            code=parsed.code,
-            violation=turn_violation(parsed, len(self.turns)),
-        )
-        self.turns.append(turn)
-        self.written = []
-        return parsed
-
-    def observe(self, observation: np.ndarray, dropped: int, result: ToolResult | None) -> None:
-        """Gives the last turn its observation."""
-        self.turns[-1] = dataclasses.replace(
-            self.turns[-1], observation=observation, observation_dropped=dropped, result=result
-        )
-        self.length += len(observation)
-        self.to_append = observation
 
 
 class RolloutEngine:
@@ -152,6 +102,7 @@ class RolloutEngine:
                 f"the tokenizer has {vocab_size} tokens, the model only {forward.vocab_size};"
                 " use the tokenizer that the model was made for"
             )
+        dialogue.observation("", budget=limits.observation_tokens)  # raises when it cannot fit
         row_sharding = None
         if mesh is not None:
             sharding.check_rows(limits.slots, mesh, "rollout slots")
@@ -228,7 +179,7 @@ class _Run:
         self.prompts = prompts
         self.seed, self.step = np.uint32(seed % 2**32), np.uint32(step)
         self.state = engine.programs.init()
-        self.slots: dict[int, _Slot] = {}  # by row
+        self.slots: dict[int, Slot] = {}  # by row
         self.active = np.zeros(self.limits.slots, bool)
         self.started = 0
         self.finished: dict[int, Trajectory] = {}  # by number of the request
@@ -293,7 +244,7 @@ class _Run:
                 index = index_of[problem] = len(index_of)
                 tokens[index, : len(prompt)] = prompt
                 counts[index] = len(prompt)
-            slot = self.slots[row] = _Slot(self.started, request, prompt)
+            slot = self.slots[row] = Slot(self.started, request, prompt)
             self.started += 1
             self.active[row] = True
             source[row] = index_of[problem]
@@ -325,9 +276,14 @@ class _Run:
         self.active = np.array(sampled.active)
         return called
 
-    def _end_turn(self, row: int, slot: _Slot) -> futures.Future[ToolResult] | None:
+    def _end_turn(self, row: int, slot: Slot) -> futures.Future[ToolResult] | None:
         parsed = slot.end_turn(self.dialogue)
-        stop = self._stop_reason(slot, parsed)
+        stop = slot.stop_reason(
+            parsed,
+            stop_ids=self.dialogue.stop_ids,
+            turn_tokens=self.limits.turn_tokens,
+            max_turns=self.limits.max_turns,
+        )
         if stop is not None:
             self._finish(row, stop, parsed.answer)
         elif parsed.code is not None:
@@ -336,21 +292,6 @@ class _Run:
             return slot.call
         else:
             self._observe(row, violation_output(parsed.violation or ""), None)
-        return None
-
-    def _stop_reason(self, slot: _Slot, parsed: ParsedTurn) -> StopReason | None:
-        """Why the trajectory ends with the turn just written, if it does."""
-        turn = slot.turns[-1].tokens
-        if turn[-1] not in self.dialogue.stop_ids:
-            # A turn that had its whole budget is at fault; one that the context cut short is not.
-            whole = len(turn) >= self.limits.turn_tokens
-            return StopReason.TURN_LIMIT if whole else StopReason.CONTEXT_FULL
-        if parsed.answer is not None:
-            return StopReason.ANSWERED
-        if parsed.violation == NO_ACTION:
-            return StopReason.NO_ACTION
-        if len(slot.turns) == self.limits.max_turns:
-            return StopReason.MAX_TURNS
         return None
 
     def _collect_calls(self, called: Sequence[futures.Future[ToolResult]]) -> None:
@@ -377,7 +318,7 @@ class _Run:
         slot.call = None
         self.tool_seconds += result.wall_seconds
         if result.status is ToolStatus.INFRA_ERROR:
-            slot.observe(np.zeros(0, np.int32), 0, result)
+            slot.end_unobserved(result)
             self._finish(row, StopReason.TOOL_FAILURE, None)
         else:
             self._observe(row, tools.render_tool_result(result), result)
@@ -388,7 +329,7 @@ class _Run:
         budget = self.limits.observation_tokens
         observation, dropped = self.dialogue.observation(output, budget=budget)
         if slot.length + len(observation) >= self.limits.context:
-            slot.observe(np.zeros(0, np.int32), 0, result)
+            slot.end_unobserved(result)
             self._finish(row, StopReason.CONTEXT_FULL, None)
         else:
             slot.observe(observation, dropped, result)
@@ -401,7 +342,7 @@ class _Run:
         row_limits = np.zeros(rows, np.int32)
         begins = np.zeros(rows, bool)
         for row, slot in self.slots.items():
-            chunk, slot.to_append = slot.to_append[:width], slot.to_append[width:]
+            chunk = slot.next_chunk(width)
             if len(chunk):
                 tokens[row, : len(chunk)] = chunk
                 counts[row] = len(chunk)
@@ -416,20 +357,11 @@ class _Run:
         self.state = self.engine.programs.extend(self.params, self.state, appended)
         self.active |= begins
 
-    def _turn_limit(self, slot: _Slot) -> int:
+    def _turn_limit(self, slot: Slot) -> int:
         """Length at which the turn that begins now must have ended."""
         return min(slot.length + self.limits.turn_tokens, self.limits.context)
 
     def _finish(self, row: int, stop: StopReason, answer: str | None) -> None:
         slot = self.slots.pop(row)
-        request = slot.request
-        self.finished[slot.number] = Trajectory(
-            problem=request.problem,
-            group=request.group,
-            sample=request.sample,
-            prompt=slot.prompt,
-            turns=tuple(slot.turns),
-            stop_reason=stop,
-            verdict=self.engine.verifier(request.problem, answer),
-            answer=answer,
-        )
+        verdict = self.engine.verifier(slot.request.problem, answer)
+        self.finished[slot.number] = slot.trajectory(stop, verdict, answer)

@@ -9,13 +9,17 @@ import jax.numpy as jnp
 
 
 class Sampler(Protocol):
-    """`(keys [B], logits [B, V]) → tokens [B] int32, logprobs [B] float32` of the distribution sampled from."""
+    """`(keys [B], logits [B, V]) → tokens [B] int32, logprobs [B] float32` of the
+    distribution sampled from.
+    """
 
     def __call__(self, keys: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]: ...
 
 
 def mask_vocabulary(logits: jax.Array, vocab_size: int) -> jax.Array:
-    """Logits with every id ≥ `vocab_size` at −inf: embeddings are often padded beyond the tokenizer."""
+    """Logits with every id ≥ `vocab_size` at −inf: embeddings are often padded
+    beyond the tokenizer.
+    """
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
 
 
@@ -29,8 +33,8 @@ def categorical(
 
 
 def greedy(keys: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The most likely token. Its log-prob is that of `softmax(logits)`, not of the point mass: a measure
-    of the model's confidence, and never a behavior log-prob to train on."""
+    """The most likely token. Its log-prob is that of `softmax(logits)`, not of the point mass: a
+    measure of the model's confidence, and never a behavior log-prob to train on."""
     del keys
     logits = logits.astype(jnp.float32)
     tokens = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -42,8 +46,8 @@ def trajectory_keys(
 ) -> jax.Array:
     """One key per trajectory, folded from (seed, step, problem, sample) and nothing else.
 
-    `problems` are 32-bit ids of the problems themselves, so a trajectory does not depend on who shares its
-    batch. The position of a token is folded in when it is drawn.
+    `problems` are 32-bit ids of the problems themselves, so a trajectory does not depend on who
+    shares its batch. The position of a token is folded in when it is drawn.
     """
     base = jax.random.fold_in(jax.random.key(seed), step)
 

@@ -70,7 +70,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(
     logical_axes: Params, mesh: Mesh, rules: Mapping[str, str | None] = LOGICAL_RULES
 ) -> Params:
-    """Sharding of every parameter from its logical axes: a tree of tuples of names becomes one of shardings."""
+    """Sharding of every parameter from its logical axes.
+
+    A tree of tuples of names becomes one of shardings.
+    """
 
     def sharding(names: tuple[str | None, ...]) -> NamedSharding:
         unknown = [name for name in names if name is not None and name not in rules]

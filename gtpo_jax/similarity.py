@@ -16,8 +16,9 @@ def hashed_ngrams(
 ) -> Float[Array, "M {dimensions}"]:
     """Counts of hashed n-grams of a symbol sequence (bytes or token ids), as unit vectors.
 
-    Deterministic and without weights, so it needs no embedding service. A sequence without any n-gram is
-    the zero vector. The paper embeds with Amazon Titan Text Embeddings V2; this default is ours.
+    Deterministic and without weights, so it needs no embedding service. A sequence without any
+    n-gram is the zero vector. The paper embeds with Amazon Titan Text Embeddings V2; this default
+    is ours.
     """
     rows, length = symbols.shape
     words = symbols.astype(jnp.uint32)

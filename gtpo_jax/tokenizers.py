@@ -14,8 +14,8 @@ ASSETS = pathlib.Path(__file__).parent / "assets"
 class SentencePieceTokenizer:
     """A SentencePiece model whose control symbols are the turn markers.
 
-    SentencePiece never produces a control symbol from text, so nothing that a tool prints can open or
-    close a turn.
+    SentencePiece never produces a control symbol from text, so nothing that a tool prints can open
+    or close a turn.
     """
 
     def __init__(self, path: str | pathlib.Path):
@@ -37,7 +37,8 @@ class SentencePieceTokenizer:
         return self._model.vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        return self._model.encode(text)
+        # Half of a surrogate pair is no character; SentencePiece takes UTF-8 alone.
+        return self._model.encode(text.encode("utf-8", "replace").decode())
 
     def decode(self, ids: Sequence[int]) -> str:
         text: list[str] = []
@@ -67,8 +68,8 @@ def train_sentencepiece(
 ) -> None:
     """Trains a BPE model on `lines` and writes it to `path`.
 
-    Digits stay single tokens, whitespace and newlines are kept as they are, and every printable ASCII
-    character has a token of its own, so that code and tool output survive encoding.
+    Digits stay single tokens, whitespace and newlines are kept as they are, and every printable
+    ASCII character has a token of its own, so that code and tool output survive encoding.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -1,4 +1,6 @@
-"""The map between tokens and turns. A turn value belongs to every token that the policy wrote in the turn."""
+"""The map between tokens and turns. A turn value belongs to every token
+that the policy wrote in the turn.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,16 @@ def turn_ids_from_starts(
 ) -> Int[Array, "B T"]:
     """Index of the turn of each policy token, −1 elsewhere.
 
-    `turn_starts` marks the first token of each turn: two turns with an empty observation between them are
-    adjacent in `loss_mask` and only their starts tell them apart.
+    `turn_starts` marks the first token of each turn: two turns with an empty observation between
+    them are adjacent in `loss_mask` and only their starts tell them apart.
     """
     index = jnp.cumsum(turn_starts & loss_mask, axis=1, dtype=jnp.int32) - 1
     return jnp.where(loss_mask, index, -1)
 
 
-def turn_mask_from_counts(turn_counts: Int[Array, " M"], max_turns: int) -> Bool[Array, "M {max_turns}"]:
+def turn_mask_from_counts(
+    turn_counts: Int[Array, " M"], max_turns: int
+) -> Bool[Array, "M {max_turns}"]:
     """True for the turns that a trajectory has: `k < turn_counts[m]`."""
     return jnp.arange(max_turns) < turn_counts[:, None]
 
@@ -34,7 +38,9 @@ def broadcast_to_tokens(
     trajectory_ids: Int[Array, "*rows T"],
     turn_ids: Int[Array, "*rows T"],
 ) -> Float[Array, "*rows T"]:
-    """`out[b, t] = turn_values[trajectory_ids[b, t], turn_ids[b, t]]` on policy tokens, 0 elsewhere."""
+    """`out[b, t] = turn_values[trajectory_ids[b, t], turn_ids[b, t]]` on policy tokens,
+    0 elsewhere.
+    """
     written = (trajectory_ids >= 0) & (turn_ids >= 0)
     values = turn_values[jnp.maximum(trajectory_ids, 0), jnp.maximum(turn_ids, 0)]
     return jnp.where(written, values, 0.0)
@@ -56,7 +62,9 @@ def sum_tokens_by_turn(
 
 
 def check_turn_ids(turn_ids: Shaped[Array, "B T"], loss_mask: Shaped[Array, "B T"]) -> None:
-    """Raises unless exactly the trained tokens belong to a turn (host-side, for data from outside)."""
+    """Raises unless exactly the trained tokens belong to a turn (host-side, for data
+    from outside).
+    """
     mismatched = int(jnp.sum((turn_ids >= 0) != loss_mask))
     if mismatched:
         raise ValueError(

@@ -1,8 +1,9 @@
-"""The vocabulary of the library: host records of what happened, the device batch, and the protocols.
+"""The vocabulary of the library: host records of what happened, the device
+batch, and the protocols.
 
-Host records (`Problem`, `Turn`, `Trajectory`, `ToolResult`) are frozen and ragged; they are written once by
-the rollout and only read afterwards. `TokenBatch` is the one container that goes to the device. Containers
-hold data and check nothing: functions validate at the public edges.
+Host records (`Problem`, `Turn`, `Trajectory`, `ToolResult`) are frozen and ragged; they are written
+once by the rollout and only read afterwards. `TokenBatch` is the one container that goes to the
+device. Containers hold data and check nothing: functions validate at the public edges.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class StopReason(enum.StrEnum):
     | `answered` | the policy gave its answer | verifier | yes |
     | `no_action` | a turn held neither a call nor an answer | failure | yes |
     | `max_turns` | the last turn allowed still called the tool | failure | yes |
-    | `turn_limit` | the turn did not end within its token budget | failure, format violation | yes |
+    | `turn_limit` | the turn did not end in its token budget | failure, format violation | yes |
     | `context_full` | no room left for the observation or another turn | unknown | no |
     | `tool_failure` | the tool itself broke, through no fault of the policy | unknown | no |
     """
@@ -50,7 +51,9 @@ class StopReason(enum.StrEnum):
 
 
 class Verdict(enum.StrEnum):
-    """What the verifier says of an answer. `UNVERIFIABLE` is never scored as wrong: it is excluded."""
+    """What the verifier says of an answer. `UNVERIFIABLE` is never scored as wrong: it is
+    excluded.
+    """
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -59,7 +62,9 @@ class Verdict(enum.StrEnum):
 
 
 class ToolStatus(enum.StrEnum):
-    """How a tool call ended. `INFRA_ERROR` is ours, every other status is a consequence of the code."""
+    """How a tool call ended. `INFRA_ERROR` is ours, every other status is a
+    consequence of the code.
+    """
 
     OK = "ok"
     ERROR = "error"
@@ -144,8 +149,8 @@ class Trajectory:
 class TokenBatch:
     """Packed rows for the learner. Every array is `[..., B, T]` and token-aligned.
 
-    Several documents may share a row; `segment_ids` keeps them apart, 0 marks padding. Turn indices are
-    those of the turn whose policy *wrote* the token, −1 for prompt, tool output and padding.
+    Several documents may share a row; `segment_ids` keeps them apart, 0 marks padding. Turn indices
+    are those of the turn whose policy *wrote* the token, −1 for prompt, tool output and padding.
     """
 
     tokens: jax.Array  # int32
@@ -175,9 +180,9 @@ class EpisodeBatch:
 class HiddenFn(Protocol):
     """Runs the decoder.
 
-    Without a cache, token `[b, t]` attends to tokens `[b, :t+1]` of its own segment. With a cache, it is
-    written to slot `positions[b, t]` (dropped when that lies beyond the cache) and attends to the slots up
-    to that position. Returns hidden states `[B, T, D]` and the cache, written to.
+    Without a cache, token `[b, t]` attends to tokens `[b, :t+1]` of its own segment. With a cache,
+    it is written to slot `positions[b, t]` (dropped when that lies beyond the cache) and attends to
+    the slots up to that position. Returns hidden states `[B, T, D]` and the cache, written to.
     """
 
     def __call__(
@@ -202,7 +207,9 @@ class ForwardFn:
 
 
 class Tool(Protocol):
-    """Runs code. `submit` never blocks for the call itself and never raises for what the code does."""
+    """Runs code. `submit` never blocks for the call itself and never raises for what the
+    code does.
+    """
 
     def submit(self, code: str, *, timeout: float | None = None) -> Future[ToolResult]: ...
 
@@ -214,7 +221,9 @@ class Verifier(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Control symbols have ids but no text that `encode` would turn into them."""
+    """Text to ids and back. Control symbols have ids but no text that
+    `encode` would turn into them.
+    """
 
     @property
     def vocab_size(self) -> int: ...

@@ -2,8 +2,8 @@
 
     python -m launch.compare tiny --run-dir runs/compare --seeds 1 2 3
 
-Only the seed of the reinforcement varies: all runs begin with one cold start, made first when the folder
-has none. An interrupted comparison goes on when it is called again.
+Only the seed of the reinforcement varies: all runs begin with one cold start, made first when the
+folder has none. An interrupted comparison goes on when it is called again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from configs.schema import AlgorithmConfig, RunConfig
+from gtpo_jax.checkpoint import has_checkpoint
 from launch import cli, display
 from launch.session import Evaluator, Session
 from launch.sft import run_sft
@@ -38,8 +39,7 @@ def compare(arguments: CompareArguments) -> dict:
     config, run_dir = arguments.config, arguments.run_dir
     cold_start_dir = run_dir / "cold-start"
     with Session(config, cold_start_dir) as session:
-        resume = (cold_start_dir / "sft" / "checkpoints").is_dir()
-        run_sft(session, resume=resume)
+        run_sft(session, resume=has_checkpoint(cold_start_dir / "sft" / "checkpoints"))
     results: dict[str, list[dict]] = {name: [] for name in ALGORITHMS}
     for seed in arguments.seeds:
         for name, algorithm in ALGORITHMS.items():
@@ -66,8 +66,12 @@ def _run_one(config: RunConfig, folder: pathlib.Path, cold_start_dir: pathlib.Pa
         session.save_tokenizer()
         evaluator = Evaluator(session)
         cold_start = load_cold_start(session, cold_start_dir)
-        resume = (folder / "train" / "config.json").exists()
-        policy = run_training(session, cold_start, resume=resume, evaluator=evaluator)
+        policy = run_training(
+            session,
+            cold_start,
+            resume=has_checkpoint(folder / "train" / "checkpoints"),
+            evaluator=evaluator,
+        )
         return {mode: evaluator(policy, mode)[0].record() for mode in ("sampled", "greedy")}
 
 

@@ -1,6 +1,6 @@
 """The whole way on one machine: imitation, then GTPO, and what changed.
 
-    python -m launch.demo
+python -m launch.demo
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 
+import gtpo_jax
 from gtpo_jax import metrics
+from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import curve, terminal
 from gtpo_jax.types import Trajectory
@@ -26,7 +28,7 @@ from launch.train import run_training
 EXIT_NOT_BETTER = 1
 DEFAULT_RUN_DIR = pathlib.Path("runs/demo")
 SHOWN = 3
-VERSIONS = ("gtpo_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 Result = tuple[dict[str, Evaluation], list[Trajectory]]
 """Evaluations by mode, and the sampled trajectories."""
@@ -53,15 +55,16 @@ def run_demo(arguments: DemoArguments) -> dict:
         def lap(phase: str) -> None:
             seconds[phase] = round(time.monotonic() - began - sum(seconds.values()), 1)
 
-        has_sft = (run_dir / "sft" / "checkpoints").is_dir()
-        cold_start = run_sft(session, resume=resume and has_sft)
+        cold_start = run_sft(session, resume=resume)
         lap("cold_start")
         gate = check_gate(session, evaluator, cold_start)
         before = _evaluate(evaluator, cold_start)
         lap("evaluate_cold_start")
-        has_train = (run_dir / "train" / "checkpoints").is_dir()
         policy = run_training(
-            session, cold_start, resume=resume and has_train, evaluator=evaluator
+            session,
+            cold_start,
+            resume=resume and has_checkpoint(run_dir / "train" / "checkpoints"),
+            evaluator=evaluator,
         )
         lap(session.config.train.algorithm.name)
         after = _evaluate(evaluator, policy)
@@ -78,7 +81,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         "gain": after[0]["sampled"].success - before[0]["sampled"].success,
         "seconds": seconds,
         "versions": {name: metadata.version(name) for name in VERSIONS}
-        | {"python": platform.python_version()},
+        | {"gtpo_jax": gtpo_jax.__version__, "python": platform.python_version()},
     }
     cli.write_json(run_dir / "summary.json", summary)
     picture = run_dir / "curve.png"

@@ -1,6 +1,6 @@
 """Evaluates the newest checkpoint of a run on held-out problems.
 
-    python -m launch.evaluate tiny --run-dir runs/mine --phase train
+python -m launch.evaluate tiny --run-dir runs/mine --phase train
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from gtpo_jax.checkpoint import CheckpointStore
+from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.report import terminal
 from gtpo_jax.types import Params
 from launch import cli, display
@@ -31,7 +31,7 @@ class EvaluateArguments(cli.Arguments):
 def load_params(session: Session, phase: str) -> Params:
     """Parameters of the newest checkpoint of a phase of the session's run."""
     folder = session.run_dir / phase / "checkpoints"
-    if not folder.is_dir():
+    if not has_checkpoint(folder):
         raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
     with CheckpointStore(folder) as store:
         return store.restore_params(session.init_params())

@@ -1,4 +1,4 @@
-"""The gate between imitation and reinforcement: has the model learned to copy digits into a call?"""
+"""The gate before reinforcement: has the model learned to copy digits into a call?"""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ PROBLEMS = 64
 def check_gate(session: Session, evaluator: Evaluator, params: Params) -> float | None:
     """Greedy success on plain arithmetic; an error when it is below `train.gate`.
 
-    Without copying, no rollout ever succeeds and reinforcement has nothing to reinforce. None when the
-    task has no such family.
+    Without copying, no rollout ever succeeds and reinforcement has nothing to reinforce. None when
+    the task has no such family.
     """
     source, gate = session.source, session.config.train.gate
     if not isinstance(source, GeneratedTask) or FAMILY not in source.families:
@@ -23,8 +23,8 @@ def check_gate(session: Session, evaluator: Evaluator, params: Params) -> float 
     success = evaluator.on(plain, params, "greedy")[0].success
     if success < gate:
         raise ValueError(
-            f"after the cold start, greedy success on {FAMILY} is {success:.2f}, the gate is {gate:.2f}:"
-            " the model cannot copy digits yet, and reinforcement cannot teach it;"
+            f"after the cold start, greedy success on {FAMILY} is {success:.2f}, the gate is"
+            f" {gate:.2f}: the model cannot copy digits yet, and reinforcement cannot teach it;"
             f" train it longer (--sft.steps {2 * session.config.sft.steps}) or with another --seed"
         )
     return success

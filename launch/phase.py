@@ -1,4 +1,4 @@
-"""One phase of a run (`sft`, `train`): its folder, checkpoints, metrics, and how it stops and resumes."""
+"""One phase of a run (`sft`, `train`): folder, checkpoints, metrics, stopping and resuming."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 
 from configs.schema import RunConfig
-from gtpo_jax.checkpoint import CheckpointStore
+from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.learner import TrainState
 from gtpo_jax.metrics import MetricsWriter
 from launch import cli
@@ -39,20 +39,22 @@ class Phase:
         self.checkpoint_every = checkpoint_every
         self.go_on = go_on
         self.start = 0
-        self.store = CheckpointStore(self.folder / "checkpoints")
-        saved = self.store.latest_step
-        if resume and saved is not None:
-            check_same_config(self.folder / "config.json", config)
-            self.start, self.state, self.record = self.store.restore(state)
-        elif resume:
-            raise ValueError(f"nothing to resume: no checkpoint in {self.folder}; leave out --resume")
-        elif saved is not None:
+        checkpoints = self.folder / "checkpoints"
+        saved = has_checkpoint(checkpoints)
+        if resume and not saved:
+            raise ValueError(f"no checkpoint in {checkpoints} to resume from; leave out --resume")
+        if saved and not resume:
             raise ValueError(
-                f"{self.folder} holds a checkpoint of step {saved}; pass --resume to go on from it,"
+                f"{self.folder} holds checkpoints; pass --resume to go on from the newest,"
                 " or choose another --run-dir"
             )
+        if resume:
+            check_same_config(self.folder / "config.json", config)
         else:
             cli.write_json(self.folder / "config.json", dataclasses.asdict(config))
+        self.store = CheckpointStore(checkpoints)
+        if resume:
+            self.start, self.state, self.record = self.store.restore(state)
         self.metrics = MetricsWriter(self.folder, resume_step=self.start)
 
     def steps(self, total: int) -> Iterator[int]:

@@ -7,11 +7,13 @@ import functools
 import os
 import pathlib
 import shutil
+from collections.abc import Iterable
 
 import jax
 
+from configs.functions import make_algorithm
 from configs.schema import RunConfig
-from gtpo_jax import rollout, sampling, sharding, tokenizers, tools
+from gtpo_jax import decoding, rollout, sampling, sharding, tokenizers, tools
 from gtpo_jax.dialogue import Dialogue
 from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
 from gtpo_jax.tasks import jsonl, verifiers
@@ -32,9 +34,12 @@ class Session:
         self.config = config
         self.run_dir = run_dir
         self.source = make_source(config)
+        self.algorithm = make_algorithm(config.train.algorithm)
         self.tokenizer = tokenizers.SentencePieceTokenizer(self._tokenizer_path())
         self.dialogue = Dialogue(self.tokenizer)
-        self.forward = decoder.forward_fn(config.model)
+        self.forward = decoding.restrict_vocabulary(
+            decoder.forward_fn(config.model), self.tokenizer.vocab_size
+        )
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
         sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
         sharding.check_rows(config.train.rows, self.mesh, "train.rows")
@@ -70,6 +75,17 @@ class Session:
             mesh=self.mesh,
         )
 
+    def check_prompts(self, problems: Iterable[Problem]) -> None:
+        """Raises when the prompt of a problem is longer than the rollout allows."""
+        limit = self.config.rollout.prompt_tokens
+        for problem in problems:
+            length = len(self.dialogue.prompt(problem.question))
+            if length > limit:
+                raise ValueError(
+                    f"the prompt of problem {problem.id!r} has {length} tokens, prompt_tokens is"
+                    f" {limit}; raise rollout.prompt_tokens (and rollout.context with it)"
+                )
+
     def save_tokenizer(self) -> None:
         """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""
         kept = self.run_dir / "tokenizer.model"
@@ -95,8 +111,7 @@ class Evaluator:
             "sampled": session.engine(sampling.categorical),
             "greedy": session.engine(sampling.greedy),
         }
-        for problem in self.problems:
-            self.engines["sampled"].prompt(problem)
+        session.check_prompts(self.problems)
 
     def __call__(self, params: Params, mode: str) -> tuple[Evaluation, list[Trajectory]]:
         """`mode` is `sampled` or `greedy`."""
@@ -111,9 +126,7 @@ class Evaluator:
             for group, problem in enumerate(problems)
         ]
         seed = self.session.config.seed
-        trajectories, _ = self.engines[mode].run(
-            params, requests, seed=seed, step=EVALUATION_STEP
-        )
+        trajectories, _ = self.engines[mode].run(params, requests, seed=seed, step=EVALUATION_STEP)
         return evaluate_trajectories(trajectories), trajectories
 
 

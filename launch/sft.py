@@ -1,6 +1,6 @@
 """Cold start: a model learns from imperfect demonstrations.
 
-    python -m launch.sft tiny --run-dir runs/mine
+python -m launch.sft tiny --run-dir runs/mine
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ def make_demonstrations(session: Session) -> list[Trajectory]:
         session.verifier,
         max_observation_tokens=limits.observation_tokens,
     )
+    session.check_prompts(trajectory.problem for trajectory in demonstrations)
     longest = max(demonstrations, key=lambda t: t.length)
     if longest.length > session.config.sft.row_tokens:
         raise ValueError(

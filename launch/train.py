@@ -1,6 +1,6 @@
 """Reinforcement learning from a cold start: rollouts with the tool, turn credit, clipped updates.
 
-    python -m launch.train tiny --run-dir runs/mine
+python -m launch.train tiny --run-dir runs/mine
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from configs.functions import make_algorithm, make_optimizer
+from configs.functions import make_optimizer
 from gtpo_jax import credit, evaluation, learner, packing, rollout, sampling
-from gtpo_jax.checkpoint import CheckpointStore
+from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.types import Params, Trajectory
 from launch import cli, display
 from launch.gate import check_gate
@@ -39,7 +38,7 @@ class TrainArguments(cli.Arguments):
 def load_cold_start(session: Session, run_dir: pathlib.Path) -> Params:
     """Parameters of the cold start in a run folder."""
     folder = run_dir / "sft" / "checkpoints"
-    if not folder.is_dir():
+    if not has_checkpoint(folder):
         raise ValueError(f"no cold start in {run_dir}; make one with `python -m launch.sft`")
     with CheckpointStore(folder) as store:
         return store.restore_params(session.init_params())
@@ -54,7 +53,11 @@ class Trainer:
         self.engine = session.engine(
             functools.partial(sampling.categorical, temperature=self.config.temperature)
         )
-        algorithm = make_algorithm(self.config.algorithm)
+        session.check_prompts(
+            session.source.train_problem(index)
+            for index in range(self.config.steps * self.config.prompts)
+        )
+        algorithm = session.algorithm
         self.assign = jax.jit(
             functools.partial(
                 credit.assign,

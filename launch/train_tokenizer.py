@@ -1,6 +1,6 @@
 """Trains a small SentencePiece tokenizer on the texts of demonstrations.
 
-    python -m launch.train_tokenizer tiny --out gtpo_jax/assets/tools-256.model --vocab-size 256
+python -m launch.train_tokenizer tiny --out gtpo_jax/assets/tools-256.model --vocab-size 256
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Shapes of decoder models as data. What differs between families is a field here, not another module."""
+"""Shapes of decoder models as data.
+
+What differs between families is a field here, not another module.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ class ModelConfig:
     def __post_init__(self):
         if self.query_heads % self.kv_heads:
             raise ValueError(
-                f"query_heads must be a multiple of kv_heads, got {self.query_heads} and {self.kv_heads}"
+                "query_heads must be a multiple of kv_heads,"
+                f" got {self.query_heads} and {self.kv_heads}"
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")

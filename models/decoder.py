@@ -1,13 +1,16 @@
 """The decoder: one linen module, two ways through it.
 
-Without a cache the layers run under `nn.scan` (one compiled block, whatever the depth). With a cache they
-are unrolled over a tuple of per-layer arrays, because rewriting one stacked cache costs more than the
-attention itself when a single token is decoded. Both paths use the same parameters: stacked `[L, ...]`.
+Without a cache the layers run under `nn.scan` (one compiled block, whatever the depth). With a
+cache they are unrolled over a tuple of per-layer arrays, because rewriting one stacked cache costs
+more than the attention itself when a single token is decoded. Both paths use the same parameters:
+stacked `[L, ...]`.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -34,16 +37,30 @@ def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Grouped-query attention. `q [B, T, Q, H]`, `k, v [B, S, KV, H]`, `mask [B, T, S]` → `[B, T, Q, H]`."""
+    """Grouped-query attention.
+
+    `q [B, T, Q, H]`, `k, v [B, S, KV, H]`, `mask [B, T, S]` → `[B, T, Q, H]`.
+    """
     batch, length, query_heads, head_dim = q.shape
     kv_heads = k.shape[2]
     q = q.reshape(batch, length, kv_heads, query_heads // kv_heads, head_dim)
     scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
     scores = jnp.where(mask[:, None, None], scores * head_dim**-0.5, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(
-        batch, length, query_heads, head_dim
-    )
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, query_heads, head_dim)
+
+
+def param(
+    module: nn.Module,
+    name: str,
+    initializer: Callable[..., jax.Array],
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    dtype: jnp.dtype,
+) -> jax.Array:
+    """Declares a parameter of a module, with the logical names of its axes."""
+    boxed = nn.with_logical_partitioning(initializer, axes)
+    return cast(jax.Array, module.param(name, boxed, shape, dtype))  # linen takes it out of its box
 
 
 class RMSNorm(nn.Module):
@@ -54,8 +71,8 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        ones = nn.with_logical_partitioning(nn.initializers.ones, (self.axis,))
-        scale = self.param("scale", ones, (x.shape[-1],), self.param_dtype)
+        shape = (x.shape[-1],)
+        scale = param(self, "scale", nn.initializers.ones, (self.axis,), shape, self.param_dtype)
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
         return (x * scale.astype(jnp.float32)).astype(self.dtype)
@@ -129,19 +146,19 @@ class Decoder(nn.Module):
         dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
         normal = nn.initializers.normal(c.init_scale)
         shape = (c.vocab_size, c.width)
-        table = nn.with_logical_partitioning(normal, ("vocab", "embed"))
-        self.embedding = self.param("embedding", table, shape, param_dtype)
+        axes = ("vocab", "embed")
+        self.embedding = param(self, "embedding", normal, axes, shape, param_dtype)
         self.layers = nn.scan(
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=c.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c)
         self.final_norm = RMSNorm(c.norm_eps, dtype, param_dtype)
         if not c.tied_embeddings:
-            self.head = self.param("head", table, shape, param_dtype)
+            self.head = param(self, "head", normal, axes, shape, param_dtype)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
         """Touches every parameter; used to initialise them."""
@@ -192,7 +209,7 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def logical_axes(config: ModelConfig) -> Params:
-    """Logical axis names of every parameter, as a tree of tuples with the structure of the parameters."""
+    """Logical axis names of every parameter: tuples, in a tree of the parameters' structure."""
     boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
     return jax.tree.map(
         lambda leaf: leaf.names, boxed, is_leaf=lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)
@@ -208,14 +225,23 @@ def forward_fn(config: ModelConfig) -> ForwardFn:
     """The decoder as the pure functions that `gtpo_jax` works with."""
     module = Decoder(config)
 
-    def hidden(params, tokens, positions, *, segment_ids=None, cache=None):
+    def hidden(
+        params: Params,
+        tokens: jax.Array,
+        positions: jax.Array,
+        *,
+        segment_ids: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
         variables = {"params": params}
-        return module.apply(
+        result = module.apply(
             variables, tokens, positions, segment_ids, cache, method=Decoder.hidden
         )
+        return cast(tuple[jax.Array, Cache | None], result)
 
-    def logits(params, hidden_states):
-        return module.apply({"params": params}, hidden_states, method=Decoder.logits)
+    def logits(params: Params, hidden_states: jax.Array) -> jax.Array:
+        result = module.apply({"params": params}, hidden_states, method=Decoder.logits)
+        return cast(jax.Array, result)
 
     def init_cache(rows: int, positions: int) -> Cache:
         shape = (rows, positions, config.kv_heads, config.head_dim)

@@ -42,6 +42,7 @@ ROOMS = [
     "tokenizers",
     "dialogue",
     "tasks",
+    "slots",
     "rollout",
     "learner",
     "checkpoint",

@@ -18,8 +18,8 @@ def grpo_advantages(
     ddof: int = 0,
     eps: float = 1e-6,
 ) -> Float[Array, "M K"]:
-    """`A[m, k] = (r_m − mean_g(r)) / (std_g(r) + eps)`, `r_m = Σ_k turn_rewards[m, k]`, the same for all
-    turns. `divide_by_std=False` is the advantage of Dr.GRPO.
+    """`A[m, k] = (r_m − mean_g(r)) / (std_g(r) + eps)`, `r_m = Σ_k turn_rewards[m, k]`, the same
+    for all turns. `divide_by_std=False` is the advantage of Dr.GRPO.
     """
     total = jnp.sum(jnp.where(turn_mask, turn_rewards, 0.0), axis=1, keepdims=True)
     advantage = normalize.normalize_within_groups(

@@ -1,4 +1,6 @@
-"""GTPO: discounted turn returns, normalized over all turns of the group (arXiv 2511.14846, Eq. 6 and 7)."""
+"""GTPO: discounted turn returns, normalized over all turns of the group
+(arXiv 2511.14846, Eq. 6 and 7).
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,11 @@ def gtpo_advantages(
     ddof: int = 0,
     eps: float = 1e-6,
 ) -> Float[Array, "M K"]:
-    """`A[m, k] = (R[m, k] − mean(R)) / (std(R) + eps)`, statistics over every turn of every included
-    trajectory of the group, `R` the discounted returns. First discounted, then normalized.
+    """`A[m, k] = (R[m, k] − mean(R)) / (std(R) + eps)`, statistics over every turn of every
+    included trajectory of the group, `R` the discounted returns. First discounted, then normalized.
 
-    The paper writes mean and std without naming the set; ours is the group. `ddof` and `eps` are our choice.
+    The paper writes mean and std without naming the set; ours is the group. `ddof` and `eps` are
+    our choice.
     """
     turn_returns = returns.discounted_returns(turn_rewards, turn_mask, discount=discount)
     return normalize.normalize_within_groups(

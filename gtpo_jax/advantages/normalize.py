@@ -21,9 +21,9 @@ def normalize_within_groups(
 ) -> Float[Array, "M K"]:
     """`(x − mean_g) / (std_g + eps)` over all kept entries of a group; 0 where `mask` is False.
 
-    A group whose `std_g ≤ relative_threshold · max|x|` counts as equal and gets *exactly* 0: in float32
-    the rounding of the mean alone would otherwise be blown up to advantages of order one. A group with a
-    single entry is such a group. The result carries no gradient.
+    A group whose `std_g ≤ relative_threshold · max|x|` counts as equal and gets *exactly* 0: in
+    float32 the rounding of the mean alone would otherwise be blown up to advantages of order one. A
+    group with a single entry is such a group. The result carries no gradient.
     """
     moments = masking.group_moments(values, mask, group_ids, ddof=ddof)
     # A ddof that exceeds the evidence leaves no deviation to speak of.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
 ROLLOUT, HELD_OUT, VIOLATIONS = "#9bbfe0", "#1f5fa8", "#c8553d"
 
@@ -20,10 +20,10 @@ def plot_learning_curve(
     cold_start: Mapping[str, float] | None = None,
     title: str = "GTPO",
 ) -> None:
-    """Draws success of the rollouts and of held-out problems, and format violations, over steps.
+    """Draws success of rollouts and on held-out problems, and format violations, over steps.
 
-    `metrics` are the records of a training phase (`metrics.read_metrics`); `cold_start` may hold the
-    held-out figures before the first step, `success` and `violations`.
+    `metrics` are the records of a training phase (`metrics.read_metrics`); `cold_start` may hold
+    the held-out figures before the first step, `success` and `violations`.
     """
     steps = [record["step"] for record in metrics]
     evaluated = [record for record in metrics if "eval/sampled_success" in record]

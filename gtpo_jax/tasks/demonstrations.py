@@ -10,7 +10,16 @@ import numpy as np
 from gtpo_jax import tools
 from gtpo_jax.dialogue import CODE, END, Dialogue, parse_turn, turn_violation, violation_output
 from gtpo_jax.tasks.source import Answer, Call, Script
-from gtpo_jax.types import Problem, StopReason, Tool, ToolResult, Trajectory, Turn, Verifier
+from gtpo_jax.types import (
+    Problem,
+    StopReason,
+    Tool,
+    ToolResult,
+    ToolStatus,
+    Trajectory,
+    Turn,
+    Verifier,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +40,43 @@ class Played:
     answer: Answer
 
 
+@dataclasses.dataclass
+class _Stage:
+    """A script on its way."""
+
+    problem: Problem
+    script: Script
+    action: Call | Answer
+    calls: list[PlayedCall] = dataclasses.field(default_factory=list)
+
+
 def play(scripts: Iterable[tuple[Problem, Script]], tool: Tool) -> list[Played]:
-    """Runs scripts with the tool: all first calls at once, then all second calls, and so on."""
-    stage = [(problem, script, []) for problem, script in scripts]
-    actions: list[Call | Answer] = [next(script) for _, script, _ in stage]
-    while calling := [i for i, action in enumerate(actions) if isinstance(action, Call)]:
-        futures = [tool.submit(actions[i].code) if actions[i].closed else None for i in calling]
-        for index, future in zip(calling, futures, strict=True):
-            _, script, calls = stage[index]
-            call = actions[index]
+    """Runs scripts with the tool: all first calls at once, then all second calls, and so on.
+
+    Raises `RuntimeError` when the tool itself breaks: that is nothing to imitate.
+    """
+    stages = [_Stage(problem, script, next(script)) for problem, script in scripts]
+    while calling := [(stage, stage.action) for stage in stages if isinstance(stage.action, Call)]:
+        futures = [tool.submit(call.code) if call.closed else None for _, call in calling]
+        for (stage, call), future in zip(calling, futures, strict=True):
             if future is None:
                 result = None
-                violation = parse_turn(f"{call.thought}{CODE}{call.code}{END}").violation
+                violation = parse_turn([call.thought, CODE, call.code, END]).violation
                 output = violation_output(violation or "")
             else:
                 result = future.result()
+                if result.status is ToolStatus.INFRA_ERROR:
+                    raise RuntimeError(
+                        f"the tool broke in the demonstration of problem {stage.problem.id!r}:"
+                        f" {result.stderr or 'no reason given'}"
+                    )
                 output = tools.render_tool_result(result)
-            calls.append(PlayedCall(call, result, output))
-            actions[index] = script.send(output)
+            stage.calls.append(PlayedCall(call, result, output))
+            stage.action = stage.script.send(output)
     return [
-        Played(problem, tuple(calls), answer)
-        for (problem, _, calls), answer in zip(stage, actions, strict=True)
+        Played(stage.problem, tuple(stage.calls), stage.action)
+        for stage in stages
+        if isinstance(stage.action, Answer)
     ]
 
 

@@ -9,8 +9,8 @@
 | branch | compute a*b; if even add c, if odd subtract d | a call that depends on an output |
 | chain | k steps of "if even halve, if odd triple and add 1" | several dependent calls |
 
-Demonstrators hold a misconception more often than not: imitation alone learns the misconception, and
-reinforcement has to move the most likely choice.
+Demonstrators hold a misconception more often than not: imitation alone learns the misconception,
+and reinforcement has to move the most likely choice.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def word(rng: random.Random) -> Case:
     kind = rng.choice(("buys", "sells", "packs"))
     if kind == "packs":
         k = rng.randint(2, 9)
-        question = f"{name} packs {c} {thing} in each of {b} boxes and loses {k}. How many are left?"
+        question = (
+            f"{name} packs {c} {thing} in each of {b} boxes and loses {k}. How many are left?"
+        )
         right, wrong = f"{c}*{b}-{k}", f"{c}*{b}+{k}"
     else:
         a = rng.randint(c * b, 2000)
@@ -107,10 +109,10 @@ def branch(rng: random.Random) -> Case:
 
     def script(rng: random.Random) -> Script:
         output = yield Call(code=f"print({a}*{b})")
-        if rng.random() < 0.5:
+        if rng.random() < 0.4:
             yield Answer(text=output)
             return
-        even = (product % 2 == 0) ^ (rng.random() < 0.2)
+        even = (product % 2 == 0) ^ (rng.random() < 0.25)
         output = yield Call(code=f"print({output}{f'+{c}' if even else f'-{d}'})")
         yield Answer(text=output)
 
@@ -126,12 +128,16 @@ def chain(rng: random.Random) -> Case:
         for _ in range(steps - 1 if rng.random() < 0.4 else steps):
             even = (int(value) % 2 == 0) ^ (rng.random() < 0.1)
             value = yield Call(code=f"print({value}//2)" if even else f"print({value}*3+1)")
+            if not value.isdecimal():  # the tool ran out of time, say
+                break
         yield Answer(text=value)
 
     answer = start
     for _ in range(steps):
         answer = answer // 2 if answer % 2 == 0 else answer * 3 + 1
-    question = f"Start with {start}. Do {steps} times: if even halve it, if odd triple it and add 1."
+    question = (
+        f"Start with {start}. Do {steps} times: if even halve it, if odd triple it and add 1."
+    )
     return Case(question, answer, script)
 
 
@@ -160,11 +166,14 @@ def is_held_out(question: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratedTask:
-    """Problems of the families in equal shares. Streams with different names share no random number."""
+    """Problems of the families in equal shares.
+
+    Streams with different names share no random number.
+    """
 
     seed: int
     families: tuple[str, ...] = tuple(FAMILIES)
-    noise: Noise = Noise()
+    noise: Noise = dataclasses.field(default_factory=Noise)
 
     def __post_init__(self):
         unknown = set(self.families) - set(FAMILIES)

@@ -30,10 +30,21 @@ def read_problems(path: str | pathlib.Path) -> list[Entry]:
     """All entries of a file. A broken line is an error that names it, before any work is done."""
     path = pathlib.Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read problems from {path}: {error}") from None
-    entries = [_entry(path, n, line) for n, line in enumerate(lines, 1) if line.strip()]
+    entries: list[Entry] = []
+    line_of: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            entries.append(_entry(path, number, line))
+            first = line_of.setdefault(entries[-1].problem.id, number)
+            if first != number:
+                raise ValueError(
+                    f"{path}, line {number}: the id {entries[-1].problem.id!r} is that of line"
+                    f" {first}; ids must differ"
+                )
     if not entries:
         raise ValueError(f"{path} holds no problem; expected one JSON object a line")
     return entries
@@ -47,15 +58,17 @@ def _entry(path: pathlib.Path, number: int, line: str) -> Entry:
         raise ValueError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected an object, got {type(record).__name__}")
-    for field in ("question", "answer"):
+    record.setdefault("id", f"{path.stem}-{number}")
+    for field in ("question", "answer", "id"):
         value = record.get(field)
-        if not isinstance(value, str | int | float) or not str(value).strip():
+        plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+        if not plain or not str(value).strip():
             raise ValueError(f"{where}: `{field}` must be a text or a number, got {value!r}")
     expression = record.get("expression")
     if expression is not None and not isinstance(expression, str):
         raise ValueError(f"{where}: `expression` must be a text, got {expression!r}")
     problem = Problem(
-        id=str(record.get("id", f"{path.stem}-{number}")),
+        id=str(record["id"]),
         question=str(record["question"]).strip(),
         answer=str(record["answer"]).strip(),
         family=path.stem,
@@ -70,7 +83,7 @@ class JsonlTask:
     train: tuple[Entry, ...]
     evaluation: tuple[Entry, ...]
     seed: int
-    noise: Noise = Noise()
+    noise: Noise = dataclasses.field(default_factory=Noise)
 
     def train_problem(self, index: int) -> Problem:
         return self._shuffled(self.train, "train", index).problem

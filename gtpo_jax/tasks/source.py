@@ -28,7 +28,8 @@ class Answer:
 
 
 Script = Generator[Call | Answer, str, None]
-"""A demonstrator: yields turns, is sent the observation after each call, and ends with an answer."""
+"""A demonstrator: yields turns, is sent the observation after each call, and ends with an answer.
+"""
 
 
 class ProblemSource(Protocol):

@@ -7,7 +7,8 @@ import re
 
 from gtpo_jax.types import Problem, Verdict
 
-_NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+# Commas are read as separators of thousands only: `1,2` is a pair, not twelve.
+_NUMBER = re.compile(r"[+-]?((\d{1,3}(,\d{3})+|\d+)(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 def numeric_or_exact(problem: Problem, answer: str | None) -> Verdict:
@@ -30,4 +31,5 @@ def _number(text: str) -> float | None:
     text = text.strip()
     if len(text) > 64 or not _NUMBER.fullmatch(text):
         return None
-    return float(text.replace(",", ""))
+    value = float(text.replace(",", ""))
+    return value if math.isfinite(value) else None

@@ -1,0 +1,124 @@
+"""Bad input is one line on stderr that names the way out, before any work is done."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import pytest
+
+from launch import cli, compare, demo, evaluate, sft, train
+from tests.launch import small
+
+LAUNCHERS = {"sft": sft, "train": train, "evaluate": evaluate, "demo": demo, "compare": compare}
+
+
+def complaint(launcher: str, capsys, monkeypatch, *options: object) -> str:
+    """What a launcher says to bad options."""
+    monkeypatch.setattr(sys, "argv", [launcher, *map(str, options)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(LAUNCHERS[launcher].run)
+    assert stop.value.code == cli.EXIT_BAD_INPUT
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1, message
+    return message
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_unknown_preset_names_the_presets(launcher, capsys, monkeypatch):
+    assert "tiny" in complaint(launcher, capsys, monkeypatch, "huge")
+
+
+def test_unknown_option_suggests_the_right_one(capsys, monkeypatch):
+    message = complaint("train", capsys, monkeypatch, "tiny", "--train.step", "3")
+    assert "--train.step" in message and "--train.steps" in message
+
+
+def test_value_of_wrong_kind_names_the_option(capsys, monkeypatch):
+    assert "--train.steps" in complaint("train", capsys, monkeypatch, "--train.steps", "many")
+
+
+def test_impossible_limits_name_the_field(capsys, monkeypatch):
+    message = complaint(
+        "sft", capsys, monkeypatch, "--rollout.context", "40", "--rollout.prompt-tokens", "48"
+    )
+    assert "context" in message and "prompt_tokens" in message
+
+
+def test_unknown_family_names_the_families(tmp_path, capsys, monkeypatch):
+    options = ("--task.families", "poetry", "--run-dir", tmp_path)
+    assert "arithmetic" in complaint("sft", capsys, monkeypatch, *options)
+
+
+def test_broken_problem_file_names_the_line(tmp_path, capsys, monkeypatch):
+    problems = tmp_path / "problems.jsonl"
+    problems.write_text('{"question": "1+1?", "answer": "2"}\n{"question": "2+2?"}\n')
+    options = ("--task.train-file", problems, "--task.eval-file", problems)
+    message = complaint("sft", capsys, monkeypatch, *options, "--run-dir", tmp_path / "run")
+    assert f"{problems}, line 2" in message and "answer" in message
+
+
+def test_missing_problem_file_names_the_path(tmp_path, capsys, monkeypatch):
+    missing = tmp_path / "none.jsonl"
+    options = ("--task.train-file", missing, "--task.eval-file", missing)
+    assert str(missing) in complaint("sft", capsys, monkeypatch, *options, "--run-dir", tmp_path)
+
+
+def test_training_without_cold_start_names_the_launcher(tmp_path, capsys, monkeypatch):
+    options = (*small.OPTIONS, "--run-dir", tmp_path / "run")
+    assert "launch.sft" in complaint("train", capsys, monkeypatch, *options)
+
+
+@pytest.mark.parametrize("launcher", ["sft", "demo"])
+def test_resume_without_checkpoint_is_an_error(launcher, tmp_path, capsys, monkeypatch):
+    """T-91."""
+    options = (*small.OPTIONS, "--resume", "--run-dir", tmp_path / "run")
+    message = complaint(launcher, capsys, monkeypatch, *options)
+    assert "checkpoint" in message and "--resume" in message
+
+
+def test_rows_that_devices_cannot_share_name_the_multiple(tmp_path, capsys, monkeypatch):
+    options = (*small.OPTIONS, "--train.rows", "10", "--run-dir", tmp_path / "run")
+    message = complaint("sft", capsys, monkeypatch, *options)
+    assert "train.rows is 10" in message and "multiple of 8" in message
+
+
+def test_context_too_small_for_a_prompt_names_the_problem(tmp_path, capsys, monkeypatch):
+    options = (*small.OPTIONS, "--rollout.prompt-tokens", "10", "--run-dir", tmp_path / "run")
+    message = complaint("sft", capsys, monkeypatch, *options)
+    assert "prompt_tokens" in message
+
+
+def test_option_that_the_algorithm_ignores_is_an_error(tmp_path, capsys, monkeypatch):
+    """T-92."""
+    options = ("--train.algorithm.name", "grpo", "--train.algorithm.discount", "0.5")
+    message = complaint("train", capsys, monkeypatch, *options, "--run-dir", tmp_path / "run")
+    assert "discount" in message
+
+
+def test_tokenizer_that_does_not_exist_names_the_trainer(tmp_path, capsys, monkeypatch):
+    options = ("--tokenizer", tmp_path / "none.model", "--run-dir", tmp_path / "run")
+    assert "train_tokenizer" in complaint("sft", capsys, monkeypatch, *options)
+
+
+def test_finished_phase_is_not_overwritten(tmp_path, capsys, monkeypatch):
+    run_dir = tmp_path / "run"
+    sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])
+    before = (run_dir / "sft" / "metrics.jsonl").read_text()
+    message = complaint("sft", capsys, monkeypatch, *small.OPTIONS, "--run-dir", run_dir)
+    assert "--resume" in message and "--run-dir" in message
+    assert (run_dir / "sft" / "metrics.jsonl").read_text() == before
+
+
+def test_resume_with_other_settings_names_them(tmp_path, capsys, monkeypatch):
+    run_dir = tmp_path / "run"
+    sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])
+    changed = ("--sft.steps", "7", "--resume", "--run-dir", run_dir)
+    message = complaint("sft", capsys, monkeypatch, *small.OPTIONS, *changed)
+    assert "sft.steps" in message
+
+
+def test_bad_input_leaves_no_run_behind(tmp_path, capsys, monkeypatch):
+    run_dir = tmp_path / "run"
+    complaint("sft", capsys, monkeypatch, "--task.families", "poetry", "--run-dir", run_dir)
+    assert not pathlib.Path(run_dir).exists()

@@ -1,0 +1,72 @@
+"""The demo and the comparison in small: everything they promise to write is there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from benchmarks import demo as demo_benchmark
+from launch import compare, demo, evaluate
+from tests.launch import small
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished small demo."""
+    run_dir = tmp_path_factory.mktemp("demo") / "run"
+    arguments = small.parse(demo.DemoArguments, "--run-dir", run_dir)
+    return run_dir, demo.run_demo(arguments)
+
+
+def test_demo_writes_what_it_promises(finished):
+    run_dir, summary = finished
+    assert json.loads((run_dir / "summary.json").read_text()) == summary
+    assert (run_dir / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((run_dir / "train" / "tensorboard").iterdir())
+    assert [r["step"] for r in small.records(run_dir, "train")] == [1, 2, 3, 4, 5, 6]
+    for phase in ("cold_start", "gtpo"):
+        assert summary[phase]["sampled"]["trajectories"] == 6
+        assert set(summary[phase]) == {"sampled", "greedy"}
+    assert summary["logprob_gap"] <= 1e-4
+    assert {"cold_start", "gtpo"} <= summary["seconds"].keys()
+    assert {"jax", "gtpo_jax", "python"} <= summary["versions"].keys()
+
+
+def test_demo_run_can_be_evaluated_again_with_the_same_figures(finished, tmp_path):
+    run_dir, summary = finished
+    figures = tmp_path / "figures.json"
+    evaluate.run([*small.OPTIONS, "--run-dir", str(run_dir), "--json", str(figures)])
+    assert json.loads(figures.read_text()) == summary["gtpo"]
+
+
+def test_second_demo_keeps_the_first(finished):
+    run_dir, _ = finished
+    before = (run_dir / "summary.json").read_text()
+    demo.run_demo(small.parse(demo.DemoArguments, "--run-dir", run_dir))
+    assert (run_dir.with_name("run.1") / "summary.json").read_text() == before
+
+
+def test_demo_without_gain_exits_nonzero(monkeypatch):
+    monkeypatch.setattr(demo, "run_demo", lambda arguments: {"gain": 0.0})
+    with pytest.raises(SystemExit) as stop:
+        demo.run([])
+    assert stop.value.code == demo.EXIT_NOT_BETTER
+
+
+def test_benchmark_judges_every_figure(finished):
+    figures = demo_benchmark.figures_of([finished[1]])
+    assert figures["log-prob gap, worst step"].holds is True
+    assert figures["GTPO, sampled success"].holds is False
+    assert all(figure.bar for figure in figures.values())
+
+
+def test_comparison_reports_both_algorithms_with_their_spread(tmp_path):
+    arguments = small.parse(
+        compare.CompareArguments, "--run-dir", tmp_path / "compare", "--seeds", 1, 2
+    )
+    result = compare.compare(arguments)
+    assert {name: len(runs) for name, runs in result["runs"].items()} == {"gtpo": 2, "grpo": 2}
+    for summary in result["summary"].values():
+        assert set(summary["sampled_success"]) == {"mean", "std"}
+    assert compare.compare(arguments) == result, "a finished comparison is read, not run again"

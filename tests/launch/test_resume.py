@@ -1,0 +1,76 @@
+"""A run that is killed and resumed is the run that was never killed (T-90)."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.launch import small
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory) -> pathlib.Path:
+    """Both phases, never interrupted."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    small.finish("sft", "--run-dir", run_dir)
+    small.finish("train", "--run-dir", run_dir, "--json", run_dir / "figures.json")
+    return run_dir
+
+
+def wait_for_lines(process, path: pathlib.Path, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while not (path.exists() and path.read_text().count("\n") >= count):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, f"{path} never got {count} lines"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("lines", [2, 4])
+def test_training_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path, lines):
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole_run / "sft", run_dir / "sft")
+    shutil.copy(whole_run / "tokenizer.model", run_dir)
+    process = small.start("train", "--run-dir", run_dir)
+    wait_for_lines(process, run_dir / "train" / "metrics.jsonl", lines)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(small.records(run_dir, "train")) < 6, "the run ended before it was killed"
+
+    small.finish("train", "--run-dir", run_dir, "--resume", "--json", run_dir / "figures.json")
+    assert small.records(run_dir, "train") == small.records(whole_run, "train")
+    assert (run_dir / "figures.json").read_text() == (whole_run / "figures.json").read_text()
+
+
+def test_cold_start_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path):
+    run_dir = tmp_path / "run"
+    more = ("--run-dir", run_dir)
+    process = small.start("sft", *more)
+    checkpoints = run_dir / "sft" / "checkpoints"
+    deadline = time.monotonic() + 240
+    while not (checkpoints / "2").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+    small.finish("sft", *more, "--resume")
+    assert small.records(run_dir, "sft") == small.records(whole_run, "sft")
+
+
+def test_interrupt_saves_and_says_how_to_go_on(whole_run, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole_run / "sft", run_dir / "sft")
+    shutil.copy(whole_run / "tokenizer.model", run_dir)
+    process = small.start("train", "--run-dir", run_dir, "--train.checkpoint-every", "100")
+    wait_for_lines(process, run_dir / "train" / "metrics.jsonl", 1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in errors and "Traceback" not in errors
+    done = len(small.records(run_dir, "train"))
+    assert 1 <= done < 6
+    assert (run_dir / "train" / "checkpoints" / str(done)).is_dir()

@@ -1,0 +1,137 @@
+"""From episodes to the credit of turns."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gtpo_jax import advantages, credit
+from gtpo_jax.types import EpisodeBatch
+from tests import reference
+
+CODE = [b"print(12*7)", b"print(12*7)", b"", b"x=1;print(x+5)", b"print(12*7)", b"print(9)"]
+TURNS = [2, 3, 1, 2, 2, 1]
+GROUPS = [0, 0, 0, 1, 1, 0]
+SUCCESS = [True, False, False, True, False, True]
+INCLUDED = [True, True, True, True, True, False]
+
+
+def episodes() -> EpisodeBatch:
+    """Two groups; the last trajectory is a success of group 0 whose outcome is not known for sure."""
+    code = np.zeros((6, 32), np.int32)
+    for row, text in enumerate(CODE):
+        code[row, : len(text)] = np.frombuffer(text, np.uint8)
+    violations = np.zeros((6, 3), bool)
+    violations[1, 0] = violations[2, 0] = violations[0, 2] = True  # the last is no turn
+    return EpisodeBatch(
+        group_ids=jnp.array(GROUPS, jnp.int32),
+        included=jnp.array(INCLUDED),
+        success=jnp.array(SUCCESS),
+        turn_mask=jnp.arange(3) < jnp.array(TURNS)[:, None],
+        violations=jnp.asarray(violations),
+        code=jnp.asarray(code),
+        code_lengths=jnp.array([len(text) for text in CODE], jnp.int32),
+    )
+
+
+gtpo = functools.partial(
+    credit.assign,
+    turn_rewards=credit.gtpo_turn_rewards,
+    turn_advantages=advantages.gtpo_advantages,
+)
+grpo = functools.partial(
+    credit.assign,
+    turn_rewards=credit.grpo_turn_rewards,
+    turn_advantages=advantages.grpo_advantages,
+)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+def test_gtpo_credit_of_two_groups_matches_hand_rewards_and_the_reference(compiled):
+    result = (jax.jit(gtpo) if compiled else gtpo)(episodes())
+    # Row 1 fails with the code of the only included success: half a point. Row 2 wrote no code.
+    rewards = [[0.0, 1.0], [-0.1, 0.0, 0.5], [-0.1], [0.0, 1.0], None, [0.0]]
+    for row in (0, 1, 2, 3, 5):
+        np.testing.assert_allclose(result.rewards[row, : TURNS[row]], rewards[row], atol=1e-6)
+    shaped = float(result.rewards[4, 1])
+    assert 0.0 < shaped < 0.5
+    rewards[4] = [0.0, shaped]
+    expected, _ = reference.padded(reference.gtpo(rewards, GROUPS, INCLUDED, discount=0.9), 3)
+    chex.assert_trees_all_close(result.advantages, expected, atol=1e-5)
+    chex.assert_trees_all_equal(result.advantages[5], jnp.zeros(3))
+
+
+def test_gtpo_credit_without_shaping_leaves_failures_their_penalties_only():
+    rewards = credit.gtpo_turn_rewards(episodes(), shaping=0.0, format_penalty=0.2)
+    expected = [[0, 1, 0], [-0.2, 0, 0], [-0.2, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    np.testing.assert_allclose(rewards, expected, atol=1e-7)
+
+
+def test_gtpo_credit_of_a_failure_never_reaches_that_of_a_success():
+    rewards = credit.gtpo_turn_rewards(episodes(), shaping=0.99)
+    totals = np.asarray(jnp.sum(rewards, axis=1))
+    assert totals[1] > 0.8
+    assert max(totals[[1, 2, 4]]) < min(totals[[0, 3]])
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+def test_grpo_credit_is_one_value_for_all_turns_of_a_trajectory(compiled):
+    result = (jax.jit(grpo) if compiled else grpo)(episodes())
+    rewards = [[0.0, 1.0], [0.0, 0.0, 0.0], [0.0], [0.0, 1.0], [0.0, 0.0], [1.0]]
+    expected, _ = reference.padded(rewards, 3)
+    chex.assert_trees_all_equal(result.rewards, expected)
+    target, _ = reference.padded(reference.grpo(rewards, GROUPS, INCLUDED), 3)
+    chex.assert_trees_all_close(result.advantages, target, atol=1e-5)
+
+
+def test_grpo_credit_of_a_success_that_broke_the_format_is_zero():
+    batch = episodes()
+    broken = dataclasses.replace(batch, violations=batch.violations.at[0, 0].set(True))
+    chex.assert_trees_all_equal(credit.grpo_turn_rewards(broken)[0], jnp.zeros(3))
+
+
+@pytest.mark.parametrize("assign", [gtpo, grpo], ids=["gtpo", "grpo"])
+def test_credit_does_not_depend_on_the_facts_of_an_excluded_trajectory(assign):
+    # T-39
+    batch = episodes()
+    other = dataclasses.replace(
+        batch,
+        success=batch.success.at[5].set(False),
+        violations=batch.violations.at[5, 0].set(True),
+        code_lengths=batch.code_lengths.at[5].set(0),
+    )
+    chex.assert_trees_all_equal(assign(batch).advantages, assign(other).advantages)
+
+
+@pytest.mark.parametrize("assign", [gtpo, grpo], ids=["gtpo", "grpo"])
+def test_credit_with_more_turn_slots_and_code_padding_is_unchanged(assign):
+    # T-50
+    batch = episodes()
+    more = ((0, 0), (0, 4))
+    wide = dataclasses.replace(
+        batch,
+        turn_mask=jnp.pad(batch.turn_mask, more),
+        violations=jnp.pad(batch.violations, more, constant_values=True),
+        code=jnp.pad(batch.code, more, constant_values=97),
+    )
+    narrow, padded = assign(batch), assign(wide)
+    chex.assert_trees_all_equal(padded.advantages[:, 3:], jnp.zeros((6, 4)))
+    chex.assert_trees_all_close(padded.rewards[:, :3], narrow.rewards, rtol=1e-6)
+    chex.assert_trees_all_close(padded.advantages[:, :3], narrow.advantages, atol=1e-6)
+
+
+def test_credit_passes_the_functions_it_is_given_what_they_need():
+    batch = episodes()
+    result = credit.assign(
+        batch,
+        lambda e: e.turn_mask.astype(jnp.float32),
+        lambda rewards, mask, groups, included: jnp.where(
+            mask & included[:, None], rewards * groups[:, None], -1.0
+        ),
+    )
+    expected = jnp.where(batch.turn_mask, jnp.array(GROUPS, jnp.float32)[:, None], -1.0)
+    chex.assert_trees_all_equal(result.advantages, expected.at[5].set(-1.0))

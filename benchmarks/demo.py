@@ -16,9 +16,11 @@ from launch.demo import DemoArguments, run_demo
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BenchmarkArguments(cli.Arguments):
+class BenchmarkArguments(cli.RunArguments):
     """The demo over several seeds; a bar for each figure."""
 
+    run_dir: pathlib.Path = pathlib.Path("runs/benchmark-demo")
+    """Folder of the runs, one a seed."""
     seeds: tuple[int, ...] = (11, 12, 13)
     """Seeds of problems, demonstrations, parameters and sampling."""
 
@@ -60,12 +62,7 @@ def figures_of(summaries: Sequence[dict]) -> dict[str, Figure]:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = cli.parse(
-        BenchmarkArguments,
-        argv,
-        program="benchmarks.demo",
-        run_dir=pathlib.Path("runs/benchmark-demo"),
-    )
+    arguments = cli.parse(BenchmarkArguments, argv, program="benchmarks.demo")
     summaries = []
     for seed in arguments.seeds:
         config = dataclasses.replace(arguments.config, seed=seed)

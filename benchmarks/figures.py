@@ -21,8 +21,8 @@ class Figure:
 
     @property
     def bar(self) -> str:
-        bounds = ((">=", self.at_least), ("<=", self.at_most))
-        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        bounds = {">=": self.at_least, "<=": self.at_most}
+        return " and ".join(f"{sign} {x:g}" for sign, x in bounds.items() if x is not None)
 
     @property
     def holds(self) -> bool | None:
@@ -34,7 +34,7 @@ class Figure:
 
 
 def publish(figures: dict[str, Figure], path: pathlib.Path | None) -> None:
-    """Prints the table and, with a path, writes `{"figures": {name: {value, unit, bar, holds}}}`."""
+    """Prints the table; with a path, writes `{"figures": {name: {value, unit, bar, holds}}}`."""
     table = Table()
     for column in ("figure", "value", "unit", "bar", "holds"):
         table.add_column(column, justify="right" if column == "value" else "left")

@@ -30,14 +30,9 @@ def make_algorithm(config: AlgorithmConfig) -> Algorithm:
         turn_rewards = functools.partial(
             credit.gtpo_turn_rewards, shaping=config.shaping, format_penalty=config.format_penalty
         )
-        gtpo = (
-            credit.gtpo_turn_advantages
-            if config.silence_equal_groups
-            else advantages.gtpo_advantages
-        )
-        turn_advantages = functools.partial(gtpo, discount=config.discount)
+        turn_advantages = functools.partial(advantages.gtpo_advantages, discount=config.discount)
     else:
-        for field in ("discount", "shaping", "format_penalty", "silence_equal_groups"):
+        for field in ("discount", "shaping", "format_penalty"):
             if getattr(config, field) != getattr(AlgorithmConfig, field):
                 raise ValueError(f"grpo does not use {field}; leave it out, or choose gtpo")
         turn_rewards, turn_advantages = credit.grpo_turn_rewards, advantages.grpo_advantages

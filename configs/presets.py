@@ -13,9 +13,9 @@ TINY = RunConfig(model=presets.TINY)
 
 WORD_PROBLEMS = RunConfig(
     model=dataclasses.replace(presets.TINY, vocab_size=1024, width=128, mlp_width=384),
-    sft=SftConfig(steps=1000, rows=8, row_tokens=256, demonstrations=12_000),
+    sft=SftConfig(steps=1000, rows=8, row_tokens=320, demonstrations=12_000),
     train=TrainConfig(steps=40),
-    rollout=RolloutLimits(context=256, prompt_tokens=192, slots=64),
+    rollout=RolloutLimits(context=320, prompt_tokens=192, slots=64),
     evaluation=EvalConfig(problems=700),
 )
 """Word problems from JSON lines, given as `task.train_file`, `task.eval_file` and `tokenizer`."""

@@ -71,8 +71,6 @@ class AlgorithmConfig:
     """Largest partial credit of a failure (GTPO)."""
     format_penalty: float = 0.1
     """Reward taken from a badly formed turn (GTPO)."""
-    silence_equal_groups: bool = True
-    """No advantage where all trajectories of a group earned the same (GTPO)."""
     clip_low: float = 0.2
     clip_high: float = 0.28
 

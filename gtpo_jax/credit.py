@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from gtpo_jax import advantages, rewards, similarity
+from gtpo_jax import rewards, similarity
 from gtpo_jax.types import EpisodeBatch
 
 RewardFn = Callable[[EpisodeBatch], jax.Array]
@@ -38,20 +38,6 @@ def assign(
         values,
         turn_advantages(values, episodes.turn_mask, episodes.group_ids, episodes.included),
     )
-
-
-def gtpo_turn_advantages(
-    turn_rewards: jax.Array,
-    turn_mask: jax.Array,
-    group_ids: jax.Array,
-    included: jax.Array,
-    *,
-    discount: float = 0.9,
-) -> jax.Array:
-    """Turn advantages of GTPO, silent in groups whose trajectories all earned the same."""
-    facts = (turn_mask, group_ids, included)
-    values = advantages.gtpo_advantages(turn_rewards, *facts, discount=discount)
-    return advantages.silence_equal_groups(values, turn_rewards, *facts)
 
 
 def gtpo_turn_rewards(

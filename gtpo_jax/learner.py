@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gtpo_jax import logprobs, masking, objectives
+from gtpo_jax import logprobs, masking, objectives, sharding
 from gtpo_jax.types import ForwardFn, Params, TokenBatch
 
 Metrics = dict[str, jax.Array]
@@ -34,6 +34,9 @@ class TokenLoss(Protocol):
         self, policy_logprobs: jax.Array, batch: TokenBatch
     ) -> tuple[jax.Array, Metrics]: ...
 
+
+Update = Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]
+"""`(state, batch [A, B, T]) → (state, metrics)`."""
 
 Reduction = Callable[[jax.Array, jax.Array], masking.WeightedSum]
 """`(per_token [B, T], loss_mask [B, T]) → WeightedSum`; see `reductions`."""
@@ -98,7 +101,7 @@ def make_update(
     reduce: Reduction,
     *,
     temperature: float = 1.0,
-) -> Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]:
+) -> Update:
     """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
 
     Gradients of the A micro-batches are summed and divided once by their common weight, so the cut
@@ -108,6 +111,7 @@ def make_update(
 
     def micro_loss(params: Params, batch: TokenBatch) -> tuple[jax.Array, Sums]:
         policy_logprobs, entropy = batch_logprobs(forward, params, batch, temperature=temperature)
+        batch = _without_junk(batch)
         per_token, diagnostics = token_loss(policy_logprobs, batch)
         loss = reduce(per_token, batch.loss_mask)
         diagnostics = diagnostics | {"entropy": entropy}
@@ -146,10 +150,44 @@ def make_update(
     return update
 
 
+def _without_junk(batch: TokenBatch) -> TokenBatch:
+    """The batch with 0 where nothing is trained.
+
+    Leaving such a token out of the sum does not keep its NaN out of the gradient; its inputs have
+    to be finite.
+    """
+    return dataclasses.replace(
+        batch,
+        behavior_logprobs=jnp.where(batch.loss_mask, batch.behavior_logprobs, 0.0),
+        token_advantages=jnp.where(batch.loss_mask, batch.token_advantages, 0.0),
+    )
+
+
 def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
     """Step 0 with fresh optimizer state, placed where the parameters are."""
-    return TrainState(
+    state = TrainState(
         params=params,
         optimizer_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
     )
+    placements = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)]
+    if not placements or not isinstance(placements[0], jax.sharding.NamedSharding):
+        return state
+    # Counters are born on one device, and would be on all of them after the first update.
+    everywhere = sharding.replicated(placements[0].mesh)
+
+    def place(leaf: jax.Array) -> jax.Array:
+        placed = isinstance(leaf.sharding, jax.sharding.NamedSharding)
+        return leaf if placed else jax.device_put(leaf, everywhere)
+
+    return jax.tree.map(place, state)
+
+
+def jit_update(update: Update, state: TrainState) -> Update:
+    """The update compiled, with the state donated and its result placed exactly as `state` is.
+
+    Left to itself, the compiler may describe an equal placement in other words, and the second
+    update would be compiled again.
+    """
+    placements = jax.tree.map(lambda leaf: leaf.sharding, state)
+    return jax.jit(update, donate_argnums=0, out_shardings=(placements, None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,15 +33,17 @@ def episode_batch(trajectories: Sequence[Trajectory], *, max_turns: int) -> Epis
         violations[row, : len(trajectory.turns)] = [
             turn.violation is not None for turn in trajectory.turns
         ]
-    return EpisodeBatch(
-        group_ids=np.array([t.group for t in trajectories], np.int32),
-        included=np.array([t.included for t in trajectories], bool),
-        success=np.array([t.success for t in trajectories], bool),
-        turn_mask=turn_mask,
-        violations=violations,
-        code=code,
-        code_lengths=np.array([len(text) for text in codes], np.int32),
-    )
+    # NumPy here, arrays of JAX once they enter a jitted function.
+    fields: dict[str, Any] = {
+        "group_ids": np.array([t.group for t in trajectories], np.int32),
+        "included": np.array([t.included for t in trajectories], bool),
+        "success": np.array([t.success for t in trajectories], bool),
+        "turn_mask": turn_mask,
+        "violations": violations,
+        "code": code,
+        "code_lengths": np.array([len(text) for text in codes], np.int32),
+    }
+    return EpisodeBatch(**fields)
 
 
 def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
@@ -118,16 +121,17 @@ def pack_stream(
 def empty_batch(rows: int, row_length: int) -> TokenBatch:
     """All padding, as NumPy arrays."""
     shape = (rows, row_length)
-    return TokenBatch(
-        tokens=np.zeros(shape, np.int32),
-        positions=np.zeros(shape, np.int32),
-        segment_ids=np.zeros(shape, np.int32),
-        loss_mask=np.zeros(shape, bool),
-        turn_ids=np.full(shape, -1, np.int32),
-        trajectory_ids=np.full(shape, -1, np.int32),
-        behavior_logprobs=np.zeros(shape, np.float32),
-        token_advantages=np.zeros(shape, np.float32),
-    )
+    fields: dict[str, Any] = {
+        "tokens": np.zeros(shape, np.int32),
+        "positions": np.zeros(shape, np.int32),
+        "segment_ids": np.zeros(shape, np.int32),
+        "loss_mask": np.zeros(shape, bool),
+        "turn_ids": np.full(shape, -1, np.int32),
+        "trajectory_ids": np.full(shape, -1, np.int32),
+        "behavior_logprobs": np.zeros(shape, np.float32),
+        "token_advantages": np.zeros(shape, np.float32),
+    }
+    return TokenBatch(**fields)
 
 
 def _write(

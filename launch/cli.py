@@ -24,29 +24,29 @@ EXIT_INTERRUPTED = 130
 class Arguments:
     """What every launcher takes."""
 
-    run_dir: pathlib.Path
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunArguments(Arguments):
+    """What every launcher takes that works on a run."""
+
+    run_dir: pathlib.Path = pathlib.Path("runs/mine")
     """Folder of the run: config, tokenizer, checkpoints, metrics, pictures."""
     json: pathlib.Path | None = None
     """Also write the figures to this file."""
-    config: Annotated[RunConfig, tyro.conf.arg(name="")]
 
 
 A = TypeVar("A", bound=Arguments)
 
 
-def parse(
-    kind: type[A], argv: Sequence[str], *, program: str, run_dir: pathlib.Path | None = None
-) -> A:
-    """Arguments from `[PRESET] [--option value ...]`; without a preset it is `tiny`.
-
-    `run_dir` is the default folder, `runs/PRESET` when it is not given.
-    """
+def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
+    """Arguments from `[PRESET] [--option value ...]`; without a preset it is `tiny`."""
     rest = list(argv)
     preset = rest.pop(0) if rest and not rest[0].startswith("-") else "tiny"
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; the presets are {', '.join(PRESETS)}")
-    folder = pathlib.Path("runs") / preset if run_dir is None else run_dir
-    default = kind(run_dir=folder, config=PRESETS[preset])
+    default = kind(config=PRESETS[preset])
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):

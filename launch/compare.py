@@ -18,18 +18,20 @@ from rich.table import Table
 from configs.schema import AlgorithmConfig, RunConfig
 from gtpo_jax.checkpoint import has_checkpoint
 from launch import cli, display
-from launch.session import Evaluator, Session
+from launch.gate import check_gate
+from launch.session import MODES, Evaluator, Session
 from launch.sft import run_sft
-from launch.train import load_cold_start, run_training
+from launch.train import run_training
 
-ALGORITHMS = {"gtpo": AlgorithmConfig(name="gtpo"), "grpo": AlgorithmConfig(name="grpo")}
 FIGURES = ("success", "violations", "turns", "tool_errors")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CompareArguments(cli.Arguments):
+class CompareArguments(cli.RunArguments):
     """GTPO beside GRPO, and the spread of both over seeds."""
 
+    run_dir: pathlib.Path = pathlib.Path("runs/compare")
+    """Folder of the cold start, and of a run for each algorithm and seed."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the reinforcement."""
 
@@ -38,22 +40,28 @@ def compare(arguments: CompareArguments) -> dict:
     """Figures of every run, and mean and standard deviation over the seeds."""
     config, run_dir = arguments.config, arguments.run_dir
     cold_start_dir = run_dir / "cold-start"
+    go_on = f"launch.compare --run-dir {run_dir}"
     with Session(config, cold_start_dir) as session:
-        run_sft(session, resume=has_checkpoint(cold_start_dir / "sft" / "checkpoints"))
-    results: dict[str, list[dict]] = {name: [] for name in ALGORITHMS}
+        resume = has_checkpoint(cold_start_dir / "sft" / "checkpoints")
+        cold_start = run_sft(session, resume=resume, go_on=go_on)
+        check_gate(session, Evaluator(session), cold_start)
+    gtpo = config.train.algorithm
+    grpo = AlgorithmConfig(name="grpo", clip_low=gtpo.clip_low, clip_high=gtpo.clip_high)
+    algorithms = {"gtpo": gtpo, "grpo": grpo}
+    results: dict[str, list[dict]] = {name: [] for name in algorithms}
     for seed in arguments.seeds:
-        for name, algorithm in ALGORITHMS.items():
+        for name, algorithm in algorithms.items():
             display.CONSOLE.print(f"{name}, seed {seed}")
             train = dataclasses.replace(config.train, algorithm=algorithm)
             seeded = dataclasses.replace(config, seed=seed, train=train)
             folder = run_dir / f"{name}-{seed}"
-            results[name].append(_run_one(seeded, folder, cold_start_dir))
+            results[name].append(_run_one(seeded, folder, cold_start_dir, go_on))
     return {
         "runs": results,
         "summary": {
             name: {
                 f"{mode}_{figure}": _spread([run[mode][figure] for run in runs])
-                for mode in ("sampled", "greedy")
+                for mode in MODES
                 for figure in FIGURES
             }
             for name, runs in results.items()
@@ -61,18 +69,21 @@ def compare(arguments: CompareArguments) -> dict:
     }
 
 
-def _run_one(config: RunConfig, folder: pathlib.Path, cold_start_dir: pathlib.Path) -> dict:
+def _run_one(
+    config: RunConfig, folder: pathlib.Path, cold_start_dir: pathlib.Path, go_on: str
+) -> dict:
     with Session(config, folder) as session:
         session.save_tokenizer()
         evaluator = Evaluator(session)
-        cold_start = load_cold_start(session, cold_start_dir)
+        cold_start = session.load_params(cold_start_dir, "sft")
         policy = run_training(
             session,
             cold_start,
+            evaluator,
             resume=has_checkpoint(folder / "train" / "checkpoints"),
-            evaluator=evaluator,
+            go_on=go_on,
         )
-        return {mode: evaluator(policy, mode)[0].record() for mode in ("sampled", "greedy")}
+        return {mode: evaluator(policy, mode)[0].record() for mode in MODES}
 
 
 def _spread(values: list[float]) -> dict[str, float]:
@@ -95,9 +106,7 @@ def table(result: dict) -> Table:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = cli.parse(
-        CompareArguments, argv, program="launch.compare", run_dir=pathlib.Path("runs/compare")
-    )
+    arguments = cli.parse(CompareArguments, argv, program="launch.compare")
     result = compare(arguments)
     cli.write_json(arguments.run_dir / "compare.json", result)
     if arguments.json is not None:

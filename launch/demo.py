@@ -26,7 +26,6 @@ from launch.sft import run_sft
 from launch.train import run_training
 
 EXIT_NOT_BETTER = 1
-DEFAULT_RUN_DIR = pathlib.Path("runs/demo")
 SHOWN = 3
 VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
@@ -35,9 +34,11 @@ Result = tuple[dict[str, Evaluation], list[Trajectory]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DemoArguments(cli.Arguments):
+class DemoArguments(cli.RunArguments):
     """Cold start, GTPO and evaluation in one go."""
 
+    run_dir: pathlib.Path = pathlib.Path("runs/demo")
+    """Folder of the run; an earlier run in it is kept under another name."""
     resume: bool = False
     """Go on where the interrupted demo stopped."""
 
@@ -47,6 +48,7 @@ def run_demo(arguments: DemoArguments) -> dict:
     run_dir, resume = arguments.run_dir, arguments.resume
     if not resume and run_dir.exists():
         display.CONSOLE.print(f"the earlier run is kept in {_set_aside(run_dir)}")
+    go_on = f"launch.demo --resume --run-dir {run_dir}"
     seconds: dict[str, float] = {}
     with Session(arguments.config, run_dir) as session:
         evaluator = Evaluator(session)
@@ -55,7 +57,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         def lap(phase: str) -> None:
             seconds[phase] = round(time.monotonic() - began - sum(seconds.values()), 1)
 
-        cold_start = run_sft(session, resume=resume)
+        cold_start = run_sft(session, resume=resume, go_on=go_on)
         lap("cold_start")
         gate = check_gate(session, evaluator, cold_start)
         before = _evaluate(evaluator, cold_start)
@@ -63,8 +65,9 @@ def run_demo(arguments: DemoArguments) -> dict:
         policy = run_training(
             session,
             cold_start,
+            evaluator,
             resume=resume and has_checkpoint(run_dir / "train" / "checkpoints"),
-            evaluator=evaluator,
+            go_on=go_on,
         )
         lap(session.config.train.algorithm.name)
         after = _evaluate(evaluator, policy)
@@ -136,7 +139,7 @@ def _different_families(indices: list[int], trajectories: list[Trajectory]) -> l
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = cli.parse(DemoArguments, argv, program="launch.demo", run_dir=DEFAULT_RUN_DIR)
+    arguments = cli.parse(DemoArguments, argv, program="launch.demo")
     summary = run_demo(arguments)
     if arguments.json is not None:
         cli.write_json(arguments.json, summary)

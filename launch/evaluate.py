@@ -9,17 +9,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.report import terminal
-from gtpo_jax.types import Params
 from launch import cli, display
-from launch.session import Evaluator, Session
-
-MODES = ("sampled", "greedy")
+from launch.session import MODES, Evaluator, Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateArguments(cli.Arguments):
+class EvaluateArguments(cli.RunArguments):
     """Success on held-out problems, sampled and greedy."""
 
     phase: Literal["sft", "train"] = "train"
@@ -28,19 +24,10 @@ class EvaluateArguments(cli.Arguments):
     """Trajectories to print."""
 
 
-def load_params(session: Session, phase: str) -> Params:
-    """Parameters of the newest checkpoint of a phase of the session's run."""
-    folder = session.run_dir / phase / "checkpoints"
-    if not has_checkpoint(folder):
-        raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
-    with CheckpointStore(folder) as store:
-        return store.restore_params(session.init_params())
-
-
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(EvaluateArguments, argv, program="launch.evaluate")
     with Session(arguments.config, arguments.run_dir) as session:
-        params = load_params(session, arguments.phase)
+        params = session.load_params(arguments.run_dir, arguments.phase)
         evaluator = Evaluator(session)
         results = {mode: evaluator(params, mode) for mode in MODES}
     evaluations = {mode: result[0] for mode, result in results.items()}

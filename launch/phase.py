@@ -67,7 +67,8 @@ class Phase:
                     self.store.save(done, self.state, self.record)
                 if stop.requested and done < total:
                     self.close()
-                    raise KeyboardInterrupt(f"saved step {done}; go on with {self.go_on}")
+                    go_on = f"`python -m {self.go_on}` and the same options"
+                    raise KeyboardInterrupt(f"saved step {done}; go on with {go_on}")
         self.store.wait()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ import jax
 from configs.functions import make_algorithm
 from configs.schema import RunConfig
 from gtpo_jax import decoding, rollout, sampling, sharding, tokenizers, tools
+from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.dialogue import Dialogue
 from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
 from gtpo_jax.tasks import jsonl, verifiers
@@ -60,6 +61,14 @@ class Session:
         init = functools.partial(decoder.init_params, self.config.model)
         return jax.jit(init, out_shardings=self.param_shardings)(jax.random.key(self.config.seed))
 
+    def load_params(self, run_dir: pathlib.Path, phase: str) -> Params:
+        """Parameters of the newest checkpoint of a phase, `sft` or `train`, of a run."""
+        folder = run_dir / phase / "checkpoints"
+        if not has_checkpoint(folder):
+            raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
+        with CheckpointStore(folder) as store:
+            return store.restore_params(self.init_params())
+
     def put_batch(self, batch: TokenBatch) -> TokenBatch:
         """A batch `[A, B, T]` on the devices, rows shared among them."""
         return jax.device_put(batch, sharding.row_sharding(self.mesh, leading=1))
@@ -99,6 +108,10 @@ class Session:
             return kept
         shipped = tokenizers.ASSETS / f"{self.config.tokenizer}.model"
         return shipped if shipped.exists() else pathlib.Path(self.config.tokenizer)
+
+
+MODES = ("sampled", "greedy")
+"""How an evaluation chooses tokens: from the distribution at temperature 1, or the likeliest."""
 
 
 class Evaluator:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from configs.functions import make_optimizer
-from gtpo_jax import learner, packing, reductions
+from gtpo_jax import learner, metrics, packing, reductions
 from gtpo_jax.evaluation import evaluate_trajectories
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.types import Params, Trajectory
@@ -27,15 +27,18 @@ LOG_EVERY = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SftArguments(cli.Arguments):
+class SftArguments(cli.RunArguments):
     """Supervised training on demonstrations of tool use."""
 
     resume: bool = False
     """Go on from the newest checkpoint of the run."""
 
 
-def run_sft(session: Session, *, resume: bool = False) -> Params:
-    """The cold start of a session; returns the parameters it ends with."""
+def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Params:
+    """The cold start of a session; returns the parameters it ends with.
+
+    `go_on` is what to run after an interrupt, `launch.sft --resume` by default.
+    """
     config = session.config.sft
     optimizer = make_optimizer(config.optimizer, steps=config.steps)
     update = jax.jit(
@@ -45,7 +48,6 @@ def run_sft(session: Session, *, resume: bool = False) -> Params:
         donate_argnums=0,
     )
     state = learner.init_state(session.init_params(), optimizer)
-    go_on = f"`python -m launch.sft --resume --run-dir {session.run_dir}` and the same options"
     with Phase(
         "sft",
         session.run_dir,
@@ -53,7 +55,7 @@ def run_sft(session: Session, *, resume: bool = False) -> Params:
         state,
         resume=resume,
         checkpoint_every=config.checkpoint_every,
-        go_on=go_on,
+        go_on=go_on or f"launch.sft --resume --run-dir {session.run_dir}",
     ) as phase:
         session.save_tokenizer()
         if phase.start >= config.steps:
@@ -70,9 +72,9 @@ def run_sft(session: Session, *, resume: bool = False) -> Params:
             for step in phase.steps(config.steps):
                 batch = jax.tree.map(lambda x: x[None], next(batches))
                 tokens += int(np.count_nonzero(batch.segment_ids))
-                phase.state, metrics = update(phase.state, session.put_batch(batch))
+                phase.state, figures = update(phase.state, session.put_batch(batch))
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
-                    figures = jax.device_get(metrics)
+                    figures = jax.device_get(figures)
                     speed = tokens / (time.monotonic() - began)
                     record = {f"sft/{name}": float(value) for name, value in figures.items()}
                     phase.metrics.write(step + 1, record | {"time/tokens_per_second": speed})
@@ -118,6 +120,9 @@ def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(SftArguments, argv, program="launch.sft")
     with Session(arguments.config, arguments.run_dir) as session:
         run_sft(session, resume=arguments.resume)
+    if arguments.json is not None:
+        records = metrics.read_metrics(arguments.run_dir / "sft" / "metrics.jsonl")
+        cli.write_json(arguments.json, records[-1])
     display.CONSOLE.print(f"cold start in {arguments.run_dir / 'sft'}")
 
 

@@ -17,31 +17,21 @@ import numpy as np
 
 from configs.functions import make_optimizer
 from gtpo_jax import credit, evaluation, learner, packing, rollout, sampling
-from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.types import Params, Trajectory
 from launch import cli, display
 from launch.gate import check_gate
 from launch.phase import Phase
-from launch.session import Evaluator, Session
+from launch.session import MODES, Evaluator, Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainArguments(cli.Arguments):
+class TrainArguments(cli.RunArguments):
     """Reinforcement learning with turn-level credit, from a cold start."""
 
     resume: bool = False
     """Go on from the newest checkpoint of the run."""
     cold_start: pathlib.Path | None = None
     """Run folder whose cold start to begin with; by default the one in the run's own folder."""
-
-
-def load_cold_start(session: Session, run_dir: pathlib.Path) -> Params:
-    """Parameters of the cold start in a run folder."""
-    folder = run_dir / "sft" / "checkpoints"
-    if not has_checkpoint(folder):
-        raise ValueError(f"no cold start in {run_dir}; make one with `python -m launch.sft`")
-    with CheckpointStore(folder) as store:
-        return store.restore_params(session.init_params())
 
 
 class Trainer:
@@ -173,15 +163,17 @@ def rollout_figures(
 def run_training(
     session: Session,
     cold_start: Params,
+    evaluator: Evaluator,
     *,
     resume: bool = False,
-    evaluator: Evaluator | None = None,
+    go_on: str = "",
 ) -> Params:
-    """Reinforcement learning of a session; returns the parameters it ends with."""
+    """Reinforcement learning of a session; returns the parameters it ends with.
+
+    `go_on` is what to run after an interrupt, `launch.train --resume` by default.
+    """
     config = session.config.train
-    evaluator = Evaluator(session) if evaluator is None else evaluator
     trainer = Trainer(session)
-    go_on = f"`python -m launch.train --resume --run-dir {session.run_dir}` and the same options"
     with Phase(
         "train",
         session.run_dir,
@@ -189,10 +181,8 @@ def run_training(
         trainer.init_state(cold_start),
         resume=resume,
         checkpoint_every=config.checkpoint_every,
-        go_on=go_on,
+        go_on=go_on or f"launch.train --resume --run-dir {session.run_dir}",
     ) as phase:
-        if phase.start == 0:
-            check_gate(session, evaluator, cold_start)
         with display.Display(config.algorithm.name, config.steps, phase.start) as bar:
             held_out = {}
             for step in phase.steps(config.steps):
@@ -218,11 +208,12 @@ def run_training(
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TrainArguments, argv, program="launch.train")
     with Session(arguments.config, arguments.run_dir) as session:
-        cold_start = load_cold_start(session, arguments.cold_start or arguments.run_dir)
-        params = run_training(session, cold_start, resume=arguments.resume)
-        figures = {
-            mode: Evaluator(session)(params, mode)[0].record() for mode in ("sampled", "greedy")
-        }
+        cold_start = session.load_params(arguments.cold_start or arguments.run_dir, "sft")
+        evaluator = Evaluator(session)
+        if not arguments.resume:
+            check_gate(session, evaluator, cold_start)
+        params = run_training(session, cold_start, evaluator, resume=arguments.resume)
+        figures = {mode: evaluator(params, mode)[0].record() for mode in MODES}
     if arguments.json is not None:
         cli.write_json(arguments.json, figures)
     display.CONSOLE.print(

@@ -24,16 +24,20 @@ METHODS = {
     "grpo": (advantages.grpo_advantages, reference.grpo),
 }
 each_method = pytest.mark.parametrize("ours, expected", METHODS.values(), ids=METHODS.keys())
-COMPILED = {name: jax.jit(ours) for name, (ours, _) in METHODS.items()}
-UNDISCOUNTED = jax.jit(functools.partial(advantages.gtpo_advantages, discount=1.0))
 
 
-def call(ours, rows, groups, included=None, *, width=None, fill=0.0, **options):
+@functools.cache
+def jitted(ours, options: tuple):
+    return jax.jit(functools.partial(ours, **dict(options)))
+
+
+def call(ours, rows, groups, included=None, *, width=None, fill=0.0, compiled=True, **options):
     rewards, mask = reference.padded(rows, width or max(map(len, rows)), fill=fill)
     included = np.ones(len(rows), bool) if included is None else included
-    return ours(
-        rewards, mask, jnp.asarray(groups, jnp.int32), jnp.asarray(included, bool), **options
+    function = (
+        jitted(ours, tuple(options.items())) if compiled else functools.partial(ours, **options)
     )
+    return function(rewards, mask, jnp.asarray(groups, jnp.int32), jnp.asarray(included, bool))
 
 
 def test_gtpo_advantages_of_the_worked_check_match_its_numbers():
@@ -50,8 +54,7 @@ def test_advantages_of_ragged_groups_match_the_reference(ours, expected, options
     rows, groups, included = reference.ragged_batch(
         np.random.default_rng(3), rows=14, width=5, groups=3
     )
-    function = functools.partial(ours, **options)
-    out = call(jax.jit(function) if compiled else function, rows, groups, included)
+    out = call(ours, rows, groups, included, compiled=compiled, **options)
     target, _ = reference.padded(expected(rows, groups, included, **options), 5)
     # float32 against float64; advantages are of order one.
     chex.assert_trees_all_close(out, target, rtol=1e-5, atol=1e-5)
@@ -61,16 +64,15 @@ def test_gtpo_advantages_discount_first_and_normalize_then():
     # T-34: the other order gives other numbers.
     rows, groups, included = [[0.1, 0.2, 1.0], [0.3, 0.0]], [0, 0], [True, True]
     out = call(advantages.gtpo_advantages, rows, groups, discount=0.9)
-    right, mask = reference.padded(reference.gtpo(rows, groups, included, discount=0.9), 3)
+    right, _ = reference.padded(reference.gtpo(rows, groups, included, discount=0.9), 3)
     swapped = reference.returns(reference.normalized(rows, groups, included), 0.9)
     chex.assert_trees_all_close(out, right, atol=1e-5)
     assert float(jnp.max(jnp.abs(reference.padded(swapped, 3)[0] - right))) > 0.3
-    del mask
 
 
 def test_gtpo_advantages_pool_all_turns_of_the_group_and_of_no_other():
-    # T-35: the mean over the batch (.3375), over turn 0 (.35) and over first returns (.35) would all
-    # make the first entry positive; the mean over the turns of the group is .675.
+    # T-35: the mean over the batch (.3375), over turn 0 (.35) and over first returns (.35) would
+    # all make the first entry positive; the mean over the turns of the group is .675.
     rows = [[0.5, 1.0], [0.2, 1.0], [0.0, 0.0], [0.0, 0.0]]
     out = call(advantages.gtpo_advantages, rows, [0, 0, 1, 1], discount=0.0)
     np.testing.assert_allclose(out[:2], np.subtract(rows[:2], 0.675) / 0.341870, atol=1e-4)
@@ -110,11 +112,12 @@ def test_advantages_of_equal_returns_are_exactly_zero(size, reward, scale):
     rewards = np.zeros((ROWS, TURNS), np.float32)
     rewards[:, -1] = outcome
     facts = (jnp.ones((ROWS, TURNS), bool), jnp.zeros(ROWS, jnp.int32), jnp.asarray(real))
-    for ours in (UNDISCOUNTED, COMPILED["grpo"]):
+    undiscounted = jitted(advantages.gtpo_advantages, (("discount", 1.0),))
+    for ours in (undiscounted, jitted(advantages.grpo_advantages, ())):
         assert not np.any(ours(jnp.asarray(rewards), *facts))
     single = facts[0].at[:, 1:].set(False)
-    out = COMPILED["gtpo"](jnp.asarray(outcome)[:, None].repeat(TURNS, 1), single, *facts[1:])
-    assert not np.any(out)
+    discounted = jitted(advantages.gtpo_advantages, (("discount", 0.9),))
+    assert not np.any(discounted(jnp.asarray(rewards[:, ::-1].copy()), single, *facts[1:]))
 
 
 @hypothesis.given(size=st.integers(2, ROWS), scale=st.sampled_from([1.0, 10.0, 1000.0]))
@@ -122,7 +125,7 @@ def test_grpo_advantages_of_sums_equal_up_to_rounding_are_exactly_zero(size, sca
     # T-36: .1 + .2 + 1 in another order is another float.
     rng = np.random.default_rng(size)
     rewards = np.stack([rng.permutation([0.1, 0.2, 1.0]) for _ in range(ROWS)]) * scale
-    out = COMPILED["grpo"](
+    out = jitted(advantages.grpo_advantages, ())(
         jnp.asarray(rewards, jnp.float32),
         jnp.ones((ROWS, TURNS), bool),
         jnp.zeros(ROWS, jnp.int32),
@@ -146,7 +149,7 @@ def test_advantages_of_a_large_group_of_equal_returns_are_exactly_zero(size):
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
 def test_advantages_of_returns_one_thousandth_apart_are_not_taken_for_equal(scale):
     out = call(advantages.grpo_advantages, [[1.0 * scale], [1.001 * scale]], [0, 0])
-    # The float32 difference keeps four digits of the thousandth; eps takes .2 % of a deviation of .0005.
+    # float32 keeps four digits of the thousandth, and eps is .2 % of a deviation of .0005.
     np.testing.assert_allclose(out, [[-1.0], [1.0]], atol=3e-3)
 
 
@@ -156,6 +159,13 @@ def test_advantage_of_a_lone_single_turn_is_zero(ours, expected, options):
     # T-37: neither the raw reward nor NaN; `included` False turns a pair into a singleton.
     out = call(ours, [[5.0], [5.0], [-3.0]], [0, 1, 1], [True, True, False], **options)
     chex.assert_trees_all_equal(out, jnp.zeros((3, 1)))
+
+
+@each_method
+def test_advantages_of_a_group_no_larger_than_ddof_are_zero(ours, expected):
+    # Two entries and ddof 2 leave no degree of freedom, and no deviation to divide by.
+    out = call(ours, [[1.0], [0.0]], [0, 0], ddof=2)
+    chex.assert_trees_all_equal(out, jnp.zeros((2, 1)))
 
 
 @each_method
@@ -199,20 +209,22 @@ def test_gtpo_advantages_with_a_trajectory_without_turns_are_unchanged():
     chex.assert_trees_all_equal(more[1], jnp.zeros(2))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@each_method
 @hypothesis.settings(max_examples=30)
 @hypothesis.given(
     seed=st.integers(0, 5), rows=st.permutations(range(10)), names=st.permutations(range(10))
 )
-def test_advantages_of_permuted_rows_and_renamed_groups_are_permuted(method, seed, rows, names):
+def test_advantages_of_permuted_rows_and_renamed_groups_are_permuted(
+    ours, expected, seed, rows, names
+):
     # T-40
     rewards, groups, included = reference.ragged_batch(
         np.random.default_rng(seed), rows=10, width=TURNS, groups=3
     )
     order = np.array(rows)
-    before = call(COMPILED[method], rewards, groups, included, width=TURNS)
+    before = call(ours, rewards, groups, included, width=TURNS)
     after = call(
-        COMPILED[method],
+        ours,
         [rewards[i] for i in order],
         np.array(names)[groups[order]],
         included[order],
@@ -229,8 +241,9 @@ def test_gtpo_at_discount_one_with_single_turns_is_grpo_bit_for_bit(options, wid
     rng = np.random.default_rng(0)
     outcomes = rng.choice([0.0, 1.0, 0.3, 0.45], size=40)
     facts = ([[x] for x in outcomes], rng.integers(0, 6, 40), rng.random(40) < 0.9)
-    gtpo = call(advantages.gtpo_advantages, *facts, width=width, discount=1.0, **options)
-    grpo = call(advantages.grpo_advantages, *facts, width=width, **options)
+    options = options | {"width": width, "compiled": False}
+    gtpo = call(advantages.gtpo_advantages, *facts, discount=1.0, **options)
+    grpo = call(advantages.grpo_advantages, *facts, **options)
     assert np.any(gtpo)
     chex.assert_trees_all_equal(gtpo, grpo)
 

@@ -21,7 +21,7 @@ INCLUDED = [True, True, True, True, True, False]
 
 
 def episodes() -> EpisodeBatch:
-    """Two groups; the last trajectory is a success of group 0 whose outcome is not known for sure."""
+    """Two groups; the last trajectory is a success of group 0 that is excluded."""
     code = np.zeros((6, 32), np.int32)
     for row, text in enumerate(CODE):
         code[row, : len(text)] = np.frombuffer(text, np.uint8)
@@ -38,21 +38,22 @@ def episodes() -> EpisodeBatch:
     )
 
 
-gtpo = functools.partial(
-    credit.assign,
-    turn_rewards=credit.gtpo_turn_rewards,
-    turn_advantages=advantages.gtpo_advantages,
-)
-grpo = functools.partial(
-    credit.assign,
-    turn_rewards=credit.grpo_turn_rewards,
-    turn_advantages=advantages.grpo_advantages,
-)
+@jax.jit
+def gtpo(batch: EpisodeBatch) -> credit.TurnCredit:
+    return credit.assign(batch, credit.gtpo_turn_rewards, advantages.gtpo_advantages)
 
 
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-def test_gtpo_credit_of_two_groups_matches_hand_rewards_and_the_reference(compiled):
-    result = (jax.jit(gtpo) if compiled else gtpo)(episodes())
+@jax.jit
+def grpo(batch: EpisodeBatch) -> credit.TurnCredit:
+    return credit.assign(batch, credit.grpo_turn_rewards, advantages.grpo_advantages)
+
+
+def gtpo_rewards(**options: float) -> jax.Array:
+    return jax.jit(functools.partial(credit.gtpo_turn_rewards, **options))(episodes())
+
+
+def test_gtpo_credit_of_two_groups_matches_hand_rewards_and_the_reference():
+    result = gtpo(episodes())
     # Row 1 fails with the code of the only included success: half a point. Row 2 wrote no code.
     rewards = [[0.0, 1.0], [-0.1, 0.0, 0.5], [-0.1], [0.0, 1.0], None, [0.0]]
     for row in (0, 1, 2, 3, 5):
@@ -66,13 +67,13 @@ def test_gtpo_credit_of_two_groups_matches_hand_rewards_and_the_reference(compil
 
 
 def test_gtpo_credit_without_shaping_leaves_failures_their_penalties_only():
-    rewards = credit.gtpo_turn_rewards(episodes(), shaping=0.0, format_penalty=0.2)
+    rewards = gtpo_rewards(shaping=0.0, format_penalty=0.2)
     expected = [[0, 1, 0], [-0.2, 0, 0], [-0.2, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
     np.testing.assert_allclose(rewards, expected, atol=1e-7)
 
 
 def test_gtpo_credit_of_a_failure_never_reaches_that_of_a_success():
-    rewards = credit.gtpo_turn_rewards(episodes(), shaping=0.99)
+    rewards = gtpo_rewards(shaping=0.99)
     totals = np.asarray(jnp.sum(rewards, axis=1))
     assert totals[1] > 0.8
     assert max(totals[[1, 2, 4]]) < min(totals[[0, 3]])
@@ -80,7 +81,7 @@ def test_gtpo_credit_of_a_failure_never_reaches_that_of_a_success():
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
 def test_grpo_credit_is_one_value_for_all_turns_of_a_trajectory(compiled):
-    result = (jax.jit(grpo) if compiled else grpo)(episodes())
+    result = (grpo if compiled else grpo.__wrapped__)(episodes())
     rewards = [[0.0, 1.0], [0.0, 0.0, 0.0], [0.0], [0.0, 1.0], [0.0, 0.0], [1.0]]
     expected, _ = reference.padded(rewards, 3)
     chex.assert_trees_all_equal(result.rewards, expected)

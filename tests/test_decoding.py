@@ -11,7 +11,7 @@ import pytest
 
 from gtpo_jax import decoding, learner, packing, sampling
 from gtpo_jax.testing import scripted_forward
-from tests.tiny import BYTES, CONFIG, FORWARD, make_params, make_trajectory
+from tests.tiny import BYTES, FORWARD, make_params, make_trajectory
 
 ROWS, CONTEXT, STEPS, WIDTH, PROMPT = 4, 40, 5, 4, 6
 STOP = 260
@@ -98,7 +98,7 @@ PROMPTS = [[261, 65, 259], [261, 66, 67, 68, 260, 259]]
 
 
 def decode(programs, params, state, rows):
-    """Decodes to the end of all turns; adds what was sampled to `rows`, pairs of ids and log-probs."""
+    """Decodes all turns to their end; adds what was sampled to `rows`, pairs (ids, log-probs)."""
     while bool(jnp.any(state.active)):
         state, segment = programs.decode_segment(params, state)
         segment = jax.device_get(segment)
@@ -114,19 +114,20 @@ def test_logprobs_of_ragged_turns_equal_one_full_forward(programs, params, full_
         params, programs.init(), prompts([0, 1, 0, -1], limits=[3 + 7, 6 + 11, 3 + 2, 0])
     )
     rows = [(list(PROMPTS[source]), [0.0] * len(PROMPTS[source])) for source in (0, 1, 0)]
+    rows.append(([], []))
     state = decode(programs, params, state, rows)
-    observations = [[262, 52, 260, 259], [262, *b"12345", 260, 259], [262, 260]]
+    observations = [[262, 52, 260, 259], [262, *b"12345", 260, 259], [262, 260], []]
     for start in (0, WIDTH):
-        pieces = [piece[start : start + WIDTH] for piece in observations] + [[]]
-        begins = [bool(p) and not o[start + WIDTH :] for p, o in zip(pieces, observations + [[]])]
-        limits = [len(ids) + len(o) + 6 for (ids, _), o in zip(rows, observations)]
-        state = programs.extend(params, state, appended(pieces, [*limits, 0], begins))
+        pieces = [observation[start : start + WIDTH] for observation in observations]
+        begins = [start < len(o) <= start + WIDTH for o in observations]
+        limits = [len(ids) + len(o) + 6 for (ids, _), o in zip(rows, observations, strict=True)]
+        state = programs.extend(params, state, appended(pieces, limits, begins))
     for (ids, logprobs), observation in zip(rows, observations, strict=True):
         ids += observation
         logprobs += [0.0] * len(observation)
     decode(programs, params, state, rows)
-    assert [len(ids) for ids, _ in rows] == [3 + 7 + 4 + 6, 6 + 11 + 8 + 6, 3 + 2 + 2 + 6]
-    for ids, logprobs in rows:
+    assert [len(ids) for ids, _ in rows] == [3 + 7 + 4 + 6, 6 + 11 + 8 + 6, 3 + 2 + 2 + 6, 0]
+    for ids, logprobs in rows[:3]:
         recorded = np.array(logprobs)
         sampled = recorded != 0
         assert sampled.sum() >= 8
@@ -199,7 +200,7 @@ def test_idle_row_is_left_alone_by_every_program(programs, params):
 
 
 def test_trajectory_does_not_depend_on_slot_or_neighbors(programs, params):
-    # Invariant 4: prompt 1 in row 1 among others, in row 3 alone, and after another prompt in row 0.
+    # Invariant 4: prompt 1 in row 1 among others, in row 3 alone, and in row 0 after another one.
     def run(sources, limits, state=None):
         state = programs.init() if state is None else state
         state = programs.prefill(params, state, prompts(sources, limits))
@@ -246,9 +247,8 @@ def test_id_beyond_the_tokenizer_is_never_sampled():
 
 def test_restricted_model_gives_the_learner_the_distribution_sampled_from():
     # T-20, T-23: ids that cannot be sampled take no probability in the learner either.
-    wide = dataclasses.replace(CONFIG, vocab_size=VOCABULARY)
     forward = decoding.restrict_vocabulary(FORWARD, 100)
-    params = make_params(wide)
+    params = make_params()
     trajectory = make_trajectory(np.random.default_rng(0), [(5, 2), (3, 0)], vocab_size=100)
     batch = packing.pack([trajectory], np.ones((1, 2)), micro_batches=1, rows=1, row_length=16)
     batch = jax.tree.map(lambda x: x[0], batch)

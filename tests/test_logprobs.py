@@ -45,16 +45,16 @@ def test_token_entropies_match_a_float64_loop(strict_rank, temperature, compiled
 
 def test_token_logprob_depends_on_the_logits_one_before_and_on_no_others():
     logits, tokens = random_inputs()
-    jacobian = jax.jacobian(lambda x: logprobs.token_logprobs(x, tokens[:1]))(logits[:1])
+    jacobian = jax.jit(jax.jacobian(lambda x: logprobs.token_logprobs(x, tokens[:1])))(logits[:1])
     touched = np.any(np.asarray(jacobian)[0, :, 0] != 0, axis=-1)  # [T out, T in]
     np.testing.assert_array_equal(touched, np.eye(6, k=-1, dtype=bool))
 
 
 def test_token_logprobs_differentiate_to_one_hot_minus_softmax_over_temperature():
     logits, tokens = random_inputs()
-    gradient = jax.grad(lambda x: jnp.sum(logprobs.token_logprobs(x, tokens, temperature=0.5)))(
-        logits
-    )
+    gradient = jax.jit(
+        jax.grad(lambda x: jnp.sum(logprobs.token_logprobs(x, tokens, temperature=0.5)))
+    )(logits)
     scaled = np.asarray(logits, np.float64) / 0.5
     softmax = np.exp(scaled) / np.exp(scaled).sum(-1, keepdims=True)
     expected = (np.eye(VOCABULARY)[np.asarray(tokens)[:, 1:]] - softmax[:, :-1]) / 0.5
@@ -110,8 +110,9 @@ def test_logprobs_with_masked_vocabulary_have_the_gradient_of_the_smaller_one():
     def total(x):
         return jnp.sum(logprobs.token_entropies(x)) + jnp.sum(logprobs.token_logprobs(x, tokens))
 
-    gradient = jax.grad(total)(logits.at[..., 5:].set(-jnp.inf))
-    chex.assert_trees_all_close(gradient[..., :5], jax.grad(total)(logits[..., :5]), atol=1e-6)
+    gradient_of = jax.jit(jax.grad(total))
+    gradient = gradient_of(logits.at[..., 5:].set(-jnp.inf))
+    chex.assert_trees_all_close(gradient[..., :5], gradient_of(logits[..., :5]), atol=1e-6)
     chex.assert_trees_all_equal(gradient[..., 5:], jnp.zeros((2, 6, 2)))
 
 

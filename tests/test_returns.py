@@ -68,6 +68,12 @@ def test_returns_with_nan_in_masked_turns_are_unchanged():
     chex.assert_trees_all_equal(wide[2], jnp.zeros(7))
 
 
+def test_returns_outside_the_mask_are_zero_even_between_turns():
+    mask = jnp.array([[True, False, True]])
+    out = returns.discounted_returns(jnp.array([[0.5, jnp.nan, 1.0]]), mask, discount=0.5)
+    chex.assert_trees_all_equal(out, jnp.array([[0.75, 0.0, 1.0]]))
+
+
 def test_returns_of_one_row_with_nan_leave_the_others_alone():
     rewards, mask = reference.padded([[0.1, 0.2], [float("nan"), 1.0]], 2)
     out = returns.discounted_returns(rewards, mask, discount=0.9)

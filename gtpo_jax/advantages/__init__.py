@@ -10,11 +10,5 @@ objective: every function stops their gradient.
 from gtpo_jax.advantages.grpo import grpo_advantages
 from gtpo_jax.advantages.gtpo import gtpo_advantages
 from gtpo_jax.advantages.normalize import normalize_within_groups
-from gtpo_jax.advantages.signal import silence_equal_groups
 
-__all__ = [
-    "grpo_advantages",
-    "gtpo_advantages",
-    "normalize_within_groups",
-    "silence_equal_groups",
-]
+__all__ = ["grpo_advantages", "gtpo_advantages", "normalize_within_groups"]

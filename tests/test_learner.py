@@ -1,0 +1,269 @@
+"""The update: which tokens it touches, and what it does not depend on."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from gtpo_jax import learner, packing, reductions, sharding
+from gtpo_jax.types import ForwardFn, TokenBatch
+from models import decoder
+from tests.tiny import CONFIG, FORWARD, make_params, make_trajectory
+
+ROWS, LENGTH = 4, 24
+CLIPPED = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+LOSSES = {"clipped": CLIPPED, "supervised": learner.supervised_loss}
+# An optimizer that leaves the parameters alone and keeps the gradient as its state.
+KEEP_GRADIENT = optax.GradientTransformation(
+    lambda params: jax.tree.map(jnp.zeros_like, params),
+    lambda gradient, state, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
+)
+# Logits that are the parameters themselves: `params [B, T, V]`.
+EXPLICIT = ForwardFn(
+    hidden=lambda params, tokens, positions, *, segment_ids=None, cache=None: (params, cache),
+    logits=lambda params, hidden: hidden,
+    init_cache=lambda rows, positions: None,
+    vocab_size=CONFIG.vocab_size,
+)
+
+
+def make_trajectories(count=5, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = [[(4, 3), (2, 0)], [(3, 2), (2, 2), (4, 0)], [(6, 0)], [(1, 4), (1, 0)], [(5, 5)]]
+    return [make_trajectory(rng, shapes[i % len(shapes)]) for i in range(count)]
+
+
+def make_batch(trajectories=None, *, micro_batches=1, rows=ROWS, length=LENGTH):
+    trajectories = make_trajectories() if trajectories is None else trajectories
+    advantages = np.random.default_rng(7).standard_normal((len(trajectories), 3))
+    return packing.pack(
+        trajectories,
+        advantages.astype(np.float32),
+        micro_batches=micro_batches,
+        rows=rows,
+        row_length=length,
+    )
+
+
+@functools.cache
+def compiled(loss, forward=FORWARD, optimizer=KEEP_GRADIENT):
+    return jax.jit(learner.make_update(forward, optimizer, LOSSES[loss], reductions.token_mean))
+
+
+def gradient(batch, *, loss="clipped", forward=FORWARD, params=None):
+    """Gradient and metrics of one update, with NumPy leaves."""
+    params = make_params() if params is None else params
+    state = learner.init_state(params, KEEP_GRADIENT)
+    state, metrics = compiled(loss, forward)(state, batch)
+    return jax.device_get((state.optimizer_state, metrics))
+
+
+def assert_same(result, expected, rtol=2e-5):
+    """Equal gradients to the precision of float32, measured against the largest entry."""
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected[0]))
+    assert scale > 1e-3
+    chex.assert_trees_all_close(result[0], expected[0], atol=rtol * scale, rtol=0)
+    for name, value in expected[1].items():
+        np.testing.assert_allclose(result[1][name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_environment_token_gets_no_gradient(loss):
+    # T-01, T-03, T-04: exactly zero at every position that predicts a token nobody sampled.
+    batch = make_batch()
+    logits = np.random.default_rng(0).standard_normal((ROWS, LENGTH, CONFIG.vocab_size))
+    flows, _ = gradient(batch, loss=loss, forward=EXPLICIT, params=logits.astype(np.float32))
+    predicts_trained = np.zeros((ROWS, LENGTH), bool)
+    predicts_trained[:, :-1] = batch.loss_mask[0, :, 1:]
+    assert np.all(flows[~predicts_trained] == 0)
+    touched = np.abs(flows).max(axis=-1) > 0
+    if loss == "supervised":
+        np.testing.assert_array_equal(touched, predicts_trained)
+    else:  # the clip holds some back
+        assert 10 < touched.sum() <= predicts_trained.sum()
+
+
+def test_environment_token_conditions_later_ones():
+    # T-02: an observation has no gradient, and is attended all the same.
+    [trajectory] = make_trajectories(1)
+    batch = make_batch([trajectory], rows=1)
+    row = jax.tree.map(lambda x: x[0], batch)
+    observed = len(trajectory.prompt) + len(trajectory.turns[0].tokens)
+    changed = row.tokens.copy()
+    changed[0, observed] = (changed[0, observed] + 1) % CONFIG.vocab_size
+    run = jax.jit(functools.partial(learner.batch_logprobs, FORWARD))
+    before, _ = run(make_params(), row)
+    after, _ = run(make_params(), dataclasses.replace(row, tokens=changed))
+    differs = np.abs(np.asarray(before - after))[0] > 1e-6
+    second = row.turn_ids[0] == 1
+    assert not np.any(differs[:observed]) and np.all(differs[second])
+
+
+def test_junk_in_masked_positions_changes_nothing():
+    # T-08, invariant 5
+    batch = make_batch()
+    junk = dataclasses.replace(
+        batch,
+        behavior_logprobs=np.where(batch.loss_mask, batch.behavior_logprobs, np.nan),
+        token_advantages=np.where(batch.loss_mask, batch.token_advantages, np.inf),
+        tokens=np.where(batch.segment_ids > 0, batch.tokens, 5),
+    )
+    assert_same(gradient(junk), gradient(batch))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_padding_changes_nothing(loss):
+    # T-50: longer rows, more rows, more micro-batches.
+    expected = gradient(make_batch(), loss=loss)
+    wide = make_batch(length=2 * LENGTH, rows=5)
+    # The same rows as before, so that packing is not what is tested.
+    batch = make_batch()
+    for field in dataclasses.fields(TokenBatch):
+        target = getattr(wide, field.name)
+        target[...] = getattr(packing.empty_batch(1, 1), field.name)[0, 0]
+        target[:, 1:, :LENGTH] = getattr(batch, field.name)
+    assert_same(gradient(wide, loss=loss), expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_cut_into_micro_batches_changes_nothing(loss):
+    # T-51
+    batch = make_batch()
+    expected = gradient(batch, loss=loss)
+    for micro_batches in (2, 4):
+        cut = jax.tree.map(lambda x, a=micro_batches: x.reshape(a, -1, LENGTH), batch)
+        assert_same(gradient(cut, loss=loss), expected)
+
+
+def test_empty_micro_batch_in_the_middle_hides_nothing_behind_it():
+    batch = jax.tree.map(lambda x: x.reshape(ROWS, 1, LENGTH), make_batch())
+    empty = packing.empty_batch(1, LENGTH)
+    spread = jax.tree.map(lambda x, e: np.stack([x[0], e, x[1], e, e, x[2], x[3]]), batch, empty)
+    assert_same(gradient(spread), gradient(make_batch()))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_packing_and_order_change_nothing(loss):
+    # T-51: several documents in a row, or one row each, or in another order.
+    trajectories = make_trajectories()
+    packed = make_batch(trajectories, length=40, rows=3)
+    assert packed.segment_ids.max() > 1
+    expected = gradient(packed, loss=loss)
+    alone = packing.empty_batch(5, 20)
+    for row in range(5):
+        [source] = np.unique(np.nonzero(packed.trajectory_ids[0] == row)[0])
+        here = packed.trajectory_ids[0, source] == row
+        for field in dataclasses.fields(TokenBatch):
+            getattr(alone, field.name)[4 - row, : here.sum()] = getattr(packed, field.name)[
+                0, source, here
+            ]
+    alone.segment_ids[...] = alone.trajectory_ids >= 0
+    assert_same(gradient(jax.tree.map(lambda x: x[None], alone), loss=loss), expected)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_batch_without_trained_tokens_changes_no_parameter(loss):
+    # T-53
+    batch = make_batch()
+    masked = dataclasses.replace(batch, loss_mask=np.zeros_like(batch.loss_mask))
+    optimizer = optax.adam(0.1)
+    update = jax.jit(learner.make_update(FORWARD, optimizer, LOSSES[loss], reductions.token_mean))
+    before = learner.init_state(make_params(), optimizer)
+    before, _ = update(before, batch)  # with momentum, Adam would move on a gradient of zero
+    after, metrics = update(before, masked)
+    chex.assert_trees_all_equal(after, before)
+    assert float(metrics["loss"]) == float(metrics["grad_norm"]) == 0.0
+    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+
+
+def test_metrics_are_means_over_trained_tokens():
+    batch = make_batch()
+    _, metrics = gradient(batch)
+    row = jax.tree.map(lambda x: x[0], batch)
+    policy, entropy = jax.jit(functools.partial(learner.batch_logprobs, FORWARD))(
+        make_params(), row
+    )
+    mask = row.loss_mask
+    ratio = np.exp(np.asarray(policy)[mask] - row.behavior_logprobs[mask])
+    weight = row.token_advantages[mask]
+    loss = -np.minimum(ratio * weight, np.clip(ratio, 0.8, 1.28) * weight)
+    assert metrics["trained_tokens"] == mask.sum()
+    np.testing.assert_allclose(metrics["loss"], loss.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["entropy"], np.asarray(entropy)[mask].mean(), rtol=1e-4)
+    clipped = np.where(weight > 0, ratio > 1.28, ratio < 0.8)
+    np.testing.assert_allclose(metrics["clip_fraction"], clipped.mean(), rtol=1e-5)
+
+
+def test_largest_gap_is_found_in_any_micro_batch():
+    batch = make_batch()
+    logprobs, _ = jax.jit(functools.partial(learner.batch_logprobs, FORWARD))(
+        make_params(), jax.tree.map(lambda x: x[0], batch)
+    )
+    exact = np.where(batch.loss_mask, np.asarray(logprobs)[None], 99.0).astype(np.float32)
+    row = int(np.flatnonzero(batch.loss_mask[0].any(axis=1))[-1])
+    column = int(np.flatnonzero(batch.loss_mask[0, row])[2])
+    exact[0, row, column] += 0.25
+    cut = dataclasses.replace(batch, behavior_logprobs=exact)
+    cut = jax.tree.map(lambda x: x.reshape(ROWS, 1, LENGTH), cut)
+    gap = jax.jit(functools.partial(learner.logprob_gap, FORWARD))(make_params(), cut)
+    assert float(gap) == pytest.approx(0.25, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "axes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=["data", "data_fsdp_tensor"]
+)
+def test_mesh_changes_nothing(axes):
+    # T-52: rows shared by devices, some of which hold nothing but padding.
+    optimizer = optax.adam(1e-2)
+    batch = make_batch(rows=8)
+    empty_rows = ~batch.loss_mask[0].any(axis=1)
+    assert empty_rows[-2:].all() and not empty_rows.all()
+    update = jax.jit(learner.make_update(FORWARD, optimizer, CLIPPED, reductions.token_mean))
+    expected, expected_metrics = update(learner.init_state(make_params(), optimizer), batch)
+
+    mesh = sharding.make_mesh(**axes)
+    placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
+    state = learner.init_state(jax.device_put(make_params(), placed), optimizer)
+    shared = jax.device_put(batch, sharding.row_sharding(mesh, leading=1))
+    result, metrics = update(state, shared)
+    chex.assert_trees_all_close(
+        jax.device_get(metrics), jax.device_get(expected_metrics), rtol=1e-4, atol=1e-6
+    )
+    # Adam's first step is ± the learning rate: where a gradient is about zero its sign is chance.
+    moved = np.concatenate(
+        [
+            np.abs(np.asarray(a) - np.asarray(b)).ravel()
+            for a, b in zip(
+                jax.tree.leaves(result.params), jax.tree.leaves(expected.params), strict=True
+            )
+        ]
+    )
+    assert np.quantile(moved, 0.999) < 1e-5
+    # The parameters stay where they were put.
+    assert jax.tree.map(lambda x: x.sharding.spec, result.params) == jax.tree.map(
+        lambda s: s.spec, placed
+    )
+
+
+def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
+    optimizer = optax.adam(1e-2)
+    update = jax.jit(
+        learner.make_update(FORWARD, optimizer, learner.supervised_loss, reductions.token_mean),
+        donate_argnums=0,
+    )
+    state = learner.init_state(jax.device_put(make_params()), optimizer)
+    batch = make_batch()
+    losses = []
+    for _ in range(30):
+        state, metrics = update(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < 0.2 * losses[0]
+    assert int(state.step) == 30
+    assert update._cache_size() == 1
+    update(state, make_batch(micro_batches=2))
+    assert update._cache_size() == 2

@@ -1,0 +1,216 @@
+"""Rollouts of a real decoder: what the sampler says of a token is what the learner says of it."""
+
+import dataclasses
+import functools
+import zlib
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from gtpo_jax import dialogue, learner, packing, reductions, sampling, sharding
+from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits
+from gtpo_jax.tasks.verifiers import numeric_or_exact
+from gtpo_jax.testing import FakeTool
+from gtpo_jax.types import Problem
+from models import decoder
+from tests.tiny import BYTES, CONFIG, DIALOGUE, FORWARD, make_params
+
+LIMITS = RolloutLimits(
+    slots=4,
+    context=80,
+    prompt_tokens=12,
+    max_turns=4,
+    turn_tokens=12,
+    observation_tokens=11,
+    segment_steps=4,
+    prefill_prompts=2,
+    extend_width=4,
+)
+TEMPERATURE = 0.9
+# Random weights repeat themselves and seldom write a marker; flatter, and with this much added to
+# the logits of markers, turns end and calls
+# are opened and closed often enough for several turns.
+LIKELY = {dialogue.END: 4.0, dialogue.CODE: 4.0, dialogue.CODE_END: 3.5}
+BONUS = np.zeros(CONFIG.vocab_size, np.float32)
+for marker, bonus in LIKELY.items():
+    BONUS[BYTES.control_id(marker)] = bonus
+TALKATIVE = dataclasses.replace(
+    FORWARD, logits=lambda params, hidden: 0.3 * FORWARD.logits(params, hidden) + BONUS
+)
+REQUESTS = [
+    Request(
+        problem=Problem(id=f"p{group}", question=f"{group}+1", answer="1"), group=group, sample=s
+    )
+    for group in range(3)
+    for s in range(4)
+]
+
+
+def output(code):
+    """Some text that only the code determines."""
+    return str(zlib.crc32(code.encode()) % 10 ** (1 + len(code) % 9))
+
+
+def make_engine(tool=None, mesh=None, **changes):
+    return RolloutEngine(
+        TALKATIVE,
+        DIALOGUE,
+        FakeTool(output) if tool is None else tool,
+        numeric_or_exact,
+        dataclasses.replace(LIMITS, **changes),
+        functools.partial(sampling.categorical, temperature=TEMPERATURE),
+        mesh=mesh,
+    )
+
+
+def run(engine, params, requests=REQUESTS, *, seed=1, step=5):
+    return engine.run(params, requests, seed=seed, step=step)[0]
+
+
+def same(first, second):
+    """Whether two trajectories hold the same tokens; their log-probs must then be close."""
+    if [t.tokens.tolist() for t in first.turns] != [t.tokens.tolist() for t in second.turns]:
+        return False
+    for a, b in zip(first.turns, second.turns, strict=True):
+        np.testing.assert_array_equal(a.observation, b.observation)
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+    return first.stop_reason is second.stop_reason
+
+
+def pack(trajectories):
+    advantages = np.ones((len(trajectories), LIMITS.max_turns), np.float32)
+    return packing.pack(
+        trajectories, advantages, micro_batches=2, rows=6, row_length=LIMITS.context
+    )
+
+
+@functools.cache
+def measures():
+    """Log-probs of a micro-batch, and the gap of a whole batch, as the learner has them."""
+    logprobs = functools.partial(learner.batch_logprobs, TALKATIVE, temperature=TEMPERATURE)
+    gap = functools.partial(learner.logprob_gap, TALKATIVE, temperature=TEMPERATURE)
+    return jax.jit(logprobs), jax.jit(gap)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return make_engine()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return jax.device_put(make_params())
+
+
+@pytest.fixture(scope="module")
+def trajectories(engine, params):
+    return run(engine, params)
+
+
+def test_trajectories_under_test_are_varied(trajectories):
+    # The premise of the tests below.
+    assert len({t.stop_reason for t in trajectories}) >= 3
+    assert sum(len(t.turns) > 1 for t in trajectories) >= 4
+    assert any(turn.code is not None for t in trajectories for turn in t.turns)
+    assert len({t.turns[0].tokens.tobytes() for t in trajectories}) == len(trajectories)
+    # T-10: what was written would not survive decoding and encoding.
+    ids = [turn.tokens.tolist() for t in trajectories for turn in t.turns]
+    assert any(BYTES.encode(BYTES.decode(i)) != i for i in ids)
+
+
+def test_behavior_logprobs_equal_the_learners(trajectories, params):
+    # Invariant 3, T-20, T-22: multi-turn, packed, at the sampling temperature.
+    batch = pack(trajectories)
+    logprobs_of, gap_of = measures()
+    trained = 0
+    for index in range(2):
+        micro_batch = jax.tree.map(lambda x, i=index: x[i], batch)
+        logprobs, _ = logprobs_of(params, micro_batch)
+        mask = micro_batch.loss_mask
+        difference = np.abs(np.asarray(logprobs) - micro_batch.behavior_logprobs)
+        assert difference[mask].max(initial=0.0) < 1e-4
+        trained += mask.sum()
+    assert trained > 100
+    assert float(gap_of(params, batch)) < 1e-4
+    # The measure is not blind: other parameters disagree with the record.
+    assert float(gap_of(make_params(seed=3), batch)) > 0.1
+
+
+def test_trajectory_depends_on_seed_step_problem_and_sample_alone(trajectories, params):
+    # Invariant 4: other slots, another order of refill, other neighbors, slow and uneven tools.
+    rng = np.random.default_rng(0)
+    latencies = iter(rng.uniform(0, 0.08, 1000))
+    shuffled = [REQUESTS[i] for i in rng.permutation(len(REQUESTS))][:9]
+    with FakeTool(output, seconds=lambda code: next(latencies), threads=3) as tool:
+        again = run(
+            make_engine(tool, slots=3, segment_steps=3, prefill_prompts=1), params, shuffled
+        )
+    expected = {(t.group, t.sample): t for t in trajectories}
+    assert all(same(t, expected[t.group, t.sample]) for t in again)
+
+
+def test_other_seed_step_or_sample_gives_another_trajectory(engine, trajectories, params):
+    for other in ({"seed": 2}, {"step": 6}):
+        changed = run(engine, params, REQUESTS[:4], **other)
+        assert not any(map(same, changed, trajectories[:4]))
+
+
+def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):
+    # T-24, T-25: after an update the sampler moves with the learner, and nothing stale is attended.
+    optimizer = optax.sgd(0.5)
+    loss = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+    update = jax.jit(
+        learner.make_update(
+            TALKATIVE, optimizer, loss, reductions.token_mean, temperature=TEMPERATURE
+        )
+    )
+    batch = pack(trajectories)
+    state, metrics = update(learner.init_state(params, optimizer), batch)
+    assert float(metrics["behavior_kl"]) < 1e-6 and float(metrics["clip_fraction"]) == 0.0
+    after = run(engine, state.params)
+    _, gap_of = measures()
+    assert float(gap_of(state.params, pack(after))) < 1e-4
+    assert float(gap_of(state.params, batch)) > 1e-2
+    assert all(map(same, run(make_engine(), state.params), after))
+
+
+def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, params):
+    # T-21
+    optimizer = optax.sgd(0.0)
+    update = jax.jit(
+        learner.make_update(TALKATIVE, optimizer, learner.supervised_loss, reductions.token_mean)
+    )
+    state = learner.init_state(params, optimizer)
+    for _ in range(3):
+        state, _ = update(state, pack(trajectories))
+    assert all(map(same, run(engine, state.params), trajectories))
+
+
+def test_repeated_rollouts_compile_nothing(engine, params):
+    # Invariant 7
+    run(engine, params)
+    compiled = engine.trajectory_keys._cache_size()  # shared with engines of other sizes
+    for requests in (REQUESTS[:1], REQUESTS[2:9], REQUESTS * 2):
+        run(engine, params, requests, seed=9, step=0)
+    programs = engine.programs
+    assert [
+        program._cache_size()
+        for program in (programs.init, programs.prefill, programs.decode_segment, programs.extend)
+    ] == [1] * 4
+    assert engine.trajectory_keys._cache_size() == compiled
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_trajectories_do_not_depend_on_the_mesh(trajectories, axes):
+    mesh = sharding.make_mesh(**axes)
+    placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
+    params = jax.device_put(make_params(), placed)
+    assert all(map(same, run(make_engine(mesh=mesh, slots=8), params), trajectories))
+
+
+def test_slots_that_devices_cannot_share_are_refused():
+    with pytest.raises(ValueError, match="rollout slots is 4, which 8 devices"):
+        make_engine(mesh=sharding.make_mesh(data=8))

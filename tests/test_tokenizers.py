@@ -1,0 +1,97 @@
+"""The shipped tokenizer: digits, code and control symbols."""
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from gtpo_jax import tokenizers
+from gtpo_jax.dialogue import CONTROL_SYMBOLS
+
+SHIPPED = tokenizers.SentencePieceTokenizer(tokenizers.ASSETS / "tools-256.model")
+CONTROL = {SHIPPED.control_id(symbol): symbol for symbol in CONTROL_SYMBOLS}
+CODE = (
+    'import math\n\ndef f(x):\n    if x%2 == 0:\n        return x//2\n    return 3*x+1  # "odd"\n'
+)
+
+
+def test_vocabulary_fits_the_tiny_model():
+    assert SHIPPED.vocab_size == 256
+    assert len(CONTROL) == len(CONTROL_SYMBOLS)
+
+
+@pytest.mark.parametrize("text", ["0", "7", "1234567890", "-12.5", "99*99+1", "print(2024)"])
+def test_every_digit_is_a_token_of_its_own(text):
+    ids = SHIPPED.encode(text)
+    digits = [SHIPPED.decode([i]) for i in ids if any(c.isdigit() for c in SHIPPED.decode([i]))]
+    assert digits == [c for c in text if c.isdigit()]
+
+
+@pytest.mark.parametrize(
+    "text", [CODE, " ", "   ", "\n", "\n\n  x", "x  \n", " 4", "a  b", "", "   x   "]
+)
+def test_code_survives_encoding(text):
+    assert SHIPPED.decode(SHIPPED.encode(text)) == text
+    # Also between markers, where the text is decoded in pieces.
+    opening, closing = CONTROL_SYMBOLS[4:6]
+    ids = [SHIPPED.control_id(opening), *SHIPPED.encode(text), SHIPPED.control_id(closing)]
+    assert SHIPPED.decode(ids) == f"{opening}{text}{closing}"
+
+
+def test_every_printable_ascii_character_survives_encoding():
+    for character in map(chr, range(32, 127)):
+        assert SHIPPED.decode(SHIPPED.encode(character)) == character
+
+
+@hypothesis.given(strategies.text(strategies.sampled_from([*map(chr, range(32, 127)), "\n"])))
+def test_any_ascii_text_survives_encoding(text):
+    assert SHIPPED.decode(SHIPPED.encode(text)) == text
+
+
+@hypothesis.given(
+    strategies.lists(strategies.sampled_from([*CONTROL_SYMBOLS, "<", "|>", "end", " "])).map(
+        "".join
+    )
+)
+def test_text_never_encodes_to_a_control_symbol(text):
+    # T-14
+    assert not CONTROL.keys() & set(SHIPPED.encode(text))
+    assert SHIPPED.decode(SHIPPED.encode(text)) == text
+
+
+@hypothesis.given(strategies.text())
+def test_any_text_can_be_encoded(text):
+    ids = SHIPPED.encode(text)
+    assert not CONTROL.keys() & set(ids) and all(0 <= i < 256 for i in ids)
+
+
+def test_half_of_a_surrogate_pair_can_be_encoded():
+    # As `json.loads` makes it of the escape "\ud800".
+    assert SHIPPED.decode(SHIPPED.encode("4\ud800")) == "4?"
+
+
+def test_control_symbol_is_written_out_when_decoded():
+    for i, symbol in CONTROL.items():
+        assert SHIPPED.decode([i]) == symbol
+
+
+def test_unknown_control_symbol_is_an_error_that_lists_the_known():
+    with pytest.raises(ValueError, match=r"no control symbol <\|nobody\|>.*<\|user\|>"):
+        SHIPPED.control_id("<|nobody|>")
+
+
+def test_missing_model_is_an_error_that_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match=r"nowhere\.model; train one with"):
+        tokenizers.SentencePieceTokenizer(tmp_path / "nowhere.model")
+
+
+def test_trained_tokenizer_keeps_its_promises(tmp_path):
+    path = tmp_path / "trained.model"
+    lines = [f"What is {a}*{b}?\nprint({a}*{b})" for a in range(40) for b in range(40)]
+    tokenizers.train_sentencepiece(lines, path, vocab_size=118, control_symbols=CONTROL_SYMBOLS)
+    trained = tokenizers.SentencePieceTokenizer(path)
+    assert trained.vocab_size == 118
+    assert trained.decode(trained.encode(CODE)) == CODE
+    assert len(trained.encode("2024")) == 4
+    control = {trained.control_id(symbol) for symbol in CONTROL_SYMBOLS}
+    assert not control & set(trained.encode("".join(CONTROL_SYMBOLS)))
+    assert len(trained.encode("What is")) < len("What is")

@@ -171,10 +171,11 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
         step=jnp.zeros((), jnp.int32),
     )
     placements = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)]
-    if not placements or not isinstance(placements[0], jax.sharding.NamedSharding):
+    mesh = getattr(placements[0], "mesh", None) if placements else None
+    if not isinstance(mesh, jax.sharding.Mesh):
         return state
     # Counters are born on one device, and would be on all of them after the first update.
-    everywhere = sharding.replicated(placements[0].mesh)
+    everywhere = sharding.replicated(mesh)
 
     def place(leaf: jax.Array) -> jax.Array:
         placed = isinstance(leaf.sharding, jax.sharding.NamedSharding)

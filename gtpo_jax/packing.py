@@ -99,10 +99,13 @@ def pack_stream(
     """Batches `[rows, row_length]` filled in the order of arrival, so lengths stay mixed.
 
     A batch ends when the next trajectory fits in none of its rows. The last one may be part empty.
+    Trajectories that are not `included` are left out.
     """
     batch, room, segments = empty_batch(rows, row_length), [row_length] * rows, [0] * rows
     count = 0
     for trajectory in trajectories:
+        if not trajectory.included:
+            continue
         length = trajectory.length
         _check_fits(length, row_length)
         target = next((r for r, left in enumerate(room) if length <= left), None)

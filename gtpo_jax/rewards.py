@@ -4,7 +4,6 @@ resemble a success.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -69,11 +68,3 @@ def grpo_rewards(
     """
     well_formed = ~jnp.any(violations & turn_mask, axis=1)
     return outcome_rewards(jnp.asarray(success & well_formed, jnp.float32), turn_mask)
-
-
-def solved_share(success: Bool[Array, " M"], group_ids: Int[Array, " M"]) -> Float[Array, " M"]:
-    """Share of successes in each trajectory's group."""
-    rows = success.shape[0]
-    ones = jax.ops.segment_sum(jnp.ones(rows), group_ids, num_segments=rows)
-    hits = jax.ops.segment_sum(success.astype(jnp.float32), group_ids, num_segments=rows)
-    return (hits / jnp.maximum(ones, 1.0))[group_ids]

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import numpy as np
 import pytest
 
@@ -177,6 +178,13 @@ def test_pack_stream_ends_a_batch_only_when_the_next_one_fits_nowhere():
         arrived += int(batch.trajectory_ids.max()) + 1
         room = (batch.segment_ids == 0).sum(axis=1).max()
         assert trajectories[arrived].length > room
+
+
+def test_pack_stream_leaves_excluded_trajectories_out():
+    trajectories = random_trajectories(3, 4)
+    kept = list(packing.pack_stream(trajectories[1:3], rows=2, row_length=200))
+    broken = [excluded(trajectories[0]), *trajectories[1:3], excluded(trajectories[3])]
+    chex.assert_trees_all_equal(list(packing.pack_stream(broken, rows=2, row_length=200)), kept)
 
 
 def test_pack_stream_of_nothing_yields_nothing():

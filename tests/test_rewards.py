@@ -109,10 +109,3 @@ def test_shaped_outcomes_with_nan_for_excluded_trajectories_leak_nothing():
     similarity[2:] = similarity[:, 2:] = np.nan
     out = shaped([True, False, True, False], [True, True, False, False], [0] * 4, similarity)
     np.testing.assert_allclose(out, [1.0, 0.3, 0.0, 0.0], rtol=1e-6)
-
-
-def test_solved_share_of_scattered_groups_counts_each_group():
-    out = rewards.solved_share(
-        jnp.array([True, False, True, False, False]), jnp.array([4, 2, 2, 2, 0])
-    )
-    np.testing.assert_allclose(out, [1.0, 1 / 3, 1 / 3, 1 / 3, 0.0], rtol=1e-6)

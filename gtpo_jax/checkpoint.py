@@ -29,6 +29,10 @@ class CheckpointStore:
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(),
+                "record": ocp.JsonCheckpointHandler(),
+            },
         )
 
     @property
@@ -40,7 +44,7 @@ class CheckpointStore:
         if step == self.latest_step:
             return
         arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+            state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record)
         )
         self._manager.save(step, args=arguments)
 
@@ -49,17 +53,9 @@ class CheckpointStore:
         step = self.latest_step
         if step is None:
             raise ValueError(f"no checkpoint in {self.folder} to resume from")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), record=ocp.args.JsonRestore()
-        )
-        try:
-            restored = self._manager.restore(step, args=arguments)
-        except (ValueError, KeyError) as error:
-            raise ValueError(
-                f"checkpoint {step} in {self.folder} does not fit this model and optimizer;"
-                f" use the config it was made with ({str(error).splitlines()[0]})"
-            ) from error
+        self._check_fits(step, self._saved(step), template, "model and optimizer")
+        arguments = ocp.args.Composite(state=_restore_as(template), record=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=arguments)
         return step, restored["state"], restored["record"]
 
     def restore_params(self, template: Any) -> Any:
@@ -69,11 +65,8 @@ class CheckpointStore:
             raise ValueError(
                 f"no checkpoint in {self.folder}; train one with `python -m launch.sft`"
             )
-        abstract = {"params": jax.tree.map(ocp.utils.to_shape_dtype_struct, template)}
-        placement = ocp.checkpoint_utils.construct_restore_args(abstract)
-        arguments = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(abstract, restore_args=placement, partial_restore=True)
-        )
+        self._check_fits(step, self._saved(step)["params"], template, "model")
+        arguments = ocp.args.Composite(state=_restore_as({"params": template}, part=True))
         return self._manager.restore(step, args=arguments)["state"]["params"]
 
     def wait(self) -> None:
@@ -88,3 +81,34 @@ class CheckpointStore:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+    def _saved(self, step: int) -> dict[str, Any]:
+        """What is known of the arrays of a checkpoint without reading them."""
+        return self._manager.item_metadata(step)["state"].tree
+
+    def _check_fits(self, step: int, saved: Any, template: Any, what: str) -> None:
+        """Raises at the first array that is not of the same shape in both trees."""
+        there, here = _shapes(saved), _shapes(template)
+        for path in sorted(there.keys() | here.keys()):
+            if there.get(path) != here.get(path):
+                raise ValueError(
+                    f"checkpoint {step} in {self.folder} does not fit this {what}: the shape of"
+                    f" {path} is {there.get(path, 'absent')} there and {here.get(path, 'absent')}"
+                    " here; use the config it was made with"
+                )
+
+
+def _restore_as(template: Any, *, part: bool = False) -> ocp.args.PyTreeRestore:
+    """Arrays of the shapes, types and places of the template; `part`: and nothing besides."""
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    return ocp.args.PyTreeRestore(
+        abstract,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+        partial_restore=part,
+    )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by path; named fields and keys read alike, as they do on disk."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(p, simple=True, separator="/"): x.shape for p, x in leaves}

@@ -170,16 +170,17 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
         optimizer_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
     )
-    placements = [getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params)]
-    mesh = getattr(placements[0], "mesh", None) if placements else None
-    if not isinstance(mesh, jax.sharding.Mesh):
+    placements = [leaf.sharding for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)]
+    if not placements:
         return state
-    # Counters are born on one device, and would be on all of them after the first update.
-    everywhere = sharding.replicated(mesh)
+    # Counters are born on one device and bound to none. The first update would change that, and
+    # the second would find no program for what it is given.
+    mesh = getattr(placements[0], "mesh", None)
+    home = sharding.replicated(mesh) if isinstance(mesh, jax.sharding.Mesh) else placements[0]
 
     def place(leaf: jax.Array) -> jax.Array:
         placed = isinstance(leaf.sharding, jax.sharding.NamedSharding)
-        return leaf if placed else jax.device_put(leaf, everywhere)
+        return leaf if placed else jax.device_put(leaf, home)
 
     return jax.tree.map(place, state)
 

@@ -33,7 +33,7 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
     if len(open_axes) == 1 and fixed > 0 and len(devices) % fixed == 0:
         sizes[open_axes[0]] = len(devices) // fixed
-    elif open_axes or fixed != len(devices):
+    elif open_axes or fixed != len(devices) or min(sizes.values()) < 1:
         raise ValueError(
             f"mesh axes {sizes} do not multiply to the {len(devices)} devices present;"
             " set one of them to -1"

@@ -121,7 +121,7 @@ def _show(
     console = display.CONSOLE
     # The problems that tell most: those whose outcome changed for the better.
     changed = [i for i in range(len(before[1])) if after[1][i].success > before[1][i].success]
-    for index in _different_families(changed, after[1])[:SHOWN]:
+    for index in _families_first(changed, after[1])[:SHOWN]:
         console.print(terminal.render_trajectory(before[1][index], title="cold start"))
         console.print(terminal.render_trajectory(after[1][index], title="after reinforcement"))
     name = arguments.config.train.algorithm.name.upper()
@@ -130,12 +130,12 @@ def _show(
     console.print(f"run {arguments.run_dir}   curve {picture}")
 
 
-def _different_families(indices: list[int], trajectories: list[Trajectory]) -> list[int]:
-    """The first index of each problem family."""
+def _families_first(indices: list[int], trajectories: list[Trajectory]) -> list[int]:
+    """The first index of each problem family, then the others."""
     first: dict[str, int] = {}
     for index in indices:
         first.setdefault(trajectories[index].problem.family, index)
-    return list(first.values())
+    return sorted(indices, key=lambda index: index not in first.values())
 
 
 def run(argv: Sequence[str]) -> None:

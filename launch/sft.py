@@ -41,11 +41,8 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
     """
     config = session.config.sft
     optimizer = make_optimizer(config.optimizer, steps=config.steps)
-    update = jax.jit(
-        learner.make_update(
-            session.forward, optimizer, learner.supervised_loss, reductions.token_mean
-        ),
-        donate_argnums=0,
+    update = learner.make_update(
+        session.forward, optimizer, learner.supervised_loss, reductions.token_mean
     )
     state = learner.init_state(session.init_params(), optimizer)
     with Phase(
@@ -60,6 +57,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         session.save_tokenizer()
         if phase.start >= config.steps:
             return phase.state.params
+        update = learner.jit_update(update, phase.state)
         demonstrations = make_demonstrations(session)
         batches = packing.pack_stream(
             repeated(demonstrations, session.config.seed),

@@ -35,9 +35,12 @@ class TrainArguments(cli.RunArguments):
 
 
 class Trainer:
-    """The step of the outer loop: rollout, credit, updates."""
+    """The step of the outer loop: rollout, credit, updates.
 
-    def __init__(self, session: Session):
+    `state` is the state at step 0; the first update takes it, and the cold start with it.
+    """
+
+    def __init__(self, session: Session, cold_start: Params):
         self.session = session
         self.config = session.config.train
         self.engine = session.engine(
@@ -56,25 +59,21 @@ class Trainer:
             )
         )
         total = self.config.steps * self.config.minibatches
-        self.optimizer = make_optimizer(self.config.optimizer, steps=total)
-        self.update = jax.jit(
-            learner.make_update(
-                session.forward,
-                self.optimizer,
-                algorithm.token_loss,
-                algorithm.reduce,
-                temperature=self.config.temperature,
-            ),
-            donate_argnums=0,
+        optimizer = make_optimizer(self.config.optimizer, steps=total)
+        update = learner.make_update(
+            session.forward,
+            optimizer,
+            algorithm.token_loss,
+            algorithm.reduce,
+            temperature=self.config.temperature,
         )
+        self.state = learner.init_state(cold_start, optimizer)
+        self.update = learner.jit_update(update, self.state)
         self.gap = jax.jit(
             functools.partial(
                 learner.logprob_gap, session.forward, temperature=self.config.temperature
             )
         )
-
-    def init_state(self, params: Params) -> learner.TrainState:
-        return learner.init_state(params, self.optimizer)
 
     def step(
         self, step: int, state: learner.TrainState
@@ -173,12 +172,12 @@ def run_training(
     `go_on` is what to run after an interrupt, `launch.train --resume` by default.
     """
     config = session.config.train
-    trainer = Trainer(session)
+    trainer = Trainer(session, cold_start)
     with Phase(
         "train",
         session.run_dir,
         session.config,
-        trainer.init_state(cold_start),
+        trainer.state,
         resume=resume,
         checkpoint_every=config.checkpoint_every,
         go_on=go_on or f"launch.train --resume --run-dir {session.run_dir}",

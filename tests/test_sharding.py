@@ -1,0 +1,103 @@
+"""Meshes, and where parameters and rows are put on them."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from gtpo_jax import sharding
+from models import decoder
+from models.presets import MODELS
+from tests.tiny import CONFIG, make_params
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ({}, (8, 1, 1)),
+        ({"data": 2, "fsdp": -1}, (2, 4, 1)),
+        ({"fsdp": 2, "tensor": 2}, (2, 2, 2)),
+        ({"data": 1, "fsdp": 1, "tensor": -1}, (1, 1, 8)),
+        ({"data": 4, "fsdp": 2, "tensor": 1}, (4, 2, 1)),
+    ],
+)
+def test_mesh_takes_all_devices(axes, shape):
+    mesh = sharding.make_mesh(**axes)
+    assert tuple(mesh.shape[axis] for axis in sharding.MESH_AXES) == shape
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert sharding.row_count(mesh) == shape[0] * shape[1]
+
+
+def test_mesh_of_some_devices_holds_only_them():
+    devices = jax.devices()[2:4]
+    mesh = sharding.make_mesh(devices=devices)
+    assert set(mesh.devices.ravel()) == set(devices)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"data": 3},
+        {"data": 4},
+        {"data": 3, "fsdp": -1},
+        {"data": -1, "fsdp": -1},
+        {"data": 16},
+        {"data": 0},
+        {"data": -2, "fsdp": -4},
+    ],
+)
+def test_mesh_that_does_not_fit_the_devices_is_refused(axes):
+    with pytest.raises(ValueError, match="do not multiply to the 8 devices"):
+        sharding.make_mesh(**axes)
+
+
+def test_rows_that_devices_cannot_share_are_refused():
+    mesh = sharding.make_mesh(data=4, fsdp=2)
+    sharding.check_rows(16, mesh, "rows")
+    with pytest.raises(ValueError, match=r"train\.rows is 12, which 8 devices.* multiple of 8"):
+        sharding.check_rows(12, mesh, "train.rows")
+
+
+@pytest.mark.parametrize("leading", [0, 1])
+def test_rows_are_spread_over_data_and_fsdp_and_copied_over_tensor(leading):
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    shape = (3,) * leading + (8, 5)
+    array = np.arange(np.prod(shape)).reshape(shape)
+    placed = jax.device_put(array, sharding.row_sharding(mesh, leading=leading))
+    shards = [np.asarray(shard.data) for shard in placed.addressable_shards]
+    assert {shard.shape for shard in shards} == {(3,) * leading + (2, 5)}
+    assert len({shard.tobytes() for shard in shards}) == 4
+    everywhere = jax.device_put(array, sharding.replicated(mesh))
+    assert {s.data.shape for s in everywhere.addressable_shards} == {shape}
+
+
+def test_parameters_are_placed_by_the_names_of_their_axes():
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
+    specs = jax.tree.map(lambda s: s.spec, placed)
+    layers = specs["layers"]
+    assert specs["embedding"] == PartitionSpec("tensor", "fsdp")
+    assert layers["q_proj"]["kernel"] == PartitionSpec(None, "fsdp", "tensor")
+    assert layers["q_proj"]["bias"] == PartitionSpec(None, "tensor")
+    assert layers["o_proj"]["kernel"] == PartitionSpec(None, "tensor", "fsdp")
+    assert layers["down_proj"]["kernel"] == PartitionSpec(None, "tensor", "fsdp")
+    params = jax.device_put(make_params(), placed)
+    kernel = params["layers"]["q_proj"]["kernel"]
+    assert {s.data.shape for s in kernel.addressable_shards} == {(2, 16, 16)}
+    chunk = np.asarray(kernel.addressable_shards[0].data)
+    np.testing.assert_array_equal(chunk, make_params()["layers"]["q_proj"]["kernel"][:, :16, :16])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_preset_can_be_cut_in_two_along_both_axes(name):
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    placed = sharding.param_shardings(decoder.logical_axes(MODELS[name]), mesh)
+    shapes = jax.eval_shape(lambda key: decoder.init_params(MODELS[name], key), jax.random.key(0))
+    # Raises where a dimension is not divisible.
+    jax.tree.map(lambda leaf, s: s.shard_shape(leaf.shape), shapes, placed)
+
+
+def test_axis_without_a_rule_is_refused():
+    mesh = sharding.make_mesh()
+    with pytest.raises(ValueError, match=r"\['color'\]; known: \['embed', 'head_dim'"):
+        sharding.param_shardings({"w": ("embed", "color")}, mesh)

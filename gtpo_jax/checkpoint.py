@@ -84,6 +84,7 @@ class CheckpointStore:
 
     def _saved(self, step: int) -> dict[str, Any]:
         """What is known of the arrays of a checkpoint without reading them."""
+        self.wait()  # the newest one may still be on its way to the disk
         return self._manager.item_metadata(step)["state"].tree
 
     def _check_fits(self, step: int, saved: Any, template: Any, what: str) -> None:

@@ -11,6 +11,7 @@ All programs have fixed shapes. The row axis comes first in every array, and may
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -210,18 +211,11 @@ def make_programs(
             active=state.active | (extended & appended.begins),
         )
 
-    def constrain(state: DecodeState) -> DecodeState:
-        if row_sharding is None:
-            return state
-        return jax.lax.with_sharding_constraint(state, row_sharding)
-
-    def segment_program(params: Params, state: DecodeState) -> tuple[DecodeState, Segment]:
-        state, segment = decode_segment(params, state)
-        return constrain(state), segment
-
+    # Stated, not left to the compiler: the next program is compiled for where the state is.
+    jit = functools.partial(jax.jit, out_shardings=row_sharding) if row_sharding else jax.jit
     return DecodePrograms(
-        init=jax.jit(lambda: constrain(init())),
-        prefill=jax.jit(lambda p, s, a: constrain(prefill(p, s, a)), donate_argnums=1),
-        decode_segment=jax.jit(segment_program, donate_argnums=1),
-        extend=jax.jit(lambda p, s, a: constrain(extend(p, s, a)), donate_argnums=1),
+        init=jit(init),
+        prefill=jit(prefill, donate_argnums=1),
+        decode_segment=jit(decode_segment, donate_argnums=1),
+        extend=jit(extend, donate_argnums=1),
     )

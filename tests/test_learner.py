@@ -13,7 +13,7 @@ import pytest
 from gtpo_jax import learner, packing, reductions, sharding
 from gtpo_jax.types import ForwardFn, TokenBatch
 from models import decoder
-from tests.tiny import CONFIG, FORWARD, make_params, make_trajectory
+from tests.tiny import CONFIG, FORWARD, compilations, make_params, make_trajectory
 
 ROWS, LENGTH = 4, 24
 CLIPPED = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
@@ -306,8 +306,9 @@ def test_mesh_changes_nothing(axes):
     assert np.quantile(np.concatenate(jax.tree.leaves(differences)), 0.999) < 1e-5
     # The parameters stay where they were put, and so the next update finds its program.
     assert jax.tree.map(lambda x: x.sharding, result.params) == placed
-    shared_update(result, shared)
-    assert shared_update._cache_size() == 1
+    with compilations() as compiled:
+        shared_update(result, shared)
+    assert compiled == []
 
 
 def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
@@ -316,10 +317,12 @@ def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
     state = learner.init_state(jax.device_put(make_params()), optimizer)
     update = learner.jit_update(update, state)
     batch = make_batch()
-    losses = []
-    for _ in range(30):
-        state, metrics = update(state, batch)
-        losses.append(float(metrics["loss"]))
+    state, metrics = update(state, batch)
+    losses = [float(metrics["loss"])]
+    with compilations() as compiled:
+        for _ in range(29):
+            state, metrics = update(state, batch)
+            losses.append(float(metrics["loss"]))
+    assert compiled == []
     assert losses[-1] < 0.2 * losses[0]
     assert int(state.step) == 30
-    assert update._cache_size() == 1

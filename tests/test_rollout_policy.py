@@ -15,7 +15,7 @@ from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import FakeTool
 from gtpo_jax.types import Problem
 from models import decoder
-from tests.tiny import BYTES, CONFIG, DIALOGUE, FORWARD, make_params
+from tests.tiny import BYTES, CONFIG, DIALOGUE, FORWARD, compilations, make_params
 
 LIMITS = RolloutLimits(
     slots=4,
@@ -191,15 +191,13 @@ def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, pa
 def test_repeated_rollouts_compile_nothing(engine, params):
     # Invariant 7
     run(engine, params)
-    compiled = engine.trajectory_keys._cache_size()  # shared with engines of other sizes
-    for requests in (REQUESTS[:1], REQUESTS[2:9], REQUESTS * 2):
-        run(engine, params, requests, seed=9, step=0)
-    programs = engine.programs
-    assert [
-        program._cache_size()
-        for program in (programs.init, programs.prefill, programs.decode_segment, programs.extend)
-    ] == [1] * 4
-    assert engine.trajectory_keys._cache_size() == compiled
+    with compilations() as compiled:
+        for requests in (REQUESTS[:1], REQUESTS[2:9], REQUESTS * 2):
+            run(engine, params, requests, seed=9, step=0)
+    assert compiled == []
+    with compilations() as compiled:
+        run(make_engine(), params, REQUESTS[:1])
+    assert compiled
 
 
 @pytest.mark.slow
@@ -207,8 +205,12 @@ def test_repeated_rollouts_compile_nothing(engine, params):
 def test_trajectories_do_not_depend_on_the_mesh(trajectories, axes):
     mesh = sharding.make_mesh(**axes)
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
+    engine = make_engine(mesh=mesh, slots=8)
     params = jax.device_put(make_params(), placed)
-    assert all(map(same, run(make_engine(mesh=mesh, slots=8), params), trajectories))
+    assert all(map(same, run(engine, params), trajectories))
+    with compilations() as compiled:
+        run(engine, params, REQUESTS[:5])
+    assert compiled == []
 
 
 def test_slots_that_devices_cannot_share_are_refused():

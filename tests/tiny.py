@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -85,3 +86,19 @@ def make_trajectory(
         stop_reason=StopReason.ANSWERED,
         verdict=Verdict.RIGHT if success else Verdict.WRONG,
     )
+
+
+@contextlib.contextmanager
+def compilations() -> Iterator[list[str]]:
+    """A list that grows by one for each program that JAX compiles inside."""
+    seen: list[str] = []
+
+    def listen(event: str, seconds: float, **_: str | int) -> None:
+        if event.endswith("/backend_compile_duration"):
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

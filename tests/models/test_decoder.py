@@ -83,6 +83,64 @@ def test_config_that_cannot_work_is_refused(change, named):
         dataclasses.replace(CONFIG, **change)
 
 
+def reference_logits(config, params, tokens):
+    """One row in float64, head by head, from the papers: RMSNorm, rotary positions, SwiGLU."""
+
+    def normed(x, scale):
+        return x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + config.norm_eps) * scale
+
+    def rotated(x):
+        half = config.head_dim // 2
+        rows = []
+        for position, row in enumerate(x):
+            turned = row.copy()
+            for i in range(half):
+                angle = position * config.rope_theta ** (-2 * i / config.head_dim)
+                c, s = math.cos(angle), math.sin(angle)
+                turned[i] = row[i] * c - row[half + i] * s
+                turned[half + i] = row[half + i] * c + row[i] * s
+            rows.append(turned)
+        return np.array(rows)
+
+    params = jax.tree.map(lambda p: np.asarray(p, np.float64), params)
+    size, shared = config.head_dim, config.query_heads // config.kv_heads
+    x = params["embedding"][tokens]
+    for index in range(config.layers):
+        layer = jax.tree.map(lambda p, i=index: p[i], params["layers"])
+
+        def project(name, h, layer=layer):
+            return h @ layer[name]["kernel"] + layer[name].get("bias", 0.0)
+
+        h = normed(x, layer["attention_norm"]["scale"])
+        q, k, v = (project(name, h) for name in ("q_proj", "k_proj", "v_proj"))
+        heads = []
+        for head in range(config.query_heads):
+            own = slice(head * size, (head + 1) * size)
+            group = slice(head // shared * size, (head // shared + 1) * size)
+            query, keys = q[:, own], k[:, group]
+            if config.qk_norm:
+                query = normed(query, layer["q_norm"]["scale"])
+                keys = normed(keys, layer["k_norm"]["scale"])
+            scores = rotated(query) @ rotated(keys).T / math.sqrt(size)
+            weights = np.exp(np.where(np.tri(len(tokens), dtype=bool), scores, -np.inf))
+            heads.append(weights / weights.sum(axis=1, keepdims=True) @ v[:, group])
+        x = x + project("o_proj", np.concatenate(heads, axis=1))
+        h = normed(x, layer["mlp_norm"]["scale"])
+        gate = project("gate_proj", h)
+        x = x + project("down_proj", gate / (1 + np.exp(-gate)) * project("up_proj", h))
+    table = params["embedding"] if config.tied_embeddings else params["head"]
+    return normed(x, params["final_norm"]["scale"]) @ table.T
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_forward_equals_a_reference_in_float64(config):
+    params, tokens = make_params(config), random_tokens(2, 9)
+    logits = full_logits(decoder.forward_fn(config), params, tokens)
+    for row in range(2):
+        expected = reference_logits(config, params, tokens[row])
+        np.testing.assert_allclose(logits[row], expected, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_ragged_chunks_through_the_cache_equal_the_full_forward(config):
     forward, params = decoder.forward_fn(config), make_params(config)

@@ -40,6 +40,7 @@ def test_demo_run_can_be_evaluated_again_with_the_same_figures(finished, tmp_pat
     assert json.loads(figures.read_text()) == summary["gtpo"]
 
 
+@pytest.mark.slow
 def test_second_demo_keeps_the_first(finished):
     run_dir, _ = finished
     before = (run_dir / "summary.json").read_text()
@@ -61,6 +62,7 @@ def test_benchmark_judges_every_figure(finished):
     assert all(figure.bar for figure in figures.values())
 
 
+@pytest.mark.slow
 def test_comparison_reports_both_algorithms_with_their_spread(tmp_path):
     arguments = small.parse(
         compare.CompareArguments, "--run-dir", tmp_path / "compare", "--seeds", 1, 2

@@ -6,10 +6,14 @@ import pathlib
 import shutil
 import signal
 import time
+from collections.abc import Callable
 
 import pytest
 
+from gtpo_jax.checkpoint import has_checkpoint
 from tests.launch import small
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +25,19 @@ def whole_run(tmp_path_factory) -> pathlib.Path:
     return run_dir
 
 
-def wait_for_lines(process, path: pathlib.Path, count: int) -> None:
+def wait_for(process, condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 240
-    while not (path.exists() and path.read_text().count("\n") >= count):
+    while not condition():
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, f"{path} never got {count} lines"
+        assert time.monotonic() < deadline, "it never came so far"
         time.sleep(0.005)
+
+
+def has_come(phase: pathlib.Path, lines: int) -> bool:
+    """The phase has written so many metrics, and a checkpoint (saving is asynchronous)."""
+    metrics = phase / "metrics.jsonl"
+    written = metrics.read_text().count("\n") if metrics.exists() else 0
+    return written >= lines and has_checkpoint(phase / "checkpoints")
 
 
 @pytest.mark.parametrize("lines", [2, 4])
@@ -35,7 +46,7 @@ def test_training_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_p
     shutil.copytree(whole_run / "sft", run_dir / "sft")
     shutil.copy(whole_run / "tokenizer.model", run_dir)
     process = small.start("train", "--run-dir", run_dir)
-    wait_for_lines(process, run_dir / "train" / "metrics.jsonl", lines)
+    wait_for(process, lambda: has_come(run_dir / "train", lines))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(small.records(run_dir, "train")) < 6, "the run ended before it was killed"
@@ -49,11 +60,7 @@ def test_cold_start_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp
     run_dir = tmp_path / "run"
     more = ("--run-dir", run_dir)
     process = small.start("sft", *more)
-    checkpoints = run_dir / "sft" / "checkpoints"
-    deadline = time.monotonic() + 240
-    while not (checkpoints / "2").exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
+    wait_for(process, lambda: has_checkpoint(run_dir / "sft" / "checkpoints"))
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -66,7 +73,8 @@ def test_interrupt_saves_and_says_how_to_go_on(whole_run, tmp_path):
     shutil.copytree(whole_run / "sft", run_dir / "sft")
     shutil.copy(whole_run / "tokenizer.model", run_dir)
     process = small.start("train", "--run-dir", run_dir, "--train.checkpoint-every", "100")
-    wait_for_lines(process, run_dir / "train" / "metrics.jsonl", 1)
+    metrics = run_dir / "train" / "metrics.jsonl"
+    wait_for(process, lambda: metrics.exists() and metrics.read_text().count("\n") >= 1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130

@@ -12,7 +12,7 @@ from launch import cli, display
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measured value and the interval it should lie in. A value of None was not measured."""
+    """A measured value, None if it was not, and the interval it should lie in, if any."""
 
     value: float | None
     unit: str
@@ -26,7 +26,7 @@ class Figure:
 
     @property
     def holds(self) -> bool | None:
-        if self.value is None:
+        if self.value is None or not self.bar:
             return None
         above = self.at_least is None or self.value >= self.at_least
         below = self.at_most is None or self.value <= self.at_most

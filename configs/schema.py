@@ -91,6 +91,8 @@ class TrainConfig:
     """Optimizer steps that the trajectories of a step are divided among."""
     rows: int = 16
     """Packed rows, each of `rollout.context` tokens, of a micro-batch."""
+    logprob_chunk: int | None = None
+    """Positions of a row whose logits are in memory at a time; all of them without it."""
     eval_every: int = 20
     """Steps between evaluations; 0 evaluates at the end only."""
     checkpoint_every: int = 10

@@ -40,14 +40,28 @@ def assign(
     )
 
 
+EmbedFn = Callable[[EpisodeBatch], jax.Array]
+"""Episodes → one embedding `[M, D]` for the code of each; not necessarily of unit length."""
+
+
+def embed_ngrams(episodes: EpisodeBatch) -> jax.Array:
+    """Hashed byte n-grams of the code: deterministic, and without weights."""
+    return similarity.hashed_ngrams(episodes.code, episodes.code_lengths)
+
+
 def gtpo_turn_rewards(
-    episodes: EpisodeBatch, *, shaping: float = 0.5, format_penalty: float = 0.1
+    episodes: EpisodeBatch,
+    *,
+    shaping: float = 0.5,
+    format_penalty: float = 0.1,
+    embed: EmbedFn = embed_ngrams,
 ) -> jax.Array:
     """Turn rewards of GTPO: the shaped outcome on the last turn, the format penalty on every turn.
 
-    The code of two trajectories is compared by its hashed byte n-grams.
+    `embed` says by what the code of two trajectories is compared. A sentence encoder or a hosted
+    embedding runs beforehand; `lambda _: embeddings` then hands its result in.
     """
-    embeddings = similarity.hashed_ngrams(episodes.code, episodes.code_lengths)
+    embeddings = embed(episodes)
     outcomes = rewards.shaped_outcomes(
         episodes.success,
         episodes.included,

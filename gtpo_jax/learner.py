@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -38,8 +39,8 @@ class TokenLoss(Protocol):
 Update = Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]
 """`(state, batch [A, B, T]) → (state, metrics)`."""
 
-Reduction = Callable[[jax.Array, jax.Array], masking.WeightedSum]
-"""`(per_token [B, T], loss_mask [B, T]) → WeightedSum`; see `reductions`."""
+Reduction = Callable[[jax.Array, TokenBatch], masking.WeightedSum]
+"""`(per_token [B, T], batch) → WeightedSum`; see `reductions`."""
 
 
 def supervised_loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
@@ -66,19 +67,37 @@ def clipped_loss(*, clip_low: float, clip_high: float) -> TokenLoss:
 
 
 def batch_logprobs(
-    forward: ForwardFn, params: Params, batch: TokenBatch, *, temperature: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
-    """Log-probs and entropies `[B, T]` of a batch's tokens under `params`."""
+    forward: ForwardFn,
+    params: Params,
+    batch: TokenBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> logprobs.TokenStatistics:
+    """Log-probs and entropies `[B, T]` of a batch's tokens under `params`.
+
+    `chunk` positions of every row have their logits in memory at a time, all of them without it.
+    """
     hidden, _ = forward.hidden(params, batch.tokens, batch.positions, segment_ids=batch.segment_ids)
-    logits = forward.logits(params, hidden)
-    return (
+    head = functools.partial(forward.logits, params)
+    if chunk is not None:
+        return logprobs.chunked_statistics(
+            hidden, batch.tokens, head, temperature=temperature, chunk=chunk
+        )
+    logits = head(hidden)
+    return logprobs.TokenStatistics(
         logprobs.token_logprobs(logits, batch.tokens, temperature=temperature),
         logprobs.token_entropies(logits, temperature=temperature),
     )
 
 
 def logprob_gap(
-    forward: ForwardFn, params: Params, batch: TokenBatch, *, temperature: float = 1.0
+    forward: ForwardFn,
+    params: Params,
+    batch: TokenBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
 ) -> jax.Array:
     """Largest `|log π(token) − log μ(token)|` over the trained tokens of a batch `[A, B, T]`.
 
@@ -87,7 +106,9 @@ def logprob_gap(
     """
 
     def largest(_, micro_batch: TokenBatch) -> tuple[None, jax.Array]:
-        policy_logprobs, _ = batch_logprobs(forward, params, micro_batch, temperature=temperature)
+        policy_logprobs, _ = batch_logprobs(
+            forward, params, micro_batch, temperature=temperature, chunk=chunk
+        )
         gap = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
         return None, jnp.max(jnp.where(micro_batch.loss_mask, gap, 0.0))
 
@@ -101,19 +122,23 @@ def make_update(
     reduce: Reduction,
     *,
     temperature: float = 1.0,
+    chunk: int | None = None,
 ) -> Update:
     """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
 
     Gradients of the A micro-batches are summed and divided once by their common weight, so the cut
     into micro-batches changes nothing. A batch without any trained token leaves the parameters as
-    they are.
+    they are. `chunk` positions of every row have their logits in memory at a time, all of them
+    without it.
     """
 
     def micro_loss(params: Params, batch: TokenBatch) -> tuple[jax.Array, Sums]:
-        policy_logprobs, entropy = batch_logprobs(forward, params, batch, temperature=temperature)
+        policy_logprobs, entropy = batch_logprobs(
+            forward, params, batch, temperature=temperature, chunk=chunk
+        )
         batch = _without_junk(batch)
         per_token, diagnostics = token_loss(policy_logprobs, batch)
-        loss = reduce(per_token, batch.loss_mask)
+        loss = reduce(per_token, batch)
         diagnostics = diagnostics | {"entropy": entropy}
         sums = {
             name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
@@ -143,7 +168,9 @@ def make_update(
             step=state.step + 1,
         )
         metrics = {name: total.mean() for name, total in sums.items()}
-        metrics |= {"grad_norm": optax.tree.norm(gradients), "trained_tokens": weight}
+        # The weight of the loss counts tokens, turns or trajectories: the reduction decides.
+        trained_tokens = sums["entropy"].weight
+        metrics |= {"grad_norm": optax.tree.norm(gradients), "trained_tokens": trained_tokens}
         trained = weight > 0
         return jax.tree.map(lambda n, o: jnp.where(trained, n, o), new, state), metrics
 

@@ -6,7 +6,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+
+def everywhere(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
+    """`x` whole on every device, for what compares or adds up entries of all rows.
+
+    On a mesh with explicit axes a gather or a scatter over sharded rows has to be asked for. On any
+    other mesh the compiler finds the exchange by itself, and this does nothing.
+    """
+    mesh = jax.typeof(x).sharding.mesh
+    if AxisType.Explicit not in mesh.axis_types:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(mesh, PartitionSpec()))
 
 
 class WeightedSum(NamedTuple):
@@ -62,9 +75,11 @@ def group_moments(
     """
     rows = values.shape[0]
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)
+    group_ids = everywhere(group_ids)
 
     def per_group(x: jax.Array) -> jax.Array:
-        return jax.ops.segment_sum(jnp.sum(x, axis=1), group_ids, num_segments=rows)[group_ids]
+        row_sums = everywhere(jnp.sum(x, axis=1))
+        return jax.ops.segment_sum(row_sums, group_ids, num_segments=rows)[group_ids]
 
     count = per_group(mask.astype(jnp.float32))
     mean = per_group(values) / jnp.maximum(count, 1.0)
@@ -73,6 +88,6 @@ def group_moments(
     mean += per_group(residual) / jnp.maximum(count, 1.0)
     centered = jnp.where(mask, values - mean[:, None], 0.0)
     variance = per_group(jnp.square(centered)) / jnp.maximum(count - ddof, 1.0)
-    magnitude = jnp.max(jnp.abs(values), axis=1, initial=0.0)
+    magnitude = everywhere(jnp.max(jnp.abs(values), axis=1, initial=0.0))
     largest = jax.ops.segment_max(magnitude, group_ids, num_segments=rows)[group_ids]
     return GroupMoments(count, mean, jnp.sqrt(variance), largest)

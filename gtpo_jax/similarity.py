@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from gtpo_jax import checks, masking
 
 
 def hashed_ngrams(
@@ -21,6 +23,7 @@ def hashed_ngrams(
     is ours.
     """
     rows, length = symbols.shape
+    symbols, lengths = masking.everywhere(symbols), masking.everywhere(lengths)
     words = symbols.astype(jnp.uint32)
     counts = jnp.zeros((rows, dimensions), jnp.float32)
     row_index = jnp.arange(rows)[:, None]
@@ -40,9 +43,32 @@ def hashed_ngrams(
     return counts / jnp.maximum(norm, 1.0)
 
 
+def mean_pooled(
+    hidden: Float[Array, "B T D"],
+    mask: Bool[Array, "B T"],
+    trajectory_ids: Int[Array, "B T"],
+    *,
+    trajectories: int,
+) -> Float[Array, "{trajectories} D"]:
+    """Mean hidden state over the masked tokens of each trajectory, such as those of its code.
+
+    A trajectory without a masked token is the zero vector, which resembles nothing. No gradient.
+    """
+    checks.check_same_shape(trajectory_ids=trajectory_ids, mask=mask)
+    checks.check_masks(mask=mask)
+    kept = masking.everywhere(mask & (trajectory_ids >= 0))
+    index = masking.everywhere(jnp.maximum(trajectory_ids, 0))
+    states = masking.everywhere(hidden.astype(jnp.float32))
+    states = jnp.where(kept[..., None], states, 0.0)
+    total = jnp.zeros((trajectories, hidden.shape[-1]), jnp.float32).at[index].add(states)
+    count = jnp.zeros(trajectories, jnp.float32).at[index].add(kept.astype(jnp.float32))
+    return jax.lax.stop_gradient(total / jnp.maximum(count, 1.0)[:, None])
+
+
 def cosine_similarity(embeddings: Float[Array, "M D"]) -> Float[Array, "M M"]:
     """`S[i, j] = e_i · e_j / (|e_i| |e_j|)`; 0 where either vector is zero."""
     embeddings = embeddings.astype(jnp.float32)
     norm = jnp.sqrt(jnp.sum(jnp.square(embeddings), axis=1, keepdims=True))
     unit = jnp.where(norm > 0, embeddings / jnp.where(norm > 0, norm, 1.0), 0.0)
-    return jnp.einsum("id,jd->ij", unit, unit, precision=jax.lax.Precision.HIGHEST)
+    others = masking.everywhere(unit)
+    return jnp.einsum("id,jd->ij", unit, others, precision=jax.lax.Precision.HIGHEST)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from gtpo_jax import masking
+
 
 def turn_ids_from_starts(
     loss_mask: Bool[Array, "B T"], turn_starts: Bool[Array, "B T"]
@@ -18,6 +20,18 @@ def turn_ids_from_starts(
     """
     index = jnp.cumsum(turn_starts & loss_mask, axis=1, dtype=jnp.int32) - 1
     return jnp.where(loss_mask, index, -1)
+
+
+def turn_ids_from_spans(
+    starts: Int[Array, "B K"], ends: Int[Array, "B K"], turn_mask: Bool[Array, "B K"], length: int
+) -> Int[Array, "B {length}"]:
+    """Index k of the turn with `starts[b, k] ≤ t < ends[b, k]`, −1 where there is none.
+
+    Turns outside `turn_mask` have no tokens. Spans of a row do not overlap.
+    """
+    index = jnp.arange(length)
+    inside = (starts[..., None] <= index) & (index < ends[..., None]) & turn_mask[..., None]
+    return jnp.where(jnp.any(inside, axis=1), jnp.argmax(inside, axis=1).astype(jnp.int32), -1)
 
 
 def turn_mask_from_counts(
@@ -42,7 +56,8 @@ def broadcast_to_tokens(
     0 elsewhere.
     """
     written = (trajectory_ids >= 0) & (turn_ids >= 0)
-    values = turn_values[jnp.maximum(trajectory_ids, 0), jnp.maximum(turn_ids, 0)]
+    row = masking.everywhere(jnp.maximum(trajectory_ids, 0))
+    values = masking.everywhere(turn_values)[row, masking.everywhere(jnp.maximum(turn_ids, 0))]
     return jnp.where(written, values, 0.0)
 
 
@@ -58,7 +73,9 @@ def sum_tokens_by_turn(
     written = (trajectory_ids >= 0) & (turn_ids >= 0)
     values = jnp.where(written, token_values.astype(jnp.float32), 0.0)
     total = jnp.zeros((trajectories, max_turns), jnp.float32)
-    return total.at[jnp.maximum(trajectory_ids, 0), jnp.maximum(turn_ids, 0)].add(values)
+    row = masking.everywhere(jnp.maximum(trajectory_ids, 0))
+    column = masking.everywhere(jnp.maximum(turn_ids, 0))
+    return total.at[row, column].add(masking.everywhere(values))
 
 
 def check_turn_ids(turn_ids: Shaped[Array, "B T"], loss_mask: Shaped[Array, "B T"]) -> None:
@@ -69,4 +86,16 @@ def check_turn_ids(turn_ids: Shaped[Array, "B T"], loss_mask: Shaped[Array, "B T
     if mismatched:
         raise ValueError(
             f"turn_ids must be >= 0 exactly where loss_mask is True; {mismatched} tokens differ"
+        )
+
+
+def check_token_values(token_values: Shaped[Array, "B T"], turn_ids: Shaped[Array, "B T"]) -> None:
+    """Raises when a value, such as a reward, stands on a token of no turn: a sum over turns would
+    drop it without a word (host-side, for data from outside).
+    """
+    stray = int(jnp.sum((token_values != 0) & (turn_ids < 0)))
+    if stray:
+        raise ValueError(
+            f"token_values must be 0 where turn_ids is -1, {stray} tokens of no turn have a value;"
+            " put it on the last token of the turn that earned it"
         )

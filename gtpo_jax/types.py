@@ -20,6 +20,9 @@ import numpy as np
 Params = Any
 """Parameters of a model: an opaque pytree of arrays."""
 
+Scalar = float | int | jax.Array
+"""A hyperparameter. Handed to a jitted function it is traced: sweeping it recompiles nothing."""
+
 Cache = Any
 """Key/value cache of a model: an opaque pytree whose every leaf is `[rows, positions, ...]`."""
 

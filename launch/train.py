@@ -66,12 +66,16 @@ class Trainer:
             algorithm.token_loss,
             algorithm.reduce,
             temperature=self.config.temperature,
+            chunk=self.config.logprob_chunk,
         )
         self.state = learner.init_state(cold_start, optimizer)
         self.update = learner.jit_update(update, self.state)
         self.gap = jax.jit(
             functools.partial(
-                learner.logprob_gap, session.forward, temperature=self.config.temperature
+                learner.logprob_gap,
+                session.forward,
+                temperature=self.config.temperature,
+                chunk=self.config.logprob_chunk,
             )
         )
 

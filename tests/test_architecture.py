@@ -24,6 +24,7 @@ OURS = {*PACKAGES, "launch", "benchmarks", "tests"}
 # A room imports only rooms that stand before it.
 ROOMS = [
     "types",
+    "checks",
     "masking",
     "turns",
     "rewards",

@@ -184,6 +184,16 @@ def test_empty_micro_batch_in_the_middle_hides_nothing_behind_it():
     assert_same(gradient(spread, forward=TOY), gradient(toy_batch(), forward=TOY))
 
 
+@pytest.mark.parametrize("chunk", [5, 64])
+def test_logits_in_chunks_change_nothing(chunk):
+    update = learner.make_update(
+        FORWARD, KEEP_GRADIENT, LOSSES["both"], reductions.token_mean, chunk=chunk
+    )
+    state = learner.init_state(make_params(), KEEP_GRADIENT)
+    state, metrics = jax.jit(update)(state, make_batch())
+    assert_same(jax.device_get((state.optimizer_state, metrics)), gradient(make_batch()))
+
+
 def test_packing_and_order_change_nothing():
     # T-51: several documents in a row, or one row each and in another order.
     packed = make_batch(length=40, rows=3)

@@ -120,3 +120,78 @@ def test_token_entropy_of_uniform_and_of_certain_predictions():
     logits = jnp.zeros((1, 3, VOCABULARY)).at[0, 1, 2].set(200.0)
     out = logprobs.token_entropies(logits)
     np.testing.assert_allclose(out, [[0.0, math.log(VOCABULARY), 0.0]], rtol=1e-6, atol=1e-7)
+
+
+WIDTH = 5
+
+
+def plain_statistics(hidden, tokens, head, *, temperature):
+    logits = head(hidden)
+    return logprobs.TokenStatistics(
+        logprobs.token_logprobs(logits, tokens, temperature=temperature),
+        logprobs.token_entropies(logits, temperature=temperature),
+    )
+
+
+def head_inputs(length: int):
+    rng = np.random.default_rng(length)
+    hidden = jnp.asarray(rng.normal(size=(2, length, WIDTH)), jnp.float32)
+    head = jnp.asarray(rng.normal(size=(WIDTH, VOCABULARY)), jnp.float32)
+    return hidden, head, jnp.asarray(rng.integers(0, VOCABULARY, (2, length)))
+
+
+@pytest.mark.parametrize(
+    "length, chunk", [(13, 1), (13, 4), (13, 5), (13, 12), (13, 64), (2, 3), (1, 2)]
+)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_chunked_statistics_equal_the_plain_ones_in_value_and_gradient(length, chunk, temperature):
+    # Chunks that do and do not divide the 12 predicted positions; rows of two tokens and of one.
+    hidden, head, tokens = head_inputs(length)
+    weights = jnp.asarray(np.random.default_rng(1).normal(size=(2, 2, length)), jnp.float32)
+
+    def total(statistics):
+        def call(hidden, head):
+            out = statistics(hidden, tokens, lambda h: h @ head, temperature=temperature)
+            return jnp.sum(weights[0] * out.logprobs + weights[1] * out.entropies), out
+
+        return jax.jit(jax.value_and_grad(call, argnums=(0, 1), has_aux=True))(hidden, head)
+
+    chunked = total(functools.partial(logprobs.chunked_statistics, chunk=chunk))
+    chex.assert_trees_all_close(chunked, total(plain_statistics), rtol=1e-5, atol=2e-6)
+
+
+def test_chunked_statistics_give_no_gradient_to_states_that_predict_nothing_weighed():
+    # T-01 for the chunked path: exactly zero wherever the next token is not trained.
+    hidden, head, tokens = head_inputs(13)
+    mask = jnp.asarray(np.random.default_rng(2).random((2, 13)) < 0.5)
+
+    def total(hidden):
+        out = logprobs.chunked_statistics(hidden, tokens, lambda h: h @ head, chunk=5)
+        return jnp.sum(jnp.where(mask, out.logprobs, 0.0))
+
+    touched = np.any(np.asarray(jax.jit(jax.grad(total))(hidden)) != 0, axis=-1)
+    np.testing.assert_array_equal(touched[:, :-1], np.asarray(mask)[:, 1:])
+    assert not np.any(touched[:, -1])
+
+
+@pytest.mark.slow
+def test_gradient_of_chunked_statistics_takes_an_eighth_of_the_memory_at_most():
+    # Compiled, not run: [4, 2048] tokens and 152,000 words.
+    shape = jax.ShapeDtypeStruct
+    arguments = (
+        shape((4, 2048, 64), jnp.float32),
+        shape((64, 152_000), jnp.float32),
+        shape((4, 2048), jnp.int32),
+    )
+
+    def temporary(statistics) -> int:
+        def total(hidden, head, tokens):
+            out = statistics(hidden, tokens, lambda h: h @ head, temperature=1.0)
+            return jnp.sum(out.logprobs) + jnp.sum(out.entropies)
+
+        compiled = jax.jit(jax.grad(total, argnums=(0, 1))).lower(*arguments).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    plain = temporary(plain_statistics)
+    assert plain >= 4 * 2048 * 152_000 * 4  # it holds the logits at least once
+    assert temporary(logprobs.chunked_statistics) <= plain / 8

@@ -1,4 +1,4 @@
-"""The clipped surrogate, and the loss that masks and reductions make of it."""
+"""The clipped surrogates, and the loss that a mask makes of them."""
 
 import math
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import logprobs, masking, objectives, reductions
+from gtpo_jax import logprobs, masking, objectives
 from tests import reference
 
 NAN, INF = float("nan"), float("inf")
@@ -52,21 +52,115 @@ def test_clip_holds_the_gradient_only_where_a_step_leaves_the_band(ratio, advant
     np.testing.assert_allclose(gradient, 0.0 if held else -advantage * ratio, rtol=1e-5)
 
 
+BOUNDS = {
+    "plain": {},
+    "dual": {"dual_clip": 3.0},
+    "capped": {"ratio_cap": 4.0},
+    "dual_capped": {"dual_clip": 3.0, "ratio_cap": 4.0},
+}
+
+
+@pytest.mark.parametrize(
+    "ratio, plain, dual, capped",
+    [
+        (0.7, True, True, True),
+        (0.9, False, False, False),
+        (2.9, False, False, False),
+        (3.1, False, True, False),
+        (3.9, False, True, False),
+        (4.1, False, True, True),
+        (50.0, False, True, True),
+    ],
+)
+def test_dual_clip_and_ratio_cap_bound_the_loss_of_negative_advantages(ratio, plain, dual, capped):
+    # T-54: c = 3, δ = 4; both together act as the lower of the two.
+    expected = {"plain": plain, "dual": dual, "capped": capped, "dual_capped": dual}
+    limits = {"plain": math.inf, "dual": 3.0, "capped": 4.0, "dual_capped": 3.0}
+    for name, held in expected.items():
+        loss, gradient, clipped = loss_of(math.log(ratio), -2.0, **BOUNDS[name])
+        assert clipped == held
+        np.testing.assert_allclose(loss, 2.0 * min(max(ratio, 0.8), limits[name]), rtol=1e-5)
+        np.testing.assert_allclose(gradient, 0.0 if held else 2.0 * ratio, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ratio", [0.01, 0.5, 1.0, 1.2, 1.3, 3.5, 50.0])
+def test_dual_clip_and_ratio_cap_leave_positive_advantages_alone(ratio):
+    # T-54: even where the ratio is beyond both bounds.
+    expected = loss_of(math.log(ratio), 2.0)
+    for options in BOUNDS.values():
+        assert loss_of(math.log(ratio), 2.0, **options) == expected
+
+
+@pytest.mark.parametrize("bounds", BOUNDS)
 @hypothesis.given(
     log_ratio=st.floats(-3.0, 3.0),
     advantage=st.floats(-5.0, 5.0),
     clip_low=st.sampled_from([0.1, 0.2, 0.9]),
-    clip_high=st.sampled_from([0.1, 0.28, 3.0]),
+    clip_high=st.sampled_from([0.1, 0.28, 2.0]),
 )
-@hypothesis.settings(max_examples=60)
-def test_surrogate_matches_the_formula_in_float64(log_ratio, advantage, clip_low, clip_high):
-    edges = (math.log(1 - clip_low), math.log(1 + clip_high))
-    hypothesis.assume(min(abs(log_ratio - edge) for edge in edges) > 1e-4)
+@hypothesis.settings(max_examples=40)
+def test_surrogate_matches_the_formula_in_float64(
+    bounds, log_ratio, advantage, clip_low, clip_high
+):
+    # T-54
+    edges = [1.0 - clip_low, 1.0 + clip_high, *BOUNDS[bounds].values()]
+    hypothesis.assume(min(abs(log_ratio - math.log(edge)) for edge in edges) > 1e-4)
     hypothesis.assume(abs(advantage) > 1e-6)
-    loss, gradient, clipped = loss_of(log_ratio, advantage, clip_low=clip_low, clip_high=clip_high)
-    value, slope = reference.surrogate(log_ratio, advantage, clip_low, clip_high)
+    options = {"clip_low": clip_low, "clip_high": clip_high} | BOUNDS[bounds]
+    loss, gradient, clipped = loss_of(log_ratio, advantage, **options)
+    value, slope = reference.surrogate(log_ratio, advantage, **options)
     np.testing.assert_allclose([loss, gradient], [value, slope], rtol=2e-6, atol=1e-6)
     assert clipped == (slope == 0.0)
+
+
+@pytest.mark.parametrize("clip_low, clip_high", [(1.0, 0.28), (0.2, 0.5)])
+def test_cispo_bounds_the_weight_and_keeps_every_gradient(clip_low, clip_high):
+    # T-54: −w A ∇ log π, and nothing through the ratio that the weight is made of.
+    ratios = np.array([0.1, 0.7, 0.9, 1.0, 1.2, 1.4, 9.0])
+    policy = np.linspace(-3.0, -0.2, 7)
+    behavior = jnp.asarray(policy - np.log(ratios), jnp.float32)
+    weights = np.clip(ratios, 1.0 - clip_low, 1.0 + clip_high)
+    for advantage in (2.0, -0.5, 0.0):
+
+        def total(policy, behavior, advantages):
+            out = objectives.cispo(
+                objectives.log_ratios(policy, behavior),
+                policy,
+                advantages,
+                clip_low=clip_low,
+                clip_high=clip_high,
+            )
+            return jnp.sum(out.loss), out
+
+        arguments = (jnp.asarray(policy, jnp.float32), behavior, jnp.full(7, advantage))
+        gradients, out = jax.grad(total, argnums=(0, 1, 2), has_aux=True)(*arguments)
+        np.testing.assert_allclose(out.loss, -weights * advantage * policy, rtol=1e-5)
+        np.testing.assert_allclose(gradients[0], -weights * advantage, rtol=1e-5)
+        assert not np.any(gradients[1]) and not np.any(gradients[2])
+        np.testing.assert_array_equal(out.clipped, (weights != ratios) & (advantage != 0))
+
+
+def test_all_losses_on_policy_have_the_gradient_of_reinforce():
+    # T-22: ratio 1 gives −A ∇ log π, whatever the clip.
+    policy, _, advantages, _ = random_batch()
+
+    def gradient(loss):
+        return jax.grad(lambda x: jnp.sum(loss(objectives.log_ratios(x, policy), x).loss))(policy)
+
+    for options in BOUNDS.values():
+        found = gradient(lambda r, _, o=options: objectives.clipped_surrogate(r, advantages, **o))
+        chex.assert_trees_all_close(found, -advantages, rtol=1e-6)
+    found = gradient(lambda r, x: objectives.cispo(r, x, advantages))
+    chex.assert_trees_all_close(found, -advantages, rtol=1e-6)
+
+
+def test_sweeping_the_clip_compiles_once():
+    sweep = jax.jit(objectives.clipped_surrogate)
+    log_ratio, advantages = jnp.array([0.5, 2.0]), jnp.array([1.0, -1.0])
+    for high in (0.1, 0.28, 0.5):
+        out = sweep(log_ratio, advantages, clip_high=high, dual_clip=3.0 + high)
+        np.testing.assert_allclose(out.loss, [-1.0 - high, 3.0 + high], rtol=1e-6)
+    assert sweep._cache_size() == 1
 
 
 def test_surrogate_with_advantage_zero_is_zero_and_never_clipped():
@@ -113,11 +207,18 @@ def test_log_ratios_inside_the_bound_pass_through():
     chex.assert_trees_all_equal(pull(jnp.ones(3))[0], jnp.ones(3))
 
 
+def test_bound_binds_where_the_log_ratio_was_cut():
+    difference = jnp.array([25.0, 20.5, 19.5, 0.0, -19.5, -20.5, -jnp.inf])
+    log_ratio = objectives.log_ratios(difference, jnp.zeros(7))
+    expected = [True, True, False, False, False, True, True]
+    np.testing.assert_array_equal(objectives.bound_binds(log_ratio), expected)
+
+
 def pipeline(policy, behavior, advantages, mask):
     """The mean loss of the trained tokens."""
     log_ratio = objectives.log_ratios(policy, behavior)
     surrogate = objectives.clipped_surrogate(log_ratio, advantages)
-    return reductions.token_mean(surrogate.loss, mask).mean()
+    return masking.masked_mean(surrogate.loss, mask)
 
 
 loss_and_gradient = jax.jit(jax.value_and_grad(pipeline))
@@ -162,14 +263,6 @@ def test_loss_and_gradient_match_a_float64_loop_over_trained_tokens():
     np.testing.assert_allclose(gradient, slopes / count, rtol=1e-5, atol=1e-7)
 
 
-def test_loss_of_a_batch_without_trained_tokens_is_zero_with_zero_gradient():
-    # T-53
-    policy, behavior, advantages, mask = random_batch()
-    value, gradient = loss_and_gradient(policy, behavior, advantages, jnp.zeros_like(mask))
-    assert float(value) == 0.0
-    chex.assert_trees_all_equal(gradient, jnp.zeros_like(gradient))
-
-
 @pytest.mark.parametrize("argument", [0, 1, 2], ids=["policy", "behavior", "advantages"])
 @pytest.mark.parametrize("junk", [NAN, INF, -INF, 1e30])
 def test_loss_with_junk_in_masked_positions_is_unchanged(argument, junk):
@@ -200,21 +293,6 @@ def test_loss_and_gradient_with_more_padding_are_unchanged():
     chex.assert_trees_all_close(wide_gradient, jnp.pad(gradient, more), rtol=1e-6)
 
 
-def test_loss_over_micro_batches_is_that_of_the_whole():
-    # T-51: rows hold unequal numbers of trained tokens.
-    policy, behavior, advantages, mask = random_batch(2, (4, 8))
-    mask = mask.at[0].set(False).at[0, 1].set(True)
-    surrogate = objectives.clipped_surrogate(objectives.log_ratios(policy, behavior), advantages)
-    parts = [
-        reductions.token_mean(surrogate.loss[rows], mask[rows])
-        for rows in np.split(np.arange(4), 4)
-    ]
-    total = masking.WeightedSum(*(sum(x) for x in zip(*parts, strict=True)))
-    np.testing.assert_allclose(
-        total.mean(), pipeline(policy, behavior, advantages, mask), rtol=1e-6
-    )
-
-
 def test_gradient_reaches_no_logits_that_predict_a_token_of_the_environment():
     # T-01: exactly zero where the next token is not trained, non-zero where it is.
     rng = np.random.default_rng(0)
@@ -226,7 +304,7 @@ def test_gradient_reaches_no_logits_that_predict_a_token_of_the_environment():
         policy = logprobs.token_logprobs(logits, tokens)
         log_ratio = objectives.log_ratios(policy, jax.lax.stop_gradient(policy))
         loss = objectives.clipped_surrogate(log_ratio, advantages).loss
-        return reductions.token_mean(loss, mask).mean()
+        return masking.masked_mean(loss, mask)
 
     touched = np.any(np.asarray(jax.jit(jax.grad(total))(logits)) != 0, axis=-1)
     np.testing.assert_array_equal(touched[:, :-1], np.asarray(mask)[:, 1:])

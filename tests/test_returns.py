@@ -1,6 +1,8 @@
 """Discounted returns over turns."""
 
 import chex
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,43 @@ def test_returns_differentiate_to_powers_of_the_discount():
         jnp.ones((1, 4))
     )
     chex.assert_trees_all_close(gradient, jnp.array([[1.0, 0.5, 0.25, 0.0]]))
+
+
+FORMS = [returns.discounted_returns, returns.discounted_returns_closed_form]
+each_form = pytest.mark.parametrize("form", FORMS, ids=["recursion", "closed"])
+compiled_forms = [jax.jit(lambda r, m, d, f=f: f(r, m, discount=d)) for f in FORMS]
+
+
+@hypothesis.given(
+    seed=st.integers(0, 2**31), discount=st.floats(0.0, 1.0, width=32), scale=st.floats(0.01, 100.0)
+)
+@hypothesis.settings(max_examples=60)
+def test_returns_in_closed_form_are_those_of_the_recursion(seed, discount, scale):
+    rows, _, _ = reference.ragged_batch(np.random.default_rng(seed), rows=8, width=7, groups=1)
+    rows = [[scale * x for x in row] for row in rows]
+    rewards, mask = reference.padded(rows, 7, fill=float("nan"))
+    expected, _ = reference.padded(reference.returns(rows, discount), 7)
+    for form in compiled_forms:
+        out = form(rewards, mask, jnp.float32(discount))
+        # Seven float32 values of order `scale`, which may cancel.
+        chex.assert_trees_all_close(out, expected, rtol=1e-5, atol=3e-6 * scale)
+    assert compiled_forms[0]._cache_size() == compiled_forms[1]._cache_size() == 1
+
+
+@each_form
+@pytest.mark.parametrize("discount, expected", [(0, [1.0, -2.0, 4.0]), (1, [3.0, 2.0, 4.0])])
+def test_returns_and_their_gradients_at_the_ends_of_the_range_are_finite(form, discount, expected):
+    rewards, mask = reference.padded([[1.0, -2.0, 4.0]], 5)
+    out = form(rewards, mask, discount=discount)
+    chex.assert_trees_all_equal(out, jnp.array([[*expected, 0.0, 0.0]]))
+    slope = jax.jacobian(lambda d: form(rewards, mask, discount=d))(float(discount))
+    # d/dγ of (1 − 2γ + 4γ², −2 + 4γ, 4)
+    chex.assert_trees_all_close(slope, jnp.array([[8.0 * discount - 2.0, 4.0, 0.0, 0.0, 0.0]]))
+
+
+@each_form
+@pytest.mark.parametrize("discount", [-0.1, 1.01, 90, float("nan")])
+def test_returns_with_a_discount_outside_zero_and_one_are_refused(form, discount):
+    rewards, mask = reference.padded([[1.0]], 1)
+    with pytest.raises(ValueError, match=r"discount must lie in \[0, 1\]"):
+        form(rewards, mask, discount=discount)

@@ -109,3 +109,19 @@ def test_shaped_outcomes_with_nan_for_excluded_trajectories_leak_nothing():
     similarity[2:] = similarity[:, 2:] = np.nan
     out = shaped([True, False, True, False], [True, True, False, False], [0] * 4, similarity)
     np.testing.assert_allclose(out, [1.0, 0.3, 0.0, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("floor, expected", [(0.0, 0.15), (-1.0, -0.075), (-0.5, 0.025)])
+def test_shaped_outcomes_clip_negative_similarities_at_the_floor(floor, expected):
+    # α / |P| Σ max(cos, floor), α = .5, cosines −.9 and .6: the paper leaves the choice open.
+    similarity = np.eye(3)
+    similarity[2, :2] = [-0.9, 0.6]
+    out = rewards.shaped_outcomes(
+        jnp.array([True, True, False]),
+        jnp.ones(3, bool),
+        jnp.zeros(3, jnp.int32),
+        jnp.asarray(similarity, jnp.float32),
+        weight=0.5,
+        floor=floor,
+    )
+    np.testing.assert_allclose(out, [1.0, 1.0, expected], atol=1e-7)

@@ -112,3 +112,37 @@ def test_cosine_similarity_matches_the_float64_formula():
 def test_cosine_similarity_with_a_zero_vector_has_finite_gradient():
     gradient = jax.grad(lambda e: jnp.sum(similarity.cosine_similarity(e)))(jnp.array([[1.0, 2.0]]))
     assert np.all(np.isfinite(gradient))
+
+
+def test_mean_pooled_states_match_a_loop_and_ignore_what_is_not_masked():
+    # T-08: two trajectories in a row, one without a masked token, NaN everywhere else.
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(3, 8, 4)).astype(np.float32)
+    ids = np.array([[0, 0, 0, 2, 2, 2, -1, -1], [1] * 8, [3, 3, 3, 3, -1, -1, -1, -1]])
+    mask = rng.random((3, 8)) < 0.6
+    mask[1] = False
+    expected = np.zeros((5, 4))
+    for trajectory in range(5):
+        states = [hidden[b, t] for b, t in np.argwhere(mask & (ids == trajectory))]
+        if states:
+            expected[trajectory] = np.mean(np.asarray(states, np.float64), axis=0)
+    hidden[~(mask & (ids >= 0))] = np.nan
+
+    def pool(hidden):
+        return similarity.mean_pooled(hidden, jnp.asarray(mask), jnp.asarray(ids), trajectories=5)
+
+    for call in (pool, jax.jit(pool)):
+        np.testing.assert_allclose(call(jnp.asarray(hidden)), expected, rtol=1e-6, atol=1e-7)
+    assert not np.any(expected[[1, 4]])
+    gradient = jax.grad(lambda h: jnp.sum(jnp.square(pool(h))))(jnp.nan_to_num(hidden))
+    chex.assert_trees_all_equal(gradient, jnp.zeros_like(gradient))
+
+
+def test_mean_pooled_bfloat16_states_are_summed_in_float32():
+    # In bfloat16 a sum of ones stops growing at 256.
+    hidden = jnp.ones((1, 600, 2), jnp.bfloat16).at[0, 0].set(301.0)
+    out = similarity.mean_pooled(
+        hidden, jnp.ones((1, 600), bool), jnp.zeros((1, 600), jnp.int32), trajectories=1
+    )
+    assert out.dtype == jnp.float32
+    np.testing.assert_allclose(out, (float(hidden[0, 0, 0]) + 599.0) / 600.0, rtol=1e-6)

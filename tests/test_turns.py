@@ -111,3 +111,22 @@ def test_sum_tokens_by_turn_matches_a_loop_and_ignores_nan_outside_turns():
 def test_check_turn_ids_with_a_token_on_one_side_only_is_refused(turn_ids):
     with pytest.raises(ValueError, match="turn_ids"):
         turns.check_turn_ids(jnp.array(turn_ids), jnp.array([[False, True, False]]))
+
+
+def test_turn_ids_from_spans_agree_with_those_from_starts():
+    # T-07: turns 0 and 1 of the second row touch, and stay two turns.
+    starts = jnp.array([[2, 5, 0], [1, 3, 5]])
+    ends = jnp.array([[4, 6, 0], [3, 4, 7]])
+    turn_mask = turns.turn_mask_from_counts(jnp.array([2, 3]), max_turns=3)
+    ids = turns.turn_ids_from_spans(starts, ends, turn_mask, 8)
+    assert ids.tolist() == [[-1, -1, 0, 0, -1, 1, -1, -1], [-1, 0, 0, 1, -1, 2, 2, -1]]
+    first = (jnp.arange(8) == starts[..., None]) & turn_mask[..., None]
+    np.testing.assert_array_equal(ids, turns.turn_ids_from_starts(ids >= 0, jnp.any(first, axis=1)))
+
+
+def test_check_token_values_with_a_reward_on_tool_output_is_refused():
+    # T-33: dropped in silence it would be lost.
+    turn_ids = jnp.array([[-1, 0, 0, -1, 1]])
+    turns.check_token_values(jnp.array([[0.0, 0.0, 0.1, 0.0, 1.0]]), turn_ids)
+    with pytest.raises(ValueError, match="1 tokens of no turn"):
+        turns.check_token_values(jnp.array([[0.0, 0.0, 0.0, 0.5, 1.0]]), turn_ids)

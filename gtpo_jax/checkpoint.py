@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the train state through Orbax, and a small host record beside it.
+"""Checkpoints of a run: the train state, through Orbax.
 
 Everything random or ordered in a run is a function of (seed, step), so the step is all the position
 that has to be saved.
@@ -29,34 +29,27 @@ class CheckpointStore:
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, create=True),
-            item_handlers={
-                "state": ocp.PyTreeCheckpointHandler(),
-                "record": ocp.JsonCheckpointHandler(),
-            },
+            item_handlers={"state": ocp.PyTreeCheckpointHandler()},
         )
 
     @property
     def latest_step(self) -> int | None:
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, record: dict[str, Any]) -> None:
+    def save(self, step: int, state: TrainState) -> None:
         """Saves in the background; the state may be donated as soon as this returns."""
         if step == self.latest_step:
             return
-        arguments = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state), record=ocp.args.JsonSave(record)
-        )
-        self._manager.save(step, args=arguments)
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
 
-    def restore(self, template: TrainState) -> tuple[int, TrainState, dict[str, Any]]:
-        """Step, state and record of the newest checkpoint, placed as the template is."""
+    def restore(self, template: TrainState) -> tuple[int, TrainState]:
+        """Step and state of the newest checkpoint, placed as the template is."""
         step = self.latest_step
         if step is None:
             raise ValueError(f"no checkpoint in {self.folder} to resume from")
         self._check_fits(step, self._saved(step), template, "model and optimizer")
-        arguments = ocp.args.Composite(state=_restore_as(template), record=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=arguments)
-        return step, restored["state"], restored["record"]
+        arguments = ocp.args.Composite(state=_restore_as(template))
+        return step, self._manager.restore(step, args=arguments)["state"]
 
     def restore_params(self, template: Any) -> Any:
         """Parameters alone of the newest checkpoint: another optimizer may go on from them."""

@@ -35,7 +35,6 @@ class Phase:
     ):
         self.folder = run_dir / name
         self.state = state
-        self.record: dict = {}
         self.checkpoint_every = checkpoint_every
         self.go_on = go_on
         self.start = 0
@@ -54,7 +53,7 @@ class Phase:
             cli.write_json(self.folder / "config.json", dataclasses.asdict(config))
         self.store = CheckpointStore(checkpoints)
         if resume:
-            self.start, self.state, self.record = self.store.restore(state)
+            self.start, self.state = self.store.restore(state)
         self.metrics = MetricsWriter(self.folder, resume_step=self.start)
 
     def steps(self, total: int) -> Iterator[int]:
@@ -64,7 +63,7 @@ class Phase:
                 yield step
                 done = step + 1
                 if done % self.checkpoint_every == 0 or done == total or stop.requested:
-                    self.store.save(done, self.state, self.record)
+                    self.store.save(done, self.state)
                 if stop.requested and done < total:
                     self.close()
                     go_on = f"`python -m {self.go_on}` and the same options"

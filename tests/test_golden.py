@@ -13,6 +13,8 @@ import pytest
 from gtpo_jax import advantages, returns, turns
 from tests.golden.loader import FOLDER, close, floats, golden, integers, kept, load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.stem)
 def test_golden_file_names_source_version_license_and_command(path):

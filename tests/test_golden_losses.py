@@ -16,6 +16,8 @@ from gtpo_jax import objectives, reductions
 from gtpo_jax.types import TokenBatch
 from tests.golden.loader import close, floats, golden, integers, kept, load
 
+pytestmark = pytest.mark.slow
+
 
 def token_batch(mask, segment_ids=None, turn_ids=None) -> TokenBatch:
     """Rows for a reduction; each row is a trajectory unless `segment_ids` says otherwise."""

@@ -155,6 +155,7 @@ def test_junk_in_masked_positions_changes_nothing():
     assert_same(gradient(junk, forward=TOY), gradient(batch, forward=TOY))
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     # T-50: longer rows and more of them.
     expected = gradient(make_batch())
@@ -184,6 +185,7 @@ def test_empty_micro_batch_in_the_middle_hides_nothing_behind_it():
     assert_same(gradient(spread, forward=TOY), gradient(toy_batch(), forward=TOY))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [5, 64])
 def test_logits_in_chunks_change_nothing(chunk):
     update = learner.make_update(
@@ -194,6 +196,7 @@ def test_logits_in_chunks_change_nothing(chunk):
     assert_same(jax.device_get((state.optimizer_state, metrics)), gradient(make_batch()))
 
 
+@pytest.mark.slow
 def test_packing_and_order_change_nothing():
     # T-51: several documents in a row, or one row each and in another order.
     packed = make_batch(length=40, rows=3)
@@ -287,6 +290,7 @@ def test_largest_gap_is_found_in_any_micro_batch():
     assert float(learner.logprob_gap(TOY, toy_params(), cut)) == pytest.approx(0.25, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=["data", "data_fsdp_tensor"]
 )

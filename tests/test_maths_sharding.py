@@ -26,6 +26,8 @@ from gtpo_jax import (
 from gtpo_jax.types import EpisodeBatch
 from tests import reference
 
+pytestmark = pytest.mark.slow
+
 M, K, WIDTH = 16, 3, 12
 RNG = np.random.default_rng(0)
 RAGGED = reference.ragged_batch(RNG, rows=M, width=K, groups=4)

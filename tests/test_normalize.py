@@ -37,6 +37,7 @@ def test_the_same_turn_has_another_sign_in_another_set(over, signs):
     assert bool(jnp.all(out[2:] > 0)) == (over == "batch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("over", SETS)
 @pytest.mark.parametrize("size", [1000, 5000])
 def test_a_large_set_of_equal_values_gives_exactly_zero(over, size):

@@ -101,6 +101,7 @@ def test_tokenizer_that_does_not_exist_names_the_trainer(tmp_path, capsys, monke
     assert "train_tokenizer" in complaint("sft", capsys, monkeypatch, *options)
 
 
+@pytest.mark.slow
 def test_finished_phase_is_not_overwritten(tmp_path, capsys, monkeypatch):
     run_dir = tmp_path / "run"
     sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])
@@ -110,6 +111,7 @@ def test_finished_phase_is_not_overwritten(tmp_path, capsys, monkeypatch):
     assert (run_dir / "sft" / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_resume_with_other_settings_names_them(tmp_path, capsys, monkeypatch):
     run_dir = tmp_path / "run"
     sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])

@@ -192,6 +192,7 @@ def test_reduction_of_bfloat16_losses_is_summed_in_float32(how):
     np.testing.assert_allclose(out.mean(), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @each_loss
 @each_reduction
 def test_loss_does_not_depend_on_packing_order_or_padding(loss, how):

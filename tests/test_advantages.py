@@ -114,6 +114,7 @@ def test_advantages_of_ragged_groups_match_the_reference(name, option):
         chex.assert_trees_all_close(out, reference.padded(expected, TURNS)[0], rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each
 def test_advantages_eager_equal_jit(name):
     rows, groups, included = reference.ragged_batch(
@@ -203,6 +204,7 @@ def test_advantages_with_excluded_rows_equal_those_without_them(name):
     chex.assert_trees_all_equal(out[[1, 3, 5, 6, 7]], np.zeros((5, TURNS), np.float32))
 
 
+@pytest.mark.slow
 @each
 def test_advantages_with_nan_in_padded_turns_are_unchanged(name):
     # T-08, T-50

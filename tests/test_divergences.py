@@ -9,6 +9,8 @@ import pytest
 from gtpo_jax import objectives, reductions
 from tests import reference
 
+pytestmark = pytest.mark.slow
+
 ESTIMATORS = {"k1": objectives.kl_k1, "k2": objectives.kl_k2, "k3": objectives.kl_k3}
 POLICY = np.array([1.2, -0.3, 0.4, -1.5, 0.1])  # logits
 REFERENCE = np.array([0.2, 0.6, -0.7, -0.4, 0.9])

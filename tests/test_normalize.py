@@ -8,6 +8,8 @@ import pytest
 from gtpo_jax import advantages
 from tests import reference
 
+pytestmark = pytest.mark.slow
+
 SETS = {
     "group": advantages.normalize_within_groups,
     "index": advantages.normalize_within_turn_index,

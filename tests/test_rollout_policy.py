@@ -17,6 +17,8 @@ from gtpo_jax.types import Problem
 from models import decoder
 from tests.tiny import BYTES, CONFIG, DIALOGUE, FORWARD, compilations, make_params
 
+pytestmark = pytest.mark.slow
+
 LIMITS = RolloutLimits(
     slots=4,
     context=80,

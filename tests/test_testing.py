@@ -9,6 +9,8 @@ import pytest
 from gtpo_jax.testing import INFRA_FAILURE, ByteTokenizer, FakeTool, scripted_forward
 from gtpo_jax.types import ToolStatus
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = [[1, 2, 3, 4], [1, 2, 9], [5, 2, 3, 7, 8]]
 OTHERWISE = 0
 

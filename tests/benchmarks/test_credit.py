@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks import credit, credit_numpy
 
+pytestmark = pytest.mark.slow
+
 SMALL = {"trajectories": 12, "group_size": 4, "turns": 3, "tokens": 96}
 OPTIONS = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
 

@@ -82,6 +82,17 @@ class RolloutStats:
     tool_seconds: float  # wall seconds inside tools, summed over calls
 
 
+def render_prompt(dialogue: Dialogue, problem: Problem, limits: RolloutLimits) -> np.ndarray:
+    """Ids of the prompt of a problem; an error when the limits have no room for it."""
+    prompt = dialogue.prompt(problem.question)
+    if len(prompt) > limits.prompt_tokens:
+        raise ValueError(
+            f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, prompt_tokens is"
+            f" {limits.prompt_tokens}; raise prompt_tokens (and context with it)"
+        )
+    return prompt
+
+
 class RolloutEngine:
     """Runs rollouts of one model with one tool. Reusable: parameters come with each call."""
 
@@ -125,13 +136,7 @@ class RolloutEngine:
 
     def prompt(self, problem: Problem) -> np.ndarray:
         """Ids of the prompt; an error when it is too long."""
-        prompt = self.dialogue.prompt(problem.question)
-        if len(prompt) > self.limits.prompt_tokens:
-            raise ValueError(
-                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, prompt_tokens is"
-                f" {self.limits.prompt_tokens}; raise prompt_tokens (and context with it)"
-            )
-        return prompt
+        return render_prompt(self.dialogue, problem, self.limits)
 
     def run(
         self,

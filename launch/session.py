@@ -86,14 +86,8 @@ class Session:
 
     def check_prompts(self, problems: Iterable[Problem]) -> None:
         """Raises when the prompt of a problem is longer than the rollout allows."""
-        limit = self.config.rollout.prompt_tokens
         for problem in problems:
-            length = len(self.dialogue.prompt(problem.question))
-            if length > limit:
-                raise ValueError(
-                    f"the prompt of problem {problem.id!r} has {length} tokens, prompt_tokens is"
-                    f" {limit}; raise rollout.prompt_tokens (and rollout.context with it)"
-                )
+            rollout.render_prompt(self.dialogue, problem, self.config.rollout)
 
     def save_tokenizer(self) -> None:
         """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""

@@ -68,7 +68,9 @@ def test_benchmark_with_an_interpreter_that_is_not_there_says_so(tmp_path):
         credit.run([*OPTIONS, "--code=64", f"--peer-python={missing}"])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is here")
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is not None, reason="needs an interpreter without torch"
+)
 def test_benchmark_with_an_interpreter_without_torch_names_what_it_needs():
     with pytest.raises(ValueError, match="torch"):
         credit.run([*OPTIONS, "--code=64", "--repeats=1", f"--peer-python={sys.executable}"])

@@ -89,7 +89,8 @@ class ToolResult:
     truncated_bytes: int = 0  # output bytes beyond the limit, dropped
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    peak_bytes: int = 0  # largest resident set of the call
+    peak_bytes: int = 0  # largest resident set of the call, the preloaded interpreter's included
+    state_lost: bool = False  # variables that earlier calls of its session left are gone
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

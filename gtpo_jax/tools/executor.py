@@ -1,241 +1,177 @@
-"""The trainer's side of the Python tool: a pool of worker processes behind futures.
+"""The Python tool: untrusted code in isolated processes, behind futures.
 
-The trainer runs JAX and its threads, so it never forks: `subprocess` starts the workers, and those
-fork. What runs the code and how it is limited is in `worker.py` and `child.py`.
+The trainer runs JAX and its threads, so it never forks: it starts one program, the supervisor, and
+talks to it over a socket. What runs the code, and how it is isolated, is in `sandbox`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import importlib.util
+import itertools
 import os
 import pathlib
-import queue
-import shutil
-import signal
+import platform
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import threading
-import time
+from collections.abc import Collection, Sequence
 from concurrent import futures
-from typing import Any
 
 from gtpo_jax import types
 from gtpo_jax.tools import limits as tool_limits
+from gtpo_jax.tools.busy import ExecutorBusy
+from gtpo_jax.tools.sandbox import properties, wire
 
-_WORKER = pathlib.Path(__file__).with_name("worker.py")
-# No site packages, no user site, no script folder on the path, no byte code written. Not `-I`: it
-# ignores PYTHONHASHSEED, and the environment below is all there is anyway.
-_COMMAND = [sys.executable, "-s", "-S", "-P", "-B", str(_WORKER)]
-_ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",  # order of sets of strings
-    "PYTHONUTF8": "1",
-    "TZ": "UTC",
-    "MALLOC_ARENA_MAX": "2",  # glibc reserves 128 MiB of address space per thread otherwise
-}
-_START_SECONDS = 60.0  # for a worker to start, on a loaded host with a cold disk
-_STOP_SECONDS = 1.0  # for a worker to end its call and itself, before it is killed
-_REPLY_BYTES = 1 << 28
-_HEADER = struct.Struct(">I")
+_START_SECONDS = 120.0  # for the supervisor and its zygote, on a loaded host with a cold disk
+_STOP_SECONDS = 3.0  # for the supervisor to end all calls and itself, before it is killed
+_ATTEMPTS = 2  # of a call whose supervisor died under it
 
 
-class WorkerError(Exception):
-    """The worker died, hangs or broke the protocol; the text says which."""
+class IsolationError(RuntimeError):
+    """The host cannot enforce a property that was not waived. `missing` names all such."""
+
+    def __init__(self, message: str, missing: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
-class _Worker:
-    """One worker process and the socket that is its stdin and stdout.
+@dataclasses.dataclass(eq=False)
+class _Pending:
+    """A call without a result."""
 
-    One thread calls; `stop` may come from another, and wakes a call in progress.
-    """
-
-    def __init__(self) -> None:
-        self._directory = tempfile.mkdtemp(prefix="gtpo_tool_")
-        self._socket, theirs = socket.socketpair()
-        self._requests = 0
-        self._group: int | None = None  # process group of the call in progress
-        try:
-            self._process = subprocess.Popen(
-                _COMMAND,
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=subprocess.DEVNULL,
-                cwd=self._directory,
-                env=_ENVIRONMENT,
-                start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
-            )
-        except OSError:
-            self._socket.close()
-            shutil.rmtree(self._directory, ignore_errors=True)
-            raise
-        finally:
-            theirs.close()
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def wait_ready(self) -> None:
-        """Returns once the worker has started; raises `WorkerError` otherwise."""
-        if self._receive(time.monotonic() + _START_SECONDS) != {"ready": True}:
-            raise WorkerError("the worker's first message is not that it is ready")
-
-    def call(
-        self, code: str, *, wall_seconds: float, limits: tool_limits.ToolLimits
-    ) -> types.ToolResult:
-        """Runs the code; raises `WorkerError` when no answer comes; the worker is then spent."""
-        self._requests += 1
-        request = {
-            "id": self._requests,
-            "code": code,
-            "wall_seconds": wall_seconds,
-            "limits": dataclasses.asdict(limits),
-        }
-        deadline = time.monotonic() + wall_seconds + limits.guard_seconds
-        self._send(request, deadline)
-        reply = self._reply(deadline)
-        if "group" in reply:  # a worker that could not even fork answers at once
-            group = reply["group"]
-            if not isinstance(group, int) or group <= 1:  # 0 would be the trainer's own, in `stop`
-                raise WorkerError(f"expected the number of a process group, got {group!r}")
-            self._group = group
-            reply = self._reply(deadline)
-        self._group = None
-        try:
-            return types.ToolResult(**{**reply, "status": types.ToolStatus(reply["status"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise WorkerError(f"the worker's reply is not a tool result: {error}") from error
-
-    def stop(self) -> None:
-        """Ends the worker, its call and what that call started. May be called twice."""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)  # the worker's end of file, and ours in `call`
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        group, self._group = self._group, None
-        if group is not None:
-            # A worker that was killed could not end its call's group itself.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGKILL)
-        self._socket.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _reply(self, deadline: float) -> dict[str, Any]:
-        """The next message, which must belong to the request sent last."""
-        message = self._receive(deadline)
-        number = message.pop("id", None)
-        if number != self._requests:
-            raise WorkerError(f"expected a reply to request {self._requests}, got one to {number}")
-        return message
-
-    def _send(self, message: dict[str, Any], deadline: float) -> None:
-        body = json.dumps(message).encode()
-        try:
-            self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-            self._socket.sendall(_HEADER.pack(len(body)) + body)
-        except OSError as error:
-            raise WorkerError(f"the worker takes no request: {error}") from error
-
-    def _receive(self, deadline: float) -> dict[str, Any]:
-        (size,) = _HEADER.unpack(self._exactly(_HEADER.size, deadline))
-        if size > _REPLY_BYTES:
-            raise WorkerError(f"the worker announced a reply of {size} bytes")
-        try:
-            message = json.loads(self._exactly(size, deadline))
-        except ValueError as error:
-            raise WorkerError(f"the worker's reply is not JSON: {error}") from error
-        if not isinstance(message, dict):
-            raise WorkerError(f"the worker's reply is a {type(message).__name__}, not an object")
-        return message
-
-    def _exactly(self, size: int, deadline: float) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            try:
-                self._socket.settimeout(max(deadline - time.monotonic(), 1e-3))
-                chunk = self._socket.recv(size - len(data))
-            except TimeoutError as error:
-                raise WorkerError("the worker gave no answer in time and was killed") from error
-            except OSError as error:
-                raise WorkerError(f"the worker cannot be read: {error}") from error
-            if not chunk:
-                raise WorkerError("the worker died")
-            data += chunk
-        return bytes(data)
+    message: wire.Message
+    future: futures.Future[types.ToolResult]
+    attempts: int = 1
 
 
 class PythonExecutor:
-    """Runs Python code in worker processes, at most `max_running` calls at a time. A `types.Tool`.
+    """Runs Python code, each call in an isolated process of its own. A `types.Tool`.
 
-    Calls beyond that wait in the order of their submission. Whatever the code does becomes a
-    `ToolResult`; a worker that dies is replaced, and its call answers with status `infra_error`.
-    Calls share nothing: each has its own process and working directory.
+    At most `max_running` calls run at a time; the others wait in the order of their submission.
+    Whatever the code does becomes a `types.ToolResult`, never an exception, and nothing of one call
+    is visible to another. Any number of threads may submit.
 
-    These are limits, not a jail: code runs with the rights of the trainer's user, so it can read
-    that user's files, reach the network and signal that user's processes.
+    `session="…"` keeps one interpreter through the calls of that name, as in a notebook: variables
+    survive from call to call, and calls of one session run one after the other. An interpreter that
+    a call lost (by a time-out, say) is replaced by a clean one, and the result says `state_lost`;
+    so does the next result of a session that had none for longer than `session_idle_seconds`, or
+    that made room for others when there were more than `max_sessions`.
+
+    `preload` names packages that are imported once, before the first call: later calls start with
+    them loaded. Packages that stand in the same folders can be imported as well, but slowly.
+
+    Without a property of `isolation_report()` the executor does not start, but for those that
+    `allow` names. Linux on x86-64 and aarch64; elsewhere every property must be allowed to be
+    missing.
+
+    Raises `IsolationError` and, if its processes do not start at all, `RuntimeError`.
     """
 
     def __init__(
-        self, *, max_running: int = 2, limits: tool_limits.ToolLimits | None = None
+        self,
+        *,
+        max_running: int | None = None,
+        limits: tool_limits.ToolLimits | None = None,
+        preload: Sequence[str] = ("numpy", "sympy"),
+        allow: Collection[str] = (),
+        max_queued: int = 4096,
+        max_sessions: int = 64,
+        session_idle_seconds: float = 600.0,
     ) -> None:
-        """Starts the workers.
-
-        Raises `RuntimeError` if they do not start.
-        """
-        if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
-            raise ValueError(f"max_running must be an int of at least 1, got {max_running!r}")
+        running = (os.cpu_count() or 1) if max_running is None else max_running
+        _check_count("max_running", running, 1)
+        _check_count("max_queued", max_queued, 0)
+        _check_count("max_sessions", max_sessions, running)
+        tool_limits.check_seconds("session_idle_seconds", session_idle_seconds)
         self._limits = tool_limits.ToolLimits() if limits is None else limits
-        self._lock = threading.Lock()
+        self._allow = _checked_allow(allow)
+        self._settings = {
+            "limits": dataclasses.asdict(self._limits),
+            "packages": list(preload),
+            "folders": _folders_of(preload),
+            "writable": _writable_folders(),
+            "allow": sorted(self._allow),
+            "max_running": running,
+            "max_sessions": max_sessions,
+            "session_idle_seconds": session_idle_seconds,
+        }
+        self._capacity = running + max_queued
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._lock = threading.Lock()  # of all that follows
         self._closed = False
-        self._workers: set[_Worker] = set()
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        # As many threads as workers: a running call holds one of each, so no call ever waits for a
-        # worker, and only the threads' queue limits what runs.
-        self._threads = futures.ThreadPoolExecutor(max_running, thread_name_prefix="gtpo_tool")
-        try:
-            self._workers.update(_Worker() for _ in range(max_running))
-            for worker in self._workers:
-                worker.wait_ready()
-                self._idle.put(worker)
-        except (WorkerError, OSError) as error:
-            self.close()
-            raise RuntimeError(
-                f"the tool's worker processes do not start: {error}; run"
-                f" `{' '.join(_COMMAND)}` by hand to see why"
-            ) from error
+        self._sessions: dict[str, None] = {}  # that may have variables
+        self._report: dict[str, str | None] = {}
+        self._wanted = threading.Event()  # somebody waits for a supervisor, if there is none
+        self._process, self._channel = self._start()
+        self._reader = threading.Thread(target=self._read, name="gtpo_tool", daemon=True)
+        self._reader.start()
 
     def submit(
-        self, code: str, *, timeout: float | None = None
+        self, code: str, *, timeout: float | None = None, session: str | None = None
     ) -> futures.Future[types.ToolResult]:
         """Runs `code`; `timeout`, in seconds, replaces `limits.wall_seconds` for this call.
 
-        The clock starts when the call does, not while it waits for a worker.
+        The clock starts when the call does, not while it waits. `future.cancel()` ends the call,
+        also when it runs already. Raises `ExecutorBusy` when `max_queued` calls wait.
         """
         if not isinstance(code, str):
             raise TypeError(f"code must be a str, got {type(code).__name__}; decode it first")
-        wall_seconds = self._limits.wall_seconds if timeout is None else timeout
-        tool_limits.check_seconds("timeout", wall_seconds)
+        if session is not None and not isinstance(session, str):
+            raise TypeError(f"session must be a str or None, got {type(session).__name__}")
+        seconds = self._limits.wall_seconds if timeout is None else timeout
+        tool_limits.check_seconds("timeout", seconds)
+        message = {"code": code, "timeout": seconds, "session": session}
+        future: futures.Future[types.ToolResult] = futures.Future()
         with self._lock:
             if self._closed:
                 raise RuntimeError("submit after close: the executor is closed; make a new one")
-            return self._threads.submit(self._run, code, wall_seconds)
+            if len(self._pending) >= self._capacity:
+                raise ExecutorBusy(
+                    f"{self._capacity} calls run or wait; collect results before submitting more,"
+                    " or raise max_queued"
+                )
+            number = message["id"] = next(self._numbers)
+            self._pending[number] = _Pending(message, future)
+            if session is not None:
+                self._sessions[session] = None
+            self._send(message)
+            self._wanted.set()
+        future.add_done_callback(lambda done: self._on_done(number, done))
+        return future
+
+    def end_session(self, session: str) -> None:
+        """Ends the interpreter of a session, and calls of it that have no result yet."""
+        with self._lock:
+            self._sessions.pop(session, None)
+            self._send({"end": session})
+
+    def isolation_report(self) -> dict[str, str | None]:
+        """Property → the mechanisms that hold it on this host, or None where none does.
+
+        The properties are those of `sandbox.properties.PROPERTIES`.
+        """
+        return dict(self._report)
 
     def close(self) -> None:
-        """Ends at once: queued calls are canceled, running ones answer `infra_error`."""
+        """Ends at once: calls without a result are canceled, and nothing of them is left behind."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            workers = tuple(self._workers)
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.stop()
-        self._threads.shutdown(wait=True)
+            self._wanted.set()
+            pending = list(self._pending.values())
+        with contextlib.suppress(OSError):
+            self._channel.socket.shutdown(socket.SHUT_RDWR)  # both sides see the end of the stream
+        self._stop(self._process)
+        self._reader.join()
+        self._channel.close()
+        for call in pending:
+            call.future.cancel()
 
     def __enter__(self) -> PythonExecutor:
         return self
@@ -243,27 +179,197 @@ class PythonExecutor:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _run(self, code: str, wall_seconds: float) -> types.ToolResult:
-        worker = self._idle.get()
-        try:
-            if not worker.alive:
-                worker = self._replace(worker)
-                worker.wait_ready()
-            return worker.call(code, wall_seconds=wall_seconds, limits=self._limits)
-        except (WorkerError, OSError) as error:
-            worker.stop()
-            return types.ToolResult(status=types.ToolStatus.INFRA_ERROR, stderr=str(error))
-        finally:
-            # A dead worker goes back as well, to be replaced by the next call: a host that can
-            # start no process right now costs single calls, never a place in the pool.
-            self._idle.put(worker)
+    # The supervisor.
 
-    def _replace(self, dead: _Worker) -> _Worker:
-        dead.stop()
+    def _start(self) -> tuple[subprocess.Popen[bytes], wire.Channel]:
+        """Starts a supervisor and waits until its zygote is ready."""
+        ours, theirs = socket.socketpair()
+        channel = wire.Channel(ours)
+        try:
+            fd = theirs.fileno()
+            process = subprocess.Popen(
+                [*wire.COMMAND, "supervisor", str(fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[fd],
+                cwd="/",
+                env=wire.ENVIRONMENT,
+                start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
+            )
+        except OSError as error:
+            channel.close()
+            raise RuntimeError(f"the tool's supervisor cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        try:
+            channel.send({**self._settings, "lost_sessions": list(self._sessions)})
+            ours.settimeout(_START_SECONDS)
+            answer = channel.next()
+            ours.settimeout(None)
+            if "report" not in answer:
+                raise RuntimeError(f"the tool's processes do not start: {answer.get('broken')}")
+            self._report = answer["report"]
+            self._refuse_if_weak()
+        except (wire.Closed, wire.ProtocolError) as error:
+            self._discard(process, channel)
+            raise RuntimeError(f"the tool's supervisor does not start: {error}") from error
+        except RuntimeError:
+            self._discard(process, channel)
+            raise
+        return process, channel
+
+    def _refuse_if_weak(self) -> None:
+        missing = [name for name, layers in self._report.items() if layers is None]
+        missing = tuple(name for name in missing if name not in self._allow)
+        if not missing:
+            return
+        lines = [f"  {name}: {properties.PROPERTIES[name]}" for name in missing]
+        needed = sorted({*self._allow, *missing})
+        raise IsolationError(
+            f"this host ({platform.system()} {platform.machine()}) cannot enforce\n"
+            + "\n".join(lines)
+            + f"\nRun `python -m gtpo_jax.tools.doctor` to see why. To run all the same, with code"
+            f" that you trust: PythonExecutor(allow={tuple(needed)!r})",
+            missing,
+        )
+
+    def _discard(self, process: subprocess.Popen[bytes], channel: wire.Channel) -> None:
+        channel.close()
+        self._stop(process)
+
+    @staticmethod
+    def _stop(process: subprocess.Popen[bytes]) -> None:
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def _send(self, message: wire.Message) -> None:
+        """Under the lock. What a dead supervisor does not take, its successor is sent again."""
+        with contextlib.suppress(wire.Closed):
+            self._channel.send(message)
+
+    # Results.
+
+    def _read(self) -> None:
+        """The reader thread: results become futures' results until the executor is closed."""
+        while True:
+            try:
+                for message in self._channel.receive():
+                    self._resolve(message)
+            except (wire.Closed, wire.ProtocolError) as error:
+                if not self._recover(str(error)):
+                    return
+
+    def _resolve(self, message: wire.Message) -> None:
+        number = message.pop("id")
         with self._lock:
+            call = self._pending.pop(number, None)
+        if call is not None:
+            status = types.ToolStatus(message.pop("status"))
+            _finish(call.future, types.ToolResult(status=status, **message))
+
+    def _on_done(self, number: int, future: futures.Future[types.ToolResult]) -> None:
+        if not future.cancelled():
+            return
+        with self._lock:
+            if self._pending.pop(number, None) is not None and not self._closed:
+                self._send({"cancel": number})
+
+    def _recover(self, reason: str) -> bool:
+        """Starts another supervisor and hands it the calls without a result; False once closed.
+
+        A call is tried twice. One of a session is not, as its variables went with the supervisor.
+        """
+        while True:
+            with self._lock:
+                if self._closed:
+                    return False
+                self._channel.close()
+                spent = [c for c in self._pending.values() if self._is_spent(c)]
+                for call in spent:
+                    del self._pending[call.message["id"]]
+            self._process.kill()
+            self._process.wait()
+            failure = types.ToolResult(
+                status=types.ToolStatus.INFRA_ERROR, stderr=f"the tool's supervisor died: {reason}"
+            )
+            for call in spent:
+                _finish(call.future, failure)
+            try:
+                process, channel = self._start()
+            except RuntimeError as error:
+                reason = str(error)
+                self._fail_all(reason)
+                self._wanted.wait()
+                continue
+            with self._lock:
+                if not self._closed:
+                    self._process, self._channel = process, channel
+                    for call in self._pending.values():
+                        call.attempts += 1
+                        self._send(call.message)
+                    return True
+            self._discard(process, channel)
+
+    def _is_spent(self, call: _Pending) -> bool:
+        return call.attempts >= _ATTEMPTS or call.message["session"] is not None
+
+    def _fail_all(self, reason: str) -> None:
+        """Answers what waits, until somebody submits again and it is worth another try."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+            self._wanted.clear()
             if self._closed:
-                raise WorkerError("the executor was closed")
-            fresh = _Worker()
-            self._workers.remove(dead)
-            self._workers.add(fresh)
-        return fresh
+                self._wanted.set()
+        for call in pending.values():
+            _finish(
+                call.future,
+                types.ToolResult(status=types.ToolStatus.INFRA_ERROR, stderr=reason),
+            )
+
+
+def _finish(future: futures.Future[types.ToolResult], result: types.ToolResult) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(result)
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an int of at least {least}, got {value!r}")
+
+
+def _checked_allow(allow: Collection[str]) -> frozenset[str]:
+    unknown = sorted({allow} if isinstance(allow, str) else set(allow) - set(properties.PROPERTIES))
+    if unknown:
+        raise ValueError(
+            f"allow must be a collection of names among {', '.join(properties.PROPERTIES)};"
+            f" got {', '.join(unknown)}"
+        )
+    return frozenset(allow)
+
+
+def _folders_of(packages: Sequence[str]) -> list[str]:
+    """The folders that children import from, found without importing anything here."""
+    folders = []
+    for name in packages:
+        spec = importlib.util.find_spec(name) if name.isidentifier() else None
+        if spec is None or (spec.origin is None and not spec.submodule_search_locations):
+            raise ValueError(
+                f"preload names {name!r}, which is no top-level module that can be imported here;"
+                " install it, or leave it out"
+            )
+        if spec.origin in ("built-in", "frozen"):
+            continue
+        inside = list(spec.submodule_search_locations or ())
+        place = pathlib.Path(inside[0] if inside else str(spec.origin)).parent
+        folders.append(os.path.realpath(place))
+    return list(dict.fromkeys(folders))
+
+
+def _writable_folders() -> list[str]:
+    """Folders of the host that the trainer can write to: a call must not."""
+    home = os.path.expanduser("~")
+    return sorted({os.getcwd(), tempfile.gettempdir(), home})

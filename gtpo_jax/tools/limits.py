@@ -11,31 +11,35 @@ MIB = 1024 * KIB
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolLimits:
-    """Limits of one tool call. Sizes are in bytes, times in seconds.
+    """Limits of one tool call; of all calls of a session together where it says so.
 
-    Memory, files and descriptors are limited per process, and a call may have `processes` of them.
+    Sizes are in bytes, times in seconds. A call is one process with as many threads as it may have.
     """
 
     wall_seconds: float = 5.0  # from the start of the call to its forced end
-    cpu_seconds: int = 5  # whole seconds, as the kernel counts them
-    memory_bytes: int = 512 * MIB  # address space, the interpreter's own 20 to 40 MiB included
+    cpu_seconds: int = 5  # of the processor, in whole seconds, as the kernel counts them
+    memory_bytes: int = 512 * MIB  # address space beyond that of the preloaded interpreter
     output_bytes: int = 16 * KIB  # kept of stdout and of stderr, each: its head and its tail
     runaway_bytes: int = MIB  # a call that writes this much to either stream is ended
     file_bytes: int = 16 * MIB  # size of any one file
-    processes: int = 8  # alive at the same time, the call's first one included
+    scratch_bytes: int = 64 * MIB  # of all files of a call, or of a session
+    scratch_files: int = 4096  # files and folders of a call, or of a session
+    threads: int = 64  # alive at the same time
     open_files: int = 64  # descriptors
-    guard_seconds: float = 5.0  # beyond the wall limit, before the worker itself counts as hung
+    guard_seconds: float = 5.0  # for a call that is being ended, before its host counts as hung
 
     def __post_init__(self) -> None:
         check_seconds("ToolLimits.wall_seconds", self.wall_seconds)
         check_seconds("ToolLimits.guard_seconds", self.guard_seconds)
         # The floors leave room for what an interpreter needs before it runs any user code.
         self._check_integer("cpu_seconds", 1)
-        self._check_integer("memory_bytes", 64 * MIB)
+        self._check_integer("memory_bytes", 32 * MIB)
         self._check_integer("output_bytes", 2)
         self._check_integer("runaway_bytes", self.output_bytes)
         self._check_integer("file_bytes", 0)
-        self._check_integer("processes", 1)
+        self._check_integer("scratch_bytes", 1)
+        self._check_integer("scratch_files", 16)
+        self._check_integer("threads", 1)
         self._check_integer("open_files", 16)
 
     def _check_integer(self, name: str, least: int) -> None:

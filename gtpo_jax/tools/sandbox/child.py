@@ -1,0 +1,138 @@
+"""The child: gives up everything it does not need, waits for code, runs it and exits.
+
+A fork of the zygote that serves one call, or the calls of one session. From `confine` on it can do
+nothing that the user's code may not do as well.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from . import landlock, privileges, program, seccomp, wire
+
+CONTROL = 3  # descriptor of the socket to the supervisor, closed before the code of a single call
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Confinement:
+    """What every child of a zygote is confined by. A layer that the host refuses is None."""
+
+    limits: dict[str, Any]  # the fields of `ToolLimits`
+    address_space: int  # bytes, the preloaded interpreter's own included
+    zygote_pid: int
+    user: int | None  # to become
+    landlock: int | None  # descriptor of the ruleset
+    seccomp: seccomp.Filter | None
+
+
+def confine(confinement: Confinement, *, root: str | None, directory: str) -> None:
+    """Every layer, in the only order that works: each step needs what a later one takes away."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()  # a session and group of its own, to be killed as one, and no terminal
+    if root is not None:
+        os.chroot(root)  # the files of the other children, and the zygote's own root
+    os.chdir(directory)
+    if privileges.LINUX:
+        _give_up(confinement)
+    _set_limits(confinement)
+    if confinement.landlock is not None:
+        landlock.restrict(confinement.landlock)
+        os.close(confinement.landlock)
+    if confinement.seccomp is not None:
+        seccomp.install(confinement.seccomp.for_process(os.getpid()))
+
+
+def _give_up(confinement: Confinement) -> None:
+    if confinement.user is not None:
+        privileges.become(confinement.user)
+    privileges.drop_capabilities()
+    if confinement.seccomp is None:
+        privileges.allow_attaching()  # without this /dev/stdout fails, where there is one
+    else:
+        privileges.forbid_attaching()
+    privileges.die_with(confinement.zygote_pid)
+
+
+def _set_limits(confinement: Confinement) -> None:
+    limits = confinement.limits
+    privileges.set_limit("RLIMIT_FSIZE", limits["file_bytes"])  # one file that fills the disk
+    privileges.set_limit("RLIMIT_NOFILE", limits["open_files"])  # descriptors of the host
+    privileges.set_limit("RLIMIT_CORE", 0)  # a core file per crash
+    privileges.set_limit("RLIMIT_MEMLOCK", 0)  # memory that cannot be swapped
+    privileges.set_limit("RLIMIT_MSGQUEUE", 0)  # memory in kernel queues
+    privileges.set_limit("RLIMIT_AS", confinement.address_space)  # memory; last: forks need some
+
+
+def _limit_cpu(seconds: int) -> None:
+    """A busy loop gets SIGXCPU first, and SIGKILL a second later if it ignores that."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds += int(usage.ru_utime + usage.ru_stime)
+    privileges.set_limit("RLIMIT_CPU", seconds, seconds + 1)
+
+
+def main(
+    confinement: Confinement,
+    *,
+    root: str | None,
+    directory: str,
+    outputs: tuple[int, int],
+    control: int,
+    serve: Callable[[wire.Channel], int],
+) -> NoReturn:
+    """Everything from fork to exit. `outputs` are the pipes that become stdout and stderr."""
+    status = 1
+    try:
+        keep = confinement.landlock
+        control = os.dup2(control, CONTROL)  # the zygote's own descriptors start above
+        os.dup2(outputs[0], 1)
+        os.dup2(outputs[1], 2)
+        # The channel to the supervisor above all: no call may reach another's.
+        if keep is None:
+            os.closerange(CONTROL + 1, 1 << 16)
+        else:
+            os.closerange(CONTROL + 1, keep)
+            os.closerange(keep + 1, 1 << 16)
+        channel = wire.Channel(socket.socket(fileno=CONTROL))
+        try:
+            confine(confinement, root=root, directory=directory)
+        except BaseException as error:
+            channel.send({"failed": f"{type(error).__name__}: {error}"})
+        else:
+            status = serve(channel)
+    finally:  # whatever the code broke, the child must not return into the zygote's loop
+        os._exit(status)
+
+
+def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
+    """Runs one call and returns its exit status; or the calls of a session until its end."""
+    channel.send({"ready": os.getpid()})
+    try:
+        job = channel.next()
+        if not job["session"]:
+            channel.close()  # user code must not be able to answer
+            _limit_cpu(cpu_seconds)
+            main_module = program.Main()
+            status = main_module.run(job["code"])
+            main_module.finish()
+            return status
+        main_module = program.Main()
+        while True:
+            status = main_module.run(job["code"])
+            usage = resource.getrusage(resource.RUSAGE_SELF)
+            channel.send({"done": job["id"], "status": status, "peak": usage.ru_maxrss})
+            job = channel.next()
+    except wire.Closed:
+        return 0
+
+
+def peak_bytes(maxrss: int) -> int:
+    return maxrss * (1 if sys.platform == "darwin" else 1024)
+

@@ -1,0 +1,121 @@
+"""The interpreter that children are forks of: what it needs on disk, and what it loads up front."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+import warnings
+
+from . import program
+
+# Loaded in the zygote, so that a call pays for none of them. `antigravity` and the like are out.
+_COMMON = """
+    abc array ast base64 bisect calendar cmath codecs collections.abc contextlib copy dataclasses
+    datetime decimal enum fractions functools hashlib heapq inspect io itertools json keyword math
+    numbers operator os.path pprint queue random re shutil statistics string struct tempfile
+    textwrap threading time tokenize traceback types typing unicodedata uuid warnings
+""".split()
+
+# Loaded as well where children cannot open a file, and so cannot import anything later.
+_REST = """
+    argparse asyncio binascii bz2 cProfile collections colorsys concurrent.futures configparser
+    contextvars copyreg csv ctypes difflib dis email errno fileinput fnmatch getopt getpass gettext
+    glob graphlib gzip hmac html html.parser http.client importlib.metadata ipaddress linecache
+    locale logging lzma mimetypes multiprocessing opcode optparse pathlib pdb pickle pickletools
+    platform plistlib profile pstats pyclbr pydoc reprlib sched secrets select selectors shelve
+    shlex signal site smtplib socket sqlite3 ssl stringprep subprocess symtable sysconfig tarfile
+    timeit tomllib trace tracemalloc unittest unittest.mock urllib.parse urllib.request
+    weakref xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo
+""".split()
+
+_SYSTEM = ("/lib", "/lib32", "/lib64", "/libx32", "/usr/lib", "/usr/lib32", "/usr/lib64")
+_DATA = ("/usr/share/zoneinfo", "/etc/ld.so.cache")
+
+
+def resolve_path() -> None:
+    """Makes the places of modules free of links: only real folders are shown to children."""
+    sys.path[:] = [os.path.realpath(path) for path in sys.path if os.path.exists(path)]
+
+
+def libraries(packages: list[str]) -> list[str]:
+    """Paths that children may read: shared libraries, the standard library, packages.
+
+    None lies below another, and none has a link on the way, though one may be a link itself.
+    """
+    mapped = []
+    with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:
+        mapped = [os.fsdecode(line.split(None, 5)[5].strip()) for line in file if b".so" in line]
+    wanted = [os.path.dirname(path) for path in mapped if path.startswith("/")]
+    wanted += [os.path.dirname(os.__file__), *sys.path, *packages, *_DATA]
+    paths = {os.path.realpath(path) for path in wanted if os.path.exists(path)} - {"/"}
+    for path in _SYSTEM:
+        if os.path.islink(path):
+            paths.add(os.path.realpath(path))
+        elif os.path.isdir(path):
+            paths.add(path)
+    outer = [p for p in paths if not any(p != q and p.startswith(f"{q}/") for q in paths)]
+    return sorted([*outer, *(path for path in _SYSTEM if os.path.islink(path))])
+
+
+def preload(packages: list[str], *, everything: bool) -> None:
+    """Imports the packages and the usual modules, and uses what they load on first use."""
+    program.warm_up()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in (*_COMMON, *(_REST if everything else ())):
+            with contextlib.suppress(ImportError):  # not every build of Python has every module
+                importlib.import_module(name)
+        for name in packages:
+            importlib.import_module(name)
+        for name in packages:
+            if name in _WARM_UPS:
+                exec(_WARM_UPS[name], {})
+    _seed()
+    gc.collect()
+    gc.freeze()  # a collection in a child would otherwise copy every page of the interpreter
+
+
+def address_space(proc: int | None) -> int:
+    """Bytes that this process has mapped. `proc` is a descriptor of the host's `/proc`."""
+    if proc is None:
+        return 0
+    fd = os.open("self/statm", os.O_RDONLY, dir_fd=proc)
+    try:
+        return int(os.read(fd, 256).split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    finally:
+        os.close(fd)
+
+
+_WARM_UPS = {
+    "numpy": """
+import numpy
+a = numpy.eye(2)
+numpy.linalg.solve(a, numpy.linalg.eigvalsh(a))
+numpy.fft.fft(a)
+numpy.random.default_rng(0).normal(size=2)
+repr(a)
+""",
+    "sympy": """
+import sympy
+x, y = sympy.symbols("x y")
+sympy.solve([x + y - 3, x - y - 1], [x, y])
+sympy.solve(x**2 - 2, x)
+sympy.simplify(sympy.sin(x) ** 2 + sympy.cos(x) ** 2)
+sympy.integrate(sympy.exp(-x), (x, 0, sympy.oo))
+sympy.factorint(360)
+sympy.Matrix([[1, 2], [3, 4]]).inv()
+sympy.nsimplify(0.5)
+str(sympy.Rational(1, 3) + sympy.sqrt(2))
+sympy.N(sympy.pi, 20)
+sympy.sympify("x**2 + 1")
+""",
+}
+
+
+def _seed() -> None:
+    """Global generators start alike in every call; children inherit this state."""
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(program.RANDOM_SEED)

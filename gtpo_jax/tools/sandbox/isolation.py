@@ -1,0 +1,155 @@
+"""The isolation of one zygote: every layer that the host offers, tried out before it is believed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import sys
+import tempfile
+import warnings
+
+from . import child, interpreter, landlock, namespaces, privileges, probe, properties, seccomp, wire
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Isolation:
+    confinement: child.Confinement
+    places: namespaces.Places | None
+    directory: str | None  # where children work; None: in a folder of the host for each
+    report: dict[str, str | None]  # property → the layers that hold it
+
+
+def isolate(config: wire.Message) -> Isolation:
+    """Turns this process into a zygote: isolated as far as the host allows, and preloaded."""
+    limits, allow = config["limits"], config["allow"]
+    linux = privileges.LINUX
+    was_root = os.geteuid() == 0
+    proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY) if linux else None
+    privileges.yield_to_trainer()
+    interpreter.resolve_path()
+    sys.path += config["folders"]
+    libraries = interpreter.libraries(config["folders"])
+
+    places = _enter_namespaces(libraries, limits) if linux else None
+    ruleset = None
+    if linux:
+        privileges.forbid_new_privileges()
+        privileges.adopt_orphans()
+        inside = [namespaces.PLACES] if places is not None else []
+        if landlock.abi() > 0:
+            ruleset = landlock.create([*libraries, *inside], [*inside, "/dev/null"])
+    filtered = linux and seccomp.available()
+    # Where nothing else keeps files from being opened, no call may take a path at all.
+    sealed = filtered and places is None and ruleset is None and "fs_read" not in allow
+    offered = {
+        "limits": True,
+        "namespaces": places is not None,
+        "landlock": ruleset is not None,
+        "seccomp": filtered,
+        "sealed": sealed,
+    }
+    layers = {layer for layer, present in offered.items() if present}
+
+    directory = _choose_directory(layers)
+    interpreter.preload(config["packages"], everything=sealed)
+    address_space = interpreter.address_space(proc) + limits["memory_bytes"]
+    if linux:
+        os.close(proc)
+        privileges.forbid_attaching()
+    policy = None
+    if filtered:
+        machine, private = os.uname().machine, places is not None
+        policy = seccomp.prepare(machine, sealed=sealed, private=private)
+    confinement = child.Confinement(
+        limits=limits,
+        address_space=address_space,
+        zygote_pid=os.getpid(),
+        user=None,
+        landlock=ruleset,
+        seccomp=policy,
+    )
+    users = [privileges.NOBODY, None] if linux and was_root else [None]
+    for user in users:
+        confinement = dataclasses.replace(confinement, user=user)
+        isolation = Isolation(
+            confinement=confinement, places=places, directory=directory, report={}
+        )
+        held = _try_out(isolation, config["writable"])
+        if held is not None:
+            layers |= {"user"} if user is not None else set()
+            report = properties.report(layers, held)
+            return dataclasses.replace(isolation, report=report)
+    raise RuntimeError("no child could be set up on this host")
+
+
+def _enter_namespaces(libraries: list[str], limits: wire.Message) -> namespaces.Places | None:
+    """Tried in a fork first: a refusal half way leaves a process that is of no more use."""
+    bounds = {name: limits[name] for name in ("scratch_bytes", "scratch_files")}
+    pid = os.fork()
+    if pid == 0:
+        try:
+            namespaces.enter(libraries, **bounds).prepare(0)
+            os._exit(0)
+        except (namespaces.Refused, OSError):
+            pass
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    return namespaces.enter(libraries, **bounds) if status == 0 else None
+
+
+def _choose_directory(layers: set[str]) -> str | None:
+    """A tmpfs of its own; or nothing, where files cannot be bounded; or, unprotected, a folder."""
+    if "namespaces" in layers:
+        os.environ["HOME"] = os.environ["TMPDIR"] = namespaces.SCRATCH
+        return namespaces.SCRATCH
+    os.environ["HOME"] = "/"
+    return "/" if layers & {"landlock", "sealed"} else None
+
+
+def _try_out(isolation: Isolation, writable: list[str]) -> dict[str, bool] | None:
+    """What the probe found in a child like any other; None when none can be set up like this."""
+    root = isolation.places.prepare(0) if isolation.places is not None else None
+    scratch = namespaces.SCRATCH if isolation.places is not None else None
+    confinement = isolation.confinement
+
+    def serve(channel: wire.Channel) -> int:
+        if confinement.user is not None and not probe.can_import():
+            channel.send({"failed": "the libraries cannot be read"})
+            return 1
+        channel.send({"held": probe.attempt(scratch, confinement.address_space, writable)})
+        return 0
+
+    with contextlib.ExitStack() as stack:
+        directory = isolation.directory
+        if directory is None:
+            directory = stack.enter_context(tempfile.TemporaryDirectory())
+        ours, theirs = socket.socketpair()
+        null = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, null)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # threads of a package: the child uses none of them
+            pid = os.fork()
+        if pid == 0:
+            child.main(
+                confinement,
+                root=root,
+                directory=directory,
+                outputs=(null, null),
+                control=theirs.fileno(),
+                serve=serve,
+            )
+        theirs.close()
+        channel = wire.Channel(ours)
+        try:
+            message = channel.next()
+        except wire.Closed:
+            message = {"failed": "the child ended at once"}
+        finally:
+            channel.close()
+            os.waitpid(pid, 0)
+    return message.get("held")
+
+

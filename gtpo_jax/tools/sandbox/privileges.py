@@ -1,0 +1,107 @@
+"""Giving up what a process could still do: capabilities, another user's files, a debugger's rights.
+
+Each function is one primitive. The order in which a child calls them is in `child.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import struct
+import sys
+
+LINUX = sys.platform == "linux"
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_CAPABILITY_VERSION_3 = 0x20080522
+_CAP_SYS_ADMIN = 21
+
+NOBODY = 65534  # the user and group that owns nothing, by convention
+
+
+def prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def has_cap_sys_admin() -> bool:
+    """May this process mount and make namespaces as it is? True of root outside containers."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(24)
+    if _libc.capget(header, data) != 0:
+        return False
+    (effective,) = struct.unpack_from("=I", data.raw)
+    return bool(effective >> _CAP_SYS_ADMIN & 1)
+
+
+def drop_capabilities() -> None:
+    """Stops what root may do beyond other users: mounting, chroot, overriding permissions, …"""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    if _libc.capset(header, bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
+def become(user: int) -> None:
+    """Stops access to the files and processes of root by being another user, without groups."""
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+
+
+def forbid_new_privileges() -> None:
+    """Stops set-uid programs from giving any of it back; seccomp and Landlock ask for it too."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def forbid_attaching() -> None:
+    """Stops other processes of the same user from reading this one's memory and descriptors."""
+    prctl(_PR_SET_DUMPABLE, 0)
+
+
+def allow_attaching() -> None:
+    prctl(_PR_SET_DUMPABLE, 1)
+
+
+def die_with(parent: int) -> None:
+    """Stops this process from outliving its parent. Asked for after a change of user resets it."""
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before the signal was asked for
+
+
+def adopt_orphans() -> None:
+    """Stops what a call leaves behind from escaping to the host's init process."""
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def yield_to_trainer() -> None:
+    """Stops calls from taking the processor, or the last memory, from the training job."""
+    with contextlib.suppress(OSError):
+        os.nice(5)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
+
+
+def set_limit(name: str, soft: int, hard: int | None = None) -> None:
+    """Lowers one limit, hard and soft. What the platform lacks is skipped.
+
+    So is what it refuses, except on Linux: there, a limit that cannot be set fails the call.
+    """
+    kind = getattr(resource, name, None)
+    if kind is None:
+        return
+    present = resource.getrlimit(kind)[1]
+    ceiling = soft if hard is None else hard
+    if present != resource.RLIM_INFINITY:
+        ceiling = min(ceiling, present)
+    try:
+        resource.setrlimit(kind, (min(soft, ceiling), ceiling))
+    except (OSError, ValueError):
+        if LINUX:
+            raise

@@ -1,0 +1,85 @@
+"""A child as the supervisor holds it: its streams, its socket, and a handle to end it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from . import wire
+
+if TYPE_CHECKING:
+    from .calls import Call, Session
+
+_CONTROL_LIMIT = 4096  # bytes of a message from a child, which is not to be trusted
+
+
+class Process:
+    """One child. Its first process is the only one, where the host could be made to see to that."""
+
+    def __init__(self, place: int, pid: int, fds: list[int]) -> None:
+        control, self.stdout, self.stderr, *handle = fds
+        self.place = place
+        self.control = wire.Channel(socket.socket(fileno=control), limit=_CONTROL_LIMIT)
+        self.control.socket.setblocking(False)
+        for fd in (self.stdout, self.stderr):
+            os.set_blocking(fd, False)
+        # The zygote's number for it holds in the zygote's own namespace; a pidfd holds everywhere.
+        self._handle = handle[0] if handle else None
+        self.pid = pid if self._handle is None else _pid_of(self._handle) or pid
+        self.call: Call | None = None  # that runs in it
+        self.session: Session | None = None  # whose interpreter it is
+        self.ready = self.closed = False
+
+    def kill(self) -> None:
+        """Ends it at once. The zygote still reports its exit."""
+        if self.closed:
+            return
+        with contextlib.suppress(OSError):
+            if self._handle is not None:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            else:
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used; 0 where the host does not tell."""
+        try:
+            # The clock of a process, as `clock_getcpuclockid` numbers it.
+            return time.clock_gettime((~self.pid << 3) | 2)
+        except OSError:
+            return 0.0
+
+    def threads(self) -> int:
+        """How many threads it has; 0 where the host does not tell."""
+        with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[17])
+        return 0
+
+    def discard(self, fd: int) -> bool:
+        """Takes what a stream holds, for nobody; False at its end."""
+        try:
+            return bool(os.read(fd, 1 << 16))
+        except BlockingIOError:
+            return True
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.control.close()
+        for fd in (self.stdout, self.stderr, self._handle):
+            if fd is not None:
+                os.close(fd)
+
+
+def _pid_of(handle: int) -> int | None:
+    """The number of a process in this namespace."""
+    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{handle}") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "Pid" and int(value) > 0:
+                return int(value)
+    return None

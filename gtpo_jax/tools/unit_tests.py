@@ -1,0 +1,343 @@
+"""Unit tests of a program that a policy wrote, run by any `types.Tool`.
+
+Each test runs in a call of its own, after the program. What the program may try to pass without
+being right, and what is done about it:
+
+| trick | remedy |
+|---|---|
+| `sys.exit(0)`, `os._exit(0)`, an exit handler, a thread | a pass needs a report at the very end |
+| printing what a passing run prints | the report is signed with a key that changes every call |
+| printing whatever is found in memory, files and frames | the signature is no text found there |
+| objects equal to everything | `==` of an assert is asked again, about a value that differs |
+| `builtins.all = …`, `def all(…)` | tests see builtins as they were before the program |
+| replacing a helper of `setup` | tests see the names of `setup` as they were before the program |
+| a trace function that skips asserts | it is taken away before the test runs |
+| a fork, of which one part passes | only the first process can report |
+
+What remains: program and test share one process. A program can read the test in the frames of its
+callers, expected values included; written against this very file, it can find the key there too and
+sign a report; it can change a module that the test uses (`math.isclose`); where the tool lets it
+fork, it can try a guess in each process, and a further call tells it which one was right. A value
+that is equal to some others and not to those asked about passes for an honest one. So look at
+programs that mention frames, `gc`, `inspect` or `ctypes` before trusting a sudden success.
+
+Benchmarks:
+
+- HumanEval: `solution=prompt + completion`, `tests=[test + f"\\ncheck({entry_point})"]` and
+  `names=[entry_point]`.
+- MBPP: `solution=code`, `tests=test_list`, `setup=test_setup_code` and `names` with the function
+  that the tests call: in some problems it is called like a builtin, `sum` for one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import inspect
+import secrets
+import threading
+import time
+from collections.abc import Collection, Sequence
+from concurrent import futures
+
+from gtpo_jax import types
+from gtpo_jax.tools import busy
+
+_BUSY_SECONDS = 0.01  # between two attempts at a full queue
+
+
+class TestStatus(enum.StrEnum):
+    """How a test ended. `UNKNOWN` says nothing of the program, every other status does."""
+
+    __test__ = False  # pytest takes the name for a class of tests
+
+    PASSED = "passed"
+    FAILED = "failed"  # an assertion
+    ERROR = "error"  # another exception, a crash, or an end before that of the test
+    TIMEOUT = "timeout"  # of wall or CPU time
+    LIMIT = "limit"  # of memory or output
+    UNKNOWN = "unknown"  # the tool failed, or `setup` or the test is no valid Python of its own
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TestOutcome:
+    """How one test ended, and why."""
+
+    __test__ = False
+
+    status: TestStatus
+    message: str = ""  # one line, as `KeyError: 1`; empty when it passed
+    result: types.ToolResult | None = None  # of the call; `None` when it was canceled
+
+    @property
+    def passed(self) -> bool:
+        return self.status is TestStatus.PASSED
+
+
+def run_unit_tests(
+    tool: types.Tool,
+    solution: str,
+    tests: Sequence[str],
+    *,
+    setup: str = "",
+    timeout: float | None = None,
+    names: Collection[str] | None = None,
+) -> list[TestOutcome]:
+    """`submit_unit_tests`, and waits for the outcomes."""
+    return submit_unit_tests(
+        tool, solution, tests, setup=setup, timeout=timeout, names=names
+    ).result()
+
+
+def submit_unit_tests(
+    tool: types.Tool,
+    solution: str,
+    tests: Sequence[str],
+    *,
+    setup: str = "",
+    timeout: float | None = None,
+    names: Collection[str] | None = None,
+) -> futures.Future[list[TestOutcome]]:
+    """Runs each of `tests` after `solution`, in a call of its own; outcomes in their order.
+
+    To judge many programs at once, submit them all and then collect. While the tool is busy this
+    waits for a place in its queue, so it must not be called from a callback of the tool's futures.
+
+    `setup`, imports and helpers, runs first; both sides see its names. `solution` runs unmodified
+    as the module `solution`, so `if __name__ == "__main__"` is false in it, as in any module that
+    tests import. `names` are those of its global names that the tests see; `None` means all but
+    those of `setup` and of builtins. `timeout`, in seconds, is that of one call, which runs
+    `setup`, `solution` and one test.
+    """
+    for name, value in (("solution", solution), ("setup", setup)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, got {type(value).__name__}")
+    for name, value in (("tests", tests), ("names", names)):
+        if isinstance(value, str):
+            raise TypeError(f"{name} must be a sequence of texts, got a str; put it in a list")
+    if not tests:
+        raise ValueError("tests is empty, and a program that no test has seen would pass")
+    calls: list[tuple[str, futures.Future[types.ToolResult]]] = []
+    try:
+        for test in tests:
+            key = secrets.token_hex(16)
+            program = _program(setup, solution, test, names, key)
+            calls.append((key, _submit(tool, program, timeout)))
+    except BaseException:
+        for _, call in calls:
+            call.cancel()
+        raise
+    return _gather(calls)
+
+
+def _submit(
+    tool: types.Tool, program: str, timeout: float | None
+) -> futures.Future[types.ToolResult]:
+    while True:
+        try:
+            return tool.submit(program, timeout=timeout)
+        except busy.ExecutorBusy:
+            time.sleep(_BUSY_SECONDS)
+
+
+def _gather(
+    calls: list[tuple[str, futures.Future[types.ToolResult]]],
+) -> futures.Future[list[TestOutcome]]:
+    """One future for all of the calls, with no thread that waits for them."""
+    gathered: futures.Future[list[TestOutcome]] = futures.Future()
+    gathered.set_running_or_notify_cancel()  # from here on it cannot be canceled
+    lock = threading.Lock()
+    missing = len(calls)
+
+    def count(call: futures.Future[types.ToolResult]) -> None:
+        nonlocal missing
+        del call
+        with lock:
+            missing -= 1
+            last = missing == 0
+        if last:
+            gathered.set_result([_outcome(key, call) for key, call in calls])
+
+    for _, call in calls:
+        call.add_done_callback(count)
+    return gathered
+
+
+_STATUS = {
+    types.ToolStatus.TIMEOUT: TestStatus.TIMEOUT,
+    types.ToolStatus.CPU_LIMIT: TestStatus.TIMEOUT,
+    types.ToolStatus.MEMORY: TestStatus.LIMIT,
+    types.ToolStatus.OUTPUT_LIMIT: TestStatus.LIMIT,
+    types.ToolStatus.INFRA_ERROR: TestStatus.UNKNOWN,
+}
+
+
+def _outcome(key: str, call: futures.Future[types.ToolResult]) -> TestOutcome:
+    """Judges a call that is done."""
+    if call.cancelled():
+        return TestOutcome(status=TestStatus.UNKNOWN, message="the call was canceled")
+    error = call.exception()
+    if error is not None:
+        message = f"{type(error).__name__}: {error}"
+        return TestOutcome(status=TestStatus.UNKNOWN, message=message)
+    result = call.result()
+    if result.status is types.ToolStatus.OK:
+        status, message = _report(key, result.stdout)
+    else:
+        status = _STATUS.get(result.status, TestStatus.ERROR)
+        last = result.stderr.rstrip().rpartition("\n")[2]
+        message = last if status in (TestStatus.ERROR, TestStatus.UNKNOWN) else ""
+        message = message or result.status.value.replace("_", " ")
+    return TestOutcome(status=status, message=message, result=result)
+
+
+def _report(key: str, stdout: str) -> tuple[TestStatus, str]:
+    """What the last line says, if it is signed."""
+    last = stdout.removesuffix("\n").rpartition("\n")[2]
+    signature, _, rest = last.partition(" ")
+    if signature != key[::-1]:
+        return TestStatus.ERROR, "the program ended before its test did"
+    status, _, message = rest.partition(" ")
+    return TestStatus(status), message
+
+
+def _program(setup: str, solution: str, test: str, names: Collection[str] | None, key: str) -> str:
+    """The code of one call. Its builtins are a copy, which no patch of the solution reaches."""
+    given = ", ".join(map(repr, (setup, solution, test, names and sorted(names), key)))
+    source = f"{_source()}\n_judge({given})\n"
+    return f"import builtins\nexec({source!r}, {{'__builtins__': dict(vars(builtins))}})\n"
+
+
+@functools.cache
+def _source() -> str:
+    return inspect.getsource(_judge)
+
+
+def _judge(setup: str, solution: str, test: str, names: list[str] | None, key: str) -> None:
+    """Runs in the tool, as text; it knows nothing of this module.
+
+    All that it uses after the solution has run, it looks up before. The report is put together in
+    no function, for the solution could call one.
+    """
+    import ast
+    import builtins
+    import contextlib
+    import linecache
+    import os
+    import sys
+    import traceback
+    import types
+
+    write, leave, getpid, process = os.write, os._exit, os.getpid, os.getpid()
+    untrace, unprofile = sys.settrace, sys.setprofile
+    describe, render = traceback.format_exception_only, traceback.format_exception
+    scalars = (bool, int, float, complex, str, bytes, type(None))
+
+    def other(value):
+        """A value that nothing honest takes for `value` as well."""
+        kind = type(value)
+        if kind in (bool, int, float, complex):
+            return 0.5 if value != 0.5 else 1.5
+        if kind in (str, bytes, list, tuple):
+            return value + {str: "x", bytes: b"x", list: [None], tuple: (None,)}[kind]
+        if kind is dict:
+            return {**value, object(): None}
+        if kind in (set, frozenset):
+            return value | {object()}
+        return object()
+
+    def claims(left, right):
+        try:
+            return bool(left == right)
+        except Exception:
+            return False
+
+    def equals_everything(left, right):
+        kind = type(left)
+        if kind in scalars and type(right) in scalars:
+            return False
+        if kind is type(right) and kind in (list, tuple):
+            return any(map(equals_everything, left, right))
+        if kind is type(right) is dict:
+            return any(equals_everything(left[k], right[k]) for k in left if k in right)
+        return claims(left, other(right)) or claims(right, other(left))
+
+    def equal(left, right):
+        verdict = left == right
+        try:
+            claimed = bool(verdict)
+        except Exception:  # an array
+            return verdict
+        if claimed and equals_everything(left, right):
+            raise AssertionError("compared with an object that equals everything")
+        return verdict
+
+    class Rewrite(ast.NodeTransformer):
+        """Turns `a == b` within an assert into `equal(a, b)`, under a name that no test has."""
+
+        def __init__(self):
+            self.depth = 0
+
+        def visit_Assert(self, node):
+            self.depth += 1
+            self.generic_visit(node)
+            self.depth -= 1
+            return node
+
+        def visit_Compare(self, node):
+            self.generic_visit(node)
+            if not self.depth or [type(op) for op in node.ops] != [ast.Eq]:
+                return node
+            function = ast.copy_location(ast.Name("@equal", ast.Load()), node)
+            return ast.copy_location(ast.Call(function, [node.left, node.comparators[0]], []), node)
+
+    module = types.ModuleType("solution")
+    module.__dict__["__builtins__"] = builtins
+    sys.modules["solution"] = module
+    namespace = module.__dict__
+    original = dict(vars(builtins))
+    outcome, message = "unknown", ""
+    try:
+        tree = Rewrite().visit(ast.parse(test, "<test>"))
+        test_code = compile(tree, "<test>", "exec", dont_inherit=True)
+        own = set(namespace)
+        exec(compile(setup, "<setup>", "exec", dont_inherit=True), namespace)
+        helpers = {k: v for k, v in namespace.items() if k not in own}
+        outcome = "error"
+        linecache.cache["<solution>"] = (
+            len(solution),
+            None,
+            solution.splitlines(True),
+            "<solution>",
+        )
+        exec(compile(solution, "<solution>", "exec", dont_inherit=True), namespace)
+        untrace(None)
+        unprofile(None)
+        if names is None:
+            hidden = {*original, *own, *helpers}
+            names = [name for name in namespace if name not in hidden]
+        seen = {**helpers, **{k: namespace[k] for k in names if k in namespace}}
+        seen.update({"__name__": "__main__", "__builtins__": original, "@equal": equal})
+        exec(test_code, seen)
+        outcome = "passed"
+    except BaseException as error:
+        if getpid() == process:
+            try:
+                linecache.cache["<test>"] = len(test), None, test.splitlines(True), "<test>"
+                if outcome == "error" and isinstance(error, AssertionError):
+                    outcome = "failed"
+                elif outcome == "error" and isinstance(error, MemoryError):
+                    outcome = "limit"
+                trace = error.__traceback__ and error.__traceback__.tb_next  # without this frame
+                write(2, "".join(render(error.with_traceback(trace))).encode(errors="replace"))
+                message = " ".join(describe(error)[-1].split())[:200]
+            except BaseException:  # of the solution's own `__str__`, say
+                message = type(error).__name__
+    if getpid() != process:  # a fork, which must not tell its parent how it went
+        leave(1)
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+    report = f"\n{key[::-1]} {outcome} {message}".rstrip()
+    write(1, f"{report}\n".encode(errors="backslashreplace"))
+    leave(0)

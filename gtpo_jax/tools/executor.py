@@ -15,7 +15,6 @@ import pathlib
 import platform
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Collection, Sequence

@@ -185,7 +185,7 @@ class RemoteSandbox:
                     raise _Failure(text, retry=False) from failure
                 delay = self._backoff_seconds * 2.0**attempt * self._jitter.uniform(0.5, 1.0)
                 delay = max(delay, failure.wait_seconds)
-            self._closing.wait(delay)
+            self._closing.wait(min(delay, self._backoff_limit_seconds))
         raise _Failure("the client was closed", retry=False)
 
     def _request(self, code: str, wall_seconds: float) -> bytes:

@@ -19,7 +19,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from gtpo_jax.tools import busy, remote
+from gtpo_jax.tools import busy, remote, unit_tests
 from gtpo_jax.types import ToolStatus
 
 
@@ -329,6 +329,20 @@ def test_code_that_is_no_text_is_an_error_of_the_code(server, sandbox):
     assert not server.requests
 
 
+def test_unit_tests_run_through_it(server, sandbox):
+    tests = ["assert double(2) == 4", "assert double(2) == 5", "import os; os._exit(0)"]
+    server.script = [None, None, None, says(404)]
+    outcomes = unit_tests.run_unit_tests(
+        sandbox, "def double(x): return 2 * x", [*tests, "pass"], timeout=20
+    )
+    assert [outcome.status.value for outcome in outcomes] == [
+        "passed",
+        "failed",
+        "error",
+        "unknown",
+    ]
+
+
 # Failures of the server and of the network.
 
 
@@ -402,8 +416,8 @@ def test_answer_that_is_no_result_is_our_failure_and_shown(server, sandbox, body
 
 def test_body_beyond_its_bound_is_not_read_to_its_end(server):
     endless = answer(run_result=run_result(stdout="x" * (1 << 20)))
-    server.script = [says(200, endless), says(500, endless), says(200, OK)]
-    with client(server, body_bytes=1 << 16) as sandbox:
+    server.script = [says(200, endless), says(200, OK)]
+    with client(server, body_bytes=1 << 16, retries=0) as sandbox:
         result = run(sandbox)
         assert result.status is ToolStatus.OUTPUT_LIMIT and "65536 bytes" in result.stderr
         assert run(sandbox).stdout == "1\n"

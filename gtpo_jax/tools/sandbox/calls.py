@@ -56,6 +56,11 @@ class Call:
         return self.id < other.id
 
     @property
+    def in_session(self) -> bool:
+        """Its session has an interpreter."""
+        return self.session is not None and self.session.process is not None
+
+    @property
     def runaway(self) -> bool:
         return any(stream is not None and stream.runaway for stream in (self.out, self.err))
 

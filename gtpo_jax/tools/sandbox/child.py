@@ -135,4 +135,3 @@ def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
 
 def peak_bytes(maxrss: int) -> int:
     return maxrss * (1 if sys.platform == "darwin" else 1024)
-

@@ -1,4 +1,4 @@
-"""The isolation of one zygote: every layer that the host offers, tried out before it is believed."""
+"""The isolation of a zygote: every layer that the host offers, tried before it is believed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def isolate(config: wire.Message) -> Isolation:
     directory = _choose_directory(layers)
     interpreter.preload(config["packages"], everything=sealed)
     address_space = interpreter.address_space(proc) + limits["memory_bytes"]
-    if linux:
+    if proc is not None:
+        interpreter.merge_pages(proc)
         os.close(proc)
         privileges.forbid_attaching()
     policy = None
@@ -144,12 +145,9 @@ def _try_out(isolation: Isolation, writable: list[str]) -> dict[str, bool] | Non
         theirs.close()
         channel = wire.Channel(ours)
         try:
-            message = channel.next()
+            return channel.next().get("held")
         except wire.Closed:
-            message = {"failed": "the child ended at once"}
+            return None
         finally:
             channel.close()
             os.waitpid(pid, 0)
-    return message.get("held")
-
-

@@ -7,7 +7,6 @@ change to, each with a private, bounded scratch directory.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import stat
@@ -70,12 +69,24 @@ def _make_read_only(target: str) -> None:
     _mount(None, target, None, flags)
 
 
+def _make_folders(path: str) -> None:
+    """Folders that can be passed through but not listed: where libraries lie is nobody's business.
+
+    A call that lists `/home` or `/root` is told that it may not, whatever lies below.
+    """
+    if not os.path.isdir(path):
+        _make_folders(os.path.dirname(path))
+        os.mkdir(path, 0o111)
+
+
 def _make_target(source: str, target: str) -> None:
-    """A folder or an empty file to bind the source on."""
-    if stat.S_ISDIR(os.stat(source).st_mode):
-        os.makedirs(target, exist_ok=True)
+    """A folder, an empty file or the same link, to bind the source on."""
+    _make_folders(os.path.dirname(target))
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+    elif stat.S_ISDIR(os.stat(source).st_mode):
+        _make_folders(target)
     else:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
         os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o444))
 
 
@@ -132,11 +143,9 @@ def _furnish(libraries: list[str]) -> None:
     _mount("tmpfs", root, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=4m,nr_inodes=65536,mode=755")
     for path in shown:
         target = root + path
-        if os.path.islink(path):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.symlink(os.readlink(path), target)
-            continue
         _make_target(path, target)
+        if os.path.islink(path):
+            continue
         _mount(path, target, None, _MS_BIND | _MS_REC)
         for point in points[path]:
             _make_read_only(root + point)
@@ -186,15 +195,9 @@ class Places:
     def _make(self, root: str) -> None:
         os.mkdir(root)
         # A mount of its own, read-only: the folder around the libraries can be written by nobody.
-        for path in (*self._shown, SCRATCH):
-            target = root + path
-            if os.path.islink(path):
-                os.makedirs(os.path.dirname(target), exist_ok=True)
-                os.symlink(os.readlink(path), target)
-            elif path == SCRATCH:
-                os.makedirs(target, exist_ok=True)
-            else:
-                _make_target(path, target)
+        for path in self._shown:
+            _make_target(path, root + path)
+        _make_folders(root + SCRATCH)
         _mount(root, root, None, _MS_BIND)
         for path in self._shown:
             if not os.path.islink(path):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import heapq
-import os
 import selectors
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from .process import Process
 START_SECONDS = 60.0  # for the zygote, on a loaded host with a cold disk, and for a child
 STOP_SECONDS = 1.0  # for the zygote to clean up, before it is killed
 STARTS = 3  # in a row that may fail before the host counts as broken
+
 
 class Owner(Protocol):
     """Who is told. All of it happens inside the `select` loop."""

@@ -69,11 +69,13 @@ def _exit_status(error: SystemExit) -> int:
     """What `sys.exit(code)` means: None 0, an int itself modulo 256, the rest a message and 1."""
     if error.code is None:
         return 0
-    number = isinstance(error.code, int)
-    status = error.code & 0xFF if number else 1
+    if isinstance(error.code, int):
+        status, line = error.code & 0xFF, f"exit status {error.code & 0xFF}"
+    else:
+        status, line = 1, str(error.code)
     if status:
         with contextlib.suppress(BaseException):
-            sys.stderr.write(f"exit status {status}\n" if number else f"{error.code}\n")
+            sys.stderr.write(f"{line}\n")
     return status
 
 

@@ -69,5 +69,7 @@ def report(layers: Collection[str], held: Mapping[str, bool]) -> dict[str, str |
     found = {}
     for name in PROPERTIES:
         means = [text for layer, text in _MEANS[name] if layer in layers]
+        if name == "scratch":
+            means = means[:1]  # a place of its own is the reason not to forbid it everywhere
         found[name] = "; ".join(means) if means and held.get(name, False) else None
     return found

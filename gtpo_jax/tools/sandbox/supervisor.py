@@ -26,7 +26,6 @@ from collections import OrderedDict
 
 from . import calls, wire
 from .calls import Call, Session
-from .capture import Capture
 from .nursery import Nursery
 from .process import Process
 
@@ -130,7 +129,7 @@ class Supervisor:
             session.waiting.append(call)
         else:
             session.queued = True
-            heapq.heappush(self.fresh if session.process is None else self.warm, call)
+            heapq.heappush(self.warm if call.in_session else self.fresh, call)
         if not self.nursery.running:
             self.nursery.start()
 
@@ -180,7 +179,7 @@ class Supervisor:
         for queue in (self.fresh, self.warm):
             while queue and queue[0].canceled:
                 self._drop(heapq.heappop(queue))
-        while self.warm and self.warm[0].session.process is None:  # it died since
+        while self.warm and not self.warm[0].in_session:  # its interpreter died since
             heapq.heappush(self.fresh, heapq.heappop(self.warm))
         queues = [self.warm] if self.warm else []
         if self.fresh and self.nursery.ready and self._may_open(self.fresh[0].session):
@@ -383,9 +382,10 @@ class Supervisor:
             self._end(call, "timeout")
         elif process.threads() > self.limits["threads"]:
             self._end(call, "threads")
-        elif call.session is not None:  # the other calls have a limit of the kernel
-            if process.cpu_seconds() - call.cpu_before > self.limits["cpu_seconds"]:
-                self._end(call, "cpu_limit")
+        elif call.session is None:
+            pass  # its processor time is limited by the kernel
+        elif process.cpu_seconds() - call.cpu_before > self.limits["cpu_seconds"]:
+            self._end(call, "cpu_limit")
 
     def _check_idle(self, now: float) -> None:
         for session in self.sessions.values():

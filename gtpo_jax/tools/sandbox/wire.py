@@ -35,6 +35,7 @@ COMMAND = (
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # order of sets of strings
     "PYTHONUTF8": "1",
+    "PYTHONINTMAXSTRDIGITS": "0",  # large integers are what such tools are for; time is limited
     "TZ": "UTC",
     "MALLOC_ARENA_MAX": "2",  # glibc reserves 128 MiB of address space per thread otherwise
     "OPENBLAS_NUM_THREADS": "1",  # a fork does not take a pool of threads along

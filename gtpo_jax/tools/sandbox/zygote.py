@@ -5,8 +5,8 @@ It never sees code or output of a call: a child's streams and its socket go to t
     from the supervisor   first {"limits", "packages", "folders", "allow", "writable"}, then
                           {"fork": place} for each child
     to the supervisor     {"report": property → layers or None}, or {"broken": reason}; then
-                          {"child": place, "pid": n, "fds": n} with control, stdout, stderr and, on Linux, a
-                          pidfd; {"failed": place, "reason": text} when the host cannot fork; and
+                          {"child": place, "pid": n, "fds": n} with control, stdout, stderr and, on
+                          Linux, a pidfd; {"failed": place, "reason": text} if the host cannot fork;
                           {"exit": place, "wait": status, "cpu": seconds, "peak": bytes}
 """
 

@@ -1,4 +1,4 @@
-"""A call and a session as the supervisor sees them, and the judgment on how a call ended."""
+"""A call as the supervisor sees it, from its arrival to its result, and how its end is judged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import wire
@@ -15,8 +14,10 @@ from .capture import Capture
 
 if TYPE_CHECKING:
     from .process import Process
+    from .sessions import Session
 
-# Why the supervisor ended a call, and what its result says of it.
+# Why the supervisor ended a call, and what its result says of it. A call that has exited on its own
+# without a word from the zygote counts as `unreported` until that word comes.
 ENDED = {
     "timeout": ("timeout", ""),
     "output_limit": ("output_limit", ""),
@@ -47,7 +48,7 @@ class Call:
     began: float = 0.0
     deadline: float = 0.0  # of the call; once it is being ended, of the news that it has
     cpu_before: float = 0.0
-    ended_by: str = ""  # a key of ENDED
+    ended_by: str = ""  # a key of ENDED, or "unreported"
     control_lost: bool = False
     exit: wire.Message | None = None  # the zygote's word on how the process ended
     drain_until: float = 0.0
@@ -91,6 +92,7 @@ class Call:
 
     def reset(self) -> None:
         """As it was when it arrived, to be tried once more."""
+        self.ended_by = ""
         self.out = self.err = self.exit = None
         self.reading = set()
 
@@ -114,24 +116,6 @@ class Call:
             "peak_bytes": peak,
             "state_lost": self.state_lost,
         }
-
-
-@dataclasses.dataclass(eq=False)
-class Session:
-    """An interpreter that stays between the calls of one trajectory."""
-
-    name: str
-    process: Process | None = None
-    running: Call | None = None
-    queued: bool = False  # one of its calls is in the queue
-    waiting: deque[Call] = dataclasses.field(default_factory=deque)  # behind it, in order
-    lost: bool = False  # its interpreter is gone, and no result has said so yet
-    idle_since: float = 0.0
-    idle_cpu: float = 0.0
-
-    @property
-    def busy(self) -> bool:
-        return self.queued or self.running is not None
 
 
 def outcome(

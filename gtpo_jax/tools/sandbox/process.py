@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 from . import wire
 
 if TYPE_CHECKING:
-    from .calls import Call, Session
+    from .calls import Call
+    from .sessions import Session
 
 _CONTROL_LIMIT = 4096  # bytes of a message from a child, which is not to be trusted
 
@@ -43,6 +45,14 @@ class Process:
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
             else:
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def exited(self) -> bool:
+        """Its process has ended, whether or not the zygote has seen it."""
+        if self._handle is None:
+            return False
+        poll = select.poll()  # `select` itself takes no descriptor above 1023
+        poll.register(self._handle, select.POLLIN)
+        return bool(poll.poll(0))
 
     def cpu_seconds(self) -> float:
         """Processor time that it has used; 0 where the host does not tell."""

@@ -15,27 +15,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import heapq
 import resource
 import selectors
 import signal
 import socket
 import sys
 import time
-from collections import OrderedDict
 
 from . import calls, wire
-from .calls import Call, Session
+from .calls import Call
 from .nursery import Nursery
 from .process import Process
+from .sessions import Sessions
+from .waiting import Waiting
 
 TICK_SECONDS = 0.05  # how often threads and processor time of what runs are looked at
 DRAIN_SECONDS = 0.05  # how long output is still read after a call's process has ended
 IDLE_SECONDS = 1.0  # how often sessions between their calls are looked at
-IDLE_CPU_SECONDS = 1.0  # that threads of a session may use while no call of it runs
 SPARE = 4  # children that wait for code
 ATTEMPTS = 2  # of a call whose zygote died under it
-REMEMBERED = 10_000  # sessions without an interpreter, of which the loss of one is still known
 
 
 class Supervisor:
@@ -46,18 +44,15 @@ class Supervisor:
         self.limits = settings["limits"]
         self.allow = set(settings["allow"])
         self.max_running = settings["max_running"]
-        self.max_sessions = settings["max_sessions"]
-        self.session_idle_seconds = settings["session_idle_seconds"]
         self.selector = selectors.DefaultSelector()
         self.calls: dict[int, Call] = {}
         self.running: set[Call] = set()
-        # Two queues in order of arrival: calls that need a child, and calls whose session has one.
-        self.fresh: list[Call] = []
-        self.warm: list[Call] = []
-        self.sessions: OrderedDict[str, Session] = OrderedDict()  # the longest unused first
-        for name in settings["lost_sessions"]:  # with a supervisor before this one
-            self.sessions[name] = Session(name, lost=True)
-        self.live_sessions = 0  # that have an interpreter
+        self.waiting = Waiting()
+        self.sessions = Sessions(
+            most=settings["max_sessions"],
+            idle_seconds=settings["session_idle_seconds"],
+            lost=settings["lost_sessions"],
+        )
         self.reported = False
         self.check_at = self.idle_check_at = 0.0
         spare = min(SPARE, self.max_running)
@@ -66,7 +61,7 @@ class Supervisor:
             self.selector,
             {k: settings[k] for k in ("limits", "packages", "folders", "writable", "allow")},
             spare=spare,
-            places=self.max_running + self.max_sessions + spare,
+            places=self.max_running + settings["max_sessions"] + spare,
         )
 
     def loop(self) -> None:
@@ -113,33 +108,37 @@ class Supervisor:
 
     def _accept(self, message: wire.Message) -> None:
         name = message["session"]
-        session = None
-        if name is not None:
-            session = self.sessions.setdefault(name, Session(name))
-            self.sessions.move_to_end(name)
+        session = None if name is None else self.sessions.get(name)
         call = Call(message["id"], message["code"], message["timeout"], session)
         self.calls[call.id] = call
         self._enqueue(call)
+        if not self.nursery.running:  # the host was broken; it may have recovered
+            self.nursery.start()
 
     def _enqueue(self, call: Call) -> None:
         session = call.session
         if session is None:
-            heapq.heappush(self.fresh, call)
+            self.waiting.push(call)
         elif session.busy:
             session.waiting.append(call)
         else:
             session.queued = True
-            heapq.heappush(self.warm if call.in_session else self.fresh, call)
-        if not self.nursery.running:
-            self.nursery.start()
+            self.waiting.push(call)
 
     def _cancel(self, number: int) -> None:
         call = self.calls.get(number)
         if call is None:
             return  # its result is on the way
         call.canceled = True
+        session = call.session
         if call.process is not None:
             self._end(call, "session")
+            return
+        if session is not None and call in session.waiting:
+            session.waiting.remove(call)
+        elif session is not None:
+            session.queued = False
+        self._answer(call, {})
 
     def _answer(self, call: Call, message: wire.Message) -> None:
         """The call's result, if the trainer still waits for it, and the next one of its session."""
@@ -150,7 +149,7 @@ class Supervisor:
             self._enqueue(session.waiting.popleft())
 
     def _end_session(self, name: str) -> None:
-        session = self.sessions.pop(name, None)
+        session = self.sessions.pop(name)
         if session is None:
             return
         session.waiting.clear()
@@ -162,46 +161,23 @@ class Supervisor:
                 call.canceled = True
         if session.process is not None:
             session.process.kill()
-            self._lose(session)
+            self.sessions.lose(session)
 
     # Starting calls.
 
     def _dispatch(self) -> None:
         while len(self.running) < self.max_running:
-            call = self._next()
+            call = self.waiting.pop(self._may_start)
             if call is None:
                 break
             self._start(call)
-        self.nursery.provide(min(len(self.fresh), self.max_running - len(self.running)))
+        self.nursery.provide(min(self.waiting.fresh, self.max_running - len(self.running)))
 
-    def _next(self) -> Call | None:
-        """The oldest call that can start, off its queue; None if none can."""
-        for queue in (self.fresh, self.warm):
-            while queue and queue[0].canceled:
-                self._drop(heapq.heappop(queue))
-        while self.warm and not self.warm[0].in_session:  # its interpreter died since
-            heapq.heappush(self.fresh, heapq.heappop(self.warm))
-        queues = [self.warm] if self.warm else []
-        if self.fresh and self.nursery.ready and self._may_open(self.fresh[0].session):
-            queues.append(self.fresh)
-        return heapq.heappop(min(queues, key=lambda queue: queue[0])) if queues else None
-
-    def _drop(self, call: Call) -> None:
-        """Forgets a call that was canceled before it started."""
-        if call.session is not None:
-            call.session.queued = False
-        self._answer(call, {})
-
-    def _may_open(self, session: Session | None) -> bool:
-        """Whether there is room for the interpreter of a session; the longest idle one makes it."""
-        if session is None or self.live_sessions < self.max_sessions:
-            return True
-        for idle in self.sessions.values():
-            if idle.process is not None and not idle.busy:
-                idle.process.kill()
-                self._lose(idle)
-                return True
-        return False
+    def _may_start(self, call: Call) -> bool:
+        """Whether there is a child for the call and, if a session is to have it, room for that."""
+        if not self.nursery.ready:
+            return False
+        return call.session is None or self.sessions.make_room()
 
     def _start(self, call: Call) -> None:
         session, now = call.session, time.monotonic()
@@ -215,8 +191,8 @@ class Supervisor:
             call.cpu_before = process.cpu_seconds()
             call.state_lost, session.lost = session.lost, False
             session.queued, session.running = False, call
-            self.live_sessions += session.process is None
-            session.process, process.session = process, session
+            if session.process is None:
+                self.sessions.give(session, process)
         call.take(process, self.limits, now)
         self.running.add(call)
         self.check_at = min(self.check_at, call.deadline, now + TICK_SECONDS)
@@ -278,24 +254,16 @@ class Supervisor:
     def on_exit(self, process: Process, message: wire.Message) -> None:
         """The zygote has seen a child end."""
         if process.session is not None and process.session.process is process:
-            self._lose(process.session)
+            self.sessions.lose(process.session)
         call = process.call
         if call is None:
             self.nursery.close(process)
         else:
             call.exit = message
+            if call.ended_by == "unreported":
+                call.ended_by = ""
             self._wait_for_rest(call)
             self._finish_if_read(call)
-
-    def _lose(self, session: Session) -> None:
-        """The session has no interpreter any more; its next call starts in a new one."""
-        assert session.process is not None
-        session.process.session = session.process = None
-        self.live_sessions -= 1
-        if session.running is not None:
-            session.running.state_lost = True
-        else:
-            session.lost = True
 
     # Ending calls.
 
@@ -339,10 +307,8 @@ class Supervisor:
         if call.runaway:
             self._end(call, "output_limit")
             return
-        session, process = call.session, call.process
-        assert session is not None and process is not None
-        session.idle_since, session.idle_cpu = time.monotonic(), process.cpu_seconds()
-        cpu = session.idle_cpu - call.cpu_before
+        assert call.session is not None
+        cpu = call.session.rest() - call.cpu_before
         message = call.result(status, cpu=cpu, peak=peak, limits=self.limits)
         self._release(call)
         self._answer(call, message)
@@ -370,7 +336,7 @@ class Supervisor:
         self.nursery.check(now)
         if now >= self.idle_check_at:
             self.idle_check_at = now + IDLE_SECONDS
-            self._check_idle(now)
+            self.sessions.check(now)
         due = [self.idle_check_at]
         due += [min(call.due, now + TICK_SECONDS) for call in self.running]
         self.check_at = min(due)
@@ -379,28 +345,14 @@ class Supervisor:
         process = call.process
         assert process is not None
         if now >= call.deadline:
-            self._end(call, "timeout")
+            # The zygote may be the one that hangs, and that is no fault of the call.
+            self._end(call, "unreported" if process.exited() else "timeout")
         elif process.threads() > self.limits["threads"]:
             self._end(call, "threads")
         elif call.session is None:
             pass  # its processor time is limited by the kernel
         elif process.cpu_seconds() - call.cpu_before > self.limits["cpu_seconds"]:
             self._end(call, "cpu_limit")
-
-    def _check_idle(self, now: float) -> None:
-        for session in self.sessions.values():
-            process = session.process
-            if process is None or session.busy:
-                continue
-            idle = now - session.idle_since
-            used = process.cpu_seconds() - session.idle_cpu
-            if idle > self.session_idle_seconds or used > IDLE_CPU_SECONDS:
-                process.kill()
-                self._lose(session)
-        for name in list(self.sessions)[: max(0, len(self.sessions) - REMEMBERED)]:
-            session = self.sessions[name]
-            if session.process is None and not session.busy:
-                del self.sessions[name]
 
     # The zygote.
 
@@ -416,12 +368,12 @@ class Supervisor:
         """Single calls are tried once more; what a session was doing cannot be."""
         for process in processes:
             if process.session is not None:
-                self._lose(process.session)
+                self.sessions.lose(process.session)
             call = process.call
             if call is None:
                 continue
             self._release(call)
-            if call.ended_by:
+            if call.ended_by not in ("", "unreported"):
                 message = call.result(0, cpu=0.0, peak=0, limits=self.limits)
                 self._answer(call, message)
             elif call.session is None and call.attempts < ATTEMPTS:

@@ -1,0 +1,98 @@
+"""Sessions: interpreters that stay between the calls of one trajectory, and how many may."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+from .calls import Call
+from .process import Process
+
+IDLE_CPU_SECONDS = 1.0  # that threads of a session may use while no call of it runs
+REMEMBERED = 10_000  # sessions without an interpreter, of which the loss of one is still known
+
+
+@dataclasses.dataclass(eq=False)
+class Session:
+    """The calls of one name. It has an interpreter from its first call on, until that is lost."""
+
+    process: Process | None = None
+    running: Call | None = None
+    queued: bool = False  # one of its calls is in the queue
+    waiting: deque[Call] = dataclasses.field(default_factory=deque)  # behind it, in order
+    lost: bool = False  # its interpreter is gone, and no result has said so yet
+    idle_since: float = 0.0
+    idle_cpu: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self.queued or self.running is not None
+
+    def rest(self) -> float:
+        """A call is over: from now on it is idle. Returns the processor time used until now."""
+        assert self.process is not None
+        self.idle_since, self.idle_cpu = time.monotonic(), self.process.cpu_seconds()
+        return self.idle_cpu
+
+
+class Sessions:
+    """All sessions by name, at most `most` of them with an interpreter."""
+
+    def __init__(self, *, most: int, idle_seconds: float, lost: Iterable[str]) -> None:
+        self._most, self._idle_seconds = most, idle_seconds
+        self._alive = 0  # that have an interpreter
+        # The longest unused first.
+        self._by_name = OrderedDict((name, Session(lost=True)) for name in lost)
+
+    def get(self, name: str) -> Session:
+        session = self._by_name.setdefault(name, Session())
+        self._by_name.move_to_end(name)
+        return session
+
+    def pop(self, name: str) -> Session | None:
+        return self._by_name.pop(name, None)
+
+    def give(self, session: Session, process: Process) -> None:
+        """From now on this is its interpreter."""
+        session.process, process.session = process, session
+        self._alive += 1
+
+    def lose(self, session: Session) -> None:
+        """It has no interpreter any more; its next call starts in a new one, and is told."""
+        assert session.process is not None
+        session.process.session = session.process = None
+        self._alive -= 1
+        if session.running is not None:
+            session.running.state_lost = True
+        else:
+            session.lost = True
+
+    def make_room(self) -> bool:
+        """Whether there is room for one more interpreter; the longest idle one has to make it."""
+        if self._alive < self._most:
+            return True
+        for session in self._by_name.values():
+            if session.process is not None and not session.busy:
+                self._end(session)
+                return True
+        return False
+
+    def check(self, now: float) -> None:
+        """Ends interpreters that were not used for too long, or are busy on their own."""
+        for session in self._by_name.values():
+            if session.process is None or session.busy:
+                continue
+            used = session.process.cpu_seconds() - session.idle_cpu
+            if now - session.idle_since > self._idle_seconds or used > IDLE_CPU_SECONDS:
+                self._end(session)
+        for name in list(self._by_name)[: max(0, len(self._by_name) - REMEMBERED)]:
+            session = self._by_name[name]
+            if session.process is None and not session.busy:
+                del self._by_name[name]
+
+    def _end(self, session: Session) -> None:
+        assert session.process is not None
+        session.process.kill()
+        self.lose(session)

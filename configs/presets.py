@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from configs.schema import EvalConfig, RunConfig, SftConfig, TrainConfig
+from configs.schema import EvalConfig, RunConfig, SftConfig, ToolConfig, TrainConfig
 from gtpo_jax.rollout import RolloutLimits
 from models import presets
 
-TINY = RunConfig(model=presets.TINY)
+TINY = RunConfig(model=presets.TINY, tool=ToolConfig(preload=()))
 """What `make demo` runs: a 200k-parameter model learns generated tool problems from scratch."""
 
 WORD_PROBLEMS = RunConfig(

@@ -117,6 +117,19 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ToolConfig:
+    """The Python tool."""
+
+    running: int = 2
+    """Calls that run at a time."""
+    preload: tuple[str, ...] = ("numpy", "sympy")
+    """Packages that programs find imported already."""
+    allow: tuple[str, ...] = ()
+    """Protections that this host may lack; `python -m gtpo_jax.tools.doctor` tells which it does."""
+    limits: ToolLimits = dataclasses.field(default_factory=ToolLimits)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that determines a run, but for where it is written."""
 
@@ -128,8 +141,6 @@ class RunConfig:
     sft: SftConfig = SftConfig()
     train: TrainConfig = TrainConfig()
     rollout: RolloutLimits = dataclasses.field(default_factory=RolloutLimits)
-    tools: ToolLimits = dataclasses.field(default_factory=ToolLimits)
-    tool_workers: int = 2
-    """Worker processes of the tool."""
+    tool: ToolConfig = ToolConfig()
     evaluation: EvalConfig = EvalConfig()
     mesh: MeshConfig = MeshConfig()

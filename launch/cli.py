@@ -15,6 +15,7 @@ import tyro
 
 from configs.presets import PRESETS
 from configs.schema import RunConfig
+from gtpo_jax.tools import IsolationError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -78,6 +79,9 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
         run(sys.argv[1:])
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
+        sys.exit(EXIT_BAD_INPUT)
+    except IsolationError as error:
+        sys.stderr.write(f"error: {error}, here --tool.allow {' '.join(error.missing)}\n")
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt as interrupt:
         sys.stderr.write(f"interrupted; {interrupt}\n" if interrupt.args else "interrupted\n")

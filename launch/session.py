@@ -28,7 +28,7 @@ EVALUATION_STEP = 2**32 - 1
 
 
 class Session:
-    """The parts of a run. Use it as a context manager: it owns the tool's worker processes."""
+    """The parts of a run. Use it as a context manager: it owns the tool's processes."""
 
     def __init__(self, config: RunConfig, run_dir: pathlib.Path):
         enable_compilation_cache()
@@ -48,7 +48,7 @@ class Session:
             decoder.logical_axes(config.model), self.mesh
         )
         self.verifier = verifiers.numeric_or_exact
-        self.tool = tools.PythonExecutor(max_running=config.tool_workers, limits=config.tools)
+        self.tool = make_tool(config)
 
     def __enter__(self) -> Session:
         return self
@@ -152,6 +152,14 @@ def make_source(config: RunConfig) -> ProblemSource:
         evaluation=tuple(jsonl.read_problems(task.eval_file)),
         seed=config.seed,
         noise=noise,
+    )
+
+
+def make_tool(config: RunConfig) -> tools.PythonExecutor:
+    """The Python tool; to be closed after use."""
+    tool = config.tool
+    return tools.PythonExecutor(
+        max_running=tool.running, preload=tool.preload, allow=tool.allow, limits=tool.limits
     )
 
 

@@ -9,13 +9,13 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from gtpo_jax import tokenizers, tools
+from gtpo_jax import tokenizers
 from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
 from gtpo_jax.tasks.demonstrations import play
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
 from launch import cli, display
-from launch.session import make_source
+from launch.session import make_source, make_tool
 
 
 def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterator[str]:
@@ -43,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TokenizerArguments, argv, program="launch.train_tokenizer")
     config = arguments.config
     source = make_source(config)
-    with tools.PythonExecutor(max_running=config.tool_workers, limits=config.tools) as tool:
+    with make_tool(config) as tool:
         lines = [text for text in demonstration_texts(source, tool, arguments.texts) if text]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     tokenizers.train_sentencepiece(

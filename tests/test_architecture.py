@@ -21,6 +21,9 @@ PACKAGES = {
 }
 OURS = {*PACKAGES, "launch", "benchmarks", "tests"}
 
+# Programs of their own in a bare interpreter: they import the standard library and each other.
+PROGRAMS = "gtpo_jax/tools/sandbox"
+
 # A room imports only rooms that stand before it.
 ROOMS = [
     "types",
@@ -61,8 +64,8 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            names |= {f"{module}.{alias.name}" for alias in node.names}
+            module = "." * node.level + (f"{node.module}." if node.module else "")
+            names |= {module + alias.name for alias in node.names}
     return names
 
 
@@ -73,8 +76,17 @@ def within(name: str, package: str) -> bool:
 def wrong_arrows(root: Path) -> list[str]:
     """One line for each import under `root` that the two tables above do not allow."""
     wrong = []
+    for path in sorted((root / PROGRAMS).glob("*.py")):
+        where = path.relative_to(root).with_suffix("").as_posix()
+        for name in sorted(imported(path)):
+            top = name.split(".")[0]
+            beside = name.startswith(".") and not name.startswith("..")
+            if not beside and top not in sys.stdlib_module_names:
+                wrong.append(f"{where} imports {name}")
     for package, allowed in PACKAGES.items():
         for path in sorted((root / package).rglob("*.py")):
+            if path.is_relative_to(root / PROGRAMS):
+                continue
             where = path.relative_to(root).with_suffix("").parts
             here = where[1]
             if package == "gtpo_jax" and here not in (*ROOMS, "__init__"):
@@ -104,6 +116,9 @@ def test_no_import_points_the_wrong_way():
         ("gtpo_jax/masking.py", "from . import rollout"),
         ("gtpo_jax/tools/pool.py", "from gtpo_jax.dialogue import parse"),
         ("gtpo_jax/masking.py", "def late():\n    from gtpo_jax import rollout"),
+        ("gtpo_jax/tools/sandbox/zygote.py", "from .. import executor"),
+        ("gtpo_jax/tools/sandbox/zygote.py", "from gtpo_jax.tools import executor"),
+        ("gtpo_jax/tools/sandbox/zygote.py", "import numpy"),
         ("gtpo_jax/unheard_of.py", "import math"),
         ("models/decoder.py", "from gtpo_jax import learner"),
         ("models/decoder.py", "import gtpo_jax"),
@@ -123,6 +138,9 @@ def test_a_wrong_arrow_is_caught(tmp_path, file, line):
         ("gtpo_jax/rollout.py", "from gtpo_jax.tools import pool"),
         ("gtpo_jax/advantages/gtpo.py", "from gtpo_jax.advantages import normalize"),
         ("gtpo_jax/checkpoint.py", "from gtpo_jax import __version__"),
+        ("gtpo_jax/tools/executor.py", "from gtpo_jax.tools.sandbox import wire"),
+        ("gtpo_jax/tools/sandbox/zygote.py", "import os\nfrom . import wire"),
+        ("gtpo_jax/tools/sandbox/zygote.py", "from .wire import Channel"),
         ("models/decoder.py", "from gtpo_jax.types import ForwardFn"),
         ("models/decoder.py", "from gtpo_jax import sharding"),
         ("configs/schema.py", "from models import presets"),

@@ -107,6 +107,8 @@ _PACKAGES = {
     "sympy": ("import sympy; x = sympy.Symbol('x'); print(sympy.solve(x**2 - 4))", "[-2, 2]"),
 }
 
+# Of the standard library, and loaded up front only where no file can be opened.
+_IMPORT = "import graphlib; print(*graphlib.TopologicalSorter({2: [1]}).static_order())"
 _WRITE = """\
 try:
     with open("note", "w") as file:
@@ -126,8 +128,9 @@ def self_test(
 ) -> list[Check]:
     """Calls of every kind, judged. `report` is that of the executor, `memory_bytes` its limit."""
     written = "refused" if "nothing" in (report["scratch"] or "") else "kept"
-    # Touched page by page, so that the limit is met on the way and not by the size alone.
-    hoard = f"data = bytearray(b'x') * {2 * memory_bytes}"
+    # Both are bounded, in case that no limit holds.
+    hoard = f"kept = [bytearray(1 << 20) for _ in range({2 * memory_bytes >> 20})]"
+    chatter = "for _ in range(100_000): print('x' * 1000)"
     checks: dict[str, Callable[[], str]] = {
         "stdout and stderr come back": lambda: _streams(executor),
         "an exception is told": lambda: _seen(
@@ -137,14 +140,13 @@ def self_test(
             executor, "import os; os.abort()", ToolStatus.CRASH, stderr="SIGABRT"
         ),
         **{f"{name} works": _package(executor, name) for name in packages},
+        "other modules can be imported": lambda: _seen(executor, _IMPORT, stdout="1 2"),
         f"a scratch file is {written}": lambda: _seen(executor, _WRITE, stdout=written),
         "the next call starts clean": lambda: _seen(executor, _LOOK, stdout="False"),
         "a session keeps variables": lambda: _keeps(executor),
         "a time-out ends a call": lambda: _ends(executor),
         "the memory limit ends a call": lambda: _seen(executor, hoard, ToolStatus.MEMORY),
-        "the output limit ends a call": lambda: _seen(
-            executor, "while True: print('x' * 1000)", ToolStatus.OUTPUT_LIMIT
-        ),
+        "the output limit ends a call": lambda: _seen(executor, chatter, ToolStatus.OUTPUT_LIMIT),
         "a call that waits can be canceled": lambda: _cancels(executor),
     }
     return [_checked(name, check) for name, check in checks.items()]
@@ -205,11 +207,11 @@ def _keeps(executor: PythonExecutor) -> str:
     _run(executor, "x = 5", session=name)
     kept = _run(executor, look, session=name)
     other = _run(executor, look, session=f"{name}, other")
-    _run(executor, "import time; time.sleep(60)", timeout=0.3, session=name)
+    ended = _run(executor, "import time; time.sleep(60)", timeout=0.3, session=name)
     after = _run(executor, look, session=name)
     for session in (name, f"{name}, other"):
         executor.end_session(session)
-    if not after.state_lost:
+    if not ended.state_lost:
         return "the loss of a session's variables is not told"
     found = [r.stdout.strip() for r in (kept, other, after)]
     return "" if found == ["True", "False", "False"] else f"found: {', '.join(found)}"

@@ -22,11 +22,13 @@ from gtpo_jax.tools.sandbox import wire
 _SECONDS = 30.0  # for the survey, on a loaded host with a cold disk
 _ROOT = pathlib.Path("/")
 
-_DOCKER = "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
-_KUBERNETES = (
-    "securityContext of the container: seccompProfile and appArmorProfile, both of type Unconfined"
-)
-_FLAGS = {"Docker": _DOCKER, "Podman": _DOCKER.replace("docker", "podman", 1)}
+# Container runtime → how it is told to leave system calls to the kernel's own judgment.
+_FLAGS = {
+    "Docker": "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined",
+    "Podman": "podman run --security-opt seccomp=unconfined --security-opt apparmor=unconfined",
+    "Kubernetes": "securityContext: seccompProfile and appArmorProfile of type Unconfined",
+    "": "start outside of what set it (a systemd unit: RestrictNamespaces=, SystemCallFilter=)",
+}
 
 # A setting below /proc/sys, the values that refuse namespaces to who is not privileged, the remedy.
 _USER_SETTINGS = (
@@ -170,7 +172,7 @@ def _about_namespaces(survey: Survey, root: pathlib.Path, around: str) -> Reason
     for name, refusing, remedy in settings:
         if _read(root, f"proc/sys/{name}") == refusing:
             yield f"{name.replace('/', '.')} = {refusing}", remedy
-    if os.strerror(errno.ENOSPC) in survey.namespaces:
+    if _says(survey.namespaces, errno.ENOSPC):
         yield (
             "as many namespaces as allowed, or 32 inside each other",
             "raise user.max_*_namespaces",
@@ -181,25 +183,25 @@ def _about_namespaces(survey: Survey, root: pathlib.Path, around: str) -> Reason
 def _about_landlock(refusal: str, root: pathlib.Path, around: str) -> Reasons:
     release = _read(root, "proc/sys/kernel/osrelease")
     numbers = re.match(r"(\d+)\.(\d+)", release)
-    if refusal.startswith("ENOSYS"):
+    if _says(refusal, errno.ENOSYS):
         if numbers and (int(numbers[1]), int(numbers[2])) < (5, 13):
             yield f"kernel {release} is older than 5.13", "a kernel of 5.13 or later"
         elif around == "gVisor":
             yield "gVisor does not have it", ""
         else:
             yield "not built into the kernel", "a kernel with CONFIG_SECURITY_LANDLOCK"
-    elif refusal.startswith("EOPNOTSUPP"):
+    elif _says(refusal, errno.EOPNOTSUPP):
         present = _read(root, "sys/kernel/security/lsm")
         order = ",".join(["landlock", present] if present else ["landlock", "…"])
         yield "not among the modules that the kernel was booted with", f"boot with lsm={order}"
-    elif refusal.startswith(("EPERM", "EACCES")):
+    elif _says(refusal, errno.EPERM, errno.EACCES):
         yield from _about_container(root, around)
 
 
 def _about_seccomp(refusal: str, root: pathlib.Path, around: str) -> Reasons:
-    if refusal.startswith(("ENOSYS", "EINVAL")):
+    if _says(refusal, errno.ENOSYS, errno.EINVAL):
         yield "the kernel takes no filters", "a kernel with CONFIG_SECCOMP_FILTER"
-    elif refusal.startswith(("EPERM", "EACCES")):
+    elif _says(refusal, errno.EPERM, errno.EACCES):
         yield from _about_container(root, around)
 
 
@@ -208,7 +210,7 @@ def _about_container(root: pathlib.Path, around: str) -> Reasons:
     if around == "gVisor":
         yield "gVisor offers a part of Linux", ""
         return
-    remedy = _KUBERNETES if around == "Kubernetes" else _FLAGS.get(around, "")
+    remedy = _FLAGS[around]
     if re.search(r"^Seccomp:\s*2", _read(root, "proc/self/status"), re.MULTILINE):
         yield "a seccomp filter is around this process", remedy
     profile = _read(root, "proc/self/attr/apparmor/current") or _read(
@@ -225,7 +227,9 @@ def _another_user(survey: Survey) -> Layer:
         return Layer(
             name="user", offered=False, detail="not root, so calls run as the trainer's user"
         )
-    if survey.closed_to_others and survey.namespaces:
+    # In namespaces the way is made anew; where no path can be opened, everything is loaded before.
+    sealed = survey.landlock and not survey.seccomp
+    if survey.closed_to_others and survey.namespaces and not sealed:
         return Layer(
             name="user",
             offered=False,
@@ -234,6 +238,11 @@ def _another_user(survey: Survey) -> Layer:
             remedies=(f"chmod o+rx {survey.closed_to_others}, or a Python below /opt",),
         )
     return Layer(name="user", offered=True, detail="calls run as nobody")
+
+
+def _says(refusal: str, *numbers: int) -> bool:
+    """Whether the words are those of one of these error numbers."""
+    return any(os.strerror(number) in refusal for number in numbers)
 
 
 def _read(root: pathlib.Path, name: str) -> str:

@@ -19,6 +19,8 @@ _SENTENCES = {
     ToolStatus.INFRA_ERROR: "The tool is not available.",
 }
 
+_STATE_LOST = "The session was restarted: variables of earlier calls are gone."
+
 # `<__main__.A object at 0x7f21c0a3b0d0>`: the address in a default repr differs between runs.
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{4,16}(?=[>,])")
 
@@ -33,17 +35,23 @@ def render_tool_result(result: ToolResult) -> str:
     | memory | stdout, then a fixed sentence |
     | timeout, cpu_limit, output_limit, infra_error | a fixed sentence |
 
+    A session that lost its variables is told so in a line of its own.
+
     Pure: it reads no clock and no field that varies between runs of equal code. Memory addresses in
     default reprs are replaced by `0x...`.
     """
-    if result.status in _SENTENCES:
-        return _SENTENCES[result.status]
+    text = _SENTENCES.get(result.status)
+    if text is None:
+        text = _ADDRESS.sub("0x...", _output(result))
+    return f"{text}\n{_STATE_LOST}" if result.state_lost else text
+
+
+def _output(result: ToolResult) -> str:
+    """What the code printed and, if it failed, the reason."""
     stdout = result.stdout.rstrip()
     if result.status is ToolStatus.OK:
-        text = stdout or NO_OUTPUT
-    else:
-        text = "\n".join(part for part in (stdout, _reason(result)) if part)
-    return _ADDRESS.sub("0x...", text)
+        return stdout or NO_OUTPUT
+    return "\n".join(part for part in (stdout, _reason(result)) if part)
 
 
 def _reason(result: ToolResult) -> str:

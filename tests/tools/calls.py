@@ -14,8 +14,36 @@ ROOT = pathlib.Path(__file__).parents[2]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="the platform has no such limit")
 
 
-def run(executor, code, timeout=None):
-    return executor.submit(textwrap.dedent(code), timeout=timeout).result(timeout=60)
+def run(executor, code, timeout=None, **options):
+    return executor.submit(textwrap.dedent(code), timeout=timeout, **options).result(timeout=60)
+
+
+def children(pid):
+    """Processes that a process has started and not waited for."""
+    try:
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for word in text.split()]
+
+
+def descendants(pid):
+    found = children(pid)
+    return found + [pid for child in found for pid in descendants(child)]
+
+
+def supervisor(executor):
+    return executor._process.pid
+
+
+def zygote(executor):
+    """The process that forks calls: the supervisor's child, or that one's in a PID namespace."""
+    (started,) = children(supervisor(executor))
+    return next((pid for pid in children(started) if _user_of(pid) == _user_of(started)), started)
+
+
+def _user_of(pid):
+    return pathlib.Path(f"/proc/{pid}").stat().st_uid
 
 
 def alive(pid):

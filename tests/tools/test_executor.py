@@ -13,7 +13,7 @@ from tests.tools.calls import last_line, run
 
 @pytest.fixture(scope="module")
 def executor():
-    with PythonExecutor(max_running=2) as executor:
+    with PythonExecutor(preload=(), max_running=2) as executor:
         yield executor
 
 
@@ -161,7 +161,7 @@ def test_equal_code_on_different_workers_gives_equal_text(executor):
         raise ValueError({"x", "y", "z"})
         """
     here = [run(executor, code) for _ in range(3)]
-    with PythonExecutor(max_running=1) as other:
+    with PythonExecutor(preload=(), max_running=1) as other:
         results = [*here, run(other, code)]
     assert len({render_tool_result(r) for r in results}) == 1
     assert len({r.stderr for r in results}) == 1
@@ -183,14 +183,14 @@ def test_equal_code_on_different_workers_gives_equal_text(executor):
 )
 def test_state_left_by_a_call_is_gone_in_the_next(leave, look):
     """T-76"""
-    with PythonExecutor(max_running=1) as executor:
+    with PythonExecutor(preload=(), max_running=1) as executor:
         assert run(executor, leave).status is ToolStatus.OK
         assert run(executor, look).stdout == "False\n"
 
 
 def test_environment_of_the_trainer_is_not_visible(monkeypatch):
     monkeypatch.setenv("API_KEY", "hunter2")
-    with PythonExecutor(max_running=1) as executor:
+    with PythonExecutor(preload=(), max_running=1) as executor:
         assert run(executor, "import os; print(os.environ.get('API_KEY'))").stdout == "None\n"
 
 
@@ -212,13 +212,57 @@ def test_submit_timeout_that_is_no_duration_raises(executor, timeout):
 @pytest.mark.parametrize("max_running", [0, -1, 1.5, True])
 def test_executor_without_places_raises(max_running):
     with pytest.raises(ValueError, match="max_running must be an int of at least 1"):
-        PythonExecutor(max_running=max_running)
+        PythonExecutor(preload=(), max_running=max_running)
 
 
-def test_executor_whose_workers_do_not_start_says_so(monkeypatch):
-    monkeypatch.setattr("gtpo_jax.tools.executor._COMMAND", [sys.executable, "-c", "pass"])
-    with pytest.raises(RuntimeError, match="do not start: the worker died"):
-        PythonExecutor(max_running=2)
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_queued": -1}, "max_queued must be an int of at least 0"),
+        ({"max_sessions": 1}, "max_sessions must be an int of at least 2"),
+        ({"session_idle_seconds": 0}, "session_idle_seconds must be positive"),
+        ({"preload": ("no_such_package",)}, "preload names 'no_such_package'.*install it"),
+        ({"preload": ("os.path",)}, "preload names 'os.path', which is no top-level module"),
+        ({"allow": ("fs_raed",)}, "allow must be .* names among fs_read.*; got fs_raed"),
+        ({"allow": "fs_read"}, "allow must be a collection"),
+    ],
+)
+def test_executor_options_out_of_range_raise_before_anything_starts(options, error):
+    with pytest.raises(ValueError, match=error):
+        PythonExecutor(max_running=2, **{"preload": (), **options})
+
+
+def test_executor_whose_supervisor_does_not_start_says_so(monkeypatch):
+    monkeypatch.setattr("gtpo_jax.tools.sandbox.wire.COMMAND", (sys.executable, "-c", "pass"))
+    with pytest.raises(RuntimeError, match="supervisor does not start"):
+        PythonExecutor(preload=(), max_running=2)
+
+
+def test_preload_that_fails_to_import_is_named(tmp_path, monkeypatch):
+    (tmp_path / "fails_to_import.py").write_text("raise ValueError('as it must')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RuntimeError, match=r"do not start: .*as it must"):
+        PythonExecutor(preload=("fails_to_import",), max_running=1)
+
+
+# Packages.
+
+
+def test_preloaded_packages_work_and_start_alike_in_every_call():
+    """T-76: numpy's global generator, too."""
+    code = """\
+        import numpy as np, sympy
+        print(np.random.rand(), np.linalg.det(np.eye(3)), sympy.solve("x**2 - 2"))
+        """
+    with PythonExecutor(max_running=2) as executor:
+        texts = [run(executor, code).stdout for _ in range(3)]
+        large = run(executor, "import numpy as np; np.ones(10**9)")
+    assert len(set(texts)) == 1 and texts[0].endswith("1.0 [-sqrt(2), sqrt(2)]\n")
+    assert large.status is ToolStatus.MEMORY
+
+
+def test_package_that_is_not_asked_for_is_not_there(executor):
+    assert last_line(run(executor, "import jax").stderr).startswith("ModuleNotFoundError")
 
 
 @pytest.mark.parametrize(
@@ -230,7 +274,8 @@ def test_executor_whose_workers_do_not_start_says_so(monkeypatch):
         ("cpu_seconds", 0, ValueError),
         ("memory_bytes", 1 << 20, ValueError),
         ("runaway_bytes", 100, ValueError),
-        ("processes", 0, ValueError),
+        ("threads", 0, ValueError),
+        ("scratch_files", 1, ValueError),
         ("open_files", True, TypeError),
     ],
 )

@@ -33,6 +33,14 @@ NameError: name 'gcd' is not defined
             "first\nNameError: name 'gcd' is not defined",
         ),
         (ToolResult(status=ToolStatus.ERROR), "The code failed (error)."),
+        (
+            ToolResult(status=ToolStatus.OK, stdout="1\n", state_lost=True),
+            "1\nThe session was restarted: variables of earlier calls are gone.",
+        ),
+        (
+            ToolResult(status=ToolStatus.TIMEOUT, state_lost=True),
+            "Time limit exceeded.\nThe session was restarted: variables of earlier calls are gone.",
+        ),
         (ToolResult(status=ToolStatus.CRASH, stderr="killed by SIGSEGV\n"), "killed by SIGSEGV"),
         (
             ToolResult(status=ToolStatus.MEMORY, stdout="a\n", stderr="MemoryError\n"),

@@ -38,7 +38,8 @@ class Call:
     code: str
     timeout: float
     session: Session | None
-    attempts: int = 0
+    attempts: int = 0  # that were cut short
+    dead_children: int = 0  # that it was given
     canceled: bool = False
     state_lost: bool = False
     process: Process | None = None
@@ -50,6 +51,7 @@ class Call:
     cpu_before: float = 0.0
     ended_by: str = ""  # a key of ENDED, or "unreported"
     control_lost: bool = False
+    taken: bool = True  # by the child, as far as is known
     exit: wire.Message | None = None  # the zygote's word on how the process ended
     drain_until: float = 0.0
 
@@ -78,7 +80,6 @@ class Call:
         self.out = Capture(process.stdout, keep, stop_at)
         self.err = Capture(process.stderr, keep, stop_at)
         self.reading = {process.stdout, process.stderr}
-        self.attempts += 1
         self.began, self.deadline = now, now + self.timeout
 
     def read(self, fd: int) -> bool:
@@ -92,7 +93,7 @@ class Call:
 
     def reset(self) -> None:
         """As it was when it arrived, to be tried once more."""
-        self.ended_by = ""
+        self.ended_by, self.taken = "", True
         self.out = self.err = self.exit = None
         self.reading = set()
 

@@ -91,9 +91,9 @@ def main(
     status = 1
     try:
         keep = confinement.landlock
-        control = os.dup2(control, CONTROL)  # the zygote's own descriptors start above
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
+        os.dup2(control, CONTROL)
         # The channel to the supervisor above all: no call may reach another's.
         if keep is None:
             os.closerange(CONTROL + 1, 1 << 16)
@@ -126,12 +126,13 @@ def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
         main_module = program.Main()
         while True:
             status = main_module.run(job["code"])
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            channel.send({"done": job["id"], "status": status, "peak": usage.ru_maxrss})
+            peak = peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            channel.send({"done": job["id"], "status": status, "peak": peak})
             job = channel.next()
     except wire.Closed:
         return 0
 
 
 def peak_bytes(maxrss: int) -> int:
+    """Platforms disagree on the unit."""
     return maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import socket
 import sys
@@ -40,6 +41,8 @@ def isolate(config: wire.Message) -> Isolation:
         inside = [namespaces.PLACES] if places is not None else []
         if landlock.abi() > 0:
             ruleset = landlock.create([*libraries, *inside], [*inside, "/dev/null"])
+            # Out of the way of the few descriptors that a child moves to fixed numbers.
+            ruleset = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 10)
     filtered = linux and seccomp.available()
     # Where nothing else keeps files from being opened, no call may take a path at all.
     sealed = filtered and places is None and ruleset is None and "fs_read" not in allow

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import heapq
-import selectors
 import socket
 import subprocess
 import time
@@ -17,6 +16,7 @@ from collections import deque
 from typing import Protocol
 
 from . import wire
+from .loop import Loop
 from .process import Process
 
 START_SECONDS = 60.0  # for the zygote, on a loaded host with a cold disk, and for a child
@@ -38,13 +38,13 @@ class Nursery:
     def __init__(
         self,
         owner: Owner,
-        selector: selectors.BaseSelector,
+        loop: Loop,
         config: wire.Message,
         *,
         spare: int,
         places: int,
     ) -> None:
-        self._owner, self._selector, self._config = owner, selector, config
+        self._owner, self._loop, self._config = owner, loop, config
         self._spare, self._places = spare, places
         self.ready: deque[Process] = deque()
         self._zygote: subprocess.Popen[bytes] | None = None
@@ -88,7 +88,7 @@ class Nursery:
         self._started = time.monotonic()
         self._channel = wire.Channel(ours, descriptors=True)
         self._channel.send(self._config)
-        self._selector.register(ours, selectors.EVENT_READ, self._on_zygote)
+        self._loop.watch(ours, self._on_zygote)
 
     def stop(self) -> None:
         """Ends the zygote and all its children, and forgets them."""
@@ -96,7 +96,7 @@ class Nursery:
             process.kill()
             self.close(process)
         if self._channel is not None:
-            self._selector.unregister(self._channel.socket)
+            self._loop.forget(self._channel.socket)
             self._channel.close()  # to the zygote, the end of the stream is the order to end
         if self._zygote is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -142,7 +142,7 @@ class Nursery:
             process = Process(message["child"], message["pid"], fds)
             self.processes[process.place] = process
             callback = functools.partial(self._owner.on_control, process)
-            self._selector.register(process.control.socket, selectors.EVENT_READ, callback)
+            self._loop.watch(process.control.socket, callback)
         elif "exit" in message:
             process = self.processes.pop(message["exit"])
             self._asked.pop(process.place, None)
@@ -175,8 +175,7 @@ class Nursery:
         if process.closed:
             return
         for source in (process.control.socket, process.stdout, process.stderr):
-            with contextlib.suppress(KeyError, ValueError):
-                self._selector.unregister(source)
+            self._loop.forget(source)
         process.close()
 
     def provide(self, wanted: int) -> None:

@@ -64,7 +64,7 @@ class Sessions:
         assert session.process is not None
         session.process.session = session.process = None
         self._alive -= 1
-        if session.running is not None:
+        if session.running is not None and not session.running.canceled:
             session.running.state_lost = True
         else:
             session.lost = True

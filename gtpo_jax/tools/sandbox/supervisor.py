@@ -13,17 +13,16 @@ call's streams and, from a session, as small messages about that session alone.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import resource
-import selectors
 import signal
 import socket
 import sys
 import time
 
-from . import calls, wire
+from . import calls, loop, wire
 from .calls import Call
+from .loop import Loop
 from .nursery import Nursery
 from .process import Process
 from .sessions import Sessions
@@ -34,6 +33,7 @@ DRAIN_SECONDS = 0.05  # how long output is still read after a call's process has
 IDLE_SECONDS = 1.0  # how often sessions between their calls are looked at
 SPARE = 4  # children that wait for code
 ATTEMPTS = 2  # of a call whose zygote died under it
+DEAD_CHILDREN = 16  # in a row that a call may be given, before it counts as failed
 
 
 class Supervisor:
@@ -44,7 +44,7 @@ class Supervisor:
         self.limits = settings["limits"]
         self.allow = set(settings["allow"])
         self.max_running = settings["max_running"]
-        self.selector = selectors.DefaultSelector()
+        self.loop = Loop()
         self.calls: dict[int, Call] = {}
         self.running: set[Call] = set()
         self.waiting = Waiting()
@@ -54,46 +54,33 @@ class Supervisor:
             lost=settings["lost_sessions"],
         )
         self.reported = False
-        self.check_at = self.idle_check_at = 0.0
+        self.idle_check_at = 0.0
         spare = min(SPARE, self.max_running)
         self.nursery = Nursery(
             self,
-            self.selector,
+            self.loop,
             {k: settings[k] for k in ("limits", "packages", "folders", "writable", "allow")},
             spare=spare,
             places=self.max_running + settings["max_sessions"] + spare,
         )
 
-    def loop(self) -> None:
+    def serve(self) -> None:
         """Serves until the trainer closes its end, be it by dying."""
         self.trainer.socket.setblocking(False)
-        self.selector.register(self.trainer.socket, selectors.EVENT_READ, self._on_trainer)
+        self.loop.watch(self.trainer.socket, self._on_trainer)
         self.nursery.start()
         while True:
-            timeout = max(0.0, self.check_at - time.monotonic())
-            for key, events in self.selector.select(timeout):
-                key.data(events)
-            now = time.monotonic()
-            if now >= self.check_at:
-                self._check(now)
+            if self.loop.step():
+                self._check(time.monotonic())
             self._dispatch()
-
-    def _listen(self, channel: wire.Channel) -> None:
-        """Asks to be told when a channel takes more, as long as it did not take everything."""
-        key = self.selector.get_map().get(channel.socket)
-        if key is None:
-            return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if channel.pending else 0)
-        if key.events != events:
-            self.selector.modify(channel.socket, events, key.data)
 
     # The trainer.
 
     def _on_trainer(self, events: int) -> None:
-        if events & selectors.EVENT_WRITE:
+        if events & loop.WRITE:
             self.trainer.flush()
-            self._listen(self.trainer)
-        if events & selectors.EVENT_READ:
+            self.loop.listen(self.trainer)
+        if events & loop.READ:
             for message in self.trainer.receive():
                 if "id" in message:
                     self._accept(message)
@@ -104,7 +91,7 @@ class Supervisor:
 
     def _tell(self, message: wire.Message) -> None:
         self.trainer.send(message)
-        self._listen(self.trainer)
+        self.loop.listen(self.trainer)
 
     def _accept(self, message: wire.Message) -> None:
         name = message["session"]
@@ -186,7 +173,7 @@ class Supervisor:
             process = self.nursery.ready.popleft()
             for fd in (process.stdout, process.stderr):
                 callback = functools.partial(self._on_output, process, fd)
-                self.selector.register(fd, selectors.EVENT_READ, callback)
+                self.loop.watch(fd, callback)
         if session is not None:
             call.cpu_before = process.cpu_seconds()
             call.state_lost, session.lost = session.lost, False
@@ -195,10 +182,12 @@ class Supervisor:
                 self.sessions.give(session, process)
         call.take(process, self.limits, now)
         self.running.add(call)
-        self.check_at = min(self.check_at, call.deadline, now + TICK_SECONDS)
-        with contextlib.suppress(wire.Closed):  # it died meanwhile, and its exit will tell
+        self.loop.wake_by(min(call.deadline, now + TICK_SECONDS))
+        try:
             process.control.send({"id": call.id, "code": call.code, "session": session is not None})
-            self._listen(process.control)
+        except wire.Closed:
+            call.taken = False  # it died meanwhile, and its exit will tell
+        self.loop.listen(process.control)
 
     # What children do.
 
@@ -207,18 +196,19 @@ class Supervisor:
         if process.closed:
             return
         try:
-            if events & selectors.EVENT_WRITE:
+            if events & loop.WRITE:
                 process.control.flush()
-                self._listen(process.control)
-            if events & selectors.EVENT_READ:
+                self.loop.listen(process.control)
+            if events & loop.READ:
                 for message in process.control.receive():
                     self._on_message(process, message)
-        except (wire.Closed, wire.ProtocolError):
+        except (wire.Closed, wire.ProtocolError) as error:
             # Of a single call this is its start, of a session most often the end of its process.
-            with contextlib.suppress(KeyError, ValueError):
-                self.selector.unregister(process.control.socket)
+            self.loop.forget(process.control.socket)
             call = process.call
-            if call is not None and call.session is not None:
+            if call is not None and isinstance(error, wire.Reset):
+                call.taken = False
+            elif call is not None and call.session is not None:
                 call.control_lost = True
                 self._wait_for_rest(call)
 
@@ -244,15 +234,16 @@ class Supervisor:
         if call is None:
             # Threads of a session write between its calls; or a single call has its result.
             if not process.discard(fd):
-                self.selector.unregister(fd)
+                self.loop.forget(fd)
         elif not call.read(fd):
-            self.selector.unregister(fd)
+            self.loop.forget(fd)
             if call.runaway:
                 self._end(call, "output_limit")
             self._finish_if_read(call)
 
     def on_exit(self, process: Process, message: wire.Message) -> None:
         """The zygote has seen a child end."""
+        self.on_control(process, loop.READ)  # its last word, if it had one
         if process.session is not None and process.session.process is process:
             self.sessions.lose(process.session)
         call = process.call
@@ -277,7 +268,7 @@ class Supervisor:
 
     def _wait_for_rest(self, call: Call) -> None:
         call.drain_until = time.monotonic() + DRAIN_SECONDS
-        self.check_at = min(self.check_at, call.drain_until)
+        self.loop.wake_by(call.drain_until)
 
     def _finish_if_read(self, call: Call) -> None:
         if call.exit is not None and not call.reading:
@@ -287,6 +278,13 @@ class Supervisor:
         """The result of a call whose process has ended."""
         assert call.exit is not None and call.process is not None
         process = call.process
+        if not call.taken and not call.ended_by:
+            self._release(call)
+            self.nursery.close(process)
+            call.dead_children += 1
+            again = call.dead_children < DEAD_CHILDREN
+            self._try_again(call, again, "the processes of the call died before it began")
+            return
         message = call.result(
             calls.exit_code(call.exit),
             cpu=max(0.0, call.exit["cpu"] - call.cpu_before),
@@ -339,7 +337,7 @@ class Supervisor:
             self.sessions.check(now)
         due = [self.idle_check_at]
         due += [min(call.due, now + TICK_SECONDS) for call in self.running]
-        self.check_at = min(due)
+        self.loop.set_alarm(min(due))
 
     def _check_running(self, call: Call, now: float) -> None:
         process = call.process
@@ -376,11 +374,16 @@ class Supervisor:
             if call.ended_by not in ("", "unreported"):
                 message = call.result(0, cpu=0.0, peak=0, limits=self.limits)
                 self._answer(call, message)
-            elif call.session is None and call.attempts < ATTEMPTS:
-                call.reset()
-                self._enqueue(call)
             else:
-                self._answer(call, calls.failure(call, reason))
+                call.attempts += 1
+                self._try_again(call, call.attempts < ATTEMPTS, reason)
+
+    def _try_again(self, call: Call, again: bool, reason: str) -> None:
+        if again and call.session is None:
+            call.reset()
+            self._enqueue(call)
+        else:
+            self._answer(call, calls.failure(call, reason))
 
     def on_broken(self, reason: str) -> None:
         if not self.reported:
@@ -402,7 +405,7 @@ def main(fd: int) -> None:
     except wire.Closed:
         return
     try:
-        supervisor.loop()
+        supervisor.serve()
     except wire.Closed:
         pass
     finally:

@@ -11,7 +11,7 @@ needs the reason, so here every refusal keeps its words.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
 import socket
 import sys
@@ -50,7 +50,7 @@ def _refusal(name: str, *arguments: int | None) -> str:
     try:
         syscalls.syscall(name, *arguments)
     except OSError as error:
-        return f"{errno.errorcode.get(error.errno or 0, '')} {error.strerror}"
+        return error.strerror or str(error)
     return ""
 
 
@@ -90,7 +90,5 @@ def closed_to_others(paths: list[str]) -> str:
 
 def main(fd: int) -> None:
     channel = wire.Channel(socket.socket(fileno=fd))
-    try:
+    with contextlib.suppress(wire.Closed):
         channel.send(take(channel.next()["folders"]))
-    except wire.Closed:
-        pass

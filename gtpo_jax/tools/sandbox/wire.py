@@ -48,6 +48,10 @@ class Closed(Exception):
     """The other end is gone."""
 
 
+class Reset(Closed):
+    """The other end is gone, and has not taken all that was sent."""
+
+
 class ProtocolError(Exception):
     """The other end sent something that is no message of ours."""
 
@@ -124,7 +128,7 @@ class Channel:
             pass
         except OSError as error:
             self._unsent.clear()
-            raise Closed(str(error)) from error
+            raise Reset(str(error)) from error
 
     def receive(self) -> list[Message]:
         """Messages that have arrived whole, perhaps none; raises `Closed` at the end."""
@@ -133,7 +137,7 @@ class Channel:
         except BlockingIOError:
             return []
         except OSError as error:
-            raise Closed(str(error)) from error
+            raise Reset(str(error)) from error
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")

@@ -76,7 +76,7 @@ def examine(
     What the executor misses is allowed to it then, so that there is something to look at. Raises
     `ValueError` for a package or a property that does not exist.
     """
-    folders = executor._folders_of(preload)
+    folders = executor.library_folders(preload)
     try:
         layers = host.explain(host.ask(folders))
     except RuntimeError as error:

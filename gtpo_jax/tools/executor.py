@@ -91,7 +91,7 @@ class PythonExecutor:
         self._settings = {
             "limits": dataclasses.asdict(self._limits),
             "packages": list(preload),
-            "folders": _folders_of(preload),
+            "folders": library_folders(preload),
             "writable": _writable_folders(),
             "allow": sorted(self._allow),
             "max_running": running,
@@ -350,7 +350,7 @@ def _checked_allow(allow: Collection[str]) -> frozenset[str]:
     return frozenset(allow)
 
 
-def _folders_of(packages: Sequence[str]) -> list[str]:
+def library_folders(packages: Sequence[str]) -> list[str]:
     """The folders that children import from, found without importing anything here."""
     folders = []
     for name in packages:

@@ -18,7 +18,8 @@ What remains: program and test share one process. A program can read the test in
 callers, expected values included; written against this very file, it can find the key there too and
 sign a report; it can change a module that the test uses (`math.isclose`); where the tool lets it
 fork, it can try a guess in each process, and a further call tells it which one was right. A value
-that is equal to some others and not to those asked about passes for an honest one. So look at
+that is equal to some others and not to those asked about passes for an honest one; and a test that
+compares with `unittest.mock.ANY` fails, as that is an object equal to everything. So look at
 programs that mention frames, `gc`, `inspect` or `ctypes` before trusting a sudden success.
 
 Benchmarks:

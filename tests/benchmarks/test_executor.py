@@ -7,6 +7,7 @@ import time
 import pytest
 
 from benchmarks import executor as benchmark
+from benchmarks import executor_stress
 from gtpo_jax.tools import PythonExecutor, checkup
 
 pytestmark = pytest.mark.slow
@@ -61,6 +62,19 @@ def test_benchmark_writes_every_figure_with_its_bar(tmp_path):
         figures["fresh Python with numpy and sympy / ours"]["value"]
         > figures["fresh `python -I -S -c` / ours"]["value"]
     )
+
+
+def test_long_run_is_summed_up_by_its_worst(monkeypatch):
+    outcome = executor_stress.Outcome(
+        wrong=["call 7", "call 9"],
+        leftover=1,
+        leaked={"trainer": 1, "zygote": 2},
+        growth={"trainer": -0.5, "supervisor": 0.06, "zygote": 0.01},
+    )
+    monkeypatch.setattr(executor_stress, "stress", lambda calls: outcome)
+    figures = benchmark.stress_figures(5)
+    assert [figures[name].value for name in STRESS_BARS] == [2, 1, 3, 0.06]
+    assert not any(figures[name].holds for name in STRESS_BARS)
 
 
 def test_calls_submitted_at_once_are_timed_from_their_submission(tool):

@@ -1,4 +1,4 @@
-"""Code that tries what it must not, by the property that forbids it, and code that must just work.
+"""Code that tries what it must not, by the property that forbids it.
 
 Every attempt prints a line, "name ERRNO" when it is refused and "name DONE …" when it is not. None
 does lasting harm when it gets through, but for what a test has set up to be harmed.
@@ -15,8 +15,9 @@ SECRET = "a-secret-4f1d"  # never in the text of an attempt
 
 # Calls that the package has no use for.
 _MORE = {
-    "x86_64": """io_setup:206 name_to_handle_at:303 timer_create:222 timerfd_create:283 signalfd4:289
-        inotify_init1:294 fanotify_init:300 remap_file_pages:216 migrate_pages:256 move_pages:279
+    "x86_64": """io_setup:206 name_to_handle_at:303 timer_create:222 timerfd_create:283
+        signalfd4:289 inotify_init1:294 fanotify_init:300 remap_file_pages:216 migrate_pages:256
+        move_pages:279
         mbind:237 set_mempolicy:238 arch_prctl:158 mlock:149 mlockall:151 vhangup:153
         lookup_dcookie:212 uselib:134 ustat:136 sysfs:139 _sysctl:156 get_mempolicy:239
         pkey_alloc:330 map_shadow_stack:453 futex_waitv:449 set_thread_area:205""",
@@ -63,7 +64,7 @@ def attempt_call(name, *arguments):
 def attempt(code: str, **facts: Any) -> str:
     """The text of a call: what the code may know of the host, the helpers, then the code."""
     known = "".join(f"{name} = {value!r}\n" for name, value in facts.items())
-    return f"{known}numbers = {numbers()!r}\n{PRELUDE}\n{code}"
+    return f"{known}numbers = {numbers()!r}\n{PRELUDE}\n{code}\nprint('end')\n"
 
 
 # property → name → code. The facts: `secret_file` and `host_folder` (with `keep` in it) belong to
@@ -79,7 +80,7 @@ for path in (secret_file, "/etc/passwd", "/etc/shadow", "/etc/hostname", "/etc/h
 """,
         "proc": """
 for pid in ("self", "thread-self", "1", os.getppid(), trainer, bystander):
-    for name in ("environ", "cmdline", "maps", "mem", "mountinfo", "fd", "root/etc/passwd", "cwd/x"):
+    for name in ("environ", "cmdline", "maps", "mem", "mountinfo", "fd", "root/etc/passwd"):
         attempt(f"{pid}/{name}", lambda: os.open(f"/proc/{pid}/{name}", os.O_RDONLY))
 for name in ("kcore", "keys", "sysrq-trigger", "net/unix", "sys/kernel/core_pattern", "mounts"):
     attempt(name, lambda: open(f"/proc/{name}", "rb").read(64))
@@ -132,7 +133,7 @@ for fd in range(3, 64):
         os.fstat(fd)
     except OSError:
         continue
-    print("open", fd)
+    print("open", fd, "DONE")
 """,
         "libraries": """
 import mmap, sqlite3, zipfile, configparser, logging, numpy
@@ -168,8 +169,8 @@ attempt_call("mount_setattr", -100, b"/", 0, None, 0)
     "fs_write": {
         "new_files": """
 import sys
-for folder in (*folders, "/etc", "/usr/lib", "/dev", "/dev/shm", "/run", "/proc/sys/kernel", "/sys",
-               sys.prefix, *(path for path in sys.path if path)):
+for folder in (*folders, "/etc", "/usr/lib", "/dev", "/dev/shm", "/run", "/proc/sys/kernel",
+               "/sys", sys.prefix, *(path for path in sys.path if path)):
     path = os.path.join(folder, "planted.pth")
     attempt(path, lambda: open(path, "x").write("import os"))
     attempt(path, os.mkdir, path + ".d")
@@ -193,10 +194,11 @@ attempt("utime", os.utime, keep, (0, 0))
 attempt("xattr", os.setxattr, keep, "user.a", b"b")
 """,
         "nodes": """
-import stat, tempfile
-for folder in (".", host_folder, tempfile.gettempdir()):
+import stat
+for folder in (".", host_folder, "/tmp", "/"):
     attempt(f"fifo in {folder}", os.mkfifo, folder + "/fifo")
-    attempt(f"device in {folder}", os.mknod, folder + "/dev", stat.S_IFCHR | 0o600, os.makedev(1, 1))
+    zero = os.makedev(1, 5)
+    attempt(f"device in {folder}", os.mknod, folder + "/dev", stat.S_IFCHR | 0o600, zero)
     attempt(f"socket in {folder}", os.mknod, folder + "/sock", stat.S_IFSOCK | 0o600)
 """,
         "libraries_and_interpreter": """
@@ -208,7 +210,7 @@ for path in (numpy.__file__, os.__file__, sys.executable, numpy.linalg.__file__)
     attempt(path, os.rename, path, path + "x")
 """,
         "own_process": """
-for name in ("oom_score_adj", "comm", "coredump_filter", "clear_refs", "timerslack_ns", "uid_map"):
+for name in ("oom_score_adj", "comm", "coredump_filter", "clear_refs", "uid_map"):
     attempt(name, lambda: open(f"/proc/self/{name}", "w").write("0"))
 attempt("core pattern", lambda: open("/proc/sys/kernel/core_pattern", "w").write("x"))
 attempt("drop caches", lambda: open("/proc/sys/vm/drop_caches", "w").write("1"))
@@ -225,7 +227,8 @@ for name in dir(socket):
 for family in range(46):
     attempt(f"family {family}", system, "socket", family, 2, 0)
     if family != socket.AF_UNIX:
-        attempt(f"pair {family}", system, "socketpair", family, 2, 0, ctypes.create_string_buffer(8))
+        pair = ctypes.create_string_buffer(8)
+        attempt(f"pair {family}", system, "socketpair", family, 2, 0, pair)
 """,
         "listeners": """
 import socket, urllib.request
@@ -255,7 +258,8 @@ attempt("filter", one.setsockopt, socket.SOL_SOCKET, 26, b"x" * 16)
 attempt("accept", one.accept)
 attempt("interfaces", socket.if_nameindex)
 for request in (0x8915, 0x8927, 0x8933, 0x8B01):
-    attempt(f"ioctl {request:x}", __import__("fcntl").ioctl, one.fileno(), request, b"lo" + bytes(38))
+    name = b"lo" + bytes(38)
+    attempt(f"ioctl {request:x}", __import__("fcntl").ioctl, one.fileno(), request, name)
 for fd in (0, 1, 2):
     attempt(f"{fd} as a socket", system, "connect", fd, b"\\1\\0" + unix_path.encode(), 20)
 """,
@@ -332,9 +336,10 @@ attempt_call("pidfd_send_signal", 0, 9, None, 0)
 import fcntl, socket
 one, other = socket.socketpair()
 for pid in (trainer, bystander, os.getppid() or 1, -bystander):
+    number = pid.to_bytes(4, "little", signed=True)
     attempt(f"owner {pid}", fcntl.fcntl, one.fileno(), fcntl.F_SETOWN, pid)
-    attempt(f"owner_ex {pid}", fcntl.fcntl, one.fileno(), 15, bytes(4) + pid.to_bytes(4, "little", signed=True))
-    attempt(f"ioctl {pid}", fcntl.ioctl, one.fileno(), 0x8901, pid.to_bytes(4, "little", signed=True))
+    attempt(f"owner_ex {pid}", fcntl.fcntl, one.fileno(), 15, bytes(4) + number)
+    attempt(f"ioctl {pid}", fcntl.ioctl, one.fileno(), 0x8901, number)
 attempt("signal", fcntl.fcntl, one.fileno(), fcntl.F_SETSIG, 9)
 attempt("lease", fcntl.fcntl, 0, fcntl.F_SETLEASE, fcntl.F_RDLCK)
 attempt("notify", fcntl.fcntl, 0, fcntl.F_NOTIFY, 1)
@@ -363,7 +368,8 @@ attempt("deadline", system, "sched_setattr", 0, bytes(64), 0)
         "other_processes": """
 buffer = ctypes.create_string_buffer(64)
 vector = ctypes.create_string_buffer(16)
-ctypes.memmove(vector, (ctypes.addressof(buffer)).to_bytes(8, "little") + (8).to_bytes(8, "little"), 16)
+address, length = ctypes.addressof(buffer), 8
+ctypes.memmove(vector, address.to_bytes(8, "little") + length.to_bytes(8, "little"), 16)
 for pid in (trainer, bystander, os.getppid() or 1, 1):
     for request in (16, 0x4206):
         attempt(f"ptrace {request}", system, "ptrace", request, pid, 0, 0)
@@ -373,7 +379,7 @@ for pid in (trainer, bystander, os.getppid() or 1, 1):
     attempt_call("get_robust_list", pid, buffer, buffer)
     attempt_call("migrate_pages", pid, 1, buffer, buffer)
     attempt_call("move_pages", pid, 1, buffer, None, buffer, 0)
-    attempt(f"memory of {pid}", os.open, f"/proc/{pid}/mem", os.O_RDWR)
+    attempt(f"mem of {pid}", os.open, f"/proc/{pid}/mem", os.O_RDWR)
 attempt("traceme", system, "ptrace", 0, 0, 0, 0)
 attempt_call("prctl", 0x59616D61, -1, 0, 0, 0)
 attempt_call("prctl", 4, 1, 0, 0, 0)
@@ -387,22 +393,25 @@ attempt("own memory", os.open, "/proc/self/mem", os.O_RDWR)
 buffer = ctypes.create_string_buffer(4096)
 for name, arguments in {
     "io_uring_setup": (8, buffer), "bpf": (0, buffer, 64), "userfaultfd": (1,),
-    "perf_event_open": (buffer, 0, -1, -1, 0), "keyctl": (0, -3, 1), "request_key": (b"user", b"x", None, -2),
-    "add_key": (b"user", b"x", b"y", 1, -2), "personality": (0x0040000,), "personality": (-1,),
+    "perf_event_open": (buffer, 0, -1, -1, 0), "keyctl": (0, -3, 1), "personality": (0x0040000,),
+    "request_key": (b"user", b"x", None, -2), "add_key": (b"user", b"x", b"y", 1, -2),
     "modify_ldt": (0, buffer, 16), "iopl": (3,), "ioperm": (0x80, 1, 1), "seccomp": (1, 0, buffer),
     "kexec_load": (0, 0, None, 0), "init_module": (buffer, 8, b""), "finit_module": (0, b"", 0),
     "swapon": (b"x", 0), "reboot": (0xFEE1DEAD, 672274793, 0, None), "sethostname": (b"x", 1),
     "settimeofday": (None, buffer), "clock_settime": (0, buffer), "syslog": (3, buffer, 64),
-    "adjtimex": (buffer,), "quotactl": (0, None, 0, buffer), "acct": (None,), "splice": (0, None, 1, None, 1, 0),
-    "vmsplice": (1, buffer, 1, 0), "tee": (0, 1, 1, 0), "shmget": (0, 4096, 0o1600),
-    "msgget": (0, 0o1600), "semget": (0, 1, 0o1600), "memfd_create": (b"x", 0), "io_setup": (1, buffer),
-    "timerfd_create": (1, 0), "signalfd4": (-1, buffer, 8, 0), "inotify_init1": (0,),
+    "adjtimex": (buffer,), "quotactl": (0, None, 0, buffer), "acct": (None,),
+    "splice": (0, None, 1, None, 1, 0), "vmsplice": (1, buffer, 1, 0), "tee": (0, 1, 1, 0),
+    "shmget": (0, 4096, 0o1600),
+    "msgget": (0, 0o1600), "semget": (0, 1, 0o1600), "memfd_create": (b"x", 0),
+    "io_setup": (1, buffer), "timerfd_create": (1, 0), "signalfd4": (-1, buffer, 8, 0),
+    "inotify_init1": (0,),
     "fanotify_init": (0, 0), "remap_file_pages": (0, 0, 0, 0, 0), "mbind": (0, 0, 0, 0, 0, 0),
     "set_mempolicy": (0, None, 0), "get_mempolicy": (None, None, 0, 0, 0), "vhangup": (),
     "mlock": (buffer, 4096), "mlockall": (1,), "lookup_dcookie": (0, buffer, 64), "uselib": (b"x",),
     "ustat": (0, buffer), "sysfs": (3,), "_sysctl": (buffer,), "pkey_alloc": (0, 0),
-    "landlock_restrict_self": (0, 0), "capset": (buffer, buffer), "setuid": (0,), "setresgid": (0, 0, 0),
-    "setgroups": (0, None), "setfsuid": (0,), "map_shadow_stack": (0, 4096, 0),
+    "landlock_restrict_self": (0, 0), "capset": (buffer, buffer), "setuid": (0,),
+    "setresgid": (0, 0, 0), "setgroups": (0, None), "setfsuid": (0,),
+    "map_shadow_stack": (0, 4096, 0),
 }.items():
     attempt_call(name, *arguments)
 for option in (2, 3, 22, 23, 24, 25, 26, 29, 35, 36, 38, 41, 45, 47, 50, 52, 53, 59, 62, 65, 70):
@@ -464,7 +473,7 @@ for name in ("AS", "CPU", "NOFILE", "FSIZE", "CORE", "MEMLOCK", "MSGQUEUE"):
             except ValueError:
                 raise OSError(errno.EPERM, "more") from None
         attempt(name, more)
-        new = ctypes.create_string_buffer(b"".join(v.to_bytes(8, "little") for v in (hard, hard + 1)))
+        new = b"".join(number.to_bytes(8, "little") for number in (hard, hard + 1))
         attempt(name, system, "prlimit64", 0, kind, new, None)
 """,
         "descriptors": """
@@ -519,7 +528,8 @@ attempt("run", os.execv, "./program", ["program"])
 with open("code", "w+b") as file:
     file.write(b"\\xc3" * 4096)
     file.flush()
-    attempt("mapped", mmap.mmap, file.fileno(), 4096, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+    protection = mmap.PROT_READ | mmap.PROT_EXEC
+    attempt("mapped", mmap.mmap, file.fileno(), 4096, mmap.MAP_PRIVATE, protection)
 """,
     "working_directory": """
 here = os.getcwd()
@@ -527,332 +537,4 @@ attempt("rename", os.rename, here, here + "x")
 attempt("remove", os.rmdir, here)
 attempt("replace", os.symlink, "/", here)
 """,
-}
-
-# name → (code, stdout): ordinary code that ends well. Without a scratch directory those of the
-# second table do not work; nor can `_SOURCES` where no file can be opened at all.
-BENIGN: dict[str, tuple[str, str]] = {
-    "asyncio": (
-        """
-import asyncio
-async def square(x):
-    await asyncio.sleep(0.001)
-    return x * x
-async def main():
-    queue = asyncio.Queue()
-    await queue.put(await asyncio.to_thread(sum, [1, 2]))
-    return await asyncio.gather(*map(square, range(4))), await asyncio.wait_for(queue.get(), 2)
-print(asyncio.run(main()))
-""",
-        "([0, 1, 4, 9], 3)\n",
-    ),
-    "threads": (
-        """
-import concurrent.futures, queue, threading
-with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    print(sum(pool.map(lambda x: x * x, range(100))))
-tasks = queue.Queue()
-worker = threading.Thread(target=lambda: [tasks.put(i) for i in range(3)])
-worker.start(); worker.join()
-print(tasks.get(), tasks.get(), tasks.qsize())
-local, event = threading.local(), threading.Event()
-threading.Timer(0.01, event.set).start()
-print(event.wait(2), threading.active_count() <= 2)
-""",
-        "328350\n0 1 1\nTrue True\n",
-    ),
-    "alarm": (
-        """
-import signal, time
-def late(number, frame):
-    raise TimeoutError("late")
-signal.signal(signal.SIGALRM, late)
-signal.setitimer(signal.ITIMER_REAL, 0.02)
-try:
-    time.sleep(2)
-except TimeoutError as error:
-    print(error)
-signal.signal(signal.SIGTERM, lambda *a: print("term"))
-signal.raise_signal(signal.SIGTERM)
-import os
-os.kill(os.getpid(), signal.SIGTERM)
-""",
-        "late\nterm\nterm\n",
-    ),
-    "numbers": (
-        """
-import decimal, fractions, math, statistics, sys
-decimal.getcontext().prec = 60
-print(decimal.Decimal(2).sqrt())
-print(fractions.Fraction(22, 7) - fractions.Fraction(1, 3), math.comb(50, 25), math.isqrt(10**40))
-print(len(str(2**50000)), statistics.pstdev([1, 2, 3, 4]), hex(1 << 70), 0.1 + 0.2)
-""",
-        "1.41421356237309504880168872420969807856967187537694807317668\n"
-        "59/21 126410606437752 100000000000000000000\n"
-        "15052 1.118033988749895 0x400000000000000000 0.30000000000000004\n",
-    ),
-    "random": (
-        """
-import random, uuid, secrets, os
-random.seed(7)
-print(random.random(), random.sample(range(10), 3), random.choice("abc"))
-print(len(uuid.uuid4().hex), len(secrets.token_bytes(8)), len(os.urandom(4)))
-""",
-        "0.32383276483316237 [2, 6, 0] a\n32 8 4\n",
-    ),
-    "text": (
-        """
-import contextlib, difflib, html, io, json, re, string, textwrap, unicodedata
-print(re.sub(r"(\\w+) (\\w+)", r"\\2 \\1", "hello world"), json.dumps({"a": [1, None]}))
-with contextlib.redirect_stdout(io.StringIO()) as caught:
-    print("hidden")
-print(repr(caught.getvalue()), textwrap.shorten("a b c d", 6), unicodedata.name("é"))
-print("héllo ∑ 😀".upper(), html.escape("<"), string.Template("$x").substitute(x=1))
-print(json.loads("[" * 500 + "]" * 500) != [], "a\\tb", end="!\\n", flush=True)
-""",
-        "world hello {\"a\": [1, null]}\n'hidden\\n' [...] LATIN SMALL LETTER E WITH ACUTE\n"
-        "HÉLLO ∑ 😀 &lt; 1\nTrue a\tb!\n",
-    ),
-    "classes": (
-        """
-import abc, collections, dataclasses, enum, functools, inspect, itertools, operator, typing
-@dataclasses.dataclass(order=True)
-class Point:
-    x: int
-    y: int = 0
-class Color(enum.Enum):
-    RED = 1
-@functools.lru_cache(None)
-def fib(n):
-    return n if n < 2 else fib(n - 1) + fib(n - 2)
-print(sorted([Point(2), Point(1, 5)]), Color.RED, fib(80))
-print(inspect.getsource(fib).splitlines()[1], list(itertools.accumulate([1, 2, 3], operator.mul)))
-print(collections.Counter("abca").most_common(1), typing.get_type_hints(Point))
-""",
-        "[Point(x=1, y=5), Point(x=2, y=0)] Color.RED 23416728348467685\n"
-        "def fib(n): [1, 2, 6]\n[('a', 2)] {'x': <class 'int'>, 'y': <class 'int'>}\n",
-    ),
-    "time": (
-        """
-import calendar, datetime, time, timeit
-print(datetime.datetime(2024, 2, 29, tzinfo=datetime.timezone.utc).isoformat(), time.tzname[0])
-print(datetime.datetime.now().year > 2020, calendar.isleap(2024), timeit.timeit("1", number=1) >= 0)
-print(time.strftime("%Y", time.localtime(0)), time.monotonic() > 0, time.thread_time() >= 0)
-""",
-        "2024-02-29T00:00:00+00:00 UTC\nTrue True True\n1970 True True\n",
-    ),
-    "streams": (
-        """
-import logging, pprint, sys, warnings
-logging.basicConfig(level=logging.INFO)
-logging.info("a note"); warnings.warn("careful")
-sys.stdout.buffer.write(b"raw "); sys.stdout.buffer.flush()
-sys.stdout.write("text\\n"); print("err", file=sys.stderr)
-print(sys.stdin.read() == "", sys.stdin.isatty(), sys.stdout.encoding, sys.argv, sys.flags.isolated)
-try:
-    input("? ")
-except EOFError as error:
-    print(type(error).__name__)
-pprint.pprint({"b": 1, "a": 2})
-""",
-        "raw text\nTrue False utf-8 ['<tool>'] 0\n? EOFError\n{'a': 2, 'b': 1}\n",
-    ),
-    "machine": (
-        """
-import getpass, locale, os, platform, resource, socket, sys, tempfile
-print(os.cpu_count() >= 1, platform.system(), sys.platform, locale.getlocale()[1])
-print(os.getcwd() != "", os.environ.get("HOME") is not None, os.path.exists("no"), os.getpid() > 0)
-print(len(platform.platform()) > 5, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > 0)
-print(os.get_terminal_size.__name__, __import__("shutil").get_terminal_size().columns)
-""",
-        "True Linux linux UTF-8\nTrue True False True\nTrue True\nget_terminal_size 80\n",
-    ),
-    "unittest": (
-        """
-import doctest, sys, unittest
-def double(x):
-    '''
-    >>> double(2)
-    4
-    '''
-    return 2 * x
-print(doctest.testmod())
-class Case(unittest.TestCase):
-    def test_double(self):
-        self.assertEqual(double(2), 4)
-result = unittest.main(exit=False, argv=["x"], verbosity=0).result
-print(result.wasSuccessful(), result.testsRun)
-""",
-        "TestResults(failed=0, attempted=1)\nTrue 1\n",
-    ),
-    "memory": (
-        """
-import array, ctypes, gc, mmap, struct, weakref, zlib
-view = memoryview(bytearray(b"abcdef"))[1:4]
-view[0] = 120
-print(bytes(view), struct.unpack("<I", array.array("B", [1, 0, 0, 0]).tobytes()))
-area = mmap.mmap(-1, 8192); area[:3] = b"abc"
-print(area[:3], zlib.decompress(zlib.compress(b"x" * 10**6))[:2], gc.collect() >= 0)
-print(ctypes.string_at(ctypes.create_string_buffer(b"hi")), sum(range(10**6)))
-""",
-        "b'xcd' (1,)\nb'abc' b'xx' True\nb'hi' 499999500000\n",
-    ),
-    "exceptions": (
-        """
-import traceback
-try:
-    try:
-        1 / 0
-    except ZeroDivisionError as error:
-        raise ValueError("outer") from error
-except ValueError:
-    print(traceback.format_exc().count("Traceback"))
-try:
-    raise ExceptionGroup("many", [ValueError(1), TypeError(2)])
-except* ValueError as group:
-    print(group.exceptions)
-except* TypeError:
-    pass
-""",
-        "2\n(ValueError(1),)\n",
-    ),
-    "sqlite_in_memory": (
-        """
-import sqlite3
-base = sqlite3.connect(":memory:")
-base.execute("create table t (x)")
-base.executemany("insert into t values (?)", [(i,) for i in range(10)])
-print(base.execute("select sum(x), max(x) from t").fetchone())
-""",
-        "(45, 9)\n",
-    ),
-    "numpy": (
-        """
-import numpy as np
-rng = np.random.default_rng(0)
-a = rng.normal(size=(200, 200))
-print(np.allclose(a @ np.linalg.inv(a), np.eye(200), atol=1e-6), np.linalg.svd(a)[1].shape)
-print(np.fft.ifft(np.fft.fft([1, 2, 3])).real.round(6), np.random.randint(100, size=2))
-print(np.polyfit([0, 1, 2], [1, 3, 5], 1).round(6), np.linalg.det([[1, 2], [3, 4]]).round(6))
-""",
-        "True (200,)\n[1. 2. 3.] [44 47]\n[2. 1.] -2.0\n",
-    ),
-}
-
-WITH_FILES: dict[str, tuple[str, str]] = {
-    "files": (
-        """
-import csv, glob, json, os, pathlib, pickle, shutil, tempfile
-with open("a.csv", "w", newline="") as file:
-    csv.writer(file).writerows([[1, "x"], [2, "y"]])
-print(list(csv.reader(open("a.csv"))))
-pathlib.Path("d/e").mkdir(parents=True)
-pathlib.Path("d/e/f.txt").write_text("é")
-shutil.copytree("d", "g"); shutil.copy2("a.csv", "g"); shutil.move("g/a.csv", "b.csv")
-print(sorted(glob.glob("**", recursive=True)), [n for _, _, n in os.walk("g")])
-shutil.rmtree("d"); os.remove("a.csv")
-pickle.dump({"a": 1}, open("p", "wb")); print(pickle.load(open("p", "rb")))
-with tempfile.TemporaryDirectory() as folder:
-    print(os.path.isdir(folder))
-with tempfile.NamedTemporaryFile("w+") as file:
-    file.write("x"); file.flush(); print(os.path.getsize(file.name))
-with tempfile.SpooledTemporaryFile(10) as file:
-    print(file.write(b"a" * 20))
-print(sorted(p.name for p in pathlib.Path.cwd().iterdir()), os.path.exists(os.path.expanduser("~")))
-os.chmod("p", 0o600); os.utime("p", (1, 1)); print(os.stat("p").st_mtime)
-os.rename("p", "q"); os.symlink("q", "r"); os.link("q", "s"); print(os.readlink("r"))
-""",
-        "[['1', 'x'], ['2', 'y']]\n"
-        "['a.csv', 'b.csv', 'd', 'd/e', 'd/e/f.txt', 'g', 'g/e', 'g/e/f.txt'] [[], ['f.txt']]\n"
-        "{'a': 1}\nTrue\n1\n20\n['b.csv', 'g', 'p'] True\n1.0\nq\n",
-    ),
-    "databases": (
-        """
-import dbm.dumb, mmap, shelve, sqlite3, zipfile, tarfile
-with sqlite3.connect("base.db") as base:
-    base.execute("create table t (x)")
-    base.execute("insert into t values (3)")
-print(base.execute("select * from t").fetchall())
-with open("m", "w+b") as file:
-    file.write(bytes(4096)); file.flush()
-    with mmap.mmap(file.fileno(), 4096) as area:
-        area[:2] = b"ok"
-print(open("m", "rb").read(2))
-with zipfile.ZipFile("z.zip", "w") as archive:
-    archive.writestr("n", "inside")
-with tarfile.open("t.tar.gz", "w:gz") as archive:
-    archive.add("z.zip")
-print(zipfile.ZipFile("z.zip").read("n"), tarfile.open("t.tar.gz").getnames())
-""",
-        "[(3,)]\nb'ok'\nb'inside' ['z.zip']\n",
-    ),
-    "modules": (
-        """
-import os, sys
-open("mine.py", "w").write("value = 41\\ndef f(): return value + 1\\n")
-sys.path.insert(0, os.getcwd())
-import mine
-print(mine.f(), mine.__file__.endswith("mine.py"))
-""",
-        "42 True\n",
-    ),
-    "numpy_files": (
-        """
-import numpy as np
-np.save("a.npy", np.arange(3)); np.savetxt("a.txt", np.eye(2)); np.savez("a.npz", x=np.ones(2))
-print(np.load("a.npy"), np.loadtxt("a.txt").sum(), np.load("a.npz")["x"], np.memmap("a.npy")[:6])
-""",
-        "[0 1 2] 2.0 [1. 1.] [147  78  85  77  80  89]\n",
-    ),
-    "own_output": (
-        """
-import os, sys
-saved = os.dup(1)
-with open("log", "w") as file:
-    os.dup2(file.fileno(), 1)
-    print("to the file", flush=True)
-os.dup2(saved, 1)
-print(open("log").read(), end="")
-""",
-        "to the file\n",
-    ),
-}
-
-# Where no file can be opened these lack their data, their C module or their sources.
-READS_LIBRARIES: dict[str, tuple[str, str]] = {
-    "zones": (
-        """
-import datetime, zoneinfo
-print(datetime.datetime(2024, 7, 1, tzinfo=zoneinfo.ZoneInfo("Europe/Paris")).utcoffset())
-""",
-        "2:00:00\n",
-    ),
-    "late_imports": (
-        """
-import curses.ascii, wave, turtledemo if False else colorsys
-""".replace(", turtledemo if False else colorsys", ", colorsys")
-        + """
-import numpy.testing, numpy.polynomial.chebyshev as chebyshev, inspect, json
-print(chebyshev.chebval(0.5, [1, 2]), inspect.getsource(json.dumps).startswith("def dumps"))
-""",
-        "2.0 True\n",
-    ),
-}
-
-SYMPY: dict[str, tuple[str, str]] = {
-    "sympy": (
-        """
-from sympy import *
-x, n = symbols("x n")
-print(solve(x**3 - 6*x**2 + 11*x - 6, x), integrate(exp(-x**2), (x, -oo, oo)))
-print(diff(sin(x) * exp(x), x), limit(sin(x) / x, x, 0), series(cos(x), x, 0, 4))
-print(summation(1 / n**2, (n, 1, oo)), factorint(2**31 - 2), isprime(2**61 - 1))
-print(Matrix([[2, 1], [1, 3]]).eigenvals(), simplify((x**2 - 1) / (x - 1)), latex(x**2 / 2))
-print(dsolve(Function("f")(x).diff(x) - Function("f")(x)), N(pi, 30), nsimplify(0.125))
-""",
-        "[1, 2, 3] sqrt(pi)\nexp(x)*sin(x) + exp(x)*cos(x) 1 1 - x**2/2 + O(x**4)\n"
-        "pi**2/6 {2: 1, 3: 2, 7: 1, 11: 1, 31: 1, 151: 1, 331: 1} True\n"
-        "{5/2 - sqrt(5)/2: 1, sqrt(5)/2 + 5/2: 1} x + 1 \\frac{x^{2}}{2}\n"
-        "Eq(f(x), C1*exp(x)) 3.14159265358979323846264338328 1/8\n",
-    ),
 }

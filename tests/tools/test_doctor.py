@@ -5,34 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from concurrent import futures
 
 import pytest
 
 from gtpo_jax import types
-from gtpo_jax.tools import PythonExecutor, checkup, doctor, host
-from gtpo_jax.tools.sandbox import properties, survey, syscalls, wire
-from tests.tools.calls import linux_only
+from gtpo_jax.tools import IsolationError, PythonExecutor, checkup, doctor, host
+from gtpo_jax.tools.sandbox import properties, survey
+from tests.tools.calls import ROOT, linux_only
+
+pytestmark = pytest.mark.slow
 
 GRANTED = host.Survey(namespaces="", landlock="", seccomp="", landlock_version=4)
-
-# Runs a program with some system calls refused: their numbers are the arguments before "--".
-LAUNCHER = f"""
-import ctypes, os, struct, sys
-end = sys.argv.index("--")
-steps = [(0x20, 0, 0, 0)]
-for number in sys.argv[1:end]:
-    steps += [(0x15, 0, 1, int(number)), (0x06, 0, 0, 0x00050000 | {errno.EPERM})]
-code = b"".join(struct.pack("HBBI", *step) for step in [*steps, (0x06, 0, 0, 0x7FFF0000)])
-libc, size = ctypes.CDLL(None), len(code) // 8
-held = ctypes.create_string_buffer(code)
-program = struct.pack("H6xQ", size, ctypes.addressof(held))
-zero = ctypes.c_ulong(0)
-assert libc.prctl(38, ctypes.c_ulong(1), zero, zero, zero) == 0
-assert libc.prctl(22, ctypes.c_ulong(2), program, zero, zero) == 0
-os.execv(sys.argv[end + 1], sys.argv[end + 1:])
-"""
 
 
 def layer(name, asked, root, environ=()):
@@ -166,6 +152,8 @@ def test_gvisor_is_recognized_and_promises_no_remedy(tmp_path):
     assert host.container(root, {}) == "gVisor"
     found = layer("landlock", refused("landlock", errno.ENOSYS), root)
     assert "gVisor" in found.detail and not found.remedies
+    found = layer("namespaces", refused("namespaces", errno.EPERM), root)
+    assert "gVisor" in found.detail and not found.remedies
 
 
 def test_python_that_root_alone_can_read_is_named_where_it_matters(tmp_path):
@@ -286,22 +274,36 @@ def test_doctor_examines_this_host(tmp_path, capsys):
     assert "Self-test" in capsys.readouterr().out
 
 
+def test_properties_that_are_missed_one_after_the_other_are_all_told(monkeypatch):
+    class Refusing(PythonExecutor):
+        def __init__(self, **options):
+            for name in ("signals", "net"):
+                if name not in options["allow"]:
+                    raise IsolationError("refused", (name,))
+            super().__init__(**{**options, "allow": properties.PROPERTIES})
+
+    monkeypatch.setattr(doctor.executor, "PythonExecutor", Refusing)
+    found = doctor.examine(max_running=1, preload=(), allow=("limits",), calls=1)
+    assert found.missing == ["signals", "net"] and found.status != 0
+    assert found.allow == ["limits", "net", "signals"]
+    assert any(check.ok for check in found.self_test)
+
+
 @linux_only
-def test_doctor_on_a_host_that_refuses_every_layer_says_what_to_allow(
-    tmp_path, monkeypatch, capsys
-):
-    names = ("unshare", "landlock_create_ruleset", "seccomp")
-    numbers = [str(syscalls.number(name)) for name in names]
-    refusing = (sys.executable, "-S", "-c", LAUNCHER, *numbers, "--", *wire.COMMAND)
-    monkeypatch.setattr(wire, "COMMAND", refusing)
+def test_doctor_on_a_host_that_refuses_every_layer_says_what_to_allow(tmp_path):
     path = tmp_path / "report.json"
-    status = doctor.main(["--preload=", "--max-running=1", "--calls=2", f"--json={path}"])
+    doctor_there = [
+        *(sys.executable, "-m", "tests.tools.hosts", "nothing", "--"),
+        *(sys.executable, "-m", "gtpo_jax.tools.doctor", f"--json={path}"),
+        *("--preload=", "--max-running=1", "--calls=2"),
+    ]
+    done = subprocess.run(doctor_there, cwd=ROOT, capture_output=True, text=True, timeout=120)
     record = json.loads(path.read_text())
     layers = [record["layers"][name] for name in ("namespaces", "landlock", "seccomp")]
     assert not any(one["offered"] for one in layers)
     assert os.strerror(errno.EPERM) in record["layers"]["namespaces"]["detail"]
     assert {"fs_read", "net", "processes", "kernel_surface"} <= set(record["missing"])
     assert record["properties"]["limits"] is not None
-    assert f"allow={tuple(record['allow'])!r}" in capsys.readouterr().out
+    assert f"allow={tuple(record['allow'])!r}" in done.stdout
     assert [name for name, check in record["self_test"].items() if not check["ok"]] == []
-    assert status == 2
+    assert done.returncode == record["exit_status"] == 2

@@ -94,6 +94,21 @@ def test_traceback_shows_the_frames_of_the_code_alone(executor):
     assert '    raise RuntimeError("bad")' in lines and lines[-1] == "RuntimeError: bad"
 
 
+def test_traceback_counts_lines_as_the_compiler_does(executor):
+    result = executor.submit("a = '\f\u2028'\r\nb = 1\n\f\nraise ValueError(a)").result(60)
+    assert result.stderr.splitlines()[1:3] == [
+        '  File "<tool>", line 4, in <module>',
+        "    raise ValueError(a)",
+    ]
+
+
+def test_interrupt_of_the_code_itself_is_an_exception(executor):
+    code = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(5)"
+    result = run(executor, code)
+    assert result.status is ToolStatus.ERROR
+    assert last_line(result.stderr) == "KeyboardInterrupt"
+
+
 def test_end_of_code_waits_for_threads_runs_exit_handlers_and_flushes(executor):
     code = """\
         import atexit, threading, time
@@ -129,6 +144,7 @@ def test_broken_standard_streams_stay_the_problem_of_the_code(executor):
         ("print(__name__)", "__main__\n"),
         ("import __main__; y = 3; print(__main__.y)", "3\n"),
         ("print('é∑𝄞')", "é∑𝄞\n"),
+        ("print('\\f\\u2028' == '\f\u2028')", "True\n"),
         ("print(1)\r\nprint(2)\r\n", "1\n2\n"),
     ],
 )

@@ -72,6 +72,14 @@ def test_traceback_names_the_line_of_this_call_alone(call):
     assert lines[-1] == "ValueError: late"
 
 
+def test_code_that_takes_streams_and_exits_away_ends_as_it_should(executor, call):
+    broken = "import os, sys\nos._exit = print\ndel sys.stdout\nraise KeyError('last')"
+    for result in (run(executor, broken), call(broken)):
+        assert result.status is ToolStatus.ERROR
+        assert last_line(result.stderr) == "KeyError: 'last'"
+    assert call("print(1)", timeout=5).status is ToolStatus.ERROR  # its stdout is still gone
+
+
 def test_output_belongs_to_the_call_that_printed_it(call):
     assert [call(f"print({i}, end='')").stdout for i in range(5)] == list("01234")
     threads = """\
@@ -93,6 +101,7 @@ def test_measurements_are_those_of_the_call(call):
     assert 1 << 20 < call("x = bytearray(10**8)").peak_bytes < 1 << 28
 
 
+@pytest.mark.slow
 def test_processor_limit_counts_each_call_anew(call):
     busy = "import time; end = time.process_time() + 1.2\nwhile time.process_time() < end: pass"
     for _ in range(3):
@@ -179,6 +188,7 @@ def test_sessions_beyond_the_bound_cost_the_longest_idle_one():
         assert len(descendants(zygote(executor))) <= 3  # two sessions, one child that is ready
 
 
+@pytest.mark.slow
 def test_idle_session_is_ended_and_the_next_call_is_told():
     with PythonExecutor(preload=(), max_running=1, session_idle_seconds=0.2) as executor:
         run(executor, "x = 1", session="a")
@@ -187,10 +197,17 @@ def test_idle_session_is_ended_and_the_next_call_is_told():
         assert result.stdout == "False\n" and result.state_lost
 
 
-def test_session_that_computes_between_its_calls_is_ended(call):
-    spin = "import threading\ndef spin():\n    while True: pass\n"
-    assert call(spin + "threading.Thread(target=spin, daemon=True).start()").status is ToolStatus.OK
-    time.sleep(3.5)
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while True: pass",
+        "while True: time.sleep(1e-3); threading.Thread(target=time.sleep, args=(60,)).start()",
+    ],
+)
+def test_session_that_is_busy_between_its_calls_is_ended(call, body):
+    code = f"import threading, time\nthreading.stack_size(1 << 16)\ndef late():\n    {body}\n"
+    assert call(code + "threading.Thread(target=late, daemon=True).start()").status is ToolStatus.OK
+    time.sleep(1.5)
     assert call("print(1)").state_lost
 
 

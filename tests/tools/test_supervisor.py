@@ -143,6 +143,7 @@ def test_zygote_that_dies_costs_no_call():
         assert gone_within([dead, *children])
 
 
+@pytest.mark.slow
 def test_call_whose_zygote_dies_twice_is_our_failure():
     """T-62"""
     with PythonExecutor(preload=(), max_running=1) as executor:
@@ -156,6 +157,7 @@ def test_call_whose_zygote_dies_twice_is_our_failure():
         assert run(executor, "print(1)").stdout == "1\n"
 
 
+@pytest.mark.slow
 def test_zygote_that_hangs_is_replaced_and_the_call_is_not_blamed():
     """T-62: code that ended in time has its result, late as it is."""
     limits = ToolLimits(wall_seconds=0.5, guard_seconds=0.5)
@@ -179,6 +181,7 @@ def test_supervisor_that_dies_costs_no_call():
         assert gone_within([dead, *started])
 
 
+@pytest.mark.slow
 def test_supervisor_that_cannot_be_replaced_fails_calls_until_it_can(monkeypatch):
     """T-62: our failure, told at once; and not for ever."""
     with PythonExecutor(preload=(), max_running=1) as executor:
@@ -269,6 +272,7 @@ def test_executors_come_and_go_without_leaving_descriptors():
     assert count() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("victims", ["trainer", "trainer and supervisor", "trainer and zygote"])
 def test_trainer_that_dies_leaves_no_process(tmp_path, number, victims):

@@ -36,6 +36,7 @@ def confine(confinement: Confinement, *, root: str | None, directory: str) -> No
     """Every layer, in the only order that works: each step needs what a later one takes away."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the supervisor ignores it
     os.setsid()  # a session and group of its own, to be killed as one, and no terminal
     if root is not None:
         os.chroot(root)  # the files of the other children, and the zygote's own root
@@ -89,6 +90,7 @@ def main(
 ) -> NoReturn:
     """Everything from fork to exit. `outputs` are the pipes that become stdout and stderr."""
     status = 1
+    leave = os._exit  # user code may put something else there
     try:
         keep = confinement.landlock
         os.dup2(outputs[0], 1)
@@ -108,12 +110,13 @@ def main(
         else:
             status = serve(channel)
     finally:  # whatever the code broke, the child must not return into the zygote's loop
-        os._exit(status)
+        leave(status)
 
 
 def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
     """Runs one call and returns its exit status; or the calls of a session until its end."""
     channel.send({"ready": os.getpid()})
+    status = 0
     try:
         job = channel.next()
         if not job["session"]:
@@ -128,9 +131,10 @@ def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
             status = main_module.run(job["code"])
             peak = peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             channel.send({"done": job["id"], "status": status, "peak": peak})
+            status = 0
             job = channel.next()
-    except wire.Closed:
-        return 0
+    except wire.Closed:  # the supervisor's end, or the session's own code closed it
+        return status
 
 
 def peak_bytes(maxrss: int) -> int:

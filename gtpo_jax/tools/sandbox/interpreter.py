@@ -7,8 +7,10 @@ import ctypes
 import gc
 import importlib
 import os
+import pkgutil
 import sys
 import warnings
+from collections.abc import Collection
 
 from . import program
 
@@ -21,16 +23,10 @@ _COMMON = """
     warnings
 """
 
-# Loaded as well where children cannot open a file, and so cannot import anything later.
-_REST = """
-    argparse asyncio binascii bz2 cProfile collections colorsys concurrent.futures configparser
-    contextvars copyreg csv ctypes difflib dis email errno fileinput fnmatch getopt getpass
-    gettext glob graphlib gzip hmac html html.parser http.client importlib.metadata ipaddress
-    linecache locale logging lzma mimetypes multiprocessing opcode optparse pathlib pdb pickle
-    pickletools platform plistlib profile pstats pyclbr pydoc reprlib sched secrets select
-    selectors shelve shlex signal site smtplib socket sqlite3 ssl stringprep subprocess symtable
-    sysconfig tarfile timeit tomllib trace tracemalloc unittest unittest.mock urllib.parse
-    urllib.request weakref xml.dom.minidom xml.etree.ElementTree zipfile zlib zoneinfo
+# Not loaded where everything is: these open windows, print, run tests or are programs.
+_NOT_LOADED = """
+    __main__ antigravity benchmarks conftest distutils ensurepip f2py idlelib lib2to3 pygletplot
+    setup test tests this tkinter turtle turtledemo venv
 """
 
 _SYSTEM = ("/lib", "/lib32", "/lib64", "/libx32", "/usr/lib", "/usr/lib32", "/usr/lib64")
@@ -66,21 +62,60 @@ def libraries(packages: list[str]) -> list[str]:
 
 
 def preload(packages: list[str], *, everything: bool) -> None:
-    """Imports the packages and the usual modules, and uses what they load on first use."""
+    """Imports the packages and the usual modules, and uses what they load on first use.
+
+    `everything` is for children that cannot open a file and so cannot import anything later: the
+    whole standard library, and all modules of the packages.
+    """
     program.warm_up()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in (_COMMON + _REST if everything else _COMMON).split():
-            with contextlib.suppress(ImportError):  # not every build of Python has every module
-                importlib.import_module(name)
+        for name in _COMMON.split():
+            importlib.import_module(name)
         for name in packages:
             importlib.import_module(name)
         for name in packages:
             if name in _WARM_UPS:
                 exec(_WARM_UPS[name], {})
+        if everything:
+            nothing_else = _NothingElse()
+            sys.meta_path.insert(0, nothing_else)
+            left_out = frozenset(_NOT_LOADED.split())
+            # Halves in C, such as `_asyncio`, go wrong when they are imported before their wholes.
+            library = sorted(sys.stdlib_module_names, key=lambda name: (name[0] == "_", name))
+            for name in (*library, *packages):
+                _import_all(name, left_out)
+            sys.meta_path.remove(nothing_else)
     _seed()
     gc.collect()
     gc.freeze()  # a collection in a child would otherwise copy every page of the interpreter
+
+
+class _NothingElse:
+    """Keeps modules that nobody asked for from pulling in further packages, as if not installed.
+
+    Parts of sympy import matplotlib where they find it, which makes folders and exit handlers.
+    """
+
+    def __init__(self) -> None:
+        present = {name.partition(".")[0] for name in sys.modules}
+        self._known = present | sys.stdlib_module_names
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] not in self._known:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def _import_all(name: str, left_out: Collection[str]) -> None:
+    """Imports a module and those below it, as far as they can be imported."""
+    if name.rpartition(".")[2] in left_out:
+        return
+    try:
+        module = importlib.import_module(name)
+    except BaseException:  # made for another system, or lacking something; some even exit
+        return
+    for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
+        _import_all(info.name, left_out)
 
 
 def merge_pages(proc: int) -> None:

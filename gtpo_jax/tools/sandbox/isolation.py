@@ -80,7 +80,7 @@ def isolate(config: wire.Message) -> Isolation:
         isolation = Isolation(
             confinement=confinement, places=places, directory=directory, report={}
         )
-        held = _try_out(isolation, config["writable"])
+        held = _try_out(isolation, config["writable"], imports=not sealed)
         if held is not None:
             layers |= {"user"} if user is not None else set()
             report = properties.report(layers, held)
@@ -113,14 +113,14 @@ def _choose_directory(layers: set[str]) -> str | None:
     return "/" if layers & {"landlock", "sealed"} else None
 
 
-def _try_out(isolation: Isolation, writable: list[str]) -> dict[str, bool] | None:
+def _try_out(isolation: Isolation, writable: list[str], *, imports: bool) -> dict[str, bool] | None:
     """What the probe found in a child like any other; None when none can be set up like this."""
     root = isolation.places.prepare(0) if isolation.places is not None else None
     scratch = namespaces.SCRATCH if isolation.places is not None else None
     confinement = isolation.confinement
 
     def serve(channel: wire.Channel) -> int:
-        if confinement.user is not None and not probe.can_import():
+        if imports and confinement.user is not None and not probe.can_import():
             channel.send({"failed": "the libraries cannot be read"})
             return 1
         channel.send({"held": probe.attempt(scratch, confinement.address_space, writable)})

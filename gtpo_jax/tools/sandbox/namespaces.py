@@ -16,6 +16,7 @@ from .syscalls import syscall
 
 SCRATCH = "/tmp"  # in a child: its working directory, HOME and TMPDIR
 PLACES = "/places"  # in the zygote: the roots of children
+HOST_NAME = b"localhost"  # the real one tells whose machine it is, and differs between machines
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _MOUNT_POINTS = ("/mnt", "/tmp", "/var/tmp", "/run", "/proc")  # any will do: it is left behind
 
@@ -27,14 +28,15 @@ _MS_REMOUNT, _MS_NOATIME, _MS_NODIRATIME, _MS_BIND = 32, 1024, 2048, 4096
 _MS_REC, _MS_PRIVATE, _MS_RELATIME = 16384, 1 << 18, 1 << 21
 _MNT_DETACH = 2
 
-# Flags of a mount as `statvfs` reports them; a user namespace may not take any of these away.
+# Flags of a mount, by what `os` calls them in the answer of `statvfs`. A user namespace may not
+# take any of these away.
 _KEPT = {
-    os.ST_NOSUID: _MS_NOSUID,
-    os.ST_NODEV: _MS_NODEV,
-    os.ST_NOEXEC: _MS_NOEXEC,
-    os.ST_NOATIME: _MS_NOATIME,
-    os.ST_NODIRATIME: _MS_NODIRATIME,
-    os.ST_RELATIME: _MS_RELATIME,
+    "ST_NOSUID": _MS_NOSUID,
+    "ST_NODEV": _MS_NODEV,
+    "ST_NOEXEC": _MS_NOEXEC,
+    "ST_NOATIME": _MS_NOATIME,
+    "ST_NODIRATIME": _MS_NODIRATIME,
+    "ST_RELATIME": _MS_RELATIME,
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -64,7 +66,7 @@ def _mount(
 
 def _make_read_only(target: str) -> None:
     have = os.statvfs(target).f_flag
-    kept = sum(flag for reported, flag in _KEPT.items() if have & reported)
+    kept = sum(flag for name, flag in _KEPT.items() if have & getattr(os, name))
     flags = _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | kept
     _mount(None, target, None, flags)
 
@@ -166,6 +168,7 @@ def enter(libraries: list[str], *, scratch_bytes: int, scratch_files: int) -> Pl
     itself. After a refusal the process is of no more use.
     """
     _unshare()
+    _libc.sethostname(HOST_NAME, len(HOST_NAME))
     _become_init()
     _furnish(libraries)
     return Places(libraries, f"size={scratch_bytes},nr_inodes={scratch_files},mode=1777")

@@ -26,7 +26,11 @@ _PTRACE_ATTACH, _PTRACE_DETACH = 16, 17
 
 def can_import() -> bool:
     """The libraries can be read: not so for another user where only root can reach them."""
-    return all(os.access(path, os.R_OK | os.X_OK) for path in sys.path if os.path.isdir(path))
+    return all(
+        # Out of reach a folder does not look like one, but it cannot be read either.
+        os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK)
+        for path in sys.path
+    )
 
 
 def attempt(scratch: str | None, address_space: int, writable: list[str]) -> dict[str, bool]:

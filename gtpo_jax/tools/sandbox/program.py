@@ -6,6 +6,7 @@ import _sitebuiltins
 import atexit
 import builtins
 import contextlib
+import io
 import linecache
 import os
 import random
@@ -43,7 +44,8 @@ class Main:
 
     def run(self, code: str) -> int:
         """Executes the code, unmodified, and returns what an interpreter's exit status would be."""
-        linecache.cache[FILENAME] = (len(code), None, code.splitlines(True), FILENAME)
+        lines = io.StringIO(code, newline=None).readlines()  # as the compiler counts them
+        linecache.cache[FILENAME] = (len(code), None, lines, FILENAME)
         status = 0
         try:
             # Without `dont_inherit` the code would get this file's `from __future__` features.
@@ -112,7 +114,7 @@ def _write_thread_traceback(args: threading.ExceptHookArgs) -> None:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
-        with contextlib.suppress(BaseException):  # a closed stream is no reason to skip the rest
-            if stream is not None:
-                stream.flush()
+    for name in ("stdout", "__stdout__", "stderr"):
+        # One that is closed, or taken away, is no reason to skip the rest.
+        with contextlib.suppress(BaseException):
+            getattr(sys, name).flush()

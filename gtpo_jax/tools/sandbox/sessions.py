@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from .calls import Call
 from .process import Process
 
-IDLE_CPU_SECONDS = 1.0  # that threads of a session may use while no call of it runs
+IDLE_CPU_SECONDS = 0.2  # that threads of a session may use while no call of it runs
 REMEMBERED = 10_000  # sessions without an interpreter, of which the loss of one is still known
 
 
@@ -40,8 +40,10 @@ class Session:
 class Sessions:
     """All sessions by name, at most `most` of them with an interpreter."""
 
-    def __init__(self, *, most: int, idle_seconds: float, lost: Iterable[str]) -> None:
-        self._most, self._idle_seconds = most, idle_seconds
+    def __init__(
+        self, *, most: int, idle_seconds: float, threads: int, lost: Iterable[str]
+    ) -> None:
+        self._most, self._idle_seconds, self._threads = most, idle_seconds, threads
         self._alive = 0  # that have an interpreter
         # The longest unused first.
         self._by_name = OrderedDict((name, Session(lost=True)) for name in lost)
@@ -84,8 +86,11 @@ class Sessions:
         for session in self._by_name.values():
             if session.process is None or session.busy:
                 continue
+            idle = now - session.idle_since
             used = session.process.cpu_seconds() - session.idle_cpu
-            if now - session.idle_since > self._idle_seconds or used > IDLE_CPU_SECONDS:
+            if idle > self._idle_seconds or used > IDLE_CPU_SECONDS:
+                self._end(session)
+            elif session.process.threads() > self._threads:
                 self._end(session)
         for name in list(self._by_name)[: max(0, len(self._by_name) - REMEMBERED)]:
             session = self._by_name[name]

@@ -30,7 +30,7 @@ from .waiting import Waiting
 
 TICK_SECONDS = 0.05  # how often threads and processor time of what runs are looked at
 DRAIN_SECONDS = 0.05  # how long output is still read after a call's process has ended
-IDLE_SECONDS = 1.0  # how often sessions between their calls are looked at
+IDLE_SECONDS = 0.2  # how often sessions between their calls are looked at
 SPARE = 4  # children that wait for code
 ATTEMPTS = 2  # of a call whose zygote died under it
 DEAD_CHILDREN = 16  # in a row that a call may be given, before it counts as failed
@@ -51,6 +51,7 @@ class Supervisor:
         self.sessions = Sessions(
             most=settings["max_sessions"],
             idle_seconds=settings["session_idle_seconds"],
+            threads=self.limits["threads"],
             lost=settings["lost_sessions"],
         )
         self.reported = False

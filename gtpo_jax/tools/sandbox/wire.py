@@ -35,6 +35,7 @@ COMMAND = (
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # order of sets of strings
     "PYTHONUTF8": "1",
+    "PYTHONIOENCODING": "utf-8:strict",  # of stdout, as where the locale says UTF-8
     "PYTHONINTMAXSTRDIGITS": "0",  # large integers are what such tools are for; time is limited
     "TZ": "UTC",
     "MALLOC_ARENA_MAX": "2",  # glibc reserves 128 MiB of address space per thread otherwise

@@ -91,6 +91,9 @@ class Zygote:
         directory = isolated.directory
         if directory is None:
             directory = tempfile.mkdtemp(prefix="gtpo_tool_")
+            user = isolated.confinement.user
+            if user is not None:
+                os.chown(directory, user, user)
             # Set here and not in the child, where each first write to a page costs a copy of it.
             os.environ["HOME"] = os.environ["TMPDIR"] = directory
         pid = os.fork()

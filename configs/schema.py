@@ -125,7 +125,7 @@ class ToolConfig:
     preload: tuple[str, ...] = ("numpy", "sympy")
     """Packages that programs find imported already."""
     allow: tuple[str, ...] = ()
-    """Protections that this host may lack; `python -m gtpo_jax.tools.doctor` tells which it does."""
+    """Protections that the host may lack; `python -m gtpo_jax.tools.doctor` names those it does."""
     limits: ToolLimits = dataclasses.field(default_factory=ToolLimits)
 
 

@@ -1,11 +1,13 @@
-"""The jitted programs of a rollout: prefill, decode segment, extend.
+"""The jitted programs of a rollout: prefill, decode segment, extend, and grow.
 
 A row is one trajectory. Its cache holds every token but the last one, which is *pending*: the next
 decode step feeds it and samples its successor. Prefill and extend only append tokens, so sampling
 happens in one place. Slots beyond a row's length may hold junk; no token attends to them before
 they are overwritten.
 
-All programs have fixed shapes. The row axis comes first in every array, and may be sharded.
+A program is compiled once for each shape that it meets: of the cache, which `grow` makes longer in
+the steps that the caller chooses, and of what is handed over. The row axis comes first in every
+array, and may be sharded.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax import sampling
+from gtpo_jax import sampling, stops
 from gtpo_jax.types import Cache, ForwardFn, Params
 
 
@@ -31,6 +33,7 @@ class DecodeState:
     lengths: jax.Array  # [B] int32, tokens in the cache; the pending token stands at this position
     pending: jax.Array  # [B] int32
     limits: jax.Array  # [B] int32, the row stops when it holds this many tokens, pending included
+    matching: jax.Array  # [B] int32, state of the automaton of stop strings
     active: jax.Array  # [B] bool
 
 
@@ -39,43 +42,51 @@ class DecodeState:
 class Segment:
     """What one decode segment sampled. Row b wrote the first `counts[b]` of the `n` columns."""
 
-    tokens: jax.Array  # [B, n] int32
-    logprobs: jax.Array  # [B, n] float32
+    draws: sampling.Draw  # leaves [B, n]
     counts: jax.Array  # [B] int32
+    matched: jax.Array  # [B] bool, the last token completed a stop string
     active: jax.Array  # [B] bool, still in the middle of a turn
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompts:
-    """Prompts to prefill, and the rows that begin with them."""
+    """Prompts to prefill, and the rows that begin with them.
 
-    tokens: jax.Array  # [P, W] int32, padded on the right
-    counts: jax.Array  # [P] int32
-    source: jax.Array  # [B] int32, prompt of each row, −1 leaves the row alone
+    A row begins with prompt `source[b]` of this call if that is below P, with what row
+    `source[b] − P` begins with otherwise: a prompt that some row holds is not computed again.
+    """
+
+    tokens: jax.Array  # [P, W] int32, padded on the right; P may be 0
+    source: jax.Array  # [B] int32, −1 leaves the row alone
+    lengths: jax.Array  # [B] int32, of the row's prompt without its last token
+    pending: jax.Array  # [B] int32, the last token of the row's prompt
     keys: jax.Array  # [B] random keys of the new trajectories
     limits: jax.Array  # [B] int32
+    begins: jax.Array  # [] bool, the rows go on decoding after these tokens
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Appended:
-    """Tokens that the environment appends to rows."""
+    """Tokens that the environment appends to R of the rows."""
 
-    tokens: jax.Array  # [B, W] int32, padded on the right
-    counts: jax.Array  # [B] int32, 0 leaves the row alone
-    limits: jax.Array  # [B] int32, of the turn that begins
-    begins: jax.Array  # [B] bool, the row goes on decoding after these tokens
+    rows: jax.Array  # [R] int32, each at most once; B and beyond is nobody
+    tokens: jax.Array  # [R, W] int32, padded on the right
+    counts: jax.Array  # [R] int32, at least 1 for a row
+    limits: jax.Array  # [R] int32, of the turn that begins
+    begins: jax.Array  # [R] bool, the row goes on decoding after these tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodePrograms:
-    """The three programs, jitted; the state is donated to each of them."""
+    """The programs, jitted; the state is donated to each of them."""
 
-    init: Callable[[], DecodeState]
+    init: Callable[[int], DecodeState]  # positions of the cache
     prefill: Callable[[Params, DecodeState, Prompts], DecodeState]
-    decode_segment: Callable[[Params, DecodeState], tuple[DecodeState, Segment]]
+    decode_segment: Callable[[Params, DecodeState, jax.Array], tuple[DecodeState, Segment]]
     extend: Callable[[Params, DecodeState, Appended], DecodeState]
+    grow: Callable[[DecodeState, int], DecodeState]  # positions of the longer cache
 
 
 def restrict_vocabulary(forward: ForwardFn, vocab_size: int) -> ForwardFn:
@@ -97,94 +108,116 @@ def make_programs(
     sampler: sampling.Sampler,
     *,
     rows: int,
-    context: int,
     segment_steps: int,
     stop_ids: tuple[int, ...],
     vocab_size: int,
+    stop_table: stops.StopTable | None = None,
     row_sharding: jax.sharding.Sharding | None = None,
 ) -> DecodePrograms:
-    """Builds the programs for `rows` trajectories of at most `context` tokens each.
+    """Builds the programs for `rows` trajectories.
 
-    A row leaves the active set when it samples one of `stop_ids` or reaches its limit; a segment
-    ends after `segment_steps` steps, or earlier when no row is active. `vocab_size` is the
-    tokenizer's.
+    A row leaves the active set when it samples one of `stop_ids`, when the text of its turn comes
+    to a stop string of `stop_table`, or when it reaches its limit. `decode_segment(params, state,
+    floor)` ends after `segment_steps` steps, or earlier once no more than `floor` rows are active.
+    `vocab_size` is the tokenizer's.
     """
-    stops = jnp.asarray(stop_ids, jnp.int32)
+    ends = jnp.asarray(stop_ids, jnp.int32)
+    table = stop_table and jax.tree.map(jnp.asarray, stop_table)
 
-    def init() -> DecodeState:
-        zeros = jnp.zeros(rows, jnp.int32)
+    def init(positions: int) -> DecodeState:
+        def zeros() -> jax.Array:
+            return jnp.zeros(rows, jnp.int32)
+
         return DecodeState(
-            cache=forward.init_cache(rows, context),
+            cache=forward.init_cache(rows, positions),
             keys=jax.random.split(jax.random.key(0), rows),
-            lengths=zeros,
-            pending=zeros,
-            limits=zeros,
+            lengths=zeros(),
+            pending=zeros(),
+            limits=zeros(),
+            matching=zeros(),
             active=jnp.zeros(rows, bool),
         )
 
     def prefill(params: Params, state: DecodeState, prompts: Prompts) -> DecodeState:
         count, width = prompts.tokens.shape
-        positions = jnp.broadcast_to(jnp.arange(width), (count, width))
         fresh = forward.init_cache(count, width)
-        _, fresh = forward.hidden(params, prompts.tokens, positions, cache=fresh)
+        if count:
+            positions = jnp.broadcast_to(jnp.arange(width), (count, width))
+            _, fresh = forward.hidden(params, prompts.tokens, positions, cache=fresh)
         new = prompts.source >= 0
         source = jnp.maximum(prompts.source, 0)
 
         def copy(row_leaf: jax.Array, prompt_leaf: jax.Array) -> jax.Array:
             mask = new.reshape(-1, *(1,) * (row_leaf.ndim - 1))
             kept = row_leaf[:, :width]
-            return row_leaf.at[:, :width].set(jnp.where(mask, prompt_leaf[source], kept))
+            known = jnp.concatenate([prompt_leaf, kept])
+            return row_leaf.at[:, :width].set(jnp.where(mask, known[source], kept))
 
-        last = prompts.counts[source] - 1
         return DecodeState(
             cache=jax.tree.map(copy, state.cache, fresh),
             keys=jnp.where(new, prompts.keys, state.keys),
-            lengths=jnp.where(new, last, state.lengths),
-            pending=jnp.where(new, prompts.tokens[source, last], state.pending),
+            lengths=jnp.where(new, prompts.lengths, state.lengths),
+            pending=jnp.where(new, prompts.pending, state.pending),
             limits=jnp.where(new, prompts.limits, state.limits),
-            active=new | state.active,
+            matching=jnp.where(new, stops.START, state.matching),
+            active=jnp.where(new, prompts.begins, state.active),
         )
 
-    def step(params: Params, state: DecodeState) -> tuple[DecodeState, jax.Array, jax.Array]:
+    def step(
+        params: Params, state: DecodeState, table: stops.StopTable | None
+    ) -> tuple[DecodeState, sampling.Draw, jax.Array]:
         hidden, cache = forward.hidden(
             params, state.pending[:, None], state.lengths[:, None], cache=state.cache
         )
         logits = sampling.mask_vocabulary(forward.logits(params, hidden[:, 0]), vocab_size)
         keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths + 1)
-        tokens, logprobs = sampler(keys, logits)
+        draw = sampler(keys, logits)
         # An inactive row writes its pending token's own key again, and nothing else.
         lengths = jnp.where(state.active, state.lengths + 1, state.lengths)
-        stopped = jnp.any(tokens[:, None] == stops, axis=1) | (lengths + 1 >= state.limits)
+        matching, matched = state.matching, jnp.zeros(rows, bool)
+        if table is not None:
+            advanced, matched = stops.advance(table, state.matching, draw.tokens)
+            matching = jnp.where(state.active, advanced, state.matching)
+        ended = jnp.any(draw.tokens[:, None] == ends, axis=1)
         state = dataclasses.replace(
             state,
             cache=cache,
             lengths=lengths,
-            pending=jnp.where(state.active, tokens, state.pending),
-            active=state.active & ~stopped,
+            pending=jnp.where(state.active, draw.tokens, state.pending),
+            matching=matching,
+            active=state.active & ~(ended | matched | (lengths + 1 >= state.limits)),
         )
-        return state, tokens, logprobs
+        return state, draw, matched
 
-    def decode_segment(params: Params, state: DecodeState) -> tuple[DecodeState, Segment]:
+    def decode_segment(
+        params: Params, state: DecodeState, floor: jax.Array, table: stops.StopTable | None
+    ) -> tuple[DecodeState, Segment]:
+        blank = jnp.zeros((rows, segment_steps), jnp.float32)
         segment = Segment(
-            tokens=jnp.zeros((rows, segment_steps), jnp.int32),
-            logprobs=jnp.zeros((rows, segment_steps), jnp.float32),
+            draws=sampling.Draw(
+                tokens=blank.astype(jnp.int32),
+                logprobs=blank,
+                sampled_logprobs=blank,
+                entropies=blank,
+            ),
             counts=jnp.zeros(rows, jnp.int32),
+            matched=jnp.zeros(rows, bool),
             active=state.active,
         )
 
         def unfinished(carry: tuple[jax.Array, DecodeState, Segment]) -> jax.Array:
             index, state, _ = carry
-            return (index < segment_steps) & jnp.any(state.active)
+            return (index < segment_steps) & (jnp.sum(state.active) > floor)
 
         def body(
             carry: tuple[jax.Array, DecodeState, Segment],
         ) -> tuple[jax.Array, DecodeState, Segment]:
             index, state, segment = carry
-            next_state, tokens, logprobs = step(params, state)
+            next_state, draw, matched = step(params, state, table)
             segment = Segment(
-                tokens=segment.tokens.at[:, index].set(tokens),
-                logprobs=segment.logprobs.at[:, index].set(logprobs),
+                draws=jax.tree.map(lambda all, one: all.at[:, index].set(one), segment.draws, draw),
                 counts=segment.counts + state.active,
+                matched=jnp.where(state.active, matched, segment.matched),
                 active=next_state.active,
             )
             return index + 1, next_state, segment
@@ -193,29 +226,51 @@ def make_programs(
         return state, segment
 
     def extend(params: Params, state: DecodeState, appended: Appended) -> DecodeState:
-        width = appended.tokens.shape[1]
+        count, width = appended.tokens.shape
+        at = appended.rows
+        everyone = count == rows  # then nothing is moved, not even where rows are sharded
+
+        def take(leaf: jax.Array) -> jax.Array:
+            return leaf if everyone else leaf.at[at].get(mode="clip")
+
+        def put(leaf: jax.Array, values: jax.Array) -> jax.Array:
+            if everyone:
+                mask = (at < rows).reshape(-1, *(1,) * (leaf.ndim - 1))
+                return jnp.where(mask, values, leaf)
+            return leaf.at[at].set(values, mode="drop")
+
         # The pending token goes into the cache, the last appended one becomes pending.
-        fed = jnp.concatenate([state.pending[:, None], appended.tokens[:, :-1]], axis=1)
-        positions = state.lengths[:, None] + jnp.arange(width)
-        _, cache = forward.hidden(params, fed, positions, cache=state.cache)
-        extended = appended.counts > 0
-        last = jnp.take_along_axis(
-            appended.tokens, jnp.maximum(appended.counts - 1, 0)[:, None], axis=1
-        )[:, 0]
+        lengths = take(state.lengths)
+        fed = jnp.concatenate([take(state.pending)[:, None], appended.tokens[:, :-1]], axis=1)
+        positions = lengths[:, None] + jnp.arange(width)
+        _, cache = forward.hidden(params, fed, positions, cache=jax.tree.map(take, state.cache))
+        last = jnp.maximum(appended.counts - 1, 0)[:, None]
+        pending = jnp.take_along_axis(appended.tokens, last, axis=1)[:, 0]
+        # Junk beyond a row's length is seen by nobody, so a row that gets nothing may get that.
+        cache = cache if everyone else jax.tree.map(put, state.cache, cache)
         return dataclasses.replace(
             state,
             cache=cache,
-            lengths=state.lengths + appended.counts,
-            pending=jnp.where(extended, last, state.pending),
-            limits=jnp.where(extended, appended.limits, state.limits),
-            active=state.active | (extended & appended.begins),
+            lengths=put(state.lengths, lengths + appended.counts),
+            pending=put(state.pending, pending),
+            limits=put(state.limits, appended.limits),
+            matching=put(state.matching, jnp.full_like(appended.counts, stops.START)),
+            active=put(state.active, take(state.active) | appended.begins),
         )
+
+    def grow(state: DecodeState, positions: int) -> DecodeState:
+        def longer(leaf: jax.Array) -> jax.Array:
+            more = positions - leaf.shape[1]
+            return jnp.pad(leaf, [(0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)])
+
+        return dataclasses.replace(state, cache=jax.tree.map(longer, state.cache))
 
     # Stated, not left to the compiler: the next program is compiled for where the state is.
     jit = functools.partial(jax.jit, out_shardings=row_sharding) if row_sharding else jax.jit
     return DecodePrograms(
-        init=jit(init),
+        init=jit(init, static_argnums=0),
         prefill=jit(prefill, donate_argnums=1),
-        decode_segment=jit(decode_segment, donate_argnums=1),
+        decode_segment=functools.partial(jit(decode_segment, donate_argnums=1), table=table),
         extend=jit(extend, donate_argnums=1),
+        grow=jit(grow, static_argnums=1),
     )

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from gtpo_jax import stops
 from gtpo_jax.types import Tokenizer
 
 
@@ -38,19 +39,19 @@ NO_ACTION = "neither a call nor an answer"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedTurn:
-    """What a turn says. At most one of `code` and `answer` is set."""
+    """What a turn says: either calls or an answer, or neither."""
 
     text: str
-    code: str | None = None
+    codes: tuple[str, ...] = ()
     answer: str | None = None
     violation: str | None = None  # why the turn is not well formed
 
 
-def parse_turn(pieces: Sequence[str]) -> ParsedTurn:
+def parse_turn(pieces: Sequence[str], *, most_calls: int = 1) -> ParsedTurn:
     """Reads one turn from its markers and the texts between them, the end marker included.
 
-    A turn is well formed when it holds exactly one call *or* exactly one answer, each closed, and
-    no turn marker but the final one.
+    A turn is well formed when it holds one to `most_calls` calls *or* exactly one answer, each
+    closed, and no turn marker but the final one.
     """
     text = "".join(pieces)
     if not pieces or not _is(pieces[-1], END):
@@ -59,10 +60,12 @@ def parse_turn(pieces: Sequence[str]) -> ParsedTurn:
     markers = [piece for piece in body if isinstance(piece, Marker)]
     if any(marker in (USER, ASSISTANT, TOOL, END) for marker in markers):
         return ParsedTurn(text=text, violation="a turn marker inside the turn")
-    if markers == [CODE, CODE_END]:
-        return ParsedTurn(text=text, code=_between(body, CODE, CODE_END))
+    count = len(markers) // 2
+    if 1 <= count <= most_calls and markers == [CODE, CODE_END] * count:
+        return ParsedTurn(text=text, codes=tuple(_enclosed(body, CODE, CODE_END)))
     if markers == [ANSWER, ANSWER_END]:
-        return ParsedTurn(text=text, answer=_between(body, ANSWER, ANSWER_END).strip())
+        [answer] = _enclosed(body, ANSWER, ANSWER_END)
+        return ParsedTurn(text=text, answer=answer.strip())
     if not markers:
         return ParsedTurn(text=text, violation=NO_ACTION)
     calls = any(marker in (CODE, CODE_END) for marker in markers)
@@ -74,7 +77,7 @@ def parse_turn(pieces: Sequence[str]) -> ParsedTurn:
 
 def turn_violation(parsed: ParsedTurn, turn_index: int) -> str | None:
     """The rule a turn broke. Besides being well formed, the first turn has to call the tool."""
-    if parsed.violation is None and parsed.code is None and turn_index == 0:
+    if parsed.violation is None and not parsed.codes and turn_index == 0:
         return "the first turn did not call the tool"
     return parsed.violation
 
@@ -83,11 +86,17 @@ def _is(piece: str, marker: Marker) -> bool:
     return isinstance(piece, Marker) and piece == marker
 
 
-def _between(pieces: Sequence[str], opening: Marker, closing: Marker) -> str:
-    """The text from one marker to another, each of which occurs once."""
-    start = next(i for i, piece in enumerate(pieces) if _is(piece, opening))
-    end = next(i for i, piece in enumerate(pieces) if _is(piece, closing))
-    return "".join(pieces[start + 1 : end])
+def _enclosed(pieces: Sequence[str], opening: Marker, closing: Marker) -> Iterator[str]:
+    """The texts between a marker and another; the markers alternate."""
+    inside: list[str] | None = None
+    for piece in pieces:
+        if _is(piece, opening):
+            inside = []
+        elif _is(piece, closing) and inside is not None:
+            yield "".join(inside)
+            inside = None
+        elif inside is not None:
+            inside.append(piece)
 
 
 def violation_output(violation: str) -> str:
@@ -97,9 +106,16 @@ def violation_output(violation: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """Renders the grammar with one tokenizer."""
+    """Renders the grammar with one tokenizer.
+
+    Besides its end marker, the first of `stop_strings` ends a turn. It is the policy's text and
+    trained on; the end marker that the policy did not write is put in by the environment, at the
+    head of the observation.
+    """
 
     tokenizer: Tokenizer
+    stop_strings: tuple[str, ...] = ()
+    most_calls: int = 1  # of one turn
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -122,14 +138,18 @@ class Dialogue:
         """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
         return self._ids(thought, CODE, code, END)
 
-    def observation(self, output: str, *, budget: int) -> tuple[np.ndarray, int]:
+    def observation(
+        self, output: str, *, budget: int, ended: bool = True
+    ) -> tuple[np.ndarray, int]:
         """Ids that follow a turn, and the number of output tokens cut.
 
-        The ids are the tool's output in its markers.
+        The ids are the tool's output in its markers, behind the end marker of a turn that has not
+        `ended` with one itself.
         The whole takes at most `budget` tokens; output is cut on a token boundary, its end is
         dropped. Raises when not even the markers fit.
         """
-        before, after = self._ids(TOOL), self._ids(END, ASSISTANT)
+        before = self._ids(TOOL) if ended else self._ids(END, TOOL)
+        after = self._ids(END, ASSISTANT)
         room = budget - len(before) - len(after)
         if room < 0:
             raise ValueError(
@@ -140,7 +160,11 @@ class Dialogue:
         return np.concatenate([before, ids[:room], after]), max(0, len(ids) - room)
 
     def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
-        """Reads the tokens of one turn."""
+        """Reads the tokens of one turn.
+
+        Behind a stop string comes nothing of the text, though the token that completes it may have
+        more.
+        """
         symbols = {self.tokenizer.control_id(marker): marker for marker in CONTROL_SYMBOLS}
         pieces: list[str] = []
         for symbol, run in itertools.groupby(map(int, tokens), key=symbols.get):
@@ -148,7 +172,11 @@ class Dialogue:
                 pieces.append(self.tokenizer.decode(list(run)))
             else:
                 pieces += [symbol for _ in run]
-        return parse_turn(pieces)
+        if pieces and not isinstance(pieces[-1], Marker) and self.stop_strings:
+            text = stops.cut(pieces[-1], self.stop_strings)
+            if text.endswith(self.stop_strings):
+                pieces[-1:] = [text, END]
+        return parse_turn(pieces, most_calls=self.most_calls)
 
     def _ids(self, *parts: str) -> np.ndarray:
         ids: list[int] = []

@@ -35,7 +35,7 @@ def evaluate_trajectories(trajectories: Sequence[Trajectory]) -> Evaluation:
     """Summarizes trajectories; without any known outcome every share is 0."""
     known = [t for t in trajectories if t.included]
     count = max(len(known), 1)
-    calls = [turn.result for t in known for turn in t.turns if turn.result is not None]
+    calls = [result for t in known for turn in t.turns for result in turn.results]
     success = sum(t.success for t in known) / count
     families: dict[str, list[bool]] = {}
     for trajectory in known:

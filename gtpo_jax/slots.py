@@ -7,8 +7,17 @@ from concurrent import futures
 
 import numpy as np
 
+from gtpo_jax import sampling
 from gtpo_jax.dialogue import NO_ACTION, Dialogue, ParsedTurn, turn_violation
-from gtpo_jax.types import Problem, StopReason, ToolResult, Trajectory, Turn, Verdict
+from gtpo_jax.types import (
+    Problem,
+    StopReason,
+    ToolResult,
+    ToolStatus,
+    Trajectory,
+    Turn,
+    Verdict,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,40 +37,68 @@ class Slot:
         self.request = request
         self.prompt = prompt
         self.length = len(prompt)
+        self.limit = 0  # length at which the turn under way must have ended
         self.turns: list[Turn] = []
-        self.written: list[tuple[np.ndarray, np.ndarray]] = []  # the turn under way
-        self.call: futures.Future[ToolResult] | None = None
+        self.written: list[sampling.Draw] = []  # the turn under way
+        self.version = 0  # of the oldest parameters that it was sampled with
+        self.ended = True  # the last turn wrote its own end marker
+        self.to_submit: list[str] = []  # calls that the tool had no room for yet
+        self.calls: list[futures.Future[ToolResult]] = []
+        self.called_at = 0  # when, among all calls of the rollout
         self.to_append = np.zeros(0, np.int32)  # observation not yet on the device
 
-    def write(self, tokens: np.ndarray, logprobs: np.ndarray) -> None:
-        """Adds what a decode segment sampled."""
-        self.written.append((tokens, logprobs))
-        self.length += len(tokens)
+    @property
+    def waiting(self) -> bool:
+        """Its last turn has calls that are not observed yet."""
+        return bool(self.calls or self.to_submit)
+
+    def write(self, draws: sampling.Draw, version: int) -> None:
+        """Adds what a decode segment sampled with parameters of a version."""
+        self.version = min(self.version, version) if self.written else version
+        self.written.append(draws)
+        self.length += len(draws.tokens)
+
+    def history(self) -> np.ndarray:
+        """All that follows the prompt and is on the device, or was before its cache was dropped."""
+        parts = [part for turn in self.turns for part in (turn.tokens, turn.observation)]
+        parts += [draws.tokens for draws in self.written]
+        tokens = np.concatenate([*parts, np.zeros(0, np.int32)])
+        return tokens[: len(tokens) - len(self.to_append)]
 
     def end_turn(self, dialogue: Dialogue) -> ParsedTurn:
         """Closes the turn under way."""
-        tokens = np.concatenate([tokens for tokens, _ in self.written])
+
+        def all_of(name: str) -> np.ndarray:
+            return np.concatenate([getattr(draws, name) for draws in self.written])
+
+        tokens = all_of("tokens")
         parsed = dialogue.parse(tokens)
         turn = Turn(
             tokens=tokens,
-            logprobs=np.concatenate([logprobs for _, logprobs in self.written]),
+            logprobs=all_of("logprobs"),
+            sampled_logprobs=all_of("sampled_logprobs"),
+            entropies=all_of("entropies"),
+            version=self.version,
             text=parsed.text,
-            code=parsed.code,
+            codes=parsed.codes,
             violation=turn_violation(parsed, len(self.turns)),
         )
         self.turns.append(turn)
         self.written = []
+        self.ended = bool(tokens[-1] in dialogue.stop_ids)
         return parsed
 
     def stop_reason(
-        self, parsed: ParsedTurn, *, stop_ids: tuple[int, ...], turn_tokens: int, max_turns: int
+        self, parsed: ParsedTurn, *, whole: bool, turn_tokens: int, max_turns: int
     ) -> StopReason | None:
-        """Why the trajectory ends with the turn just closed, if it does."""
-        turn = self.turns[-1].tokens
-        if turn[-1] not in stop_ids:
+        """Why the trajectory ends with the turn just closed, if it does.
+
+        `whole`: the turn came to an end of its own, be it its marker or a stop string.
+        """
+        if not whole:
             # A turn that had its whole budget is at fault; one that the context cut short is not.
-            whole = len(turn) >= turn_tokens
-            return StopReason.TURN_LIMIT if whole else StopReason.CONTEXT_FULL
+            full = len(self.turns[-1].tokens) >= turn_tokens
+            return StopReason.TURN_LIMIT if full else StopReason.CONTEXT_FULL
         if parsed.answer is not None:
             return StopReason.ANSWERED
         if parsed.violation == NO_ACTION:
@@ -70,22 +107,34 @@ class Slot:
             return StopReason.MAX_TURNS
         return None
 
-    def observe(self, observation: np.ndarray, dropped: int, result: ToolResult | None) -> None:
+    def results(self) -> tuple[ToolResult, ...]:
+        """Of the calls of the last turn, which are done. A tool that raises has broken."""
+        return tuple(map(_result, self.calls))
+
+    def observe(
+        self, observation: np.ndarray, dropped: int, results: tuple[ToolResult, ...]
+    ) -> None:
         """Gives the last turn its observation."""
         self.turns[-1] = dataclasses.replace(
-            self.turns[-1], observation=observation, observation_dropped=dropped, result=result
+            self.turns[-1], observation=observation, observation_dropped=dropped, results=results
         )
+        self.calls = []
         self.length += len(observation)
         self.to_append = observation
 
-    def end_unobserved(self, result: ToolResult | None) -> None:
-        """Keeps the result of the last call; the policy never reads of it."""
-        self.observe(np.zeros(0, np.int32), 0, result)
+    def end_unobserved(self, results: tuple[ToolResult, ...]) -> None:
+        """Keeps the results of the last calls; the policy never reads of them."""
+        self.observe(np.zeros(0, np.int32), 0, results)
 
     def next_chunk(self, width: int) -> np.ndarray:
         """Takes at most `width` tokens from the observation not yet on the device."""
         chunk, self.to_append = self.to_append[:width], self.to_append[width:]
         return chunk
+
+    def cancel(self) -> None:
+        """Gives up the calls still in flight."""
+        for call in self.calls:
+            call.cancel()
 
     def trajectory(self, stop: StopReason, verdict: Verdict, answer: str | None) -> Trajectory:
         """The finished record."""
@@ -99,3 +148,10 @@ class Slot:
             verdict=verdict,
             answer=answer,
         )
+
+
+def _result(call: futures.Future[ToolResult]) -> ToolResult:
+    try:
+        return call.result()
+    except Exception as error:
+        return ToolResult(status=ToolStatus.INFRA_ERROR, stderr=f"{type(error).__name__}: {error}")

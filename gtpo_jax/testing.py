@@ -55,6 +55,11 @@ class ByteTokenizer:
             raise ValueError(f"no control symbol {symbol}; there are {sorted(self._control)}")
         return self._control[symbol]
 
+    def token_bytes(self, token: int) -> bytes:
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"no token {token}; ids lie in [0, {self.vocab_size})")
+        return bytes([token]) if token < 256 else b""
+
 
 def scripted_forward(
     dialogues: Sequence[Sequence[int] | np.ndarray],

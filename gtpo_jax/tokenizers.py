@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 import sentencepiece
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space in its pieces
 
 
 class SentencePieceTokenizer:
@@ -57,6 +59,36 @@ class SentencePieceTokenizer:
                 f"{self.path} has no control symbol {symbol}; it has {sorted(self._control)}"
             )
         return self._control[symbol]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 that a token adds to the text; `b""` for a control symbol.
+
+        A byte piece adds its byte, the unknown piece what `decode` writes for it. Raises
+        `ValueError` for an id outside the vocabulary, and for a model whose `decode` strips the
+        space that a text begins with (`add_dummy_prefix` or `remove_extra_whitespaces`): there a
+        token's text depends on where it stands.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"no token {token}; ids lie in [0, {self.vocab_size})")
+        return self._bytes[token]
+
+    @functools.cached_property
+    def _bytes(self) -> tuple[bytes, ...]:
+        model = self._model
+
+        def added(token: int) -> bytes:
+            piece: str = model.id_to_piece(token)
+            if model.is_byte(token):  # written "<0x0A>"
+                return bytes([int(piece[1:-1], 16)])
+            text: str = model.decode([token])  # nothing for a control symbol
+            if piece.startswith(SPACE) and not text.startswith(" "):
+                raise ValueError(
+                    f"{self.path} strips leading spaces, so {piece!r} adds no fixed bytes; train it"
+                    " with add_dummy_prefix=False and remove_extra_whitespaces=False"
+                )
+            return text.encode()
+
+        return tuple(map(added, range(self.vocab_size)))
 
 
 def train_sentencepiece(

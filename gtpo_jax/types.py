@@ -103,20 +103,39 @@ class Problem:
     family: str = ""  # a label for reporting
 
 
+def _no_floats() -> np.ndarray:
+    return np.zeros(0, np.float32)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One contiguous piece that the policy wrote, and the tool's reply to it."""
+    """One contiguous piece that the policy wrote, and the tool's reply to it.
+
+    What nobody measured has no elements: a demonstration has no entropies.
+    """
 
     tokens: np.ndarray  # [n] int32, sampled, the token that ended the turn included
-    logprobs: np.ndarray  # [n] float32, under the distribution that sampled them
+    logprobs: np.ndarray  # [n] float32, under the policy, at the temperature of the sampler
+    sampled_logprobs: np.ndarray = dataclasses.field(
+        default_factory=_no_floats
+    )  # [n] float32, under what truncation left of that
+    entropies: np.ndarray = dataclasses.field(
+        default_factory=_no_floats
+    )  # [n] float32, nats, of the policy at that temperature
+    version: int = 0  # of the parameters: the oldest ones that a token was sampled with
     text: str
-    code: str | None = None  # the call, when the turn holds a valid one
+    codes: tuple[str, ...] = ()  # the calls, when the turn holds valid ones
     violation: str | None = None  # the rule of the dialogue that the turn broke
-    result: ToolResult | None = None
+    results: tuple[ToolResult, ...] = ()  # of the calls, in their order
     observation: np.ndarray = dataclasses.field(
         default_factory=lambda: np.zeros(0, np.int32)
     )  # [m] int32, appended by the environment, separators included
     observation_dropped: int = 0  # tokens of tool output cut to fit the budget
+
+    @property
+    def code(self) -> str | None:
+        """All calls as one text; None when there is none."""
+        return "\n".join(self.codes) if self.codes else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,4 +261,13 @@ class Tokenizer(Protocol):
 
     def control_id(self, symbol: str) -> int:
         """Id of a control symbol."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 that a token adds to the text, part of a character perhaps; `b""` for a control
+        symbol.
+
+        Without control symbols, `b"".join(map(token_bytes, ids))` is `decode(ids)` encoded,
+        whenever it is UTF-8.
+        """
         ...

@@ -41,6 +41,7 @@ ROOMS = [
     "packing",
     "sharding",
     "sampling",
+    "stops",
     "decoding",
     "tools",
     "tokenizers",

@@ -16,6 +16,7 @@ from tests.tiny import BYTES, FORWARD, make_params, make_trajectory
 ROWS, CONTEXT, STEPS, WIDTH, PROMPT = 4, 40, 5, 4, 6
 STOP = 260
 VOCABULARY = BYTES.vocab_size
+NONE = jnp.int32(0)  # a segment goes on until no row is active
 SCRIPT = [261, 65, 259, *b"abc", STOP, *b"never", STOP]
 
 
@@ -24,7 +25,6 @@ def make(forward=FORWARD, sampler=sampling.categorical, vocab_size=VOCABULARY):
         forward,
         sampler,
         rows=ROWS,
-        context=CONTEXT,
         segment_steps=STEPS,
         stop_ids=(STOP,),
         vocab_size=vocab_size,
@@ -74,10 +74,12 @@ def prompts(rows, limits, ids=None):
     seeds = np.array([max(row, 0) for row in rows])
     return decoding.Prompts(
         tokens=jnp.asarray(tokens),
-        counts=jnp.asarray([len(prompt) for prompt in ids], jnp.int32),
         source=jnp.asarray(rows, jnp.int32),
+        lengths=jnp.asarray([len(ids[max(row, 0)]) - 1 for row in rows], jnp.int32),
+        pending=jnp.asarray([ids[max(row, 0)][-1] for row in rows], jnp.int32),
         keys=jax.jit(jax.vmap(jax.random.key))(seeds),
         limits=jnp.asarray(limits, jnp.int32),
+        begins=jnp.asarray(True),
     )
 
 
@@ -87,6 +89,7 @@ def appended(pieces, limits, begins=None):
         row[: len(piece)] = piece
     counts = np.array([len(piece) for piece in pieces], np.int32)
     return decoding.Appended(
+        rows=jnp.asarray(np.where(counts > 0, np.arange(ROWS), ROWS), jnp.int32),
         tokens=jnp.asarray(tokens),
         counts=jnp.asarray(counts),
         limits=jnp.asarray(limits, jnp.int32),
@@ -100,18 +103,18 @@ PROMPTS = [[261, 65, 259], [261, 66, 67, 68, 260, 259]]
 def decode(programs, params, state, rows):
     """Decodes all turns to their end; adds what was sampled to `rows`, pairs (ids, log-probs)."""
     while bool(jnp.any(state.active)):
-        state, segment = programs.decode_segment(params, state)
+        state, segment = programs.decode_segment(params, state, NONE)
         segment = jax.device_get(segment)
         for row, (ids, logprobs) in enumerate(rows):
-            ids += segment.tokens[row, : segment.counts[row]].tolist()
-            logprobs += segment.logprobs[row, : segment.counts[row]].tolist()
+            ids += segment.draws.tokens[row, : segment.counts[row]].tolist()
+            logprobs += segment.draws.logprobs[row, : segment.counts[row]].tolist()
     return state
 
 
 def test_logprobs_of_ragged_turns_equal_one_full_forward(programs, params, full_logprobs):
     # Invariant 3, T-20: prompts and turns of different lengths, observations in one and two pieces.
     state = programs.prefill(
-        params, programs.init(), prompts([0, 1, 0, -1], limits=[3 + 7, 6 + 11, 3 + 2, 0])
+        params, programs.init(CONTEXT), prompts([0, 1, 0, -1], limits=[3 + 7, 6 + 11, 3 + 2, 0])
     )
     rows = [(list(PROMPTS[source]), [0.0] * len(PROMPTS[source])) for source in (0, 1, 0)]
     rows.append(([], []))
@@ -136,57 +139,59 @@ def test_logprobs_of_ragged_turns_equal_one_full_forward(programs, params, full_
 
 
 def test_row_stops_at_its_limit_and_the_segment_ends_early(programs, params):
-    state = programs.prefill(params, programs.init(), prompts([0, 0, 1, -1], [5, 6, 8, 0]))
-    state, segment = programs.decode_segment(params, state)
+    state = programs.prefill(params, programs.init(CONTEXT), prompts([0, 0, 1, -1], [5, 6, 8, 0]))
+    state, segment = programs.decode_segment(params, state, NONE)
     np.testing.assert_array_equal(segment.counts, [2, 3, 2, 0])
     assert not np.any(segment.active)
     # Three of the five steps ran: a step writes its column for every row, also for idle ones.
-    assert not np.any(segment.tokens[:, 3:]) and not np.any(segment.logprobs[:, 3:])
-    assert np.all(segment.logprobs[:, :3] != 0)
+    assert not np.any(segment.draws.tokens[:, 3:]) and not np.any(segment.draws.logprobs[:, 3:])
+    assert np.all(segment.draws.logprobs[:, :3] != 0)
     np.testing.assert_array_equal(np.asarray(state.lengths)[:3] + 1, [5, 6, 8])
 
 
 def test_row_goes_on_over_segments_until_its_limit(programs, params):
-    state = programs.prefill(params, programs.init(), prompts([0, -1, -1, -1], [3 + 12, 0, 0, 0]))
+    state = programs.prefill(
+        params, programs.init(CONTEXT), prompts([0, -1, -1, -1], [3 + 12, 0, 0, 0])
+    )
     counts = []
     for _ in range(3):
-        state, segment = programs.decode_segment(params, state)
+        state, segment = programs.decode_segment(params, state, NONE)
         counts.append(int(segment.counts[0]))
     assert counts == [5, 5, 2]
 
 
 def test_row_stops_at_a_stop_id_which_is_sampled_and_kept(scripted):
     # T-03: the token that ends a turn is the row's own.
-    state = scripted.prefill({}, scripted.init(), prompts([0, 1, -1, -1], [CONTEXT] * ROWS))
-    state, segment = scripted.decode_segment({}, state)
-    assert segment.tokens[0, :4].tolist() == [*b"abc", STOP]
+    state = scripted.prefill({}, scripted.init(CONTEXT), prompts([0, 1, -1, -1], [CONTEXT] * ROWS))
+    state, segment = scripted.decode_segment({}, state, NONE)
+    assert segment.draws.tokens[0, :4].tolist() == [*b"abc", STOP]
     np.testing.assert_array_equal(segment.counts, [4, 5, 0, 0])
     np.testing.assert_array_equal(segment.active, [False, True, False, False])
     # Prompt 1 is none of the script's.
-    assert segment.tokens[1].tolist() == [ord("?")] * 5
-    _, segment = scripted.decode_segment({}, state)
+    assert segment.draws.tokens[1].tolist() == [ord("?")] * 5
+    _, segment = scripted.decode_segment({}, state, NONE)
     np.testing.assert_array_equal(segment.counts, [0, 5, 0, 0])
 
 
 def test_extended_row_that_does_not_begin_waits(scripted):
-    state = scripted.prefill({}, scripted.init(), prompts([0, -1, -1, -1], [CONTEXT] * ROWS))
-    state, _ = scripted.decode_segment({}, state)
+    state = scripted.prefill({}, scripted.init(CONTEXT), prompts([0, -1, -1, -1], [CONTEXT] * ROWS))
+    state, _ = scripted.decode_segment({}, state, NONE)
     pieces = [[*b"neve"], [], [], []]
     state = scripted.extend({}, state, appended(pieces, [CONTEXT] * ROWS, begins=[False] * ROWS))
-    state, segment = scripted.decode_segment({}, state)
+    state, segment = scripted.decode_segment({}, state, NONE)
     assert int(segment.counts.max()) == 0
     # The next piece completes the observation: the script goes on only if every token arrived.
     state = scripted.extend({}, state, appended([[ord("r")], [], [], []], [CONTEXT] * ROWS))
-    _, segment = scripted.decode_segment({}, state)
-    assert segment.tokens[0, : int(segment.counts[0])].tolist() == [STOP]
+    _, segment = scripted.decode_segment({}, state, NONE)
+    assert segment.draws.tokens[0, : int(segment.counts[0])].tolist() == [STOP]
 
 
 def test_idle_row_is_left_alone_by_every_program(programs, params):
-    state = programs.prefill(params, programs.init(), prompts([0, 1, -1, -1], [6, 30, 0, 0]))
-    state, _ = programs.decode_segment(params, state)  # row 0 has ended, row 1 goes on
+    state = programs.prefill(params, programs.init(CONTEXT), prompts([0, 1, -1, -1], [6, 30, 0, 0]))
+    state, _ = programs.decode_segment(params, state, NONE)  # row 0 has ended, row 1 goes on
     before = jax.device_get(dataclasses.replace(state, keys=jax.random.key_data(state.keys)))
     length = int(before.lengths[0])
-    state, _ = programs.decode_segment(params, state)
+    state, _ = programs.decode_segment(params, state, NONE)
     state = programs.prefill(params, state, prompts([-1, -1, 1, 0], [9, 9, 9, 9]))
     state = programs.extend(params, state, appended([[], [1, 2], [], []], [9] * ROWS))
     after = jax.device_get(dataclasses.replace(state, keys=jax.random.key_data(state.keys)))
@@ -202,7 +207,7 @@ def test_idle_row_is_left_alone_by_every_program(programs, params):
 def test_trajectory_does_not_depend_on_slot_or_neighbors(programs, params):
     # Invariant 4: prompt 1 in row 1 among others, in row 3 alone, and in row 0 after another one.
     def run(sources, limits, state=None):
-        state = programs.init() if state is None else state
+        state = programs.init(CONTEXT) if state is None else state
         state = programs.prefill(params, state, prompts(sources, limits))
         rows = [([], []) for _ in range(ROWS)]
         return decode(programs, params, state, rows), rows
@@ -218,7 +223,7 @@ def test_trajectory_does_not_depend_on_slot_or_neighbors(programs, params):
 
 def test_programs_compile_once_and_segments_move_nothing_to_or_from_the_host(params):
     programs = make()
-    state = programs.init()
+    state = programs.init(CONTEXT)
     limits = [CONTEXT] * ROWS
     first, second = prompts([0, 1, -1, -1], limits), prompts([-1, -1, 1, 0], limits)
     pieces = appended([[1, 2], [], [3], []], limits)
@@ -226,11 +231,12 @@ def test_programs_compile_once_and_segments_move_nothing_to_or_from_the_host(par
         state = programs.prefill(params, state, arguments)
         state = programs.extend(params, state, pieces)
         with jax.transfer_guard("disallow"):
-            state, _ = programs.decode_segment(params, state)
-            state, _ = programs.decode_segment(params, state)
+            state, _ = programs.decode_segment(params, state, NONE)
+            state, _ = programs.decode_segment(params, state, NONE)
+    segment = programs.decode_segment.func
     sizes = [
         program._cache_size()
-        for program in (programs.init, programs.prefill, programs.extend, programs.decode_segment)
+        for program in (programs.init, programs.prefill, programs.extend, segment)
     ]
     assert sizes == [1, 1, 1, 1]
 
@@ -240,9 +246,11 @@ def test_id_beyond_the_tokenizer_is_never_sampled():
     padded = scripted_forward([[261, 65, 259, 290]], vocab_size=300, otherwise=291, sharpness=30.0)
     for sampler in (sampling.categorical, sampling.greedy):
         programs = make(padded, sampler)
-        state = programs.prefill({}, programs.init(), prompts([0, 0, 1, 1], [CONTEXT] * ROWS))
-        _, segment = programs.decode_segment({}, state)
-        assert int(segment.tokens.max()) < VOCABULARY
+        state = programs.prefill(
+            {}, programs.init(CONTEXT), prompts([0, 0, 1, 1], [CONTEXT] * ROWS)
+        )
+        _, segment = programs.decode_segment({}, state, NONE)
+        assert int(segment.draws.tokens.max()) < VOCABULARY
 
 
 def test_restricted_model_gives_the_learner_the_distribution_sampled_from():
@@ -266,9 +274,9 @@ def test_token_is_drawn_with_the_key_of_its_position(programs, params):
     # Equal contents, so equal distributions: only keys can tell the rows apart.
     same = prompts([0, 0, 0, 0], [CONTEXT] * ROWS)
     keys = jax.random.wrap_key_data(jax.random.key_data(same.keys).at[1].set(7))
-    state = programs.prefill(params, programs.init(), dataclasses.replace(same, keys=keys))
-    _, segment = programs.decode_segment(params, state)
-    tokens = np.asarray(segment.tokens)
+    state = programs.prefill(params, programs.init(CONTEXT), dataclasses.replace(same, keys=keys))
+    _, segment = programs.decode_segment(params, state, NONE)
+    tokens = np.asarray(segment.draws.tokens)
     np.testing.assert_array_equal(tokens[0], tokens[2])
     assert tokens[0].tolist() != tokens[1].tolist()
     assert len(set(tokens[0].tolist())) > 1

@@ -75,7 +75,8 @@ BOTH = pytest.mark.parametrize("dialogue", [DIALOGUE, SHIPPED], ids=["bytes", "s
 )
 def test_turn_is_parsed_as_the_grammar_says(pieces, code, answer, violation):
     parsed = parse_turn(pieces)
-    assert (parsed.code, parsed.answer, parsed.violation) == (code, answer, violation)
+    codes = () if code is None else (code,)
+    assert (parsed.codes, parsed.answer, parsed.violation) == (codes, answer, violation)
     assert parsed.text == "".join(pieces)
     # The same through the ids of a tokenizer.
     assert DIALOGUE.parse(DIALOGUE._ids(*pieces)) == parsed
@@ -103,12 +104,12 @@ TEXT = strategies.text(strategies.sampled_from([*map(chr, range(32, 127)), "\n"]
 @hypothesis.settings(max_examples=50)
 def test_rendered_turn_is_parsed_back(dialogue, thought, inner):
     call = dialogue.parse(dialogue.call(thought, inner))
-    assert (call.code, call.answer, call.violation) == (inner, None, None)
+    assert (call.codes, call.answer, call.violation) == ((inner,), None, None)
     assert call.text == f"{thought}<code>{inner}</code><|end|>"
     answer = dialogue.parse(dialogue.answer(thought, inner))
-    assert (answer.code, answer.answer, answer.violation) == (None, inner.strip(), None)
+    assert (answer.codes, answer.answer, answer.violation) == ((), inner.strip(), None)
     unclosed = dialogue.parse(dialogue.unclosed_call(thought, inner))
-    assert unclosed.code is None and unclosed.violation == "the code is not enclosed once"
+    assert unclosed.codes == () and unclosed.violation == "the code is not enclosed once"
 
 
 @BOTH

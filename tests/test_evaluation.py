@@ -15,7 +15,7 @@ def turn(tokens=4, violation=None, status=None):
         logprobs=np.zeros(tokens, np.float32),
         text="",
         violation=violation,
-        result=None if status is None else ToolResult(status=status),
+        results=() if status is None else (ToolResult(status=status),),
         observation=np.zeros(7, np.int32),
     )
 

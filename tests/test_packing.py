@@ -203,9 +203,9 @@ def test_episode_batch_of_ragged_trajectories_holds_their_facts():
     first = dataclasses.replace(
         first,
         turns=(
-            dataclasses.replace(turn, code="x = 1"),
+            dataclasses.replace(turn, codes=("x = 1",)),
             dataclasses.replace(turn, violation="no closing marker"),
-            dataclasses.replace(turn, code="é"),
+            dataclasses.replace(turn, codes=("é",)),
         ),
     )
     second = dataclasses.replace(second, group=3, turns=(turn,), verdict=Verdict.WRONG)
@@ -227,7 +227,7 @@ def test_episode_batch_of_ragged_trajectories_holds_their_facts():
 @pytest.mark.parametrize("length, width", [(1, 64), (64, 64), (65, 128), (300, 512)])
 def test_episode_batch_code_axis_is_a_power_of_two(length, width):
     (trajectory,) = random_trajectories(0, 1)
-    turn = dataclasses.replace(trajectory.turns[0], code="x" * length)
+    turn = dataclasses.replace(trajectory.turns[0], codes=("x" * length,))
     batch = packing.episode_batch([dataclasses.replace(trajectory, turns=(turn,))], max_turns=1)
     assert batch.code.shape == (1, width)
 

@@ -4,7 +4,6 @@ import dataclasses
 import threading
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -209,14 +208,14 @@ def test_violations_are_recorded_and_answered_without_the_tool(engine):
     assert violations == [[True, False, False], [True], [False, False], [True], [True]]
     assert engine.tool.codes == ["2+2"] * 2
     first = trajectories[0].turns[0]
-    assert first.code is None and first.result is None
+    assert first.code is None and first.results == ()
     assert BYTES.decode(first.observation).startswith("<|tool|>Error: ")
 
 
 def test_call_of_the_last_turn_is_not_run(engine):
     [trajectory] = run(engine, "loop")
     assert engine.tool.codes == ["2+2"] * 2
-    assert trajectory.turns[-1].code == "2+2" and trajectory.turns[-1].result is None
+    assert trajectory.turns[-1].code == "2+2" and trajectory.turns[-1].results == ()
 
 
 def test_control_symbols_that_a_tool_prints_stay_text(engine):
@@ -242,7 +241,7 @@ def test_broken_tool_excludes_its_trajectory_alone(engine):
     # T-62
     trajectories = run(engine, "broken", "right")
     assert [t.included for t in trajectories] == [False, True]
-    assert trajectories[0].turns[0].result is INFRA_FAILURE
+    assert trajectories[0].turns[0].results == (INFRA_FAILURE,)
     assert len(trajectories[0].turns[0].observation) == 0
     batch = packing.pack(trajectories, np.ones((2, 3)), micro_batches=1, rows=2, row_length=64)
     assert set(batch.trajectory_ids.ravel()) == {-1, 1}
@@ -328,7 +327,21 @@ def test_error_on_the_way_cancels_the_calls_in_flight(engine):
     assert [t.success for t in run(engine, "right", "wrong")] == [True, False]
 
 
-def test_exception_of_a_tool_reaches_the_caller(engine):
+def test_tool_that_raises_ends_its_own_trajectory_alone(engine):
+    # T-62
+    def results(code):
+        if code == "1/0":
+            raise KeyError("broken")
+        return OUTPUTS[code]
+
+    with FakeTool(results, threads=1) as engine.tool:
+        broken, right = run(engine, "recover", "right")
+    assert broken.stop_reason is StopReason.TOOL_FAILURE and not broken.included
+    assert "KeyError: 'broken'" in broken.turns[0].results[0].stderr
+    assert right.success
+
+
+def test_code_that_a_tool_refuses_to_take_reaches_the_caller(engine):
     engine.tool = FakeTool({})
     with pytest.raises(ValueError, match="no result for '2\\+2'"):
         run(engine, "right")
@@ -338,20 +351,25 @@ def test_group_shares_one_prefill(engine, monkeypatch):
     programs, calls = engine.programs, []
 
     def prefill(params, state, prompts):
-        calls.append(jax.device_get((prompts.counts, prompts.source)))
+        calls.append((len(prompts.tokens), np.asarray(prompts.source).tolist()))
         return programs.prefill(params, state, prompts)
 
     monkeypatch.setattr(engine, "programs", dataclasses.replace(programs, prefill=prefill))
     group = [Request(problem=problem("right"), group=0, sample=sample) for sample in range(3)]
     trajectories, _ = engine.run({}, group, seed=0, step=0)
-    [(counts, source)] = calls
-    assert counts.tolist() == [len(DIALOGUE.prompt("right")), 1] and source.tolist() == [0, 0, 0]
+    assert calls == [(1, [0, 0, 0])]
     assert [t.sample for t in trajectories] == [0, 1, 2]
     assert all(t.success for t in trajectories)
     # Three problems take two calls: one call holds two prompts.
     calls.clear()
     run(engine, "right", "none", "at once")
-    assert [source.tolist() for _, source in calls] == [[0, 1, -1], [-1, -1, 0]]
+    assert calls == [(2, [0, 1, -1]), (1, [-1, -1, 0])]
+    # Who comes later copies the prompt from a row that has held it, even one that has ended.
+    calls.clear()
+    group = [Request(problem=problem("right"), group=0, sample=sample) for sample in range(7)]
+    engine.run({}, group, seed=0, step=0)
+    assert calls[0] == (1, [0, 0, 0])
+    assert all(count == 0 and max(source) in range(3) for count, source in calls[1:])
 
 
 def test_stats_and_progress_count_what_happened(engine):

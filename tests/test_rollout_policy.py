@@ -192,7 +192,7 @@ def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, pa
 
 def test_repeated_rollouts_compile_nothing(engine, params):
     # Invariant 7
-    run(engine, params)
+    engine.warm_up(params)
     with compilations() as compiled:
         for requests in (REQUESTS[:1], REQUESTS[2:9], REQUESTS * 2):
             run(engine, params, requests, seed=9, step=0)

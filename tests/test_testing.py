@@ -69,6 +69,8 @@ def test_byte_tokenizer_keeps_text_and_control_symbols_apart():
     assert tokenizer.encode("<a>é") == [*b"<a>", 0xC3, 0xA9]
     assert tokenizer.decode([256, *b"x", 257]) == "<a>x</a>"
     assert tokenizer.decode([0xC3, 256]) == "\N{REPLACEMENT CHARACTER}<a>"
+    assert tokenizer.token_bytes(0xC3) == b"\xc3" and tokenizer.token_bytes(0) == b"\x00"
+    assert tokenizer.token_bytes(256) == tokenizer.token_bytes(257) == b""
     with pytest.raises(ValueError, match="no control symbol <b>"):
         tokenizer.control_id("<b>")
 

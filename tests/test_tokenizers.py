@@ -1,11 +1,16 @@
 """The shipped tokenizer: digits, code and control symbols."""
 
+import io
+import itertools
+
 import hypothesis
 import pytest
+import sentencepiece
 from hypothesis import strategies
 
 from gtpo_jax import tokenizers
 from gtpo_jax.dialogue import CONTROL_SYMBOLS
+from gtpo_jax.testing import ByteTokenizer
 
 SHIPPED = tokenizers.SentencePieceTokenizer(tokenizers.ASSETS / "tools-256.model")
 CONTROL = {SHIPPED.control_id(symbol): symbol for symbol in CONTROL_SYMBOLS}
@@ -95,3 +100,77 @@ def test_trained_tokenizer_keeps_its_promises(tmp_path):
     control = {trained.control_id(symbol) for symbol in CONTROL_SYMBOLS}
     assert not control & set(trained.encode("".join(CONTROL_SYMBOLS)))
     assert len(trained.encode("What is")) < len("What is")
+
+
+def written(tokenizer, ids) -> str:
+    """What `decode` writes, without the control symbols."""
+    return tokenizer.decode([i for i in ids if tokenizer.token_bytes(i)])
+
+
+def train_on_words(**settings) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a bc  bcd"] * 20),
+        model_writer=model,
+        model_type="bpe",
+        control_symbols=["<c>"],
+        normalization_rule_name="identity",
+        allow_whitespace_only_pieces=True,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+        **settings,
+    )
+    return model.getvalue()
+
+
+@hypothesis.given(strategies.lists(strategies.integers(0, SHIPPED.vocab_size - 1)))
+def test_bytes_of_tokens_are_the_text_that_decode_writes(ids):
+    # Any ids: spaces at either end and in a row, the unknown piece, control symbols between.
+    joined = b"".join(map(SHIPPED.token_bytes, ids))
+    assert joined == written(SHIPPED, ids).encode()
+    runs = itertools.groupby(ids, key=lambda i: CONTROL.get(i))
+    pieces = [symbol * len(list(run)) if symbol else written(SHIPPED, run) for symbol, run in runs]
+    assert "".join(pieces) == SHIPPED.decode(ids)
+
+
+def test_control_symbols_alone_add_no_bytes():
+    empty = {i for i in range(SHIPPED.vocab_size) if not SHIPPED.token_bytes(i)}
+    assert empty == CONTROL.keys()
+
+
+@pytest.mark.parametrize("text", ["héllo\x00", "日本", CODE, "a\ufffd"])
+def test_byte_pieces_add_their_byte(tmp_path, text):
+    path = tmp_path / "bytes.model"
+    path.write_bytes(
+        train_on_words(
+            vocab_size=270,
+            byte_fallback=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+        )
+    )
+    tokenizer = tokenizers.SentencePieceTokenizer(path)
+    ids = tokenizer.encode(text)
+    assert (
+        b"".join(map(tokenizer.token_bytes, ids)) == text.encode() == tokenizer.decode(ids).encode()
+    )
+    assert max(len(tokenizer.encode(c)) for c in text) > 1 or text == CODE
+
+
+@pytest.mark.parametrize("setting", ["add_dummy_prefix", "remove_extra_whitespaces"])
+def test_model_that_strips_leading_spaces_has_no_bytes_of_tokens(tmp_path, setting):
+    path = tmp_path / "strips.model"
+    settings = {"add_dummy_prefix": False, "remove_extra_whitespaces": False, setting: True}
+    path.write_bytes(train_on_words(vocab_size=10, **settings))
+    tokenizer = tokenizers.SentencePieceTokenizer(path)
+    with pytest.raises(ValueError, match=r"strips\.model strips leading spaces.*train it with"):
+        tokenizer.token_bytes(3)
+
+
+@pytest.mark.parametrize("tokenizer", [SHIPPED, ByteTokenizer()], ids=["sentencepiece", "bytes"])
+def test_bytes_of_an_id_outside_the_vocabulary_are_refused(tokenizer):
+    for token in (-1, tokenizer.vocab_size):
+        with pytest.raises(ValueError, match=f"no token {token}; ids lie in"):
+            tokenizer.token_bytes(token)

@@ -18,8 +18,8 @@ def render_trajectory(trajectory: Trajectory, *, title: str = "") -> Panel:
     text.append(trajectory.problem.question + "\n", style="bold")
     for turn in trajectory.turns:
         text.append(turn.text.strip() + "\n", style="red" if turn.violation else "cyan")
-        if turn.result is not None:
-            output = turn.result.stdout.strip() or turn.result.stderr.strip().split("\n")[-1]
+        for result in turn.results:
+            output = result.stdout.strip() or result.stderr.strip().split("\n")[-1]
             text.append(f"  {output}\n", style="yellow")
         if turn.violation:
             text.append(f"  {turn.violation}\n", style="italic red")

@@ -107,7 +107,7 @@ def _trajectory(
                 tokens=tokens,
                 logprobs=np.zeros(len(tokens), np.float32),
                 text=parsed.text,
-                code=parsed.code,
+                codes=parsed.codes,
                 violation=turn_violation(parsed, len(turns)),
                 **observed,
             )
@@ -118,7 +118,7 @@ def _trajectory(
         observation, dropped = dialogue.observation(step.output, budget=budget)
         write(
             render(step.call.thought, step.call.code),
-            result=step.result,
+            results=() if step.result is None else (step.result,),
             observation=observation,
             observation_dropped=dropped,
         )

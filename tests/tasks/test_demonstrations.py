@@ -57,8 +57,8 @@ def test_demonstration_is_the_dialogue_that_a_rollout_would_be():
     )
     assert trajectory.stop_reason is StopReason.ANSWERED and trajectory.verdict is Verdict.RIGHT
     first, last = trajectory.turns
-    assert (first.code, first.result.stdout, first.violation) == ("2+2", "4\n", None)
-    assert last.code is None and last.result is None and len(last.observation) == 0
+    assert (first.code, first.results[0].stdout, first.violation) == ("2+2", "4\n", None)
+    assert last.code is None and last.results == () and len(last.observation) == 0
 
 
 def test_every_written_token_is_trained_and_nothing_else():
@@ -92,7 +92,7 @@ def test_unclosed_call_is_not_run_and_is_a_violation():
     tool = FakeTool(OUTPUTS)
     [trajectory] = make(script(Call(code="2+2", closed=False), Answer(text="5")), tool=tool)
     first = trajectory.turns[0]
-    assert tool.codes == [] and first.result is None and first.code is None
+    assert tool.codes == [] and first.results == () and first.code is None
     assert first.violation == "the code is not enclosed once"
     assert "<code>2+2<|end|><|tool|>Error: the code is" in render(trajectory)
 

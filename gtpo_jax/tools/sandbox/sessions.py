@@ -86,11 +86,12 @@ class Sessions:
         for session in self._by_name.values():
             if session.process is None or session.busy:
                 continue
-            idle = now - session.idle_since
-            used = session.process.cpu_seconds() - session.idle_cpu
-            if idle > self._idle_seconds or used > IDLE_CPU_SECONDS:
-                self._end(session)
-            elif session.process.threads() > self._threads:
+            signs = (
+                now - session.idle_since > self._idle_seconds,
+                session.process.cpu_seconds() - session.idle_cpu > IDLE_CPU_SECONDS,
+                session.process.threads() > self._threads,
+            )
+            if any(signs):
                 self._end(session)
         for name in list(self._by_name)[: max(0, len(self._by_name) - REMEMBERED)]:
             session = self._by_name[name]

@@ -47,7 +47,6 @@ ROOMS = [
     "tokenizers",
     "dialogue",
     "tasks",
-    "slots",
     "rollout",
     "learner",
     "checkpoint",

@@ -11,6 +11,7 @@ from gtpo_jax import dialogue, packing, rollout, sampling
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits
 from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import INFRA_FAILURE, FakeTool, scripted_forward
+from gtpo_jax.tools import ExecutorBusy
 from gtpo_jax.types import Problem, StopReason, ToolResult, ToolStatus, Verdict
 from tests.tiny import BYTES, DIALOGUE
 
@@ -254,6 +255,102 @@ def test_results_come_in_the_order_of_requests_through_few_slots(engine):
     assert [t.group for t in trajectories] == list(range(len(questions)))
     for first, second in zip(trajectories, trajectories[len(SCRIPTS) :], strict=False):
         assert [t.tokens.tolist() for t in first.turns] == [t.tokens.tolist() for t in second.turns]
+
+
+def test_stop_string_ends_a_turn_and_the_environment_adds_the_marker():
+    # T-03, T-12: all that was sampled is the turn, the marker that was not is the environment's.
+    dialogue_ = dialogue.Dialogue(BYTES, stop_strings=("STOP", "@@"))
+    question, written = "stops", [BYTES.control_id(dialogue.CODE), *b"2+2"]
+    written += [BYTES.control_id(dialogue.CODE_END), *b"ST", *b"OSTOP"]
+    reply, _ = dialogue_.observation("4", budget=16, ended=False)
+    assert BYTES.decode(reply) == "<|end|><|tool|>4<|end|><|assistant|>"
+    script = np.concatenate([dialogue_.prompt(question), written, reply, answer()])
+    never = np.concatenate([dialogue_.prompt("never"), call("2+2"), observed("4"), answer()])
+    forward = scripted_forward([script, never], vocab_size=BYTES.vocab_size, otherwise=ord("?"))
+    engine = RolloutEngine(
+        forward, dialogue_, FakeTool(OUTPUTS), numeric_or_exact, LIMITS, sampling.categorical
+    )
+    stopped, marked = run(engine, question, "never")
+    assert [t.stop_reason for t in (stopped, marked)] == [StopReason.ANSWERED] * 2
+    turn = stopped.turns[0]
+    assert turn.tokens.tolist() == written and turn.codes == ("2+2",) and turn.violation is None
+    assert turn.observation.tolist() == reply.tolist()
+    assert marked.turns[0].tokens[-1] == END
+    batch = packing.pack([stopped], np.ones((1, 3)), micro_batches=1, rows=1, row_length=64)
+    begin = len(stopped.prompt)
+    trained = batch.loss_mask[0, 0, begin : begin + len(written) + len(reply)]
+    assert trained.tolist() == [True] * len(written) + [False] * len(reply)
+
+
+def test_turn_of_several_calls_is_observed_once_all_have_returned():
+    dialogue_ = dialogue.Dialogue(BYTES, most_calls=2)
+    both = np.concatenate([call("2+2")[:-1], call("1/0")])
+    reply, _ = dialogue_.observation("4\nZeroDivisionError", budget=LIMITS.observation_tokens)
+    three = np.concatenate([call("2+2")[:-1], both])
+    told, _ = dialogue_.observation("Error: the code is not enclosed", budget=16)
+    scripts = {
+        "both": [both, reply, answer()],
+        "three": [three, told, answer()],
+        "one bad": [np.concatenate([call("2+2")[:-1], call("boom")])],
+    }
+    forward = scripted_forward(
+        [np.concatenate([dialogue_.prompt(q), *parts]) for q, parts in scripts.items()],
+        vocab_size=BYTES.vocab_size,
+        otherwise=ord("?"),
+    )
+    latencies = {"2+2": 0.2, "1/0": 0.0, "boom": 0.1}
+    with FakeTool(OUTPUTS, seconds=latencies.__getitem__, threads=4) as tool:
+        engine = RolloutEngine(
+            forward,
+            dialogue_,
+            tool,
+            numeric_or_exact,
+            dataclasses.replace(LIMITS, turn_tokens=30, context=80),
+            sampling.categorical,
+        )
+        good, too_many, broken = run(engine, *scripts)
+    assert good.success and good.turns[0].codes == ("2+2", "1/0")
+    assert [r.status for r in good.turns[0].results] == [ToolStatus.OK, ToolStatus.ERROR]
+    assert good.turns[0].observation.tolist() == reply.tolist()
+    assert too_many.turns[0].codes == () and too_many.turns[0].violation is not None
+    assert broken.stop_reason is StopReason.TOOL_FAILURE
+    assert broken.turns[0].results[1] is INFRA_FAILURE
+    assert sorted(tool.codes) == ["1/0", "2+2", "2+2", "boom"]
+
+
+def test_tool_without_room_gets_its_calls_later_and_in_order(engine):
+    class Narrow(FakeTool):
+        """Takes one call at a time and refuses the others."""
+
+        refused = 0
+
+        def submit(self, code, *, timeout=None):
+            if any(not call.done() for call in self.calls):
+                self.refused += 1
+                raise ExecutorBusy("one at a time")
+            return super().submit(code, timeout=timeout)
+
+    with Narrow(OUTPUTS, seconds=0.02, threads=1) as engine.tool:
+        trajectories = run(engine, "right", "recover", "slow", "wrong")
+        assert engine.tool.refused > 0
+    assert [t.stop_reason for t in trajectories] == [StopReason.ANSWERED] * 4
+
+
+def test_progress_is_told_while_everybody_waits_for_a_tool(engine, monkeypatch):
+    monkeypatch.setattr("gtpo_jax.rollout.loop.WAIT_SECONDS", 0.02)
+    looks = []
+    with FakeTool(OUTPUTS, seconds=0.5, threads=1) as engine.tool:
+        run(engine, "right", on_progress=looks.append)
+    assert sum(look.tools_in_flight == 1 for look in looks) >= 5
+
+
+def test_segment_is_left_early_only_while_others_wait(engine):
+    # Rows whose turns have ended do not idle beside one that goes on, if there is work for them.
+    many, stats = engine.run({}, requests(*["none"] * 9, "long"), seed=0, step=0)
+    assert [t.stop_reason for t in many[:9]] == [StopReason.NO_ACTION] * 9
+    alone = engine.run({}, requests("long"), seed=0, step=0)[1]
+    assert alone.row_steps == LIMITS.slots * LIMITS.turn_tokens
+    assert stats.row_steps <= alone.row_steps + LIMITS.slots * 3 * 4
 
 
 def test_no_request_gives_no_trajectory(engine):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import zlib
 
 import jax
@@ -157,6 +158,75 @@ def test_other_seed_step_or_sample_gives_another_trajectory(engine, trajectories
     for other in ({"seed": 2}, {"step": 6}):
         changed = run(engine, params, REQUESTS[:4], **other)
         assert not any(map(same, changed, trajectories[:4]))
+
+
+def test_trajectories_do_not_depend_on_how_the_cache_grows(trajectories, params):
+    engine = make_engine(first_cache=16)
+    assert engine.limits.cache_lengths == (16, 32, 64, 80)
+    assert all(map(same, run(engine, params), trajectories))
+
+
+def test_warmed_up_engine_grows_its_cache_without_compiling(params):
+    # Invariant 7
+    engine = make_engine(first_cache=16)
+    engine.warm_up(params)
+    with compilations() as compiled:
+        run(engine, params, REQUESTS)
+        engine.run(params, REQUESTS, seed=1, step=5, refresh=updates({3: (params, 1)}))
+    assert compiled == []
+
+
+def updates(at):
+    """A `refresh` that hands out parameters at some of the looks, counted from 0."""
+    looks = itertools.count()
+    return lambda: at.get(next(looks))
+
+
+def test_refresh_with_equal_parameters_changes_nothing_but_the_versions(
+    engine, trajectories, params
+):
+    # T-25: caches dropped in the middle of turns, between them and while a tool is busy.
+    latencies = iter(np.random.default_rng(0).uniform(0, 0.05, 1000))
+    refresh = updates({look: (params, 10 + look) for look in (1, 2, 5, 9)})
+    with FakeTool(output, seconds=lambda code: next(latencies), threads=3) as tool:
+        again, _ = make_engine(tool).run(
+            params, REQUESTS, seed=1, step=5, version=7, refresh=refresh
+        )
+    assert all(map(same, again, trajectories))
+    versions = [[turn.version for turn in t.turns] for t in again]
+    assert all(v == sorted(v) for v in versions)
+    assert {7, 11, 19} <= {version for v in versions for version in v}
+    assert {turn.version for t in trajectories for turn in t.turns} == {0}
+
+
+def test_tokens_after_a_refresh_are_those_of_the_new_parameters(engine, params):
+    # T-24, T-25: nothing that the old parameters left in a cache is looked at again.
+    other = jax.device_put(make_params(seed=3))
+    sampled, _ = engine.run(params, REQUESTS, seed=1, step=5, refresh=updates({0: (other, 1)}))
+    assert all(map(same, sampled, run(engine, other)))
+    mixed, _ = engine.run(params, REQUESTS, seed=1, step=5, refresh=updates({2: (other, 1)}))
+    _, gap_of = measures()
+    batch = pack(mixed)
+    assert float(gap_of(params, batch)) > 1e-2 and float(gap_of(other, batch)) > 1e-2
+    whole = [t for t in mixed if all(turn.version == 1 for turn in t.turns)]
+    assert whole and float(gap_of(other, pack(whole))) < 1e-4
+
+
+def test_every_token_has_both_logprobs_and_the_entropy(trajectories, params):
+    sampler = functools.partial(sampling.truncated, temperature=TEMPERATURE, top_k=20, top_p=0.8)
+    engine = RolloutEngine(TALKATIVE, DIALOGUE, FakeTool(output), numeric_or_exact, LIMITS, sampler)
+    cut = run(engine, params)
+    for t, truncated in [*((t, False) for t in trajectories), *((t, True) for t in cut)]:
+        for turn in t.turns:
+            assert len(turn.sampled_logprobs) == len(turn.entropies) == len(turn.tokens)
+            assert np.all(turn.entropies > 0)
+            if not truncated:
+                np.testing.assert_array_equal(turn.sampled_logprobs, turn.logprobs)
+    more = np.concatenate([u.sampled_logprobs - u.logprobs for t in cut for u in t.turns])
+    assert np.all(more >= 0) and more.max() > 0.1
+    # T-23: the learner agrees with the log-probs of the whole distribution.
+    _, gap_of = measures()
+    assert float(gap_of(params, pack(cut))) < 1e-4
 
 
 def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):

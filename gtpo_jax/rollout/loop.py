@@ -1,4 +1,4 @@
-"""The host loop of a rollout: slots of the decode programs, tools in flight, trajectories out.
+"""The host loop: what happens between two decode segments.
 
 Every slot holds one trajectory. Between two decode segments the loop reads what was sampled,
 submits the calls of turns that ended, appends the observations of calls that returned, and refills
@@ -8,89 +8,32 @@ the slots of trajectories that ended. Rows in the middle of a turn go on meanwhi
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent import futures
+from typing import TYPE_CHECKING, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from gtpo_jax import decoding, sampling, sharding, stops, tools
-from gtpo_jax.dialogue import Dialogue, violation_output
-from gtpo_jax.slots import Request, Slot
-from gtpo_jax.types import (
-    ForwardFn,
-    Params,
-    Problem,
-    StopReason,
-    Tool,
-    ToolResult,
-    ToolStatus,
-    Trajectory,
-    Verifier,
-)
+from gtpo_jax import decoding, tools
+from gtpo_jax.dialogue import violation_output
+from gtpo_jax.rollout.limits import fitting
+from gtpo_jax.rollout.slots import Request, Slot
+from gtpo_jax.types import Params, Problem, StopReason, ToolResult, ToolStatus, Trajectory
+
+if TYPE_CHECKING:
+    from gtpo_jax.rollout.engine import RolloutEngine
 
 TOOL_GRACE_SECONDS = 0.05
 """How long a segment boundary waits for the calls that were made at it."""
 
-
-EARLY_SHARE = 8
-"""A segment ends early once one in so many slots has ended its turn, and others wait."""
-
 WAIT_SECONDS = 0.2
 """How often progress is told while there is nothing to do but to wait for tools."""
 
-Refresh = Callable[[], tuple[Params, int] | None]
-"""Asked between two segments: newer parameters and their version, or None."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutLimits:
-    """Shapes and budgets of a rollout. Token counts include markers."""
-
-    slots: int = 128  # trajectories decoded at once
-    context: int = 160  # tokens of a trajectory: prompt, turns and observations
-    prompt_tokens: int = 48  # longest prompt
-    max_turns: int = 4
-    turn_tokens: int = 40  # tokens of one turn
-    observation_tokens: int = 32  # tokens of one observation; more tool output is cut
-    segment_steps: int = 16  # decode steps between two looks at the tools
-    prefill_prompts: int = 8  # prompts of one prefill call
-    extend_width: int = 32  # tokens of one extend call
-    first_cache: int = 512  # positions of the cache at first; it doubles up to the context
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
-        if self.prompt_tokens >= self.context:
-            raise ValueError(
-                f"a context of {self.context} tokens leaves no room behind prompts of"
-                f" {self.prompt_tokens}; raise context or lower prompt_tokens"
-            )
-
-    # Shapes come in a few sizes, since a program is compiled for each of them.
-
-    @property
-    def cache_lengths(self) -> tuple[int, ...]:
-        """Positions that the cache may have, ascending."""
-        lengths = [max(self.first_cache, self.prompt_tokens)]
-        while lengths[-1] < self.context:
-            lengths.append(2 * lengths[-1])
-        return (*lengths[:-1], self.context)
-
-    @property
-    def prompt_counts(self) -> tuple[int, ...]:
-        """Prompts of a prefill call: none, when rows only copy those of others; one; or all."""
-        return tuple(sorted({0, 1, self.prefill_prompts}))
-
-    @property
-    def prompt_widths(self) -> tuple[int, ...]:
-        return tuple(sorted({-(-self.prompt_tokens // 4), self.prompt_tokens}))
+EARLY_SHARE = 8
+"""A segment ends early once one in so many slots has ended its turn, and others wait."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,146 +59,12 @@ class RolloutStats:
     tool_seconds: float  # wall seconds inside tools, summed over calls
 
 
-def _fitting(sizes: Sequence[int], needed: int) -> int:
-    """The first of the ascending sizes that is `needed` or more."""
-    return next(size for size in sizes if size >= needed)
+def given(array: np.ndarray | np.generic) -> jax.Array:
+    """For a jitted program, which takes it as it is; to convert it would be a program more."""
+    return cast(jax.Array, array)
 
 
-def render_prompt(dialogue: Dialogue, problem: Problem, limits: RolloutLimits) -> np.ndarray:
-    """Ids of the prompt of a problem; an error when the limits have no room for it."""
-    prompt = dialogue.prompt(problem.question)
-    if len(prompt) > limits.prompt_tokens:
-        raise ValueError(
-            f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, prompt_tokens is"
-            f" {limits.prompt_tokens}; raise prompt_tokens (and context with it)"
-        )
-    return prompt
-
-
-class RolloutEngine:
-    """Runs rollouts of one model with one tool. Reusable: parameters come with each call."""
-
-    def __init__(
-        self,
-        forward: ForwardFn,
-        dialogue: Dialogue,
-        tool: Tool,
-        verifier: Verifier,
-        limits: RolloutLimits,
-        sampler: sampling.Sampler,
-        *,
-        mesh: jax.sharding.Mesh | None = None,
-    ):
-        vocab_size = dialogue.tokenizer.vocab_size
-        if vocab_size > forward.vocab_size:
-            raise ValueError(
-                f"the tokenizer has {vocab_size} tokens, the model only {forward.vocab_size};"
-                " use the tokenizer that the model was made for"
-            )
-        dialogue.observation("", budget=limits.observation_tokens)  # raises when it cannot fit
-        row_sharding = None
-        if mesh is not None:
-            sharding.check_rows(limits.slots, mesh, "rollout slots")
-            row_sharding = sharding.row_sharding(mesh)
-        table = None
-        if dialogue.stop_strings:
-            texts = [dialogue.tokenizer.token_bytes(token) for token in range(vocab_size)]
-            table = stops.build(dialogue.stop_strings, texts)
-        self.dialogue = dialogue
-        self.tool = tool
-        self.verifier = verifier
-        self.limits = limits
-        # A few rows are taken out to be extended, unless they lie on several devices.
-        spread = row_sharding is not None and row_sharding.num_devices > 1
-        few = limits.slots if spread else -(-limits.slots // 8)
-        self.extend_sizes = tuple(sorted({few, limits.slots}))
-        self.programs = decoding.make_programs(
-            forward,
-            sampler,
-            rows=limits.slots,
-            segment_steps=limits.segment_steps,
-            stop_ids=dialogue.stop_ids,
-            vocab_size=vocab_size,
-            stop_table=table,
-            row_sharding=row_sharding,
-        )
-        self.trajectory_keys = jax.jit(sampling.trajectory_keys)
-
-    def prompt(self, problem: Problem) -> np.ndarray:
-        """Ids of the prompt; an error when it is too long."""
-        return render_prompt(self.dialogue, problem, self.limits)
-
-    def warm_up(self, params: Params) -> None:
-        """Compiles all that rollouts will need, whatever their size: none compiles anything after.
-
-        A rollout without it compiles each program when it first needs it.
-        """
-        programs, limits = self.programs, self.limits
-        nobody = np.zeros(limits.slots, np.uint32)
-        keys = self.trajectory_keys(np.uint32(0), np.uint32(0), nobody, nobody)
-        none = jnp.zeros(limits.slots, jnp.int32)
-        state = None
-        for positions in limits.cache_lengths:
-            state = programs.init(positions) if state is None else programs.grow(state, positions)
-            for count, width in itertools.product(limits.prompt_counts, limits.prompt_widths):
-                tokens = jnp.zeros((count, width), jnp.int32)
-                prompts = decoding.Prompts(
-                    tokens=tokens,
-                    source=none - 1,
-                    lengths=none,
-                    pending=none,
-                    keys=keys,
-                    limits=none,
-                    begins=jnp.asarray(True),
-                )
-                state = programs.prefill(params, state, prompts)
-            for size in self.extend_sizes:
-                nothing = jnp.zeros(size, jnp.int32)
-                appended = decoding.Appended(
-                    rows=nothing + limits.slots,
-                    tokens=jnp.zeros((size, limits.extend_width), jnp.int32),
-                    counts=nothing + 1,
-                    limits=nothing,
-                    begins=nothing > 0,
-                )
-                state = programs.extend(params, state, appended)
-            state, _ = programs.decode_segment(params, state, jnp.asarray(0, jnp.int32))
-
-    def run(
-        self,
-        params: Params,
-        requests: Sequence[Request],
-        *,
-        seed: int,
-        step: int,
-        version: int = 0,
-        refresh: Refresh | None = None,
-        on_progress: Callable[[RolloutProgress], None] | None = None,
-    ) -> tuple[list[Trajectory], RolloutStats]:
-        """One trajectory per request, in their order.
-
-        A trajectory depends on the parameters and (seed, step, problem, sample), not on the others.
-        `version` is that of `params`; every turn records the one it was sampled with. When
-        `refresh` has newer parameters, all caches are computed anew with those, and turns go on in
-        the middle. An exception, also one of `on_progress`, gives the rollout up: the calls in
-        flight are canceled.
-        """
-        prompts = {r.problem.id: self.prompt(r.problem) for r in requests}
-        run = _Run(self, params, requests, prompts, seed=seed, step=step, version=version)
-        try:
-            while not run.done:
-                newer = refresh() if refresh is not None else None
-                if newer is not None:
-                    run.refresh(*newer)
-                run.advance()
-                if on_progress is not None:
-                    on_progress(run.progress())
-        finally:
-            run.cancel()
-        return [run.finished[number] for number in range(len(requests))], run.stats()
-
-
-class _Run:
+class Loop:
     """One rollout under way."""
 
     def __init__(
@@ -307,17 +116,24 @@ class _Run:
         self.params, self.version = params, version
         self.holds.clear()
         active = self.active.copy()
-        rows = {row: slot.request.problem for row, slot in self.slots.items()}
-        while rows:
-            rows = self._prefill(rows, begins=False)
         histories = {row: slot.history() for row, slot in self.slots.items()}
+        for begins in (False, True):  # a row goes on behind its last token, the prompt's perhaps
+            rows = {
+                row: slot.request.problem
+                for row, slot in self.slots.items()
+                if (active[row] and not len(histories[row])) == begins
+            }
+            while rows:
+                rows = self._prefill(rows, begins=begins)
         width = self.limits.extend_width
-        while any(map(len, histories.values())):
-            chunks = {row: (tokens[:width], False) for row, tokens in histories.items()}
+        while histories := {row: tokens for row, tokens in histories.items() if len(tokens)}:
+            self._extend(
+                {
+                    row: (tokens[:width], bool(active[row]) and len(tokens) <= width)
+                    for row, tokens in histories.items()
+                }
+            )
             histories = {row: tokens[width:] for row, tokens in histories.items()}
-            self._extend({row: chunk for row, chunk in chunks.items() if len(chunk[0])})
-        self.state = dataclasses.replace(self.state, active=self._placed(active))
-        self.active = active
 
     @property
     def done(self) -> bool:
@@ -378,8 +194,8 @@ class _Run:
                 new[problem.id] = len(new)
             placed[row] = problem.id
         prompts = {problem: self.prompts[problem] for problem in {*placed.values()}}
-        count = _fitting(limits.prompt_counts, len(new))
-        width = _fitting(limits.prompt_widths, max(map(len, prompts.values())))
+        count = fitting(limits.prompt_counts, len(new))
+        width = fitting(limits.prompt_widths, max(map(len, prompts.values())))
         tokens = np.zeros((count, width), np.int32)
         for problem, index in new.items():
             tokens[index, : len(prompts[problem])] = prompts[problem]
@@ -397,13 +213,13 @@ class _Run:
             self.params,
             self.state,
             decoding.Prompts(
-                tokens=jnp.asarray(tokens),
-                source=jnp.asarray(source),
-                lengths=jnp.asarray(lengths),
-                pending=jnp.asarray(pending),
+                tokens=given(tokens),
+                source=given(source),
+                lengths=given(lengths),
+                pending=given(pending),
                 keys=self.engine.trajectory_keys(self.seed, self.step, problems, samples),
-                limits=jnp.asarray(row_limits),
-                begins=jnp.asarray(begins),
+                limits=given(row_limits),
+                begins=given(np.bool_(begins)),
             ),
         )
         self.prefilled_tokens += count * width
@@ -421,7 +237,7 @@ class _Run:
         wanted = self.started < len(self.requests) or any(s.waiting for s in self.slots.values())
         floor = len(rows) - max(1, limits.slots // EARLY_SHARE) if wanted else 0
         self.state, segment = self.engine.programs.decode_segment(
-            self.params, self.state, jnp.asarray(max(floor, 0), jnp.int32)
+            self.params, self.state, given(np.int32(max(floor, 0)))
         )
         sampled = jax.device_get(segment)
         self.sampled_tokens += int(sampled.counts.sum())
@@ -512,7 +328,7 @@ class _Run:
         """Appends to each row its tokens; the row goes on decoding behind them where so told."""
         limits = self.limits
         self._make_room(max(self.slots[row].length for row in chunks))
-        size, width = _fitting(self.engine.extend_sizes, len(chunks)), limits.extend_width
+        size, width = fitting(self.engine.extend_sizes, len(chunks)), limits.extend_width
         rows = np.full(size, limits.slots, np.int32)
         tokens = np.zeros((size, width), np.int32)
         counts, row_limits = (np.zeros(size, np.int32) for _ in range(2))
@@ -526,24 +342,21 @@ class _Run:
             begins[at] = begin
             self.active[row] |= begin
         appended = decoding.Appended(
-            rows=jnp.asarray(rows),
-            tokens=jnp.asarray(tokens),
-            counts=jnp.asarray(counts),
-            limits=jnp.asarray(row_limits),
-            begins=jnp.asarray(begins),
+            rows=given(rows),
+            tokens=given(tokens),
+            counts=given(counts),
+            limits=given(row_limits),
+            begins=given(begins),
         )
         self.state = self.engine.programs.extend(self.params, self.state, appended)
         self.extended_tokens += size * width
 
     def _make_room(self, needed: int) -> None:
-        """Makes the cache longer, to the next of its few lengths, when it has to be."""
-        positions = _fitting(self.limits.cache_lengths, needed)
-        if positions > self.positions:
-            self.positions = positions
-            self.state = self.engine.programs.grow(self.state, positions)
-
-    def _placed(self, active: np.ndarray) -> jax.Array:
-        return jax.device_put(active, self.state.active.sharding)
+        """Makes the cache longer, length by length, when it has to be."""
+        for positions in self.limits.cache_lengths:
+            if self.positions < positions and self.positions < needed:
+                self.positions = positions
+                self.state = self.engine.programs.grow(self.state, positions)
 
     def _turn_limit(self, slot: Slot) -> int:
         """Length at which the turn that begins now must have ended."""

@@ -1,0 +1,20 @@
+"""The host loop of a rollout: slots of the decode programs, tools in flight, trajectories out."""
+
+from gtpo_jax.rollout.engine import (
+    Refresh,
+    RolloutEngine,
+    render_prompt,
+)
+from gtpo_jax.rollout.limits import RolloutLimits
+from gtpo_jax.rollout.loop import RolloutProgress, RolloutStats
+from gtpo_jax.rollout.slots import Request
+
+__all__ = [
+    "Refresh",
+    "Request",
+    "RolloutEngine",
+    "RolloutLimits",
+    "RolloutProgress",
+    "RolloutStats",
+    "render_prompt",
+]

@@ -1,0 +1,57 @@
+"""Shapes and budgets of a rollout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutLimits:
+    """Shapes and budgets of a rollout. Token counts include markers."""
+
+    slots: int = 128  # trajectories decoded at once
+    context: int = 160  # tokens of a trajectory: prompt, turns and observations
+    prompt_tokens: int = 48  # longest prompt
+    max_turns: int = 4
+    turn_tokens: int = 40  # tokens of one turn
+    observation_tokens: int = 32  # tokens of one observation; more tool output is cut
+    segment_steps: int = 16  # decode steps between two looks at the tools
+    prefill_prompts: int = 8  # prompts of one prefill call
+    extend_width: int = 32  # tokens of one extend call
+    first_cache: int = 512  # positions of the cache at first; it doubles up to the context
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value < 1:
+                raise ValueError(f"{field.name} must be at least 1, got {value}")
+        if self.prompt_tokens >= self.context:
+            raise ValueError(
+                f"a context of {self.context} tokens leaves no room behind prompts of"
+                f" {self.prompt_tokens}; raise context or lower prompt_tokens"
+            )
+
+    # Shapes come in a few sizes, since a program is compiled for each of them.
+
+    @property
+    def cache_lengths(self) -> tuple[int, ...]:
+        """Positions that the cache may have, ascending."""
+        lengths = [max(self.first_cache, self.prompt_tokens)]
+        while lengths[-1] < self.context:
+            lengths.append(2 * lengths[-1])
+        return (*lengths[:-1], self.context)
+
+    @property
+    def prompt_counts(self) -> tuple[int, ...]:
+        """Prompts of a prefill call: none, when rows only copy those of others; one; or all."""
+        return tuple(sorted({0, 1, self.prefill_prompts}))
+
+    @property
+    def prompt_widths(self) -> tuple[int, ...]:
+        return tuple(sorted({-(-self.prompt_tokens // 4), self.prompt_tokens}))
+
+
+def fitting(sizes: Sequence[int], needed: int) -> int:
+    """The first of the ascending sizes that is `needed` or more."""
+    return next(size for size in sizes if size >= needed)

@@ -148,6 +148,7 @@ def rollout_figures(
     groups = np.asarray(episodes.group_ids)
     shares = np.array([success[groups == group].mean() for group in np.unique(groups)])
     mask = np.asarray(episodes.turn_mask)
+    entropies = np.concatenate([turn.entropies for t in trajectories for turn in t.turns])
     return {
         "rollout/success": summary.success,
         "rollout/violations": summary.violations,
@@ -156,6 +157,7 @@ def rollout_figures(
         "rollout/tokens": summary.tokens,
         "rollout/truncated": summary.truncated,
         "rollout/excluded": summary.excluded,
+        "rollout/entropy": float(entropies.mean()),
         "credit/reward": float(turn_credit.rewards.sum(axis=1).mean()),
         "credit/advantage_size": float(np.abs(turn_credit.advantages[mask]).mean()),
         # Judged by outcomes: with a discount, equal outcomes still give unequal returns.

@@ -155,7 +155,7 @@ def test_call_sees_nothing_of_the_trainers_environment(executor):
         while environ[len(found)]:
             found.append(environ[len(found)].decode())
         print(*sorted({entry.partition("=")[0] for entry in found} | set(os.environ)))
-        print(os.path.exists("/proc/self"), sys.argv, os.getcwd() in ("/", "/tmp"))
+        print(os.path.exists("/proc/self"), sys.argv, os.getcwd() in ("/", "/tmp", "/scratch"))
     """
     names, line = run(executor, code).stdout.splitlines()
     assert set(names.split()) <= {*wire.ENVIRONMENT, "LC_CTYPE", "HOME", "TMPDIR"}
@@ -204,9 +204,9 @@ CLEAN = """
 import json, math, os, random, re, signal, sys
 print(len([1]), math.pi > 3, json.dumps(1), os.environ.get("MARK"), "/tmp" in sys.path)
 print(oct(os.umask(0o22)), signal.pthread_sigmask(signal.SIG_BLOCK, []), random.random())
-print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, os.getcwd() in ("/", "/tmp"))
+print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, os.getcwd() in ("/", "/tmp", "/scratch"))
 try:
-    print([name for name in os.listdir(".") if os.getcwd() == "/tmp"])
+    print([name for name in os.listdir(".") if os.getcwd() != "/"])
 except OSError:
     print([])
 """

@@ -149,8 +149,8 @@ def test_working_directory_that_code_takes_away_is_there_for_the_next(executor):
     """T-74"""
     code = """\
         import os, shutil
+        os.mkdir("closed", 0)
         os.makedirs("a/b"); os.chdir("a/b"); shutil.rmtree(os.path.dirname(os.getcwd()))
-        os.mkdir("/tmp/closed", 0)
         print("deleted")
         """
     assert run(executor, code).stdout == "deleted\n"

@@ -55,7 +55,7 @@ def isolate(config: wire.Message) -> Isolation:
     }
     layers = {layer for layer, present in offered.items() if present}
 
-    directory = _choose_directory(layers)
+    directory = _choose_directory(layers, places)
     interpreter.preload(config["packages"], everything=sealed)
     address_space = interpreter.address_space(proc) + limits["memory_bytes"]
     if proc is not None:
@@ -104,11 +104,11 @@ def _enter_namespaces(libraries: list[str], limits: wire.Message) -> namespaces.
     return namespaces.enter(libraries, **bounds) if status == 0 else None
 
 
-def _choose_directory(layers: set[str]) -> str | None:
+def _choose_directory(layers: set[str], places: namespaces.Places | None) -> str | None:
     """A tmpfs of its own; or nothing, where files cannot be bounded; or, unprotected, a folder."""
-    if "namespaces" in layers:
-        os.environ["HOME"] = os.environ["TMPDIR"] = namespaces.SCRATCH
-        return namespaces.SCRATCH
+    if places is not None:
+        os.environ["HOME"] = os.environ["TMPDIR"] = places.scratch
+        return places.scratch
     os.environ["HOME"] = "/"
     return "/" if layers & {"landlock", "sealed"} else None
 
@@ -116,7 +116,7 @@ def _choose_directory(layers: set[str]) -> str | None:
 def _try_out(isolation: Isolation, writable: list[str], *, imports: bool) -> dict[str, bool] | None:
     """What the probe found in a child like any other; None when none can be set up like this."""
     root = isolation.places.prepare(0) if isolation.places is not None else None
-    scratch = namespaces.SCRATCH if isolation.places is not None else None
+    scratch = isolation.places.scratch if isolation.places is not None else None
     confinement = isolation.confinement
 
     def serve(channel: wire.Channel) -> int:

@@ -14,7 +14,7 @@ import stat
 from . import privileges
 from .syscalls import syscall
 
-SCRATCH = "/tmp"  # in a child: its working directory, HOME and TMPDIR
+_SCRATCHES = ("/tmp", "/scratch")  # in a child: its working directory, HOME and TMPDIR
 PLACES = "/places"  # in the zygote: the roots of children
 HOST_NAME = b"localhost"  # the real one tells whose machine it is, and differs between machines
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -177,10 +177,16 @@ def enter(libraries: list[str], *, scratch_bytes: int, scratch_files: int) -> Pl
 class Places:
     """Roots for children, made when first asked for: the libraries, and a scratch of their own."""
 
-    def __init__(self, libraries: list[str], scratch: str) -> None:
+    def __init__(self, libraries: list[str], bounds: str) -> None:
         self._shown = [path for path in (*libraries, *_DEVICES) if os.path.lexists(path)]
-        self._scratch = scratch
+        self._bounds = bounds
         self._fresh: dict[int, tuple[int, ...]] = {}
+        # A scratch would hide the libraries that lie below it.
+        self.scratch = next(
+            path
+            for path in _SCRATCHES
+            if not any(f"{p}/".startswith(f"{path}/") for p in libraries)
+        )
 
     def prepare(self, number: int) -> str:
         """Path of root `number`, its scratch empty, whatever its last user did to it."""
@@ -190,7 +196,9 @@ class Places:
             self._mount_scratch(root)
         elif self._state(root) != self._fresh[number]:
             # A new file system rather than a walk through what hostile code has built.
-            _check(_libc.umount2(os.fsencode(root + SCRATCH), _MNT_DETACH), "unmounting a scratch")
+            _check(
+                _libc.umount2(os.fsencode(root + self.scratch), _MNT_DETACH), "unmounting a scratch"
+            )
             self._mount_scratch(root)
         self._fresh[number] = self._state(root)
         return root
@@ -200,7 +208,7 @@ class Places:
         # A mount of its own, read-only: the folder around the libraries can be written by nobody.
         for path in self._shown:
             _make_target(path, root + path)
-        _make_folders(root + SCRATCH)
+        _make_folders(root + self.scratch)
         _mount(root, root, None, _MS_BIND)
         for path in self._shown:
             if not os.path.islink(path):
@@ -209,10 +217,10 @@ class Places:
 
     def _mount_scratch(self, root: str) -> None:
         flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-        _mount("tmpfs", root + SCRATCH, "tmpfs", flags, self._scratch)
+        _mount("tmpfs", root + self.scratch, "tmpfs", flags, self._bounds)
 
     def _state(self, root: str) -> tuple[int, ...]:
         """What differs from the state after mounting as soon as something was left behind."""
-        path = root + SCRATCH
+        path = root + self.scratch
         usage, info = os.statvfs(path), os.stat(path)
         return usage.f_bfree, usage.f_ffree, info.st_mode, info.st_uid, info.st_gid

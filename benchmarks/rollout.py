@@ -1,0 +1,574 @@
+"""What a rollout costs: decode speed beside peers, tools that are slow, rows that idle, prefill.
+
+python -m benchmarks.rollout --json figures.json --peer-python /path/with/torch /path/with/tunix
+
+Ours and the peers take turns; a ratio is one of medians over the rounds, after one round to warm
+up. CPU seconds are those of the whole process, all its threads included. A peer that is not there
+stays unmeasured.
+
+The decode speed is that of whole rollouts, host loop and prefill included: random weights, no end
+of turn. The peers get the same shapes. Ours and Tunix record the log-prob of each token and ours
+its entropy too; `transformers` records none.
+
+Everything else needs turns of known lengths. There the policy is a countdown: the first token of a
+turn is a number drawn at random, each token is followed by the number below, and the end marker
+comes behind 0. The decoder computes beside it, its logits too small to matter. Every turn calls the
+tool, and the last one of an episode is cut by `max_turns`.
+
+The turn-synchronous scheme is a small loop over the same decode programs: a batch of as many
+episodes as there are slots; all rows decode until the last has ended its turn; all calls are made;
+all return; all rows go on. A row that is done waits for the others, and so does the next batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from benchmarks.figures import Figure, publish
+from gtpo_jax import decoding, sampling
+from gtpo_jax.dialogue import ASSISTANT, END, Dialogue, ParsedTurn
+from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits, RolloutStats
+from gtpo_jax.tasks.verifiers import numeric_or_exact
+from gtpo_jax.testing import ByteTokenizer, FakeTool
+from gtpo_jax.types import Cache, ForwardFn, Params, Problem
+from launch import cli, display
+from models import decoder
+from models.config import ModelConfig
+
+CORES = os.cpu_count() or 1
+VOCABULARY = 512
+PROMPT = 16  # tokens
+OUTPUT = "0" * 8  # of the tool
+OBSERVATION = len(OUTPUT) + 3  # tokens, with its markers
+TURNS = 3
+GROUP = 16  # of the figure of prefill
+EPISODE_GROUP = 4
+BYTES = ByteTokenizer()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutArguments:
+    """Rollouts: decode speed, slow tools, idle rows, prefill; beside transformers and Tunix."""
+
+    rounds: int = 5
+    """Rounds of measurements."""
+    width: int = 256
+    """Width of the decoder."""
+    layers: int = 4
+    """Layers of the decoder."""
+    rows: int = 32
+    """Rows that are decoded at once."""
+    new_tokens: int = 128
+    """Tokens that each row writes where decode speed is measured."""
+    longest: int = 128
+    """Longest turn where lengths vary; the shortest is an eighth of it."""
+    episodes: int = 8
+    """Episodes where tools of peers take part, in groups of 4; 0 leaves them out."""
+    episode_rounds: int = 1
+    """Rounds of those, after one to warm up."""
+    batches: int = 4
+    """Trajectories over slots where tools are slow; four times that where idle rows are counted."""
+    latency: float = 0.5
+    """Seconds that a quarter of the tool calls takes; 0 leaves slow tools out."""
+    latency_rounds: int = 3
+    """Rounds of that."""
+    peer_python: tuple[pathlib.Path, ...] = ()
+    """Interpreters with torch and transformers, or with Tunix."""
+    json: pathlib.Path | None = None
+    """Also write the figures to this file."""
+
+
+class WholeVocabulary(ByteTokenizer):
+    """Bytes, and ids behind them that nobody reads: a tokenizer of the model's size."""
+
+    @property
+    def vocab_size(self) -> int:
+        return VOCABULARY
+
+
+@dataclasses.dataclass(frozen=True)
+class EndlessDialogue(Dialogue):
+    """Nothing that is written ends a turn."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        return ()
+
+    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+        return ParsedTurn(text="")
+
+
+@dataclasses.dataclass(frozen=True)
+class CallingDialogue(Dialogue):
+    """Whatever a turn says, it calls the tool."""
+
+    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+        return ParsedTurn(text="", codes=("0",))
+
+
+def model_config(width: int, layers: int) -> ModelConfig:
+    return ModelConfig(
+        vocab_size=VOCABULARY,
+        width=width,
+        layers=layers,
+        query_heads=4,
+        kv_heads=2,
+        head_dim=width // 4,
+        mlp_width=4 * width,
+        qkv_bias=True,
+    )
+
+
+def countdown(forward: ForwardFn, shortest: int, longest: int) -> ForwardFn:
+    """The model with turns of `shortest` to `longest` tokens, evenly, the end marker included."""
+    if not 2 <= shortest <= longest <= 257:
+        raise ValueError(f"a turn has 2 to 257 tokens, got {shortest} to {longest}")
+
+    def hidden(
+        params: Params,
+        tokens: jax.Array,
+        positions: jax.Array,
+        *,
+        segment_ids: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        states, cache = forward.hidden(
+            params, tokens, positions, segment_ids=segment_ids, cache=cache
+        )
+        return jnp.concatenate([tokens[..., None].astype(states.dtype), states], axis=-1), cache
+
+    def logits(params: Params, hidden_states: jax.Array) -> jax.Array:
+        tokens = hidden_states[..., 0].astype(jnp.int32)
+        own = forward.logits(params, hidden_states[..., 1:])
+        ids = jnp.arange(VOCABULARY)
+        first = (ids >= shortest - 2) & (ids <= longest - 2)
+        following = jnp.where(tokens == 0, BYTES.control_id(END), tokens - 1)[..., None]
+        begins = (tokens == BYTES.control_id(ASSISTANT))[..., None]
+        return jnp.where(jnp.where(begins, first, ids == following), 1e-6 * own, -jnp.inf)
+
+    return dataclasses.replace(forward, hidden=hidden, logits=logits)
+
+
+def make_engine(
+    forward: ForwardFn, dialogue: Dialogue, tool: FakeTool, *, turns: int, longest: int, slots: int
+) -> RolloutEngine:
+    context = PROMPT + turns * (longest + OBSERVATION)
+    limits = RolloutLimits(
+        slots=slots,
+        context=context,
+        prompt_tokens=PROMPT,
+        max_turns=turns,
+        turn_tokens=longest,
+        observation_tokens=OBSERVATION,
+        extend_width=OBSERVATION,
+        first_cache=context,
+    )
+    return RolloutEngine(forward, dialogue, tool, numeric_or_exact, limits, sampling.categorical)
+
+
+def make_requests(groups: int, size: int) -> list[Request]:
+    """Groups of `size` trajectories each, prompts of `PROMPT` tokens."""
+    problems = [
+        Problem(id=str(group), question=f"{group:0{PROMPT - 3}}", answer="")
+        for group in range(groups)
+    ]
+    return [
+        Request(problem=problem, group=group, sample=sample)
+        for group, problem in enumerate(problems)
+        for sample in range(size)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of one run, or the medians of several."""
+
+    wall: float  # seconds
+    cpu: float  # seconds of the process, all threads
+    tokens: float  # sampled
+
+
+Runner = Callable[[], Cost]
+
+
+def measured(run: Callable[[], int]) -> Cost:
+    """What a run costs that says how many tokens it sampled."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    tokens = run()
+    return Cost(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu, tokens=tokens)
+
+
+def take_turns(runners: Mapping[str, Runner], rounds: int) -> dict[str, Cost]:
+    """Medians of each. One round runs each of them once; a first one warms up and is left out."""
+    taken = [{name: run() for name, run in runners.items()} for _ in range(rounds + 1)][1:]
+
+    def median(name: str, field: str) -> float:
+        return statistics.median(getattr(costs[name], field) for costs in taken)
+
+    return {
+        name: Cost(wall=median(name, "wall"), cpu=median(name, "cpu"), tokens=median(name, "tokens"))
+        for name in runners
+    }
+
+
+class Peers:
+    """transformers or Tunix in a process of another interpreter."""
+
+    def __init__(self, process: subprocess.Popen[str]):
+        assert process.stdin is not None and process.stdout is not None
+        self._requests, self._answers = process.stdin, process.stdout
+        found = self._answer()
+        self.versions: dict[str, str] = found["versions"]
+        self.names: list[str] = found["peers"]
+
+    def cost(self, peer: str) -> Cost:
+        """Of one run of the peer, measured where it runs."""
+        self._requests.write(peer + "\n")
+        self._requests.flush()
+        return Cost(**self._answer())
+
+    def _answer(self) -> dict:
+        line = self._answers.readline()
+        if not line:
+            raise ValueError("--peer-python cannot run its peers; run rollout_peers.py to see why")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def peers_of(pythons: Sequence[pathlib.Path], shape: Mapping[str, int]) -> Iterator[list[Peers]]:
+    """The peers of each interpreter, for as long as the context lasts."""
+    worker = pathlib.Path(__file__).with_name("rollout_peers.py")
+    with contextlib.ExitStack() as stack:
+        peers: list[Peers] = []
+        for python in pythons:
+            if not python.exists():
+                raise ValueError(f"--peer-python {python} does not exist")
+            process = subprocess.Popen(
+                [str(python), "-W", "ignore", str(worker), json.dumps(shape)],
+                # Threads that wait by spinning would cost the peers CPU seconds.
+                env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            peers.append(Peers(stack.enter_context(process)))
+        yield peers
+
+
+def peer_runners(peers: Sequence[Peers], *, agentic: bool) -> dict[str, Runner]:
+    return {
+        name: lambda here=here, name=name: here.cost(name)
+        for here in peers
+        for name in here.names
+        if ("agentic" in name) == agentic
+    }
+
+
+def runner(engine: RolloutEngine, params: Params, requests: Sequence[Request]) -> Runner:
+    """Rollouts of the same requests, with another seed each."""
+    seeds = itertools.count()
+    return lambda: measured(
+        lambda: engine.run(params, requests, seed=next(seeds), step=0)[1].sampled_tokens
+    )
+
+
+def slow_tool(seconds: float, threads: int) -> FakeTool:
+    """Every fourth call takes so long, the others return at once."""
+    calls = itertools.count()
+    return FakeTool(
+        lambda code: OUTPUT,
+        seconds=lambda code: seconds if next(calls) % 4 == 0 else 0.0,
+        threads=threads,
+    )
+
+
+def turn_synchronous(
+    engine: RolloutEngine, params: Params, requests: Sequence[Request], seed: int
+) -> int:
+    """Runs the requests batch by batch, turn by turn; returns the tokens sampled."""
+    slots = engine.limits.slots
+    batches = [requests[i : i + slots] for i in range(0, len(requests), slots)]
+    return sum(_synchronous_batch(engine, params, batch, seed) for batch in batches)
+
+
+def _synchronous_batch(
+    engine: RolloutEngine, params: Params, batch: Sequence[Request], seed: int
+) -> int:
+    limits, programs = engine.limits, engine.programs
+    rows = np.arange(limits.slots)
+    state = programs.init(limits.context)
+    problems = np.zeros(limits.slots, np.uint32)
+    problems[: len(batch)] = [request.group for request in batch]
+    keys = engine.trajectory_keys(np.uint32(seed), np.uint32(0), problems, np.zeros_like(problems))
+    for begin in range(0, len(batch), limits.prefill_prompts):
+        some = batch[begin : begin + limits.prefill_prompts]
+        tokens = np.zeros((limits.prefill_prompts, PROMPT), np.int32)
+        source, pending = np.full(limits.slots, -1, np.int32), np.zeros(limits.slots, np.int32)
+        for index, request in enumerate(some):
+            tokens[index] = engine.prompt(request.problem)
+            source[begin + index], pending[begin + index] = index, tokens[index, -1]
+        prompts = decoding.Prompts(
+            tokens=jnp.asarray(tokens),
+            source=jnp.asarray(source),
+            lengths=jnp.full(limits.slots, PROMPT - 1),
+            pending=jnp.asarray(pending),
+            keys=keys,
+            limits=jnp.full(limits.slots, PROMPT + limits.turn_tokens),
+            begins=jnp.asarray(True),
+        )
+        state = programs.prefill(params, state, prompts)
+    sampled = 0
+    for turn in range(limits.max_turns):
+        active = True
+        while active:
+            state, segment = programs.decode_segment(params, state, jnp.int32(0))
+            segment = jax.device_get(segment)
+            sampled += int(segment.counts.sum())
+            active = bool(segment.active.any())
+        if turn + 1 == limits.max_turns:
+            break
+        calls = [engine.tool.submit("0") for _ in batch]
+        outputs = [call.result().stdout for call in calls]
+        observation, _ = engine.dialogue.observation(outputs[0], budget=OBSERVATION)
+        lengths = jax.device_get(state.lengths) + 1 + OBSERVATION
+        appended = decoding.Appended(
+            rows=jnp.asarray(np.where(rows < len(batch), rows, limits.slots).astype(np.int32)),
+            tokens=jnp.asarray(np.tile(observation, (limits.slots, 1))),
+            counts=jnp.full(limits.slots, OBSERVATION),
+            limits=jnp.asarray(lengths + limits.turn_tokens),
+            begins=jnp.asarray(rows < len(batch)),
+        )
+        state = programs.extend(params, state, appended)
+    return sampled
+
+
+def decode_figures(
+    arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Peers]
+) -> dict[str, Figure]:
+    """Tokens per CPU second and per second, ours and over the peers'."""
+    requests = make_requests(arguments.rows, 1)
+    engine = make_engine(
+        forward,
+        EndlessDialogue(WholeVocabulary()),
+        FakeTool(lambda code: OUTPUT),
+        turns=1,
+        longest=arguments.new_tokens,
+        slots=arguments.rows,
+    )
+    runners = {"ours": runner(engine, params, requests), **peer_runners(peers, agentic=False)}
+    costs = take_turns(runners, arguments.rounds)
+    for name, cost in costs.items():
+        if cost.tokens != arguments.rows * arguments.new_tokens:
+            raise RuntimeError(f"{name} sampled {cost.tokens} tokens")
+    ours = costs["ours"]
+    figures = {
+        "decode, ours, by CPU time": Figure(value=ours.tokens / ours.cpu, unit="tokens/CPU-s"),
+        "decode, ours, by wall time": Figure(value=ours.tokens / ours.wall, unit="tokens/s"),
+    }
+    for peer, bar in {"tunix": 1.25, "transformers": 2.0}.items():
+        cost = costs.get(peer)
+        figures[f"decode, ours / {peer}, by CPU time"] = Figure(
+            value=cost and cost.cpu / ours.cpu, unit="ratio", at_least=bar
+        )
+        figures[f"decode, ours / {peer}, by wall time"] = Figure(
+            value=cost and cost.wall / ours.wall, unit="ratio"
+        )
+    return figures
+
+
+def episode_figures(
+    arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Peers]
+) -> dict[str, Figure]:
+    """Episodes with a tool that returns at once, groups of 4, as fast as Tunix's or faster."""
+    costs: dict[str, Cost] = {}
+    others = peer_runners(peers, agentic=True)
+    if arguments.episodes and others:
+        engine = make_engine(
+            countdown(forward, arguments.longest // 8, arguments.longest),
+            CallingDialogue(BYTES),
+            FakeTool(lambda code: OUTPUT),
+            turns=TURNS,
+            longest=arguments.longest,
+            slots=arguments.episodes,
+        )
+        requests = make_requests(arguments.episodes // EPISODE_GROUP, EPISODE_GROUP)
+        runners = {"ours": runner(engine, params, requests), **others}
+        costs = take_turns(runners, arguments.episode_rounds)
+
+    def ratio(peer: str, field: str) -> float | None:
+        """Of seconds by token: the episodes of one and the other differ a little in length."""
+        if peer not in costs:
+            return None
+        theirs, ours = costs[peer], costs["ours"]
+        return getattr(theirs, field) / theirs.tokens / (getattr(ours, field) / ours.tokens)
+
+    fixed = "tunix agentic, fixed shapes"
+    return {
+        "episodes, ours / tunix agentic, by wall time": Figure(
+            value=ratio("tunix agentic", "wall"), unit="ratio", at_least=20
+        ),
+        "episodes, ours / tunix agentic, by CPU time": Figure(
+            value=ratio("tunix agentic", "cpu"), unit="ratio"
+        ),
+        "episodes, ours / tunix agentic without recompilation, by wall time": Figure(
+            value=ratio(fixed, "wall"), unit="ratio"
+        ),
+        "episodes, ours / tunix agentic without recompilation, by CPU time": Figure(
+            value=ratio(fixed, "cpu"), unit="ratio"
+        ),
+    }
+
+
+def latency_figures(
+    arguments: RolloutArguments, forward: ForwardFn, params: Params
+) -> dict[str, Figure]:
+    """Slow calls beside none: ours, and the scheme that waits for all calls of a round."""
+    costs: dict[str, Cost] = {}
+    if arguments.latency:
+        requests = make_requests(arguments.batches * arguments.rows, 1)
+        engine = make_engine(
+            countdown(forward, arguments.longest // 8, arguments.longest),
+            CallingDialogue(BYTES),
+            FakeTool(lambda code: OUTPUT),
+            turns=TURNS,
+            longest=arguments.longest,
+            slots=arguments.rows,
+        )
+        seeds = itertools.count()
+        whole = runner(engine, params, requests)
+
+        def synchronous() -> Cost:
+            return measured(lambda: turn_synchronous(engine, params, requests, next(seeds)))
+
+        def with_latency(run: Runner, seconds: float) -> Cost:
+            with slow_tool(seconds, threads=arguments.rows) as tool:
+                engine.tool = tool
+                return run()
+
+        runners: dict[str, Runner] = {
+            "ours": lambda: with_latency(whole, 0.0),
+            "ours, slow": lambda: with_latency(whole, arguments.latency),
+            "rounds": lambda: with_latency(synchronous, 0.0),
+            "rounds, slow": lambda: with_latency(synchronous, arguments.latency),
+        }
+        costs = take_turns(runners, arguments.latency_rounds)
+
+    def ratio(above: str, below: str) -> Figure:
+        value = None
+        if costs:  # by token: episodes differ in length from seed to seed
+            value = costs[above].wall / costs[above].tokens
+            value /= costs[below].wall / costs[below].tokens
+        return Figure(value=value, unit="ratio", at_most=1.2 if above == "ours, slow" else None)
+
+    return {
+        "slow tools / none, ours": ratio("ours, slow", "ours"),
+        "slow tools / none, turn-synchronous": ratio("rounds, slow", "rounds"),
+        "turn-synchronous / ours, slow tools": ratio("rounds, slow", "ours, slow"),
+        "turn-synchronous / ours, no slow tools": ratio("rounds", "ours"),
+    }
+
+
+def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
+    """What is counted instead of timed: idle rows, and prefill. A tiny decoder does."""
+    config = model_config(16, 1)
+    forward = countdown(decoder.forward_fn(config), arguments.longest // 8, arguments.longest)
+    params = jax.device_put(decoder.init_params(config, jax.random.key(0)))
+
+    def stats(groups: int, size: int, *, turns: int, slots: int) -> RolloutStats:
+        engine = make_engine(
+            forward,
+            CallingDialogue(BYTES),
+            FakeTool(lambda code: OUTPUT),
+            turns=turns,
+            longest=arguments.longest,
+            slots=slots,
+        )
+        return engine.run(params, make_requests(groups, size), seed=0, step=0)[1]
+
+    many = stats(4 * arguments.batches * arguments.rows, 1, turns=TURNS, slots=arguments.rows)
+    group = stats(1, GROUP, turns=1, slots=GROUP)
+    single = stats(1, 1, turns=1, slots=GROUP)
+    return {
+        "row-steps of finished or waiting rows": Figure(
+            value=1 - many.sampled_tokens / many.row_steps, unit="share", at_most=0.15
+        ),
+        f"prefill of a group of {GROUP} / {GROUP} separate prefills": Figure(
+            value=group.prefilled_tokens / (GROUP * single.prefilled_tokens),
+            unit="ratio",
+            at_most=1 / 12,
+        ),
+    }
+
+
+def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
+    """All figures, and the lines that say how they came about."""
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    config = model_config(arguments.width, arguments.layers)
+    forward = decoder.forward_fn(config)
+    params = jax.device_put(decoder.init_params(config, jax.random.key(0)))
+    shape = {
+        "vocab": VOCABULARY,
+        "width": config.width,
+        "layers": config.layers,
+        "query_heads": config.query_heads,
+        "kv_heads": config.kv_heads,
+        "head_dim": config.head_dim,
+        "mlp_width": config.mlp_width,
+        "rows": arguments.rows,
+        "prompt": PROMPT,
+        "new_tokens": arguments.new_tokens,
+        "threads": CORES,
+        "shortest": arguments.longest // 8,
+        "longest": arguments.longest,
+        "turns": TURNS,
+        "observation": OBSERVATION,
+        "episodes": arguments.episodes,
+        "group_size": EPISODE_GROUP,
+    }
+    with peers_of(arguments.peer_python, shape) as peers:
+        figures = decode_figures(arguments, forward, params, peers)
+        figures |= episode_figures(arguments, forward, params, peers)
+    figures |= latency_figures(arguments, forward, params)
+    figures |= count_figures(arguments)
+    versions = [f"{name} {v}" for here in peers for name, v in here.versions.items()]
+    notes = [
+        f"{CORES} processors, load {load} before; jax {jax.__version__}; medians of interleaved"
+        f" rounds: {arguments.rounds} of decoding, {arguments.episode_rounds} of episodes,"
+        f" {arguments.latency_rounds} of slow tools",
+        f"{config.layers} layers × {config.width}, vocabulary {VOCABULARY}, float32,"
+        f" {arguments.rows} rows; decoding: {PROMPT} + {arguments.new_tokens} tokens",
+        f"episodes: {TURNS} turns of {arguments.longest // 8} to {arguments.longest} tokens,"
+        f" {OBSERVATION} observed; {arguments.episodes} with peers,"
+        f" {arguments.batches * arguments.rows} with slow tools ({arguments.latency:g} s for every"
+        f" fourth call), {4 * arguments.batches * arguments.rows} where idle rows are counted",
+        "prefill is counted in positions computed, padding included",
+        "peers: " + (", ".join(versions) or "none"),
+    ]
+    return figures, notes
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = tyro.cli(RolloutArguments, args=list(argv), prog="python -m benchmarks.rollout")
+    figures, notes = measure(arguments)
+    for note in notes:
+        display.CONSOLE.print(note, highlight=False)
+    publish(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -220,7 +220,9 @@ def take_turns(runners: Mapping[str, Runner], rounds: int) -> dict[str, Cost]:
         return statistics.median(getattr(costs[name], field) for costs in taken)
 
     return {
-        name: Cost(wall=median(name, "wall"), cpu=median(name, "cpu"), tokens=median(name, "tokens"))
+        name: Cost(
+            wall=median(name, "wall"), cpu=median(name, "cpu"), tokens=median(name, "tokens")
+        )
         for name in runners
     }
 

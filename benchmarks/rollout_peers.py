@@ -161,6 +161,7 @@ def agentic_runner(model: object, shape: dict[str, int], *, fixed_shapes: bool) 
     """
     import dataclasses
 
+    from tunix.generate.tokenizer_adapter import TokenizerAdapter
     from tunix.rl.agentic import utils
     from tunix.rl.agentic.agents.model_agent import ModelAgent
     from tunix.rl.agentic.environments.base_environment import BaseTaskEnv, EnvStepResult
@@ -171,7 +172,7 @@ def agentic_runner(model: object, shape: dict[str, int], *, fixed_shapes: bool) 
     turns = shape["turns"]
     budget = turns * (shape["longest"] + shape["observation"])
     longest_prompt = shape["prompt"] + 1 + budget
-    tokenizer = CharTokenizer()
+    tokenizer = TokenizerAdapter(CharTokenizer())
     cache = base_rollout.CacheConfig(
         cache_size=longest_prompt + budget,
         num_layers=shape["layers"],

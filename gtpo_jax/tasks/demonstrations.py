@@ -57,7 +57,9 @@ def play(scripts: Iterable[tuple[Problem, Script]], tool: Tool) -> list[Played]:
     """
     stages = [_Stage(problem, script, next(script)) for problem, script in scripts]
     while calling := [(stage, stage.action) for stage in stages if isinstance(stage.action, Call)]:
-        futures = [tool.submit(call.code) if call.closed else None for _, call in calling]
+        futures = [
+            tools.submit_when_free(tool, call.code) if call.closed else None for _, call in calling
+        ]
         for (stage, call), future in zip(calling, futures, strict=True):
             if future is None:
                 result = None

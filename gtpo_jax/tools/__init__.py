@@ -1,6 +1,6 @@
 """Running the policy's code: isolated processes with limits, and the text of their results."""
 
-from gtpo_jax.tools.busy import ExecutorBusy
+from gtpo_jax.tools.busy import ExecutorBusy, submit_when_free
 from gtpo_jax.tools.executor import IsolationError, PythonExecutor
 from gtpo_jax.tools.limits import ToolLimits
 from gtpo_jax.tools.render import render_tool_result
@@ -11,4 +11,5 @@ __all__ = [
     "PythonExecutor",
     "ToolLimits",
     "render_tool_result",
+    "submit_when_free",
 ]

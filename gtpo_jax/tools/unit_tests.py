@@ -38,14 +38,11 @@ import functools
 import inspect
 import secrets
 import threading
-import time
 from collections.abc import Collection, Sequence
 from concurrent import futures
 
 from gtpo_jax import types
 from gtpo_jax.tools import busy
-
-_BUSY_SECONDS = 0.01  # between two attempts at a full queue
 
 
 class TestStatus(enum.StrEnum):
@@ -124,22 +121,12 @@ def submit_unit_tests(
         for test in tests:
             key = secrets.token_hex(16)
             program = _program(setup, solution, test, names, key)
-            calls.append((key, _submit(tool, program, timeout)))
+            calls.append((key, busy.submit_when_free(tool, program, timeout=timeout)))
     except BaseException:
         for _, call in calls:
             call.cancel()
         raise
     return _gather(calls)
-
-
-def _submit(
-    tool: types.Tool, program: str, timeout: float | None
-) -> futures.Future[types.ToolResult]:
-    while True:
-        try:
-            return tool.submit(program, timeout=timeout)
-        except busy.ExecutorBusy:
-            time.sleep(_BUSY_SECONDS)
 
 
 def _gather(

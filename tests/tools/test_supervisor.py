@@ -16,7 +16,7 @@ from concurrent import futures
 
 import pytest
 
-from gtpo_jax.tools import ExecutorBusy, PythonExecutor, ToolLimits
+from gtpo_jax.tools import ExecutorBusy, PythonExecutor, ToolLimits, submit_when_free
 from gtpo_jax.types import ToolStatus
 from tests.tools.calls import (
     ROOT,
@@ -104,6 +104,12 @@ def test_full_queue_refuses_and_takes_again_once_there_is_room():
         running.cancel()
         assert [call.result(timeout=60).stdout for call in queued] == ["1\n"] * 2
         assert run(executor, "print(3)").stdout == "3\n"
+
+
+def test_who_can_wait_submits_more_than_the_queue_holds():
+    with PythonExecutor(preload=(), max_running=1, max_queued=2) as executor:
+        calls = [submit_when_free(executor, f"print({i})") for i in range(12)]
+        assert [call.result(timeout=60).stdout for call in calls] == [f"{i}\n" for i in range(12)]
 
 
 # Cancellation.

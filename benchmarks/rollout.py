@@ -8,7 +8,9 @@ stays unmeasured.
 
 The decode speed is that of whole rollouts, host loop and prefill included: random weights, no end
 of turn. The peers get the same shapes. Ours and Tunix record the log-prob of each token and ours
-its entropy too; `transformers` records none.
+its entropy too; `transformers` records none. It runs with a thread for each processor, as it
+does by itself, and with one, which costs it less CPU time. Tunix's agentic rollout compiles anew
+for every room that an episode has left; "fixed shapes" is the same where it need not.
 
 Everything else needs turns of known lengths. There the policy is a countdown: the first token of a
 turn is a number drawn at random, each token is followed by the number below, and the end marker
@@ -34,30 +36,35 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 
 from benchmarks.figures import Figure, publish
-from gtpo_jax import decoding, sampling
-from gtpo_jax.dialogue import ASSISTANT, END, Dialogue, ParsedTurn
-from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits, RolloutStats
-from gtpo_jax.tasks.verifiers import numeric_or_exact
-from gtpo_jax.testing import ByteTokenizer, FakeTool
-from gtpo_jax.types import Cache, ForwardFn, Params, Problem
+from benchmarks.rollout_fixture import (
+    BYTES,
+    OBSERVATION,
+    OUTPUT,
+    PROMPT,
+    VOCABULARY,
+    CallingDialogue,
+    EndlessDialogue,
+    WholeVocabulary,
+    countdown,
+    make_engine,
+    make_requests,
+    model_config,
+    slow_tool,
+    turn_synchronous,
+)
+from gtpo_jax.rollout import Request, RolloutEngine, RolloutStats
+from gtpo_jax.testing import FakeTool
+from gtpo_jax.types import ForwardFn, Params
 from launch import cli, display
 from models import decoder
-from models.config import ModelConfig
 
 CORES = os.cpu_count() or 1
-VOCABULARY = 512
-PROMPT = 16  # tokens
-OUTPUT = "0" * 8  # of the tool
-OBSERVATION = len(OUTPUT) + 3  # tokens, with its markers
 TURNS = 3
 GROUP = 16  # of the figure of prefill
 EPISODE_GROUP = 4
-BYTES = ByteTokenizer()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,107 +97,6 @@ class RolloutArguments:
     """Interpreters with torch and transformers, or with Tunix."""
     json: pathlib.Path | None = None
     """Also write the figures to this file."""
-
-
-class WholeVocabulary(ByteTokenizer):
-    """Bytes, and ids behind them that nobody reads: a tokenizer of the model's size."""
-
-    @property
-    def vocab_size(self) -> int:
-        return VOCABULARY
-
-
-@dataclasses.dataclass(frozen=True)
-class EndlessDialogue(Dialogue):
-    """Nothing that is written ends a turn."""
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        return ()
-
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
-        return ParsedTurn(text="")
-
-
-@dataclasses.dataclass(frozen=True)
-class CallingDialogue(Dialogue):
-    """Whatever a turn says, it calls the tool."""
-
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
-        return ParsedTurn(text="", codes=("0",))
-
-
-def model_config(width: int, layers: int) -> ModelConfig:
-    return ModelConfig(
-        vocab_size=VOCABULARY,
-        width=width,
-        layers=layers,
-        query_heads=4,
-        kv_heads=2,
-        head_dim=width // 4,
-        mlp_width=4 * width,
-        qkv_bias=True,
-    )
-
-
-def countdown(forward: ForwardFn, shortest: int, longest: int) -> ForwardFn:
-    """The model with turns of `shortest` to `longest` tokens, evenly, the end marker included."""
-    if not 2 <= shortest <= longest <= 257:
-        raise ValueError(f"a turn has 2 to 257 tokens, got {shortest} to {longest}")
-
-    def hidden(
-        params: Params,
-        tokens: jax.Array,
-        positions: jax.Array,
-        *,
-        segment_ids: jax.Array | None = None,
-        cache: Cache | None = None,
-    ) -> tuple[jax.Array, Cache | None]:
-        states, cache = forward.hidden(
-            params, tokens, positions, segment_ids=segment_ids, cache=cache
-        )
-        return jnp.concatenate([tokens[..., None].astype(states.dtype), states], axis=-1), cache
-
-    def logits(params: Params, hidden_states: jax.Array) -> jax.Array:
-        tokens = hidden_states[..., 0].astype(jnp.int32)
-        own = forward.logits(params, hidden_states[..., 1:])
-        ids = jnp.arange(VOCABULARY)
-        first = (ids >= shortest - 2) & (ids <= longest - 2)
-        following = jnp.where(tokens == 0, BYTES.control_id(END), tokens - 1)[..., None]
-        begins = (tokens == BYTES.control_id(ASSISTANT))[..., None]
-        return jnp.where(jnp.where(begins, first, ids == following), 1e-6 * own, -jnp.inf)
-
-    return dataclasses.replace(forward, hidden=hidden, logits=logits)
-
-
-def make_engine(
-    forward: ForwardFn, dialogue: Dialogue, tool: FakeTool, *, turns: int, longest: int, slots: int
-) -> RolloutEngine:
-    context = PROMPT + turns * (longest + OBSERVATION)
-    limits = RolloutLimits(
-        slots=slots,
-        context=context,
-        prompt_tokens=PROMPT,
-        max_turns=turns,
-        turn_tokens=longest,
-        observation_tokens=OBSERVATION,
-        extend_width=OBSERVATION,
-        first_cache=context,
-    )
-    return RolloutEngine(forward, dialogue, tool, numeric_or_exact, limits, sampling.categorical)
-
-
-def make_requests(groups: int, size: int) -> list[Request]:
-    """Groups of `size` trajectories each, prompts of `PROMPT` tokens."""
-    problems = [
-        Problem(id=str(group), question=f"{group:0{PROMPT - 3}}", answer="")
-        for group in range(groups)
-    ]
-    return [
-        Request(problem=problem, group=group, sample=sample)
-        for group, problem in enumerate(problems)
-        for sample in range(size)
-    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -289,76 +195,6 @@ def runner(engine: RolloutEngine, params: Params, requests: Sequence[Request]) -
     )
 
 
-def slow_tool(seconds: float, threads: int) -> FakeTool:
-    """Every fourth call takes so long, the others return at once."""
-    calls = itertools.count()
-    return FakeTool(
-        lambda code: OUTPUT,
-        seconds=lambda code: seconds if next(calls) % 4 == 0 else 0.0,
-        threads=threads,
-    )
-
-
-def turn_synchronous(
-    engine: RolloutEngine, params: Params, requests: Sequence[Request], seed: int
-) -> int:
-    """Runs the requests batch by batch, turn by turn; returns the tokens sampled."""
-    slots = engine.limits.slots
-    batches = [requests[i : i + slots] for i in range(0, len(requests), slots)]
-    return sum(_synchronous_batch(engine, params, batch, seed) for batch in batches)
-
-
-def _synchronous_batch(
-    engine: RolloutEngine, params: Params, batch: Sequence[Request], seed: int
-) -> int:
-    limits, programs = engine.limits, engine.programs
-    rows = np.arange(limits.slots)
-    state = programs.init(limits.context)
-    problems = np.zeros(limits.slots, np.uint32)
-    problems[: len(batch)] = [request.group for request in batch]
-    keys = engine.trajectory_keys(np.uint32(seed), np.uint32(0), problems, np.zeros_like(problems))
-    for begin in range(0, len(batch), limits.prefill_prompts):
-        some = batch[begin : begin + limits.prefill_prompts]
-        tokens = np.zeros((limits.prefill_prompts, PROMPT), np.int32)
-        source, pending = np.full(limits.slots, -1, np.int32), np.zeros(limits.slots, np.int32)
-        for index, request in enumerate(some):
-            tokens[index] = engine.prompt(request.problem)
-            source[begin + index], pending[begin + index] = index, tokens[index, -1]
-        prompts = decoding.Prompts(
-            tokens=jnp.asarray(tokens),
-            source=jnp.asarray(source),
-            lengths=jnp.full(limits.slots, PROMPT - 1),
-            pending=jnp.asarray(pending),
-            keys=keys,
-            limits=jnp.full(limits.slots, PROMPT + limits.turn_tokens),
-            begins=jnp.asarray(True),
-        )
-        state = programs.prefill(params, state, prompts)
-    sampled = 0
-    for turn in range(limits.max_turns):
-        active = True
-        while active:
-            state, segment = programs.decode_segment(params, state, jnp.int32(0))
-            segment = jax.device_get(segment)
-            sampled += int(segment.counts.sum())
-            active = bool(segment.active.any())
-        if turn + 1 == limits.max_turns:
-            break
-        calls = [engine.tool.submit("0") for _ in batch]
-        outputs = [call.result().stdout for call in calls]
-        observation, _ = engine.dialogue.observation(outputs[0], budget=OBSERVATION)
-        lengths = jax.device_get(state.lengths) + 1 + OBSERVATION
-        appended = decoding.Appended(
-            rows=jnp.asarray(np.where(rows < len(batch), rows, limits.slots).astype(np.int32)),
-            tokens=jnp.asarray(np.tile(observation, (limits.slots, 1))),
-            counts=jnp.full(limits.slots, OBSERVATION),
-            limits=jnp.asarray(lengths + limits.turn_tokens),
-            begins=jnp.asarray(rows < len(batch)),
-        )
-        state = programs.extend(params, state, appended)
-    return sampled
-
-
 def decode_figures(
     arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Peers]
 ) -> dict[str, Figure]:
@@ -382,7 +218,7 @@ def decode_figures(
         "decode, ours, by CPU time": Figure(value=ours.tokens / ours.cpu, unit="tokens/CPU-s"),
         "decode, ours, by wall time": Figure(value=ours.tokens / ours.wall, unit="tokens/s"),
     }
-    for peer, bar in {"tunix": 1.25, "transformers": 2.0}.items():
+    for peer, bar in {"tunix": 1.25, "transformers": 2.0, "transformers, 1 thread": None}.items():
         cost = costs.get(peer)
         figures[f"decode, ours / {peer}, by CPU time"] = Figure(
             value=cost and cost.cpu / ours.cpu, unit="ratio", at_least=bar
@@ -419,20 +255,12 @@ def episode_figures(
         theirs, ours = costs[peer], costs["ours"]
         return getattr(theirs, field) / theirs.tokens / (getattr(ours, field) / ours.tokens)
 
-    fixed = "tunix agentic, fixed shapes"
     return {
-        "episodes, ours / tunix agentic, by wall time": Figure(
-            value=ratio("tunix agentic", "wall"), unit="ratio", at_least=20
-        ),
-        "episodes, ours / tunix agentic, by CPU time": Figure(
-            value=ratio("tunix agentic", "cpu"), unit="ratio"
-        ),
-        "episodes, ours / tunix agentic without recompilation, by wall time": Figure(
-            value=ratio(fixed, "wall"), unit="ratio"
-        ),
-        "episodes, ours / tunix agentic without recompilation, by CPU time": Figure(
-            value=ratio(fixed, "cpu"), unit="ratio"
-        ),
+        f"episodes, ours / {peer}, by {kind} time": Figure(
+            value=ratio(peer, field), unit="ratio", at_least=bar if field == "wall" else None
+        )
+        for peer, bar in {"tunix agentic": 20.0, "tunix agentic, fixed shapes": None}.items()
+        for field, kind in {"wall": "wall", "cpu": "CPU"}.items()
     }
 
 
@@ -523,14 +351,9 @@ def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
     config = model_config(arguments.width, arguments.layers)
     forward = decoder.forward_fn(config)
     params = jax.device_put(decoder.init_params(config, jax.random.key(0)))
-    shape = {
+    sizes = ("width", "layers", "query_heads", "kv_heads", "head_dim", "mlp_width")
+    shape = {name: getattr(config, name) for name in sizes} | {
         "vocab": VOCABULARY,
-        "width": config.width,
-        "layers": config.layers,
-        "query_heads": config.query_heads,
-        "kv_heads": config.kv_heads,
-        "head_dim": config.head_dim,
-        "mlp_width": config.mlp_width,
         "rows": arguments.rows,
         "prompt": PROMPT,
         "new_tokens": arguments.new_tokens,

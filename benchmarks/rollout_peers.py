@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.util
 import itertools
 import json
@@ -51,7 +52,6 @@ def make_transformers(shape: dict[str, int]) -> dict[str, Runner]:
     import transformers
 
     torch.manual_seed(0)
-    torch.set_num_threads(shape["threads"])
     config = transformers.Qwen2Config(
         vocab_size=shape["vocab"],
         hidden_size=shape["width"],
@@ -69,7 +69,8 @@ def make_transformers(shape: dict[str, int]) -> dict[str, Runner]:
     prompts = torch.randint(0, shape["vocab"], (shape["rows"], shape["prompt"]))
 
     @torch.inference_mode()
-    def run() -> int:
+    def run(threads: int) -> int:
+        torch.set_num_threads(threads)
         out = model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
@@ -81,7 +82,10 @@ def make_transformers(shape: dict[str, int]) -> dict[str, Runner]:
         )
         return out[:, prompts.shape[1] :].numel()
 
-    return {"transformers": run}
+    return {
+        "transformers": functools.partial(run, shape["threads"]),
+        "transformers, 1 thread": functools.partial(run, 1),
+    }
 
 
 def make_tunix(shape: dict[str, int]) -> dict[str, Runner]:

@@ -186,6 +186,7 @@ def test_advantage_of_a_lone_trajectory_is_zero_unless_the_batch_is_the_baseline
     assert (out[0, 0] > 0) if MEMBERS[name].whole_batch else (out[0, 0] == 0)
 
 
+@pytest.mark.slow
 @each
 def test_advantages_of_a_group_no_larger_than_ddof_are_zero(name):
     # Two entries and ddof 2 leave no degree of freedom, and no deviation to divide by.
@@ -282,6 +283,7 @@ def test_advantages_of_scaled_rewards_are_unchanged_by_the_deviation(name):
     chex.assert_trees_all_close(after, factor * before, atol=1e-4 * factor)
 
 
+@pytest.mark.slow
 @each
 def test_advantages_carry_no_gradient(name):
     rewards, *rest = facts([[0.0, 1.0], [0.3], [0.2, 0.1]], [0] * 3)
@@ -290,6 +292,7 @@ def test_advantages_carry_no_gradient(name):
     chex.assert_trees_all_equal(gradient, jnp.zeros_like(rewards))
 
 
+@pytest.mark.slow
 @each
 def test_advantages_under_vmap_equal_a_loop(name):
     batches = [

@@ -325,6 +325,7 @@ def test_mesh_changes_nothing(axes):
     assert compiled == []
 
 
+@pytest.mark.slow
 def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
     optimizer = optax.adam(1e-2)
     update = learner.make_update(FORWARD, optimizer, learner.supervised_loss, reductions.token_mean)

@@ -140,6 +140,7 @@ def head_inputs(length: int):
     return hidden, head, jnp.asarray(rng.integers(0, VOCABULARY, (2, length)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "length, chunk", [(13, 1), (13, 4), (13, 5), (13, 12), (13, 64), (2, 3), (1, 2)]
 )

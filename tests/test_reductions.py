@@ -212,6 +212,7 @@ def test_loss_does_not_depend_on_packing_order_or_padding(loss, how):
         chex.assert_trees_all_close(after, before, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @each_loss
 @each_reduction
 def test_loss_does_not_depend_on_the_cut_into_micro_batches(loss, how):

@@ -141,6 +141,7 @@ def test_forward_equals_a_reference_in_float64(config):
         np.testing.assert_allclose(logits[row], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_ragged_chunks_through_the_cache_equal_the_full_forward(config):
     forward, params = decoder.forward_fn(config), make_params(config)

@@ -60,6 +60,7 @@ def test_timeout_of_a_call_replaces_the_limit_in_both_directions():
         assert run(executor, sleep, timeout=20.0).status is ToolStatus.OK
 
 
+@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize(
     "prefix", ["", "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"]

@@ -197,6 +197,7 @@ def test_idle_session_is_ended_and_the_next_call_is_told():
         assert result.stdout == "False\n" and result.state_lost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "body",
     [

@@ -13,6 +13,7 @@ call's streams and, from a session, as small messages about that session alone.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import resource
 import signal
@@ -401,13 +402,9 @@ def main(fd: int) -> None:
     if soft != hard and sys.platform == "linux":
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # four for each child
     trainer = wire.Channel(socket.socket(fileno=fd))
-    try:
+    with contextlib.suppress(wire.Closed):
         supervisor = Supervisor(trainer, trainer.next())
-    except wire.Closed:
-        return
-    try:
-        supervisor.serve()
-    except wire.Closed:
-        pass
-    finally:
-        supervisor.nursery.stop()
+        try:
+            supervisor.serve()
+        finally:
+            supervisor.nursery.stop()

@@ -23,6 +23,7 @@ VOCABULARY = 512
 PROMPT = 16  # tokens
 OUTPUT = "0" * 8  # of the tool
 OBSERVATION = len(OUTPUT) + 3  # tokens, with its markers
+FIRST_CACHE = 64  # positions; it doubles up to the context
 BYTES = ByteTokenizer()
 
 
@@ -109,7 +110,7 @@ def make_engine(
         turn_tokens=longest,
         observation_tokens=OBSERVATION,
         extend_width=OBSERVATION,
-        first_cache=context,
+        first_cache=FIRST_CACHE,
     )
     return RolloutEngine(forward, dialogue, tool, numeric_or_exact, limits, sampling.categorical)
 

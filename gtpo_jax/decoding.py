@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax import sampling, stops
+from gtpo_jax import sampling, sharding, stops
 from gtpo_jax.types import Cache, ForwardFn, Params
 
 
@@ -28,7 +28,7 @@ from gtpo_jax.types import Cache, ForwardFn, Params
 class DecodeState:
     """All rows of a rollout on the device."""
 
-    cache: Cache  # leaves [B, S, ...]
+    cache: Cache  # leaves [B, ..., S, H], as `ForwardFn` says
     keys: jax.Array  # [B] random keys, one per trajectory
     lengths: jax.Array  # [B] int32, tokens in the cache; the pending token stands at this position
     pending: jax.Array  # [B] int32
@@ -112,14 +112,15 @@ def make_programs(
     stop_ids: tuple[int, ...],
     vocab_size: int,
     stop_table: stops.StopTable | None = None,
-    row_sharding: jax.sharding.Sharding | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> DecodePrograms:
     """Builds the programs for `rows` trajectories.
 
     A row leaves the active set when it samples one of `stop_ids`, when the text of its turn comes
     to a stop string of `stop_table`, or when it reaches its limit. `decode_segment(params, state,
     floor)` ends after `segment_steps` steps, or earlier once no more than `floor` rows are active.
-    `vocab_size` is the tokenizer's.
+    `vocab_size` is the tokenizer's. Over a `mesh`, rows are spread over its data axes and key heads
+    over `tensor`.
     """
     ends = jnp.asarray(stop_ids, jnp.int32)
     table = stop_table and jax.tree.map(jnp.asarray, stop_table)
@@ -149,9 +150,9 @@ def make_programs(
 
         def copy(row_leaf: jax.Array, prompt_leaf: jax.Array) -> jax.Array:
             mask = new.reshape(-1, *(1,) * (row_leaf.ndim - 1))
-            kept = row_leaf[:, :width]
+            kept = row_leaf[..., :width, :]
             known = jnp.concatenate([prompt_leaf, kept])
-            return row_leaf.at[:, :width].set(jnp.where(mask, known[source], kept))
+            return row_leaf.at[..., :width, :].set(jnp.where(mask, known[source], kept))
 
         return DecodeState(
             cache=jax.tree.map(copy, state.cache, fresh),
@@ -192,6 +193,7 @@ def make_programs(
     def decode_segment(
         params: Params, state: DecodeState, floor: jax.Array, table: stops.StopTable | None
     ) -> tuple[DecodeState, Segment]:
+        params = forward.for_decoding(params)
         blank = jnp.zeros((rows, segment_steps), jnp.float32)
         segment = Segment(
             draws=sampling.Draw(
@@ -260,17 +262,28 @@ def make_programs(
 
     def grow(state: DecodeState, positions: int) -> DecodeState:
         def longer(leaf: jax.Array) -> jax.Array:
-            more = positions - leaf.shape[1]
-            return jnp.pad(leaf, [(0, 0), (0, more), *[(0, 0)] * (leaf.ndim - 2)])
+            more = positions - leaf.shape[-2]
+            return jnp.pad(leaf, [*[(0, 0)] * (leaf.ndim - 2), (0, more), (0, 0)])
 
         return dataclasses.replace(state, cache=jax.tree.map(longer, state.cache))
 
     # Stated, not left to the compiler: the next program is compiled for where the state is.
-    jit = functools.partial(jax.jit, out_shardings=row_sharding) if row_sharding else jax.jit
+    state_sharding = segment_sharding = None
+    if mesh is not None:
+        segment_sharding = sharding.row_sharding(mesh)
+        state = jax.eval_shape(lambda: init(1))
+        state_sharding = dataclasses.replace(
+            jax.tree.map(lambda _: segment_sharding, state),
+            cache=jax.tree.map(functools.partial(sharding.cache_sharding, mesh), state.cache),
+        )
+    jit = functools.partial(jax.jit, out_shardings=state_sharding)
+    both = (state_sharding, segment_sharding)
     return DecodePrograms(
         init=jit(init, static_argnums=0),
         prefill=jit(prefill, donate_argnums=1),
-        decode_segment=functools.partial(jit(decode_segment, donate_argnums=1), table=table),
+        decode_segment=functools.partial(
+            jax.jit(decode_segment, donate_argnums=1, out_shardings=both), table=table
+        ),
         extend=jit(extend, donate_argnums=1),
         grow=jit(grow, static_argnums=1),
     )

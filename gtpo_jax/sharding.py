@@ -63,6 +63,14 @@ def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
 
 
+def cache_sharding(mesh: Mesh, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+    """Of a leaf of a cache: rows over the data axes, the key heads of `[B, KV, S, H]` over
+    `tensor` where they can be shared evenly.
+    """
+    shared = leaf.ndim == 4 and leaf.shape[1] % mesh.shape["tensor"] == 0
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES, "tensor" if shared else None))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 

@@ -116,12 +116,12 @@ def scripted_forward(
             mismatches = counted - jnp.take_along_axis(before, start[..., None], axis=1)
         else:
             rows = jnp.arange(len(tokens))[:, None]
-            held: jax.Array = cache.at[rows, positions].set(tokens, mode="drop")
+            held: jax.Array = cache[..., 0].at[rows, positions].set(tokens, mode="drop")
             slots = jnp.broadcast_to(jnp.arange(held.shape[1]), held.shape)
             counted = jnp.cumsum(differs(held, slots), axis=1)
             own = jnp.minimum(positions, held.shape[1] - 1)
             mismatches = jnp.take_along_axis(counted, own[..., None], axis=1)
-            cache = held
+            cache = held[..., None]
         following = next_tokens(mismatches, positions)
         return following[..., None].astype(jnp.float32), cache
 
@@ -130,7 +130,7 @@ def scripted_forward(
         return sharpness * jax.nn.one_hot(hidden_states[..., 0].astype(jnp.int32), vocab_size)
 
     def init_cache(count: int, positions: int) -> Cache:
-        return jnp.zeros((count, positions), jnp.int32)
+        return jnp.zeros((count, positions, 1), jnp.int32)
 
     return ForwardFn(hidden, logits, init_cache, vocab_size)
 

@@ -221,12 +221,19 @@ class HiddenFn(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ForwardFn:
-    """A language model as pure functions: all that the library knows of one."""
+    """A language model as pure functions: all that the library knows of one.
+
+    The leaves of a cache are `[B, KV, S, H]` (rows, key heads, positions, features), or have other
+    axes than KV between the first and the last two.
+    """
 
     hidden: HiddenFn
     logits: Callable[[Params, jax.Array], jax.Array]  # hidden states [..., D] → float32 [..., V]
     init_cache: Callable[[int, int], Cache]  # rows, positions → an empty cache
     vocab_size: int
+    for_decoding: Callable[[Params], Params] = lambda params: params
+    """The same parameters, also taken by `hidden` and `logits`, as many steps of single tokens read
+    them best: applied once to each decode segment, inside its program."""
 
 
 class Tool(Protocol):

@@ -2,8 +2,8 @@
 
 Without a cache the layers run under `nn.scan` (one compiled block, whatever the depth). With a
 cache they are unrolled over a tuple of per-layer arrays, because rewriting one stacked cache costs
-more than the attention itself when a single token is decoded. Both paths use the same parameters:
-stacked `[L, ...]`.
+more than the attention itself when a single token is decoded. Both paths use the same parameters,
+stacked `[L, ...]`; the unrolled one also takes them layer by layer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from gtpo_jax.types import Cache, ForwardFn, Params
 from models.config import ModelConfig
 
-LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, S, KV, H]
+LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, KV, S, H]
 
 
 def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
@@ -39,15 +39,21 @@ def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
     """Grouped-query attention.
 
-    `q [B, T, Q, H]`, `k, v [B, S, KV, H]`, `mask [B, T, S]` → `[B, T, Q, H]`.
+    `q [B, T, Q, H]`, `k, v [B, KV, S, H]`, `mask [B, T, S]` → `[B, T, Q, H]`.
     """
     batch, length, query_heads, head_dim = q.shape
-    kv_heads = k.shape[2]
-    q = q.reshape(batch, length, kv_heads, query_heads // kv_heads, head_dim)
-    scores = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32)
-    scores = jnp.where(mask[:, None, None], scores * head_dim**-0.5, -1e30)
+    kv_heads = k.shape[1]
+    group = query_heads // kv_heads
+    # The queries of a key head are rows of one matrix: with a single new token there are few.
+    q = q.reshape(batch, length, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
+    q = q.reshape(batch, kv_heads, group * length, head_dim)
+    scores = jnp.einsum("bkmh,bksh->bkms", q, k, preferred_element_type=jnp.float32)
+    visible = jnp.tile(mask, (1, group, 1))[:, None]
+    scores = jnp.where(visible, scores * head_dim**-0.5, -1e30)
     weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, query_heads, head_dim)
+    out = jnp.einsum("bkms,bksh->bkmh", weights, v)
+    out = out.reshape(batch, kv_heads, group, length, head_dim).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, length, query_heads, head_dim)
 
 
 def param(
@@ -120,10 +126,12 @@ class Block(nn.Module):
                 k = norm(axis="head_dim", name="k_norm")(k)
             q = rotate(q, positions, theta=c.rope_theta)
             k = rotate(k, positions, theta=c.rope_theta)
+            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
             if cache is not None:
-                rows = jnp.arange(batch)[:, None]
-                k = cache[0].at[rows, positions].set(k.astype(cache[0].dtype), mode="drop")
-                v = cache[1].at[rows, positions].set(v.astype(cache[1].dtype), mode="drop")
+                at = (jnp.arange(batch)[:, None, None], jnp.arange(c.kv_heads)[:, None])
+                at = (*at, positions[:, None])
+                k = cache[0].at[at].set(k.astype(cache[0].dtype), mode="drop")
+                v = cache[1].at[at].set(v.astype(cache[1].dtype), mode="drop")
                 cache = (k, v)
             h = attend(q, k, v, mask).reshape(batch, length, -1)
             x = x + dense("o_proj", c.width, ("heads", "embed"))(h)
@@ -176,12 +184,11 @@ class Decoder(nn.Module):
         if cache is None:
             x, _ = self.layers(x, positions, causal_mask(tokens, segment_ids))
         else:
-            slots = jnp.arange(cache[0][0].shape[1])
+            slots = jnp.arange(cache[0][0].shape[2])
             mask = slots <= positions[:, :, None]
-            stacked = self.variables["params"]["layers"]
+            layers = unstacked(self.variables["params"])["layers"]
             new_cache = []
-            for layer, layer_cache in enumerate(cache):
-                params = jax.tree.map(lambda p, i=layer: p[i], stacked)
+            for params, layer_cache in zip(layers, cache, strict=True):
                 block = Block(c, parent=None)
                 x, layer_cache = block.apply({"params": params}, x, positions, mask, layer_cache)
                 new_cache.append(layer_cache)
@@ -192,6 +199,16 @@ class Decoder(nn.Module):
         table = self.embedding if self.config.tied_embeddings else self.head
         table = table.astype(self.config.compute_dtype)
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+
+
+def unstacked(params: Params) -> Params:
+    """The same parameters with those of each layer by themselves, in a tuple."""
+    layers = params["layers"]
+    if isinstance(layers, tuple):
+        return params
+    count = len(jax.tree.leaves(layers)[0])
+    each = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count))
+    return {**params, "layers": each}
 
 
 def causal_mask(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
@@ -221,8 +238,13 @@ def _init_boxed(config: ModelConfig, key: jax.Array) -> Params:
     return Decoder(config).init(key, dummy, dummy)["params"]
 
 
-def forward_fn(config: ModelConfig) -> ForwardFn:
-    """The decoder as the pure functions that `gtpo_jax` works with."""
+def forward_fn(config: ModelConfig, *, unstack: bool | None = None) -> ForwardFn:
+    """The decoder as the pure functions that `gtpo_jax` works with.
+
+    `unstack`: each decode segment begins with a copy of the parameters, layer by layer. Without it
+    a CPU copies the slice of each layer in every step; where memory is scarce, a copy is not
+    wanted. The default is yes on CPU, no elsewhere.
+    """
     module = Decoder(config)
 
     def hidden(
@@ -244,8 +266,11 @@ def forward_fn(config: ModelConfig) -> ForwardFn:
         return cast(jax.Array, result)
 
     def init_cache(rows: int, positions: int) -> Cache:
-        shape = (rows, positions, config.kv_heads, config.head_dim)
+        shape = (rows, config.kv_heads, positions, config.head_dim)
         zeros = functools.partial(jnp.zeros, shape, jnp.dtype(config.compute_dtype))
         return tuple((zeros(), zeros()) for _ in range(config.layers))
 
-    return ForwardFn(hidden, logits, init_cache, config.vocab_size)
+    if unstack is None:
+        unstack = jax.default_backend() == "cpu"
+    layout = {"for_decoding": unstacked} if unstack else {}
+    return ForwardFn(hidden, logits, init_cache, config.vocab_size, **layout)

@@ -198,8 +198,8 @@ def test_idle_row_is_left_alone_by_every_program(programs, params):
     for field in ("keys", "lengths", "pending", "limits", "active"):
         np.testing.assert_array_equal(getattr(after, field)[0], getattr(before, field)[0])
     chex.assert_trees_all_close(
-        jax.tree.map(lambda x: x[0, :length], after.cache),
-        jax.tree.map(lambda x: x[0, :length], before.cache),
+        jax.tree.map(lambda x: x[0, :, :length], after.cache),
+        jax.tree.map(lambda x: x[0, :, :length], before.cache),
         atol=0,
     )
 

@@ -71,6 +71,18 @@ def test_rows_are_spread_over_data_and_fsdp_and_copied_over_tensor(leading):
     assert {s.data.shape for s in everywhere.addressable_shards} == {shape}
 
 
+def test_key_heads_of_a_cache_are_spread_over_tensor_where_they_can_be():
+    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    shared = jax.ShapeDtypeStruct((8, 2, 16, 4), np.float32)
+    alone = jax.ShapeDtypeStruct((8, 1, 16, 4), np.float32)
+    other = jax.ShapeDtypeStruct((8, 16, 1), np.int32)
+    shapes = [
+        sharding.cache_sharding(mesh, leaf).shard_shape(leaf.shape)
+        for leaf in (shared, alone, other)
+    ]
+    assert shapes == [(2, 1, 16, 4), (2, 1, 16, 4), (2, 16, 1)]
+
+
 def test_parameters_are_placed_by_the_names_of_their_axes():
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)

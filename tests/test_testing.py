@@ -36,7 +36,7 @@ def following(tokens, positions, cache=None, sizes=10):
 )
 def test_script_goes_on_behind_exactly_its_own_past(row, expected):
     assert following([row], [range(4)])[0] == [expected]
-    cache = np.full((1, 6), 3, np.int32)  # stale ids beyond the row must not count
+    cache = np.full((1, 6, 1), 3, np.int32)  # stale ids beyond the row must not count
     tokens = []
     for position, token in enumerate(row):
         [[following_token]], cache = following([[token]], [[position]], cache)
@@ -50,12 +50,12 @@ def test_script_in_packed_rows_starts_anew_with_each_document():
 
 
 def test_script_reads_chunks_and_drops_what_is_beyond_its_cache():
-    cache = np.zeros((2, 3), np.int32)
+    cache = np.zeros((2, 3, 1), np.int32)
     tokens, cache = following([[1, 2], [5, 2]], [[0, 1], [0, 1]], cache)
     assert tokens == [[2, 3], [2, 3]]
     tokens, after = following([[3, 4], [3, 7]], [[2, 3], [2, 3]], cache)
     assert [row[0] for row in tokens] == [4, 7]
-    assert after.tolist() == [[1, 2, 3], [5, 2, 3]]
+    assert after[..., 0].tolist() == [[1, 2, 3], [5, 2, 3]]
 
 
 def test_script_without_dialogues_is_refused():

@@ -51,10 +51,8 @@ class RolloutEngine:
                 " use the tokenizer that the model was made for"
             )
         dialogue.observation("", budget=limits.observation_tokens)  # raises when it cannot fit
-        row_sharding = None
         if mesh is not None:
             sharding.check_rows(limits.slots, mesh, "rollout slots")
-            row_sharding = sharding.row_sharding(mesh)
         table = None
         if dialogue.stop_strings:
             texts = [dialogue.tokenizer.token_bytes(token) for token in range(vocab_size)]
@@ -64,7 +62,7 @@ class RolloutEngine:
         self.verifier = verifier
         self.limits = limits
         # A few rows are taken out to be extended, unless they lie on several devices.
-        spread = row_sharding is not None and row_sharding.num_devices > 1
+        spread = mesh is not None and sharding.row_count(mesh) > 1
         few = limits.slots if spread else -(-limits.slots // 8)
         self.extend_sizes = tuple(sorted({few, limits.slots}))
         self.programs = decoding.make_programs(
@@ -75,7 +73,7 @@ class RolloutEngine:
             stop_ids=dialogue.stop_ids,
             vocab_size=vocab_size,
             stop_table=table,
-            row_sharding=row_sharding,
+            mesh=mesh,
         )
         self.trajectory_keys = jax.jit(sampling.trajectory_keys)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gtpo_jax.rollout.engine import RolloutEngine
 
 TOOL_GRACE_SECONDS = 0.05
-"""How long a segment boundary waits for the calls that were made at it."""
+"""How long a segment boundary waits at most for the calls that were made at it."""
 
 WAIT_SECONDS = 0.2
 """How often progress is told while there is nothing to do but to wait for tools."""
@@ -95,6 +95,7 @@ class Loop:
         self.sampled_tokens = self.row_steps = self.tool_calls = 0
         self.prefilled_tokens = self.extended_tokens = 0
         self.tool_seconds = 0.0
+        self.segment_seconds = 0.0  # what the last decode segment took
 
     def advance(self) -> None:
         """Refill, one decode segment, tools, observations."""
@@ -236,10 +237,12 @@ class Loop:
         # Rows that have ended are worth a look before the others have, if anybody could use them.
         wanted = self.started < len(self.requests) or any(s.waiting for s in self.slots.values())
         floor = len(rows) - max(1, limits.slots // EARLY_SHARE) if wanted else 0
+        begun = time.perf_counter()
         self.state, segment = self.engine.programs.decode_segment(
             self.params, self.state, given(np.int32(max(floor, 0)))
         )
         sampled = jax.device_get(segment)
+        self.segment_seconds = time.perf_counter() - begun
         self.sampled_tokens += int(sampled.counts.sum())
         self.row_steps += int(sampled.counts.max()) * limits.slots
         for row, slot in zip(rows, slots, strict=True):
@@ -288,7 +291,7 @@ class Loop:
         Calls just made get a moment to return, so that rows re-enter together; older ones are only
         polled. With nothing else to do, waits for whichever call returns first.
         """
-        futures.wait(submitted, timeout=TOOL_GRACE_SECONDS)
+        futures.wait(submitted, timeout=self._grace(len(submitted)))
         waiting = {row: slot for row, slot in self.slots.items() if slot.waiting}
         if waiting and not self.active.any() and not self._has_work():
             calls = [call for slot in waiting.values() for call in slot.calls]
@@ -298,6 +301,17 @@ class Loop:
         for row, slot in sorted(waiting.items(), key=lambda item: item[1].called_at):
             if not slot.to_submit and all(call.done() for call in slot.calls):
                 self._return_calls(row, slot.results())
+
+    def _grace(self, calls: int) -> float:
+        """Seconds that so many new calls are worth waiting for.
+
+        Whoever is not waited for idles for a segment, and all active rows idle while they wait: the
+        wait is as long as makes both losses equal. It costs at most twice what the better of the
+        two would have, however long the calls take.
+        """
+        active = int(self.active.sum())
+        even = self.segment_seconds * calls / active if active else TOOL_GRACE_SECONDS
+        return min(even, TOOL_GRACE_SECONDS)
 
     def _has_work(self) -> bool:
         """Something besides calls in flight can go on: rows to extend or to fill."""

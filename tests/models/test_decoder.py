@@ -173,6 +173,21 @@ def test_ragged_chunks_through_the_cache_equal_the_full_forward(config):
     assert done.tolist() == [12, 12, 12]
 
 
+@pytest.mark.parametrize("unstack", [True, False])
+def test_parameters_laid_out_for_decoding_are_the_same_parameters(unstack):
+    forward = decoder.forward_fn(CONFIG, unstack=unstack)
+    params = make_params()
+    laid_out = forward.for_decoding(params)
+    assert isinstance(laid_out["layers"], tuple) == unstack
+    tokens, positions = np.array([[5], [7]]), np.zeros((2, 1), np.int32)
+    outputs = [
+        jax.jit(lambda p: forward.hidden(p, tokens, positions, cache=forward.init_cache(2, 4)))(p)
+        for p in (params, laid_out, forward.for_decoding(laid_out))
+    ]
+    for other in outputs[1:]:
+        chex.assert_trees_all_close(other, outputs[0], atol=1e-6)
+
+
 def test_stale_slots_of_the_cache_are_never_attended():
     # T-25: what an earlier trajectory, or an earlier policy, left behind the row's own tokens.
     params, tokens = make_params(), random_tokens(2, 6)

@@ -278,6 +278,7 @@ def latency_figures(
             turns=TURNS,
             longest=arguments.longest,
             slots=arguments.rows,
+            parked=arguments.rows // 2,
         )
         seeds = itertools.count()
         whole = runner(engine, params, requests)
@@ -286,7 +287,7 @@ def latency_figures(
             return measured(lambda: turn_synchronous(engine, params, requests, next(seeds)))
 
         def with_latency(run: Runner, seconds: float) -> Cost:
-            with slow_tool(seconds, threads=arguments.rows) as tool:
+            with slow_tool(seconds, threads=2 * arguments.rows) as tool:
                 engine.tool = tool
                 return run()
 

@@ -99,11 +99,19 @@ def countdown(forward: ForwardFn, shortest: int, longest: int) -> ForwardFn:
 
 
 def make_engine(
-    forward: ForwardFn, dialogue: Dialogue, tool: FakeTool, *, turns: int, longest: int, slots: int
+    forward: ForwardFn,
+    dialogue: Dialogue,
+    tool: FakeTool,
+    *,
+    turns: int,
+    longest: int,
+    slots: int,
+    parked: int = 0,
 ) -> RolloutEngine:
     context = PROMPT + turns * (longest + OBSERVATION)
     limits = RolloutLimits(
         slots=slots,
+        parked=parked,
         context=context,
         prompt_tokens=PROMPT,
         max_turns=turns,
@@ -152,7 +160,7 @@ def _synchronous_batch(
 ) -> int:
     limits, programs = engine.limits, engine.programs
     rows = np.arange(limits.slots)
-    state = programs.init(limits.context)
+    state = programs.init(limits.slots, limits.context)
     problems = np.zeros(limits.slots, np.uint32)
     problems[: len(batch)] = [zlib.crc32(r.problem.id.encode()) for r in batch]
     keys = engine.trajectory_keys(np.uint32(seed), np.uint32(0), problems, np.zeros_like(problems))

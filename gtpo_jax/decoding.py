@@ -1,4 +1,4 @@
-"""The jitted programs of a rollout: prefill, decode segment, extend, and grow.
+"""The jitted programs of a rollout: prefill, decode segment, extend, grow, and exchange.
 
 A row is one trajectory. Its cache holds every token but the last one, which is *pending*: the next
 decode step feeds it and samples its successor. Prefill and extend only append tokens, so sampling
@@ -82,11 +82,14 @@ class Appended:
 class DecodePrograms:
     """The programs, jitted; the state is donated to each of them."""
 
-    init: Callable[[int], DecodeState]  # positions of the cache
+    init: Callable[[int, int], DecodeState]  # rows, positions of the cache
     prefill: Callable[[Params, DecodeState, Prompts], DecodeState]
     decode_segment: Callable[[Params, DecodeState, jax.Array], tuple[DecodeState, Segment]]
     extend: Callable[[Params, DecodeState, Appended], DecodeState]
     grow: Callable[[DecodeState, int], DecodeState]  # positions of the longer cache
+    exchange: Callable[
+        [DecodeState, DecodeState, jax.Array, jax.Array], tuple[DecodeState, DecodeState]
+    ]
 
 
 def restrict_vocabulary(forward: ForwardFn, vocab_size: int) -> ForwardFn:
@@ -119,24 +122,26 @@ def make_programs(
     A row leaves the active set when it samples one of `stop_ids`, when the text of its turn comes
     to a stop string of `stop_table`, or when it reaches its limit. `decode_segment(params, state,
     floor)` ends after `segment_steps` steps, or earlier once no more than `floor` rows are active.
-    `vocab_size` is the tokenizer's. Over a `mesh`, rows are spread over its data axes and key heads
-    over `tensor`.
+    `vocab_size` is the tokenizer's. `exchange(state, other, rows, others)` lets row `rows[i]` of
+    one state and row `others[i]` of another trade places; an index beyond the rows of its state
+    makes the pair stay. Over a `mesh`, rows are spread over its data axes and key heads over
+    `tensor`.
     """
     ends = jnp.asarray(stop_ids, jnp.int32)
     table = stop_table and jax.tree.map(jnp.asarray, stop_table)
 
-    def init(positions: int) -> DecodeState:
+    def init(count: int, positions: int) -> DecodeState:
         def zeros() -> jax.Array:
-            return jnp.zeros(rows, jnp.int32)
+            return jnp.zeros(count, jnp.int32)
 
         return DecodeState(
-            cache=forward.init_cache(rows, positions),
-            keys=jax.random.split(jax.random.key(0), rows),
+            cache=forward.init_cache(count, positions),
+            keys=jax.random.split(jax.random.key(0), count),
             lengths=zeros(),
             pending=zeros(),
             limits=zeros(),
             matching=zeros(),
-            active=jnp.zeros(rows, bool),
+            active=jnp.zeros(count, bool),
         )
 
     def prefill(params: Params, state: DecodeState, prompts: Prompts) -> DecodeState:
@@ -267,11 +272,33 @@ def make_programs(
 
         return dataclasses.replace(state, cache=jax.tree.map(longer, state.cache))
 
+    def exchange(
+        state: DecodeState, other: DecodeState, at: jax.Array, others: jax.Array
+    ) -> tuple[DecodeState, DecodeState]:
+        stays = (at >= len(state.lengths)) | (others >= len(other.lengths))
+        at = jnp.where(stays, len(state.lengths), at)
+        others = jnp.where(stays, len(other.lengths), others)
+
+        def taken(source: DecodeState, indices: jax.Array) -> DecodeState:
+            return jax.tree.map(lambda leaf: leaf.at[indices].get(mode="clip"), source)
+
+        def put(leaf: jax.Array, indices: jax.Array, values: jax.Array) -> jax.Array:
+            return leaf.at[indices].set(values, mode="drop")
+
+        # All is read before anything is written, or both caches would be copied.
+        state, other, leaving, coming = jax.lax.optimization_barrier(
+            (state, other, taken(state, at), taken(other, others))
+        )
+        return (
+            jax.tree.map(lambda leaf, values: put(leaf, at, values), state, coming),
+            jax.tree.map(lambda leaf, values: put(leaf, others, values), other, leaving),
+        )
+
     # Stated, not left to the compiler: the next program is compiled for where the state is.
     state_sharding = segment_sharding = None
     if mesh is not None:
         segment_sharding = sharding.row_sharding(mesh)
-        state = jax.eval_shape(lambda: init(1))
+        state = jax.eval_shape(lambda: init(1, 1))
         state_sharding = dataclasses.replace(
             jax.tree.map(lambda _: segment_sharding, state),
             cache=jax.tree.map(functools.partial(sharding.cache_sharding, mesh), state.cache),
@@ -279,11 +306,14 @@ def make_programs(
     jit = functools.partial(jax.jit, out_shardings=state_sharding)
     both = (state_sharding, segment_sharding)
     return DecodePrograms(
-        init=jit(init, static_argnums=0),
+        init=jit(init, static_argnums=(0, 1)),
         prefill=jit(prefill, donate_argnums=1),
         decode_segment=functools.partial(
             jax.jit(decode_segment, donate_argnums=1, out_shardings=both), table=table
         ),
         extend=jit(extend, donate_argnums=1),
         grow=jit(grow, static_argnums=1),
+        exchange=jax.jit(
+            exchange, donate_argnums=(0, 1), out_shardings=(state_sharding, state_sharding)
+        ),
     )

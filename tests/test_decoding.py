@@ -100,6 +100,10 @@ def appended(pieces, limits, begins=None):
 PROMPTS = [[261, 65, 259], [261, 66, 67, 68, 260, 259]]
 
 
+def start(programs):
+    return programs.init(ROWS, CONTEXT)
+
+
 def decode(programs, params, state, rows):
     """Decodes all turns to their end; adds what was sampled to `rows`, pairs (ids, log-probs)."""
     while bool(jnp.any(state.active)):
@@ -114,15 +118,17 @@ def decode(programs, params, state, rows):
 def test_logprobs_of_ragged_turns_equal_one_full_forward(programs, params, full_logprobs):
     # Invariant 3, T-20: prompts and turns of different lengths, observations in one and two pieces.
     state = programs.prefill(
-        params, programs.init(CONTEXT), prompts([0, 1, 0, -1], limits=[3 + 7, 6 + 11, 3 + 2, 0])
+        params,
+        start(programs),
+        prompts([0, 1, 0, -1], limits=[3 + 7, 6 + 11, 3 + 2, 0]),
     )
     rows = [(list(PROMPTS[source]), [0.0] * len(PROMPTS[source])) for source in (0, 1, 0)]
     rows.append(([], []))
     state = decode(programs, params, state, rows)
     observations = [[262, 52, 260, 259], [262, *b"12345", 260, 259], [262, 260], []]
-    for start in (0, WIDTH):
-        pieces = [observation[start : start + WIDTH] for observation in observations]
-        begins = [start < len(o) <= start + WIDTH for o in observations]
+    for begin in (0, WIDTH):
+        pieces = [observation[begin : begin + WIDTH] for observation in observations]
+        begins = [begin < len(o) <= begin + WIDTH for o in observations]
         limits = [len(ids) + len(o) + 6 for (ids, _), o in zip(rows, observations, strict=True)]
         state = programs.extend(params, state, appended(pieces, limits, begins))
     for (ids, logprobs), observation in zip(rows, observations, strict=True):
@@ -139,7 +145,7 @@ def test_logprobs_of_ragged_turns_equal_one_full_forward(programs, params, full_
 
 
 def test_row_stops_at_its_limit_and_the_segment_ends_early(programs, params):
-    state = programs.prefill(params, programs.init(CONTEXT), prompts([0, 0, 1, -1], [5, 6, 8, 0]))
+    state = programs.prefill(params, start(programs), prompts([0, 0, 1, -1], [5, 6, 8, 0]))
     state, segment = programs.decode_segment(params, state, NONE)
     np.testing.assert_array_equal(segment.counts, [2, 3, 2, 0])
     assert not np.any(segment.active)
@@ -150,9 +156,7 @@ def test_row_stops_at_its_limit_and_the_segment_ends_early(programs, params):
 
 
 def test_row_goes_on_over_segments_until_its_limit(programs, params):
-    state = programs.prefill(
-        params, programs.init(CONTEXT), prompts([0, -1, -1, -1], [3 + 12, 0, 0, 0])
-    )
+    state = programs.prefill(params, start(programs), prompts([0, -1, -1, -1], [3 + 12, 0, 0, 0]))
     counts = []
     for _ in range(3):
         state, segment = programs.decode_segment(params, state, NONE)
@@ -162,7 +166,7 @@ def test_row_goes_on_over_segments_until_its_limit(programs, params):
 
 def test_row_stops_at_a_stop_id_which_is_sampled_and_kept(scripted):
     # T-03: the token that ends a turn is the row's own.
-    state = scripted.prefill({}, scripted.init(CONTEXT), prompts([0, 1, -1, -1], [CONTEXT] * ROWS))
+    state = scripted.prefill({}, start(scripted), prompts([0, 1, -1, -1], [CONTEXT] * ROWS))
     state, segment = scripted.decode_segment({}, state, NONE)
     assert segment.draws.tokens[0, :4].tolist() == [*b"abc", STOP]
     np.testing.assert_array_equal(segment.counts, [4, 5, 0, 0])
@@ -174,7 +178,7 @@ def test_row_stops_at_a_stop_id_which_is_sampled_and_kept(scripted):
 
 
 def test_extended_row_that_does_not_begin_waits(scripted):
-    state = scripted.prefill({}, scripted.init(CONTEXT), prompts([0, -1, -1, -1], [CONTEXT] * ROWS))
+    state = scripted.prefill({}, start(scripted), prompts([0, -1, -1, -1], [CONTEXT] * ROWS))
     state, _ = scripted.decode_segment({}, state, NONE)
     pieces = [[*b"neve"], [], [], []]
     state = scripted.extend({}, state, appended(pieces, [CONTEXT] * ROWS, begins=[False] * ROWS))
@@ -187,7 +191,7 @@ def test_extended_row_that_does_not_begin_waits(scripted):
 
 
 def test_idle_row_is_left_alone_by_every_program(programs, params):
-    state = programs.prefill(params, programs.init(CONTEXT), prompts([0, 1, -1, -1], [6, 30, 0, 0]))
+    state = programs.prefill(params, start(programs), prompts([0, 1, -1, -1], [6, 30, 0, 0]))
     state, _ = programs.decode_segment(params, state, NONE)  # row 0 has ended, row 1 goes on
     before = jax.device_get(dataclasses.replace(state, keys=jax.random.key_data(state.keys)))
     length = int(before.lengths[0])
@@ -204,10 +208,31 @@ def test_idle_row_is_left_alone_by_every_program(programs, params):
     )
 
 
+def test_rows_that_traded_places_go_on_where_they_were(programs, params):
+    # Rows 0 and 3 rest in another state while row 1 goes on; the pairs beyond a state are nobody's.
+    begun = prompts([0, 1, -1, 1], [25, 22, 0, 18])
+    state = programs.prefill(params, start(programs), begun)
+    rows = [([], []) for _ in range(ROWS)]
+    decode(programs, params, state, rows)
+    state, lot = programs.prefill(params, start(programs), begun), programs.init(2, CONTEXT)
+    trade = programs.exchange
+    state, lot = trade(state, lot, jnp.array([3, 0, ROWS, 2]), jnp.array([0, 1, 0, 2]))
+    assert state.active.tolist() == [False, True, False, False]
+    apart = [([], []) for _ in range(ROWS)]
+    state = decode(programs, params, state, apart)
+    assert [len(ids) for ids, _ in apart] == [0, len(rows[1][0]), 0, 0]
+    state, lot = trade(state, lot, jnp.array([0, 2]), jnp.array([1, 0]))  # row 3 goes on in row 2
+    assert not lot.active.any()
+    decode(programs, params, state, apart)
+    for now, before in {0: 0, 1: 1, 2: 3}.items():
+        assert apart[now][0] == rows[before][0]
+        np.testing.assert_allclose(apart[now][1], rows[before][1], atol=1e-5)
+
+
 def test_trajectory_does_not_depend_on_slot_or_neighbors(programs, params):
     # Invariant 4: prompt 1 in row 1 among others, in row 3 alone, and in row 0 after another one.
     def run(sources, limits, state=None):
-        state = programs.init(CONTEXT) if state is None else state
+        state = start(programs) if state is None else state
         state = programs.prefill(params, state, prompts(sources, limits))
         rows = [([], []) for _ in range(ROWS)]
         return decode(programs, params, state, rows), rows
@@ -223,7 +248,7 @@ def test_trajectory_does_not_depend_on_slot_or_neighbors(programs, params):
 
 def test_programs_compile_once_and_segments_move_nothing_to_or_from_the_host(params):
     programs = make()
-    state = programs.init(CONTEXT)
+    state = start(programs)
     limits = [CONTEXT] * ROWS
     first, second = prompts([0, 1, -1, -1], limits), prompts([-1, -1, 1, 0], limits)
     pieces = appended([[1, 2], [], [3], []], limits)
@@ -246,9 +271,7 @@ def test_id_beyond_the_tokenizer_is_never_sampled():
     padded = scripted_forward([[261, 65, 259, 290]], vocab_size=300, otherwise=291, sharpness=30.0)
     for sampler in (sampling.categorical, sampling.greedy):
         programs = make(padded, sampler)
-        state = programs.prefill(
-            {}, programs.init(CONTEXT), prompts([0, 0, 1, 1], [CONTEXT] * ROWS)
-        )
+        state = programs.prefill({}, start(programs), prompts([0, 0, 1, 1], [CONTEXT] * ROWS))
         _, segment = programs.decode_segment({}, state, NONE)
         assert int(segment.draws.tokens.max()) < VOCABULARY
 
@@ -274,7 +297,7 @@ def test_token_is_drawn_with_the_key_of_its_position(programs, params):
     # Equal contents, so equal distributions: only keys can tell the rows apart.
     same = prompts([0, 0, 0, 0], [CONTEXT] * ROWS)
     keys = jax.random.wrap_key_data(jax.random.key_data(same.keys).at[1].set(7))
-    state = programs.prefill(params, programs.init(CONTEXT), dataclasses.replace(same, keys=keys))
+    state = programs.prefill(params, start(programs), dataclasses.replace(same, keys=keys))
     _, segment = programs.decode_segment(params, state, NONE)
     tokens = np.asarray(segment.draws.tokens)
     np.testing.assert_array_equal(tokens[0], tokens[2])

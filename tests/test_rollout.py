@@ -4,16 +4,17 @@ import dataclasses
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 
-from gtpo_jax import dialogue, packing, rollout, sampling
+from gtpo_jax import dialogue, packing, rollout, sampling, sharding
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits
 from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import INFRA_FAILURE, FakeTool, scripted_forward
 from gtpo_jax.tools import ExecutorBusy
 from gtpo_jax.types import Problem, StopReason, ToolResult, ToolStatus, Verdict
-from tests.tiny import BYTES, DIALOGUE
+from tests.tiny import BYTES, DIALOGUE, compilations
 
 LIMITS = RolloutLimits(
     slots=3,
@@ -104,13 +105,17 @@ def requests(*questions):
 
 
 @pytest.fixture(scope="module")
-def shared_engine():
+def policy():
     dialogues = [
         np.concatenate([DIALOGUE.prompt(question), *parts]) for question, parts in SCRIPTS.items()
     ]
-    forward = scripted_forward(dialogues, vocab_size=BYTES.vocab_size, otherwise=ord("?"))
+    return scripted_forward(dialogues, vocab_size=BYTES.vocab_size, otherwise=ord("?"))
+
+
+@pytest.fixture(scope="module")
+def shared_engine(policy):
     tool = FakeTool(OUTPUTS)
-    return RolloutEngine(forward, DIALOGUE, tool, numeric_or_exact, LIMITS, sampling.categorical)
+    return RolloutEngine(policy, DIALOGUE, tool, numeric_or_exact, LIMITS, sampling.categorical)
 
 
 @pytest.fixture
@@ -377,6 +382,30 @@ def test_slow_call_does_not_hold_up_other_rows(engine, monkeypatch):
         trajectories = run(engine, "slow", *["recover", "right"] * 3)
     assert trajectories[0].answer == "9" and finished[-1] == "slow"
     assert all(t.success for t in trajectories[1:])
+
+
+@pytest.mark.parametrize("axes", [None, pytest.param({"data": 4}, marks=pytest.mark.slow)])
+def test_trajectories_wait_beside_the_rows_and_leave_them_to_others(policy, axes):
+    # The calls return once seven are in flight, and there are four rows.
+    mesh = axes and sharding.make_mesh(**axes, devices=jax.devices()[:4])
+    limits = dataclasses.replace(LIMITS, slots=4, parked=4, first_cache=24)
+    together = threading.Barrier(7)
+
+    def results(code):
+        if code == "slow":
+            together.wait(60)
+        return OUTPUTS[code]
+
+    with FakeTool(results, threads=7) as tool:
+        engine = RolloutEngine(
+            policy, DIALOGUE, tool, numeric_or_exact, limits, sampling.greedy, mesh=mesh
+        )
+        engine.warm_up({})
+        with compilations() as compiled:
+            trajectories = run(engine, *["slow"] * 7, *["recover"] * 5)
+    assert compiled == []
+    assert [t.answer for t in trajectories] == ["9"] * 7 + ["4"] * 5
+    assert [len(t.turns) for t in trajectories] == [2] * 7 + [3] * 5
 
 
 def test_rows_wait_for_the_call_when_nothing_else_is_left(engine):

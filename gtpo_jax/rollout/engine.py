@@ -10,8 +10,9 @@ import numpy as np
 
 from gtpo_jax import decoding, sampling, sharding, stops
 from gtpo_jax.dialogue import Dialogue
-from gtpo_jax.rollout.limits import RolloutLimits
-from gtpo_jax.rollout.loop import Loop, RolloutProgress, RolloutStats, given
+from gtpo_jax.rollout.limits import RolloutLimits, given
+from gtpo_jax.rollout.loop import Loop, RolloutProgress, RolloutStats
+from gtpo_jax.rollout.lot import Lot
 from gtpo_jax.rollout.slots import Request
 from gtpo_jax.types import ForwardFn, Params, Problem, Tool, Trajectory, Verifier
 
@@ -53,6 +54,7 @@ class RolloutEngine:
         dialogue.observation("", budget=limits.observation_tokens)  # raises when it cannot fit
         if mesh is not None:
             sharding.check_rows(limits.slots, mesh, "rollout slots")
+            sharding.check_rows(limits.parked, mesh, "rollout parked")
         table = None
         if dialogue.stop_strings:
             texts = [dialogue.tokenizer.token_bytes(token) for token in range(vocab_size)]
@@ -77,6 +79,11 @@ class RolloutEngine:
         )
         self.trajectory_keys = jax.jit(sampling.trajectory_keys)
 
+    def make_lot(self) -> Lot:
+        """An empty lot beside empty rows."""
+        first, places = self.limits.cache_lengths[0], self.limits.parked
+        return Lot(self.programs, places, first, exchanged=min(self.extend_sizes[0], places))
+
     def prompt(self, problem: Problem) -> np.ndarray:
         """Ids of the prompt; an error when it is too long."""
         return render_prompt(self.dialogue, problem, self.limits)
@@ -90,9 +97,14 @@ class RolloutEngine:
         nobody = np.zeros(limits.slots, np.uint32)
         keys = self.trajectory_keys(np.uint32(0), np.uint32(0), nobody, nobody)
         none = np.zeros(limits.slots, np.int32)
-        state = None
+        state = programs.init(limits.slots, limits.cache_lengths[0])
+        lot = self.make_lot()
         for positions in limits.cache_lengths:
-            state = programs.init(positions) if state is None else programs.grow(state, positions)
+            if positions != limits.cache_lengths[0]:
+                state = programs.grow(state, positions)
+                lot.grow(positions)
+            if limits.parked:
+                state = lot.exchange(state, [(limits.slots, 0)])
             for count, width in itertools.product(limits.prompt_counts, limits.prompt_widths):
                 prompts = decoding.Prompts(
                     tokens=given(np.zeros((count, width), np.int32)),

@@ -1,9 +1,13 @@
-"""Shapes and budgets of a rollout."""
+"""Shapes and budgets of a rollout, and how the programs are given theirs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import cast
+
+import jax
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,6 +15,7 @@ class RolloutLimits:
     """Shapes and budgets of a rollout. Token counts include markers."""
 
     slots: int = 128  # trajectories decoded at once
+    parked: int = 0  # further trajectories that may wait for their tools, their caches kept
     context: int = 160  # tokens of a trajectory: prompt, turns and observations
     prompt_tokens: int = 48  # longest prompt
     max_turns: int = 4
@@ -23,9 +28,9 @@ class RolloutLimits:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if value < 1:
-                raise ValueError(f"{field.name} must be at least 1, got {value}")
+            value, least = getattr(self, field.name), 0 if field.name == "parked" else 1
+            if value < least:
+                raise ValueError(f"{field.name} must be at least {least}, got {value}")
         if self.prompt_tokens >= self.context:
             raise ValueError(
                 f"a context of {self.context} tokens leaves no room behind prompts of"
@@ -55,3 +60,8 @@ class RolloutLimits:
 def fitting(sizes: Sequence[int], needed: int) -> int:
     """The first of the ascending sizes that is `needed` or more."""
     return next(size for size in sizes if size >= needed)
+
+
+def given(array: np.ndarray | np.generic) -> jax.Array:
+    """For a jitted program, which takes it as it is; to convert it would be a program more."""
+    return cast(jax.Array, array)

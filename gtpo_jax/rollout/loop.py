@@ -8,18 +8,19 @@ the slots of trajectories that ended. Rows in the middle of a turn go on meanwhi
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from gtpo_jax import decoding, tools
 from gtpo_jax.dialogue import violation_output
-from gtpo_jax.rollout.limits import fitting
+from gtpo_jax.rollout.limits import fitting, given
 from gtpo_jax.rollout.slots import Request, Slot
 from gtpo_jax.types import Params, Problem, StopReason, ToolResult, ToolStatus, Trajectory
 
@@ -59,11 +60,6 @@ class RolloutStats:
     tool_seconds: float  # wall seconds inside tools, summed over calls
 
 
-def given(array: np.ndarray | np.generic) -> jax.Array:
-    """For a jitted program, which takes it as it is; to convert it would be a program more."""
-    return cast(jax.Array, array)
-
-
 class Loop:
     """One rollout under way."""
 
@@ -86,7 +82,8 @@ class Loop:
         self.prompts = prompts
         self.seed, self.step = np.uint32(seed % 2**32), np.uint32(step)
         self.positions = self.limits.cache_lengths[0]
-        self.state = engine.programs.init(self.positions)
+        self.state = engine.programs.init(self.limits.slots, self.positions)
+        self.lot = engine.make_lot()
         self.slots: dict[int, Slot] = {}  # by row
         self.active = np.zeros(self.limits.slots, bool)
         self.holds: dict[int, str] = {}  # row → problem whose prompt its cache begins with
@@ -98,12 +95,13 @@ class Loop:
         self.segment_seconds = 0.0  # what the last decode segment took
 
     def advance(self) -> None:
-        """Refill, one decode segment, tools, observations."""
+        """Refill, one decode segment, tools, rows for those who can use them, observations."""
         while self.started < len(self.requests) and len(self.slots) < self.limits.slots:
             self._refill()
         if self.active.any():
             self._decode()
         self._collect_calls(self._submit_calls())
+        self._exchange(self._moves())
         while any(len(slot.to_append) for slot in self.slots.values()):
             chunks = {
                 row: (slot.next_chunk(self.limits.extend_width), not len(slot.to_append))
@@ -116,12 +114,25 @@ class Loop:
         """Goes on with other parameters: no key or value of the old ones is used again."""
         self.params, self.version = params, version
         self.holds.clear()
+        self._compute_anew(self.slots)
+        # Those in the lot have their turn in the rows of others, who come back as they were.
+        active, parked = self.active.copy(), list(self.lot.slots)
+        for begin in range(0, len(parked), self.limits.slots):
+            moves = list(enumerate(parked[begin : begin + self.limits.slots]))
+            self._exchange(moves)
+            self.active[: len(moves)] = False
+            self._compute_anew({row: self.slots[row] for row, _ in moves})
+            self._exchange(moves)
+            self.active = active.copy()
+
+    def _compute_anew(self, slots: dict[int, Slot]) -> None:
+        """Computes the caches of the rows of these slots from the tokens that they stand for."""
         active = self.active.copy()
-        histories = {row: slot.history() for row, slot in self.slots.items()}
+        histories = {row: slot.history() for row, slot in slots.items()}
         for begins in (False, True):  # a row goes on behind its last token, the prompt's perhaps
             rows = {
                 row: slot.request.problem
-                for row, slot in self.slots.items()
+                for row, slot in slots.items()
                 if (active[row] and not len(histories[row])) == begins
             }
             while rows:
@@ -142,7 +153,7 @@ class Loop:
 
     def cancel(self) -> None:
         """Gives up the calls still in flight."""
-        for slot in self.slots.values():
+        for slot in self._under_way():
             slot.cancel()
 
     def progress(self) -> RolloutProgress:
@@ -151,7 +162,7 @@ class Loop:
             total=len(self.requests),
             sampled_tokens=self.sampled_tokens,
             active_rows=int(self.active.sum()),
-            tools_in_flight=sum(len(slot.calls) for slot in self.slots.values()),
+            tools_in_flight=sum(len(slot.calls) for slot in self._under_way()),
         )
 
     def stats(self) -> RolloutStats:
@@ -163,6 +174,35 @@ class Loop:
             tool_calls=self.tool_calls,
             tool_seconds=self.tool_seconds,
         )
+
+    def _under_way(self) -> Iterator[Slot]:
+        """Every trajectory that has begun and not ended."""
+        return itertools.chain(self.slots.values(), self.lot.slots.values())
+
+    def _moves(self) -> list[tuple[int, int]]:
+        """Pairs of a row and a place of the lot that should trade places.
+
+        Rows that are free, or whose trajectories wait for tools, go to trajectories of the lot
+        whose tools have returned; then new requests may take those of others that wait.
+        """
+        free = [row for row in range(self.limits.slots) if row not in self.slots]
+        waiting = [row for row, slot in self.slots.items() if slot.waiting]
+        moves = list(zip([*free, *waiting], self.lot.ready, strict=False))
+        new = len(self.requests) - self.started - max(len(free) - len(moves), 0)
+        leaving = waiting[max(len(moves) - len(free), 0) :]
+        return moves + list(zip(leaving[: max(new, 0)], self.lot.free, strict=False))
+
+    def _exchange(self, moves: list[tuple[int, int]]) -> None:
+        if not moves:
+            return
+        self.state = self.lot.exchange(self.state, moves)
+        for row, place in moves:
+            coming, leaving = self.lot.slots.pop(place, None), self.slots.pop(row, None)
+            self.holds.pop(row, None)
+            if coming is not None:
+                self.slots[row] = coming
+            if leaving is not None:
+                self.lot.slots[place] = leaving
 
     def _refill(self) -> None:
         """Puts waiting requests into free rows."""
@@ -235,7 +275,8 @@ class Loop:
         slots = [self.slots[row] for row in rows]
         self._make_room(max(min(s.limit, s.length + limits.segment_steps) for s in slots))
         # Rows that have ended are worth a look before the others have, if anybody could use them.
-        wanted = self.started < len(self.requests) or any(s.waiting for s in self.slots.values())
+        others = self.started < len(self.requests) or self.lot.slots
+        wanted = others or any(slot.waiting for slot in self.slots.values())
         floor = len(rows) - max(1, limits.slots // EARLY_SHARE) if wanted else 0
         begun = time.perf_counter()
         self.state, segment = self.engine.programs.decode_segment(
@@ -251,10 +292,10 @@ class Loop:
                 jax.tree.map(lambda x, r=row, n=count: x[r, :n], sampled.draws), self.version
             )
             if not sampled.active[row]:
-                self._end_turn(row, slot, matched=bool(sampled.matched[row]))
+                self._end_turn(slot, matched=bool(sampled.matched[row]))
         self.active = np.array(sampled.active)
 
-    def _end_turn(self, row: int, slot: Slot, *, matched: bool) -> None:
+    def _end_turn(self, slot: Slot, *, matched: bool) -> None:
         parsed = slot.end_turn(self.dialogue)
         stop = slot.stop_reason(
             parsed,
@@ -263,18 +304,18 @@ class Loop:
             max_turns=self.limits.max_turns,
         )
         if stop is not None:
-            self._finish(row, stop, parsed.answer)
+            self._finish(slot, stop, parsed.answer)
         elif parsed.codes:
             slot.to_submit = list(parsed.codes)
             slot.called_at = self.tool_calls
             self.tool_calls += len(parsed.codes)
         else:
-            self._observe(row, violation_output(parsed.violation or ""), ())
+            self._observe(slot, violation_output(parsed.violation or ""), ())
 
     def _submit_calls(self) -> list[futures.Future[ToolResult]]:
         """Hands the tool its calls, the oldest first, as many as it takes; returns those."""
         submitted: list[futures.Future[ToolResult]] = []
-        for slot in sorted(self.slots.values(), key=lambda slot: slot.called_at):
+        for slot in sorted(self._under_way(), key=lambda slot: slot.called_at):
             while slot.to_submit:
                 try:
                     call = self.engine.tool.submit(slot.to_submit[0])
@@ -291,19 +332,21 @@ class Loop:
         Calls just made get a moment to return, so that rows re-enter together; older ones are only
         polled. With nothing else to do, waits for whichever call returns first.
         """
-        futures.wait(submitted, timeout=self._grace(len(submitted)))
-        waiting = {row: slot for row, slot in self.slots.items() if slot.waiting}
+        begun, left = time.perf_counter(), set(submitted)
+        while left and (time_left := begun + self._grace(len(left)) - time.perf_counter()) > 0:
+            _, left = futures.wait(left, time_left, return_when=futures.FIRST_COMPLETED)
+        waiting = [slot for slot in self._under_way() if slot.waiting]
         if waiting and not self.active.any() and not self._has_work():
-            calls = [call for slot in waiting.values() for call in slot.calls]
+            calls = [call for slot in waiting for call in slot.calls]
             futures.wait(calls, timeout=WAIT_SECONDS, return_when=futures.FIRST_COMPLETED)
             if not calls:
                 time.sleep(TOOL_GRACE_SECONDS)  # the tool is busy with others' calls
-        for row, slot in sorted(waiting.items(), key=lambda item: item[1].called_at):
+        for slot in sorted(waiting, key=lambda slot: slot.called_at):
             if not slot.to_submit and all(call.done() for call in slot.calls):
-                self._return_calls(row, slot.results())
+                self._return_calls(slot, slot.results())
 
     def _grace(self, calls: int) -> float:
-        """Seconds that so many new calls are worth waiting for.
+        """Seconds after they were made that so many calls are worth waiting for.
 
         Whoever is not waited for idles for a segment, and all active rows idle while they wait: the
         wait is as long as makes both losses equal. It costs at most twice what the better of the
@@ -314,26 +357,26 @@ class Loop:
         return min(even, TOOL_GRACE_SECONDS)
 
     def _has_work(self) -> bool:
-        """Something besides calls in flight can go on: rows to extend or to fill."""
+        """Something besides calls in flight can go on: rows to extend, to fill or to exchange."""
         free = len(self.slots) < self.limits.slots and self.started < len(self.requests)
-        return free or any(len(slot.to_append) for slot in self.slots.values())
+        extend = any(len(slot.to_append) for slot in self.slots.values())
+        return free or extend or bool(self._moves())
 
-    def _return_calls(self, row: int, results: tuple[ToolResult, ...]) -> None:
+    def _return_calls(self, slot: Slot, results: tuple[ToolResult, ...]) -> None:
         self.tool_seconds += sum(result.wall_seconds for result in results)
         if any(result.status is ToolStatus.INFRA_ERROR for result in results):
-            self.slots[row].end_unobserved(results)
-            self._finish(row, StopReason.TOOL_FAILURE, None)
+            slot.end_unobserved(results)
+            self._finish(slot, StopReason.TOOL_FAILURE, None)
         else:
-            self._observe(row, "\n".join(map(tools.render_tool_result, results)), results)
+            self._observe(slot, "\n".join(map(tools.render_tool_result, results)), results)
 
-    def _observe(self, row: int, output: str, results: tuple[ToolResult, ...]) -> None:
+    def _observe(self, slot: Slot, output: str, results: tuple[ToolResult, ...]) -> None:
         """Queues the observation of the last turn, or ends the trajectory when it has no room."""
-        slot = self.slots[row]
         budget = self.limits.observation_tokens
         observation, dropped = self.dialogue.observation(output, budget=budget, ended=slot.ended)
         if slot.length + len(observation) >= self.limits.context:
             slot.end_unobserved(results)
-            self._finish(row, StopReason.CONTEXT_FULL, None)
+            self._finish(slot, StopReason.CONTEXT_FULL, None)
         else:
             slot.observe(observation, dropped, results)
             slot.limit = self._turn_limit(slot)
@@ -370,13 +413,16 @@ class Loop:
         for positions in self.limits.cache_lengths:
             if self.positions < positions and self.positions < needed:
                 self.positions = positions
+                self.lot.grow(positions)
                 self.state = self.engine.programs.grow(self.state, positions)
 
     def _turn_limit(self, slot: Slot) -> int:
         """Length at which the turn that begins now must have ended."""
         return min(slot.length + self.limits.turn_tokens, self.limits.context)
 
-    def _finish(self, row: int, stop: StopReason, answer: str | None) -> None:
-        slot = self.slots.pop(row)
+    def _finish(self, slot: Slot, stop: StopReason, answer: str | None) -> None:
+        for held in (self.slots, self.lot.slots):
+            for at in [at for at, other in held.items() if other is slot]:
+                del held[at]
         verdict = self.engine.verifier(slot.request.problem, answer)
         self.finished[slot.number] = slot.trajectory(stop, verdict, answer)

@@ -17,6 +17,10 @@ turn is a number drawn at random, each token is followed by the number below, an
 comes behind 0. The decoder computes beside it, its logits too small to matter. Every turn calls the
 tool, and the last one of an episode is cut by `max_turns`.
 
+With slow tools, half as many trajectories as there are slots may wait in the lot. Idle row-steps
+are counted with four times as many trajectories as elsewhere, and with as many: the last ones to
+end leave slots that nobody wants, a share that falls with the number of trajectories a slot.
+
 The turn-synchronous scheme is a small loop over the same decode programs: a batch of as many
 episodes as there are slots; all rows decode until the last has ended its turn; all calls are made;
 all return; all rows go on. A row that is done waits for the others, and so does the next batch.
@@ -331,12 +335,18 @@ def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
         )
         return engine.run(params, make_requests(groups, size), seed=0, step=0)[1]
 
-    many = stats(4 * arguments.batches * arguments.rows, 1, turns=TURNS, slots=arguments.rows)
+    def idle(batches: int) -> float:
+        many = stats(batches * arguments.rows, 1, turns=TURNS, slots=arguments.rows)
+        return 1 - many.sampled_tokens / many.row_steps
+
     group = stats(1, GROUP, turns=1, slots=GROUP)
     single = stats(1, 1, turns=1, slots=GROUP)
     return {
         "row-steps of finished or waiting rows": Figure(
-            value=1 - many.sampled_tokens / many.row_steps, unit="share", at_most=0.15
+            value=idle(4 * arguments.batches), unit="share", at_most=0.15
+        ),
+        f"the same, {arguments.batches} trajectories a slot": Figure(
+            value=idle(arguments.batches), unit="share"
         ),
         f"prefill of a group of {GROUP} / {GROUP} separate prefills": Figure(
             value=group.prefilled_tokens / (GROUP * single.prefilled_tokens),

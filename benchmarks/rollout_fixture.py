@@ -23,6 +23,7 @@ VOCABULARY = 512
 PROMPT = 16  # tokens
 OUTPUT = "0" * 8  # of the tool
 OBSERVATION = len(OUTPUT) + 3  # tokens, with its markers
+PREFILL = 32  # prompts of a call
 FIRST_CACHE = 64  # positions; it doubles up to the context
 BYTES = ByteTokenizer()
 
@@ -112,6 +113,7 @@ def make_engine(
     limits = RolloutLimits(
         slots=slots,
         parked=parked,
+        prefill_prompts=min(slots, PREFILL),
         context=context,
         prompt_tokens=PROMPT,
         max_turns=turns,

@@ -84,6 +84,8 @@ class TrainConfig:
     """Problems of a step."""
     group_size: int = 8
     """Trajectories of a problem."""
+    sampling_rounds: int = 1
+    """Most rollouts of a step: further problems replace groups of equal outcomes; 1 keeps all."""
     temperature: float = 1.0
     algorithm: AlgorithmConfig = AlgorithmConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-4, final_fraction=0.1)
@@ -99,6 +101,19 @@ class TrainConfig:
     """Steps between checkpoints."""
     gate: float = 0.9
     """Greedy success on plain arithmetic that a cold start must reach; 0 lets all pass."""
+
+    def __post_init__(self):
+        if self.sampling_rounds < 1:
+            raise ValueError(
+                f"sampling_rounds must be at least 1, got {self.sampling_rounds};"
+                " 1 keeps all groups"
+            )
+        if self.sampling_rounds > 1 and self.group_size < 2:
+            raise ValueError(
+                f"sampling_rounds {self.sampling_rounds} needs a group_size of at least 2, got"
+                f" {self.group_size}: the outcome of one trajectory is equal to itself; raise"
+                " group_size, or set sampling_rounds to 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from gtpo_jax.tasks import jsonl, verifiers
 from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.tasks.source import Noise, ProblemSource
 from gtpo_jax.types import Params, Problem, TokenBatch, Trajectory
+from launch import display
 from models import decoder
 
 EVALUATION_STEP = 2**32 - 1
@@ -120,20 +121,33 @@ class Evaluator:
         }
         session.check_prompts(self.problems)
 
-    def __call__(self, params: Params, mode: str) -> tuple[Evaluation, list[Trajectory]]:
-        """`mode` is `sampled` or `greedy`."""
-        return self.on(self.problems, params, mode)
+    def __call__(
+        self, params: Params, mode: str, *, bar: display.Display | None = None
+    ) -> tuple[Evaluation, list[Trajectory]]:
+        """`mode` is `sampled` or `greedy`; progress is shown under `bar`, or alone."""
+        return self.on(self.problems, params, mode, bar=bar)
 
     def on(
-        self, problems: list[Problem], params: Params, mode: str
+        self,
+        problems: list[Problem],
+        params: Params,
+        mode: str,
+        *,
+        bar: display.Display | None = None,
     ) -> tuple[Evaluation, list[Trajectory]]:
         """The same on other problems."""
         requests = [
             rollout.Request(problem=problem, group=group, sample=0)
             for group, problem in enumerate(problems)
         ]
-        seed = self.session.config.seed
-        trajectories, _ = self.engines[mode].run(params, requests, seed=seed, step=EVALUATION_STEP)
+        with display.rollout(f"{mode} eval", bar) as on_progress:
+            trajectories, _ = self.engines[mode].run(
+                params,
+                requests,
+                seed=self.session.config.seed,
+                step=EVALUATION_STEP,
+                on_progress=on_progress,
+            )
         return evaluate_trajectories(trajectories), trajectories
 
 

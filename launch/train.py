@@ -17,7 +17,7 @@ import numpy as np
 
 from configs.functions import make_optimizer
 from gtpo_jax import credit, evaluation, learner, packing, rollout, sampling
-from gtpo_jax.types import Params, Trajectory
+from gtpo_jax.types import EpisodeBatch, Params, Trajectory
 from launch import cli, display
 from launch.gate import check_gate
 from launch.phase import Phase
@@ -48,7 +48,7 @@ class Trainer:
         )
         session.check_prompts(
             session.source.train_problem(index)
-            for index in range(self.config.steps * self.config.prompts)
+            for index in range(self.config.steps * self.step_problems)
         )
         algorithm = session.algorithm
         self.assign = jax.jit(
@@ -79,75 +79,117 @@ class Trainer:
             )
         )
 
+    @property
+    def step_problems(self) -> int:
+        """Problems that a step may need: those of step s begin at number s · step_problems."""
+        return self.config.prompts * self.config.sampling_rounds
+
     def step(
-        self, step: int, state: learner.TrainState
+        self, step: int, state: learner.TrainState, bar: display.Display | None = None
     ) -> tuple[learner.TrainState, list[Trajectory], dict[str, float]]:
-        """One step: new state, its trajectories, its figures."""
-        config = self.config
+        """One step: new state, the trajectories it learned from, its figures."""
         began = time.monotonic()
-        first = step * config.prompts
-        problems = [self.session.source.train_problem(first + i) for i in range(config.prompts)]
-        requests = [
-            rollout.Request(problem=problem, group=group, sample=sample)
-            for group, problem in enumerate(problems)
-            for sample in range(config.group_size)
-        ]
-        trajectories, stats = self.engine.run(
-            state.params, requests, seed=self.session.config.seed, step=step
-        )
+        groups = self.sample(step, state.params, bar)
         rolled_out = time.monotonic()
-        max_turns = self.session.config.rollout.max_turns
-        episodes = packing.episode_batch(trajectories, max_turns=max_turns)
-        turn_credit = jax.device_get(self.assign(episodes))
-        batches = list(self._minibatches(step, trajectories, turn_credit.advantages))
-        figures = rollout_figures(trajectories, episodes, turn_credit)
-        figures["rollout/logprob_gap"] = float(self.gap(state.params, batches[0]))
-        updates = []
-        for batch in batches:
-            state, metrics = self.update(state, batch)
-            updates.append(metrics)
-        updates = jax.device_get(updates)
-        figures |= {
-            f"update/{name}": float(np.mean([metrics[name] for metrics in updates]))
-            for name in updates[0]
-        }
+        state, figures = self.learn(step, state, groups.kept)
         ended = time.monotonic()
+        stats = groups.stats
+        figures = rollout_figures(groups.sampled) | figures
         figures |= {
+            "rollout/rounds": groups.rounds,
+            "rollout/groups_kept": groups.groups_kept,
+            "rollout/groups_dropped": groups.groups_dropped,
             "time/rollout_seconds": rolled_out - began,
             "time/update_seconds": ended - rolled_out,
             "time/tool_seconds": stats.tool_seconds,
             "time/tokens_per_second": stats.sampled_tokens / (rolled_out - began),
             "rollout/busy_rows": stats.sampled_tokens / max(stats.row_steps, 1),
         }
-        return state, trajectories, figures
+        return state, groups.kept, figures
+
+    def sample(
+        self, step: int, params: Params, bar: display.Display | None = None
+    ) -> rollout.CollectedGroups:
+        """The groups of a step, from its own problems."""
+        config = self.config
+
+        def run(requests: Sequence[rollout.Request]):
+            with display.rollout("rollout", bar) as on_progress:
+                return self.engine.run(
+                    params,
+                    requests,
+                    seed=self.session.config.seed,
+                    step=step,
+                    on_progress=on_progress,
+                )
+
+        # A single round has no other groups to put in the place of those without signal.
+        several = config.sampling_rounds > 1
+        first = step * self.step_problems
+        return rollout.collect_groups(
+            run,
+            map(self.session.source.train_problem, range(first, first + self.step_problems)),
+            wanted=config.prompts,
+            group_size=config.group_size,
+            rounds=config.sampling_rounds,
+            has_signal=rollout.unequal_outcomes if several else lambda group: True,
+        )
+
+    def learn(
+        self, step: int, state: learner.TrainState, trajectories: list[Trajectory]
+    ) -> tuple[learner.TrainState, dict[str, float]]:
+        """New state and figures of credit and updates; without trajectories the state stays."""
+        max_turns = self.session.config.rollout.max_turns
+        episodes = packing.episode_batch(trajectories, max_turns=max_turns)
+        turn_credit = jax.device_get(self.assign(self._fill(episodes)))
+        turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
+        batches = list(self._minibatches(step, trajectories, turn_credit.advantages))
+        gap = float(self.gap(state.params, batches[0]))
+        updates = []
+        for batch in batches:
+            state, metrics = self.update(state, batch)
+            updates.append(metrics)
+        updates = jax.device_get(updates)
+        figures = {"rollout/logprob_gap": gap} | credit_figures(episodes, turn_credit)
+        figures |= {
+            f"update/{name}": float(np.mean([metrics[name] for metrics in updates]))
+            for name in updates[0]
+        }
+        return state, figures
+
+    def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
+        """As many episodes as a step has at most, the further ones without turns and excluded."""
+        missing = self.config.prompts * self.config.group_size - len(episodes.included)
+        return jax.tree.map(lambda x: np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), episodes)
 
     def _minibatches(self, step: int, trajectories: list[Trajectory], advantages: np.ndarray):
-        """The trajectories dealt at random into packed batches of equal shape."""
+        """The trajectories dealt at random into packed batches of equal shape.
+
+        As few as hold them at the size that they have in a full step; one at least, empty perhaps.
+        """
         config = self.config
         order = list(range(len(trajectories)))
         random.Random(f"{self.session.config.seed}/minibatch/{step}").shuffle(order)
-        share = -(-len(order) // config.minibatches)
-        for start in range(0, len(order), share):
-            part = order[start : start + share]
+        most = -(-config.prompts * config.group_size // config.minibatches)
+        count = max(-(-len(order) // most), 1)
+        share = -(-len(order) // count)
+        for part in (order[i * share : (i + 1) * share] for i in range(count)):
             batch = packing.pack(
                 [trajectories[index] for index in part],
                 advantages[part],
-                micro_batches=-(-share // config.rows),
+                micro_batches=-(-most // config.rows),
                 rows=config.rows,
                 row_length=self.session.config.rollout.context,
             )
             yield self.session.put_batch(batch)
 
 
-def rollout_figures(
-    trajectories: Sequence[Trajectory], episodes, turn_credit: credit.TurnCredit
-) -> dict[str, float]:
-    """What the trajectories of a step were like."""
+def rollout_figures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """What the trajectories that a step sampled were like, those of dropped groups among them."""
     summary = evaluation.evaluate_trajectories(trajectories)
-    success = np.asarray(episodes.success, np.float32)
-    groups = np.asarray(episodes.group_ids)
+    success = np.array([t.success for t in trajectories], np.float32)
+    groups = np.array([t.group for t in trajectories])
     shares = np.array([success[groups == group].mean() for group in np.unique(groups)])
-    mask = np.asarray(episodes.turn_mask)
     entropies = np.concatenate([turn.entropies for t in trajectories for turn in t.turns])
     return {
         "rollout/success": summary.success,
@@ -158,10 +200,18 @@ def rollout_figures(
         "rollout/truncated": summary.truncated,
         "rollout/excluded": summary.excluded,
         "rollout/entropy": float(entropies.mean()),
-        "credit/reward": float(turn_credit.rewards.sum(axis=1).mean()),
-        "credit/advantage_size": float(np.abs(turn_credit.advantages[mask]).mean()),
         # Judged by outcomes: with a discount, equal outcomes still give unequal returns.
         "credit/groups_without_signal": float(np.mean((shares == 0) | (shares == 1))),
+    }
+
+
+def credit_figures(episodes: EpisodeBatch, turn_credit: credit.TurnCredit) -> dict[str, float]:
+    """The credit that the trajectories learned from were given; 0 when there are none."""
+    advantages = np.abs(turn_credit.advantages[np.asarray(episodes.turn_mask)])
+    rewards = turn_credit.rewards.sum(axis=1)
+    return {
+        "credit/reward": float(rewards.mean()) if len(rewards) else 0.0,
+        "credit/advantage_size": float(advantages.mean()) if len(advantages) else 0.0,
     }
 
 
@@ -191,10 +241,10 @@ def run_training(
         with display.Display(config.algorithm.name, config.steps, phase.start) as bar:
             held_out = {}
             for step in phase.steps(config.steps):
-                phase.state, _, figures = trainer.step(step, phase.state)
+                phase.state, _, figures = trainer.step(step, phase.state, bar)
                 done = step + 1
                 if done == config.steps or (config.eval_every and done % config.eval_every == 0):
-                    result, _ = evaluator(phase.state.params, "sampled")
+                    result, _ = evaluator(phase.state.params, "sampled", bar=bar)
                     held_out = {"held-out": result.success}
                     figures |= {
                         "eval/sampled_success": result.success,

@@ -1,5 +1,12 @@
 """The host loop of a rollout: slots of the decode programs, tools in flight, trajectories out."""
 
+from gtpo_jax.rollout.dynamic import (
+    CollectedGroups,
+    RunFn,
+    SignalFn,
+    collect_groups,
+    unequal_outcomes,
+)
 from gtpo_jax.rollout.engine import (
     Refresh,
     RolloutEngine,
@@ -10,11 +17,16 @@ from gtpo_jax.rollout.loop import RolloutProgress, RolloutStats
 from gtpo_jax.rollout.slots import Request
 
 __all__ = [
+    "CollectedGroups",
     "Refresh",
     "Request",
     "RolloutEngine",
     "RolloutLimits",
     "RolloutProgress",
     "RolloutStats",
+    "RunFn",
+    "SignalFn",
+    "collect_groups",
     "render_prompt",
+    "unequal_outcomes",
 ]

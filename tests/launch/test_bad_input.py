@@ -96,6 +96,14 @@ def test_option_that_the_algorithm_ignores_is_an_error(tmp_path, capsys, monkeyp
     assert "discount" in message
 
 
+def test_rounds_that_cannot_be_are_an_error(capsys, monkeypatch):
+    message = complaint("train", capsys, monkeypatch, "--train.sampling-rounds", "0")
+    assert "sampling_rounds must be at least 1, got 0" in message
+    options = ("--train.sampling-rounds", "2", "--train.group-size", "1")
+    message = complaint("train", capsys, monkeypatch, *options)
+    assert "group_size" in message and "at least 2, got 1" in message
+
+
 def test_tokenizer_that_does_not_exist_names_the_trainer(tmp_path, capsys, monkeypatch):
     options = ("--tokenizer", tmp_path / "none.model", "--run-dir", tmp_path / "run")
     assert "train_tokenizer" in complaint("sft", capsys, monkeypatch, *options)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from benchmarks import demo as demo_benchmark
-from launch import compare, demo, evaluate
+from launch import compare, demo, display, evaluate
 from tests.launch import small
 
 
@@ -38,6 +40,14 @@ def test_demo_run_can_be_evaluated_again_with_the_same_figures(finished, tmp_pat
     figures = tmp_path / "figures.json"
     evaluate.run([*small.OPTIONS, "--run-dir", str(run_dir), "--json", str(figures)])
     assert json.loads(figures.read_text()) == summary["gtpo"]
+
+
+def test_evaluation_on_a_terminal_shows_the_rollouts_under_way(finished, monkeypatch):
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    monkeypatch.setattr(display, "CONSOLE", console)
+    evaluate.run([*small.OPTIONS, "--run-dir", str(finished[0])])
+    shown = console.file.getvalue()
+    assert "sampled eval" in shown and "greedy eval" in shown
 
 
 @pytest.mark.slow

@@ -56,6 +56,24 @@ def test_training_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_p
     assert (run_dir / "figures.json").read_text() == (whole_run / "figures.json").read_text()
 
 
+def test_training_in_rounds_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path):
+    rounds = ("--train.sampling-rounds", 2)
+    runs = tmp_path / "whole", tmp_path / "killed"
+    for run_dir in runs:
+        shutil.copytree(whole_run / "sft", run_dir / "sft")
+        shutil.copy(whole_run / "tokenizer.model", run_dir)
+    small.finish("train", "--run-dir", runs[0], *rounds)
+    process = small.start("train", "--run-dir", runs[1], *rounds)
+    wait_for(process, lambda: has_come(runs[1] / "train", 2))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert len(small.records(runs[1], "train")) < 6, "the run ended before it was killed"
+
+    small.finish("train", "--run-dir", runs[1], *rounds, "--resume")
+    assert small.records(runs[1], "train") == small.records(runs[0], "train")
+    assert any(record["rollout/rounds"] == 2 for record in small.records(runs[0], "train"))
+
+
 def test_cold_start_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path):
     run_dir = tmp_path / "run"
     more = ("--run-dir", run_dir)

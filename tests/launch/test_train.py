@@ -1,0 +1,279 @@
+"""The outer loop with dynamic sampling: whose problems a step takes, and what it makes of few or
+no groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from gtpo_jax import credit, packing
+from gtpo_jax.rollout import RolloutProgress, RolloutStats
+from gtpo_jax.types import Problem, StopReason, Trajectory, Turn, Verdict
+from launch import display
+from launch.session import MODES, Evaluator, Session
+from launch.train import TrainArguments, Trainer
+from tests.launch import small
+from tests.tiny import compilations
+
+PROMPTS, GROUP_SIZE, ROUNDS = 2, 3, 3
+
+
+def make_trajectory(request, success):
+    """Two turns of random ids that depend on the request alone."""
+    rng = np.random.default_rng([*request.problem.id.encode(), request.sample])
+
+    def turn(code):
+        ids = rng.integers(0, 200, 6).astype(np.int32)
+        values = -rng.random(6).astype(np.float32)
+        return Turn(tokens=ids, logprobs=values, entropies=-values, text="", codes=code)
+
+    return Trajectory(
+        problem=request.problem,
+        group=request.group,
+        sample=request.sample,
+        prompt=np.arange(3, dtype=np.int32),
+        turns=(turn((f"print({request.sample})",)), turn(())),
+        stop_reason=StopReason.ANSWERED,
+        verdict=Verdict.RIGHT if success else Verdict.WRONG,
+    )
+
+
+class ScriptedEngine:
+    """An engine whose rollouts succeed as a function of problem and sample says."""
+
+    def __init__(self, success):
+        self.success = success
+        self.calls = []  # ids of the problems of each
+        self.requests = []
+
+    def run(self, params, requests, *, seed, step, on_progress=None):
+        self.calls.append(list(dict.fromkeys(r.problem.id for r in requests)))
+        self.requests += requests
+        counts = {field.name: 10 for field in dataclasses.fields(RolloutStats)}
+        if on_progress is not None:
+            on_progress(
+                RolloutProgress(
+                    finished=1,
+                    total=len(requests),
+                    sampled_tokens=10,
+                    active_rows=5,
+                    tools_in_flight=2,
+                )
+            )
+        ended = [make_trajectory(r, self.success(r.problem.id, r.sample)) for r in requests]
+        return ended, RolloutStats(**counts)
+
+
+class Numbers:
+    """A source whose problem n has the id n."""
+
+    def held_out(self, count):
+        return [self.train_problem(index) for index in range(count)]
+
+    def train_problem(self, index):
+        return Problem(id=str(index), question="1+1", answer="2")
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    """A session with the option off and one with it on, by the number of rounds."""
+    opened = {}
+    for rounds in (1, ROUNDS):
+        arguments = small.parse(TrainArguments, "--train.sampling-rounds", rounds)
+        opened[rounds] = Session(arguments.config, tmp_path_factory.mktemp("train"))
+        opened[rounds].source = Numbers()
+    yield opened
+    for session in opened.values():
+        session.tool.close()
+
+
+@pytest.fixture(scope="module")
+def trainers(sessions):
+    return {rounds: Trainer(session, session.init_params()) for rounds, session in sessions.items()}
+
+
+@pytest.fixture
+def trainer(trainers):
+    return trainers[ROUNDS]
+
+
+def fresh(trainer):
+    """The state at step 0; an update takes what it is given."""
+    return jax.tree.map(lambda leaf: leaf.copy(), trainer.state)
+
+
+def some_succeed(names):
+    """Sample 0 succeeds on these problems, nothing else ever does."""
+    return lambda problem, sample: problem in names and sample == 0
+
+
+def same(first, second):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), first, second))
+
+
+def test_step_takes_its_own_block_of_problems(trainer):
+    trainer.engine = ScriptedEngine(some_succeed({"19", "22"}))
+    groups = trainer.sample(3, {})
+    assert trainer.engine.calls == [["18", "19"], ["20", "21"], ["22", "23"]]
+    assert [t.problem.id for t in groups.kept] == ["19"] * GROUP_SIZE + ["22"] * GROUP_SIZE
+    assert [t.group for t in groups.kept] == [0] * GROUP_SIZE + [1] * GROUP_SIZE
+    trainer.engine = ScriptedEngine(some_succeed({"24", "25"}))
+    trainer.sample(4, {})
+    assert trainer.engine.calls == [["24", "25"]], "however few problems step 3 needed"
+
+
+def test_single_round_keeps_every_group(trainers):
+    trainer = trainers[1]
+    trainer.engine = ScriptedEngine(some_succeed({"7"}))
+    groups = trainer.sample(3, {})
+    assert trainer.engine.calls == [["6", "7"]]
+    assert groups.kept == groups.sampled and len(groups.kept) == PROMPTS * GROUP_SIZE
+
+
+def test_figures_are_of_all_that_was_sampled_and_credit_of_what_was_kept(trainer):
+    trainer.engine = ScriptedEngine(some_succeed({"1", "4"}))
+    state, trajectories, figures = trainer.step(0, fresh(trainer))
+    assert {t.problem.id for t in trajectories} == {"1", "4"}
+    assert figures["rollout/rounds"] == 3
+    assert (figures["rollout/groups_kept"], figures["rollout/groups_dropped"]) == (2, 4)
+    assert figures["rollout/success"] == pytest.approx(2 / 18)
+    assert figures["credit/groups_without_signal"] == pytest.approx(4 / 6)
+    tokens = figures["time/tokens_per_second"] * figures["time/rollout_seconds"]
+    assert tokens == pytest.approx(30) and figures["time/tool_seconds"] == 30
+    assert figures["update/trained_tokens"] * trainer.config.minibatches == 6 * 12
+    assert int(state.step) == trainer.config.minibatches
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_credit_of_few_groups_is_what_it_is_without_the_filling(trainer, count):
+    engine = ScriptedEngine(some_succeed({"0", "1"}))
+    trainer.engine = engine
+    kept = trainer.sample(0, {}).kept[: count * GROUP_SIZE]
+    _, figures = trainer.learn(0, fresh(trainer), kept)
+    if count == 0:
+        assert figures["credit/reward"] == figures["credit/advantage_size"] == 0.0
+        return
+    algorithm = trainer.session.algorithm
+    episodes = packing.episode_batch(kept, max_turns=trainer.session.config.rollout.max_turns)
+    episodes = jax.tree.map(jnp.asarray, episodes)
+    alone = credit.assign(episodes, algorithm.turn_rewards, algorithm.turn_advantages)
+    sizes = np.abs(alone.advantages[np.asarray(episodes.turn_mask)])
+    assert figures["credit/reward"] == pytest.approx(float(alone.rewards.sum(axis=1).mean()))
+    assert figures["credit/advantage_size"] == pytest.approx(float(sizes.mean()))
+
+
+def test_step_without_any_signal_leaves_the_state_as_it_is(trainer):
+    trainer.engine = ScriptedEngine(some_succeed(()))
+    before = jax.device_get(trainer.state)
+    state, trajectories, figures = trainer.step(0, fresh(trainer))
+    assert trajectories == []
+    assert same(jax.device_get(state), before)
+    assert all(map(math.isfinite, figures.values()))
+    assert figures["update/trained_tokens"] == 0 and figures["rollout/groups_dropped"] == 6
+    assert figures["rollout/entropy"] > 0
+
+
+def test_few_groups_are_learned_from_in_as_few_updates_as_hold_them(trainer):
+    trainer.engine = ScriptedEngine(some_succeed({"3"}))
+    before = jax.device_get(trainer.state)
+    state, trajectories, figures = trainer.step(0, fresh(trainer))
+    # Three trajectories fill one of the two minibatches of three.
+    assert len(trajectories) == 3 and int(state.step) == 1
+    assert figures["update/trained_tokens"] == 3 * 12 and figures["update/grad_norm"] > 0
+    assert not same(jax.device_get(state.params), before.params)
+    assert all(map(math.isfinite, figures.values()))
+
+
+def test_steps_of_fewer_groups_compile_nothing(trainer):
+    state = fresh(trainer)
+    trainer.engine = ScriptedEngine(some_succeed({"0", "1"}))
+    state, _, _ = trainer.step(0, state)
+    with compilations() as compiled:
+        for step, names in enumerate([{"6"}, (), {"18", "23"}], 1):
+            trainer.engine = ScriptedEngine(some_succeed(names))
+            state, kept, _ = trainer.step(step, state)
+            assert len(kept) == len(names) * GROUP_SIZE
+    assert compiled == []
+    assert int(state.step) == 2 + 1 + 0 + 2
+    # Nor have other tests compiled for fewer: every step gave the programs the same shapes.
+    assert [f._cache_size() for f in (trainer.assign, trainer.update, trainer.gap)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("rounds", [1, ROUNDS])
+def test_prompts_of_all_problems_that_a_run_may_need_are_checked(sessions, rounds):
+    session = sessions[rounds]
+    params = session.init_params()
+    end = session.config.train.steps * PROMPTS * rounds
+
+    class OneTooLong(Numbers):
+        def __init__(self, index):
+            self.index = index
+
+        def train_problem(self, index):
+            problem = super().train_problem(index)
+            long = "1+" * 99 if index == self.index else problem.question
+            return dataclasses.replace(problem, question=long)
+
+    try:
+        session.source = OneTooLong(end)
+        Trainer(session, params)
+        session.source = OneTooLong(end - 1)
+        with pytest.raises(ValueError, match=f"'{end - 1}'.*prompt_tokens"):
+            Trainer(session, params)
+    finally:
+        session.source = Numbers()
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """The bar of a phase on a terminal."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=160)
+    monkeypatch.setattr(display, "CONSOLE", console)
+    with display.Display("gtpo", 6) as bar:
+        yield bar
+
+
+def lines(bar):
+    """Name, total and figures, but for the speed, of every bar that is shown."""
+    return [
+        (task.description, task.total, task.fields["figures"].partition("  ")[2])
+        for task in bar.progress.tasks
+    ]
+
+
+def watch(engine, bar):
+    """What is shown at the end of each of the engine's rollouts."""
+    shown, run = [], engine.run
+
+    def watched(*arguments, **options):
+        result = run(*arguments, **options)
+        shown.append(lines(bar)[1:])
+        return result
+
+    engine.run = watched
+    return shown
+
+
+def test_every_round_of_a_step_is_shown_under_the_phase(trainer, bar):
+    trainer.engine = ScriptedEngine(some_succeed(()))
+    shown = watch(trainer.engine, bar)
+    trainer.step(0, fresh(trainer), bar)
+    assert shown == [[("rollout", PROMPTS * GROUP_SIZE, "rows 5  tools 2")]] * ROUNDS
+    assert len(lines(bar)) == 1
+
+
+def test_evaluation_is_shown_under_the_phase(sessions, bar):
+    evaluator = Evaluator(sessions[1])
+    for mode in MODES:
+        evaluator.engines[mode] = ScriptedEngine(some_succeed({"1"}))
+        shown = watch(evaluator.engines[mode], bar)
+        result, _ = evaluator({}, mode, bar=bar)
+        assert shown == [[(f"{mode} eval", 6, "rows 5  tools 2")]]
+        assert result.success == pytest.approx(1 / 6) and len(lines(bar)) == 1

@@ -13,6 +13,8 @@ from gtpo_jax.types import Params
 MESH_AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
 """Mesh axes over which rows of a batch are spread."""
+ACROSS = "_across"
+"""Ends the name of the part of a mesh axis that leads from one process to another."""
 
 LOGICAL_RULES: Mapping[str, str | None] = {
     "vocab": "tensor",
@@ -20,6 +22,8 @@ LOGICAL_RULES: Mapping[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "mlp": "tensor",
+    "experts": "tensor",
+    "expert_mlp": None,
     "head_dim": None,
     "layers": None,
 }
@@ -91,3 +95,121 @@ def param_shardings(
         return NamedSharding(mesh, PartitionSpec(*axes))
 
     return jax.tree.map(sharding, logical_axes, is_leaf=lambda x: isinstance(x, tuple))
+
+
+def process_block(owners: np.ndarray) -> tuple[int, ...]:
+    """How many devices every process drives along each axis of a mesh.
+
+    `owners [data, fsdp, tensor]` are the processes that drive its devices. Raises, alike on every
+    process, unless each drives a block of its own with rows of its own: all of `tensor`, and
+    blocks of one size, side by side.
+    """
+    each = owners.size // len(np.unique(owners))
+    block = [0] * owners.ndim
+    for axis in reversed(range(owners.ndim)):
+        name, size = MESH_AXES[axis], owners.shape[axis]
+        sizes = set()
+        for process in np.unique(owners):
+            lines = np.moveaxis(owners == process, axis, -1).reshape(-1, size)
+            lines = np.unique(lines[lines.any(axis=1)], axis=0)
+            places = np.flatnonzero(lines[0])
+            side_by_side = int(places[-1] - places[0]) == len(places) - 1
+            sizes.add(len(places) if len(lines) == 1 and side_by_side else 0)
+        if len(sizes) > 1 or 0 in sizes:
+            raise ValueError(
+                f"along {name}, of size {size}, the processes do not drive blocks of one size;"
+                f" choose {name} such that, times the axes behind it, it divides the {each} devices"
+                " of a process or is a multiple of them"
+            )
+        [block[axis]] = sizes
+        if name not in ROW_AXES and block[axis] != size:
+            raise ValueError(
+                f"{name} has {size} devices, of which a process drives only {block[axis]}; set"
+                f" {name} to a divisor of the {each} devices of a process, and let data or fsdp"
+                " lead from one process to another"
+            )
+    return tuple(block)
+
+
+def local_mesh(mesh: Mesh) -> Mesh:
+    """The part of a mesh that this process drives, with the same axes; all of it where no other
+    process has a part. Raises where the parts are no blocks; see `process_block`.
+    """
+    if not mesh.is_multi_process:
+        return mesh
+    owners = _owners(mesh)
+    missing = sorted(set(range(jax.process_count())) - set(owners.flat))
+    if missing:
+        raise ValueError(
+            f"processes {missing} drive no device of the mesh; make it over the devices of all"
+        )
+    process_block(owners)
+    mine = np.argwhere(owners == jax.process_index())
+    slices = (slice(low, high + 1) for low, high in zip(mine.min(0), mine.max(0), strict=True))
+    return Mesh(mesh.devices[tuple(slices)], mesh.axis_names, axis_types=mesh.axis_types)
+
+
+def localize(params: Params, mesh: Mesh) -> Params:
+    """Parameters that lie on `mesh`, as this process's own on `local_mesh(mesh)`.
+
+    All processes call it together. Nothing is copied of a parameter whose shards here are all of
+    it. One that is sharded over an axis that leads to other processes is gathered over that part
+    of the axis, and stays sharded over the part within a process.
+
+    What is not copied are the same buffers: an update that is given `params` to overwrite deletes
+    the result as well, and it has to be made anew.
+    """
+    local = local_mesh(mesh)
+    if local is mesh:
+        return params
+    leaves, tree = jax.tree.flatten(params)
+    strangers = [leaf.sharding for leaf in leaves if getattr(leaf.sharding, "mesh", None) != mesh]
+    if strangers:
+        raise ValueError(
+            f"a parameter lies on {strangers[0]}, not on the mesh; place it by `param_shardings`"
+        )
+    split = _split(mesh, local)
+    spread = [i for i, leaf in enumerate(leaves) if _leads_across(leaf.sharding, local)]
+    if spread:
+        placements = tuple(NamedSharding(split, leaves[i].sharding.spec) for i in spread)
+        gather = jax.jit(_identity, out_shardings=placements)
+        for index, leaf in zip(spread, gather(tuple(leaves[i] for i in spread)), strict=True):
+            leaves[index] = leaf
+    return jax.tree.unflatten(
+        tree,
+        [
+            jax.make_array_from_single_device_arrays(
+                leaf.shape,
+                NamedSharding(local, leaf.sharding.spec),
+                [shard.data for shard in leaf.addressable_shards],
+            )
+            for leaf in leaves
+        ],
+    )
+
+
+def _identity(leaves: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return leaves
+
+
+def _owners(mesh: Mesh) -> np.ndarray:
+    """The process that drives each device of a mesh, in its shape."""
+    return np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
+
+
+def _split(mesh: Mesh, local: Mesh) -> Mesh:
+    """The mesh with every axis in two: its part across processes, and under its name the other."""
+    shape = [
+        part
+        for whole, within in zip(mesh.devices.shape, local.devices.shape, strict=True)
+        for part in (whole // within, within)
+    ]
+    names = [part for name in mesh.axis_names for part in (name + ACROSS, name)]
+    types = [kind for kind in mesh.axis_types for _ in range(2)]
+    return Mesh(mesh.devices.reshape(shape), tuple(names), axis_types=tuple(types))
+
+
+def _leads_across(placement: NamedSharding, local: Mesh) -> bool:
+    """Whether an axis over which a parameter is sharded is longer than its part in one process."""
+    axes = jax.tree.leaves(tuple(placement.spec))
+    return any(placement.mesh.shape[axis] != local.shape[axis] for axis in axes)

@@ -113,3 +113,48 @@ def test_axis_without_a_rule_is_refused():
     mesh = sharding.make_mesh()
     with pytest.raises(ValueError, match=r"\['color'\]; known: \['embed', 'head_dim'"):
         sharding.param_shardings({"w": ("embed", "color")}, mesh)
+
+
+# Which process drives each device of a mesh of two axes of rows and one of `tensor`.
+A, B, C = 0, 1, 2
+
+
+@pytest.mark.parametrize(
+    ("owners", "block"),
+    [
+        ([[[A]], [[A]], [[B]], [[B]]], (2, 1, 1)),
+        ([[[A, A], [A, A]], [[B, B], [B, B]]], (1, 2, 2)),
+        ([[[A, A], [B, B]]], (1, 1, 2)),
+        # Blocks that lie apart in the order of the rows.
+        ([[[A], [A], [B], [B]], [[A], [A], [B], [B]]], (2, 2, 1)),
+        ([[[A]], [[B]], [[C]]], (1, 1, 1)),
+    ],
+)
+def test_block_of_a_process(owners, block):
+    assert sharding.process_block(np.array(owners)) == block
+
+
+@pytest.mark.parametrize(
+    ("owners", "told"),
+    [
+        # `tensor` leads from one process to another.
+        ([[[A, B]]], "tensor has 2 devices, of which a process drives only 1.* divisor of the 1 "),
+        ([[[A, A, B, B]]], "tensor has 4 .* only 2; set tensor to a divisor of the 2 devices"),
+        # A process that turns a corner, along either axis.
+        ([[[A, A, A], [A, B, B]], [[B, B, C], [C, C, C]]], "along tensor, of size 3"),
+        (
+            [[[A], [A], [A], [A], [B], [B]], [[B], [B], [C], [C], [C], [C]]],
+            "along fsdp, of size 6, .* the 4 devices",
+        ),
+        ([[[A], [A], [B]], [[A], [B], [B]]], "along fsdp, of size 3, .* the 3 devices"),
+        # Devices that are no neighbors, or no block of the size of the others.
+        ([[[A], [B], [A], [B]]], "along fsdp, of size 4"),
+        ([[[A], [B], [B], [A]]], "along fsdp"),
+        ([[[A]], [[B]], [[B]], [[A]]], "along data"),
+        ([[[A]], [[A]], [[B]]], "along data, of size 3"),
+        ([[[A], [B], [B]]], "along fsdp, of size 3"),
+    ],
+)
+def test_processes_that_drive_no_blocks_are_refused(owners, told):
+    with pytest.raises(ValueError, match=told):
+        sharding.process_block(np.array(owners))

@@ -39,10 +39,10 @@ class Session:
         self.algorithm = make_algorithm(config.train.algorithm)
         self.tokenizer = tokenizers.SentencePieceTokenizer(self._tokenizer_path())
         self.dialogue = Dialogue(self.tokenizer)
-        self.forward = decoding.restrict_vocabulary(
-            decoder.forward_fn(config.model), self.tokenizer.vocab_size
-        )
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
+        self.forward = decoding.restrict_vocabulary(
+            decoder.forward_fn(config.model, mesh=self.mesh), self.tokenizer.vocab_size
+        )
         sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
         sharding.check_rows(config.train.rows, self.mesh, "train.rows")
         self.param_shardings = sharding.param_shardings(

@@ -1,4 +1,4 @@
-"""Shapes of decoder models as data.
+"""Shapes and conventions of decoder models as data.
 
 What differs between families is a field here, not another module.
 """
@@ -6,11 +6,27 @@ What differs between families is a field here, not another module.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How rotary frequencies are stretched for contexts longer than those of pretraining."""
+
+    kind: Literal["none", "linear", "llama3", "yarn"] = "none"
+    factor: float = 1.0  # all kinds: the slow frequencies are divided by it
+    original_positions: int = 8192  # llama3, yarn: context length of pretraining
+    low_freq_factor: float = 1.0  # llama3: fewer turns than this in that context are slow
+    high_freq_factor: float = 4.0  # llama3: more turns than this are kept
+    beta_fast: float = 32.0  # yarn: as `high_freq_factor`
+    beta_slow: float = 1.0  # yarn: as `low_freq_factor`
+    attention_factor: float | None = None  # yarn: of cosine and sine; None: 1 + 0.1 ln(factor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A decoder in the Qwen2/Qwen3 style: RMSNorm, rotary positions, grouped queries, SwiGLU."""
+    """A causal decoder: RMSNorm, rotary positions, grouped queries, a gated MLP or experts."""
 
     vocab_size: int  # rows of the embedding; may exceed the tokenizer's
     width: int  # D
@@ -18,15 +34,38 @@ class ModelConfig:
     query_heads: int  # Q
     kv_heads: int  # KV, a divisor of `query_heads`
     head_dim: int  # H
-    mlp_width: int
+    mlp_width: int  # of the gated MLP, or of each expert
     qkv_bias: bool = False  # Qwen2
-    qk_norm: bool = False  # Qwen3
+    qk_norm: bool = False  # Qwen3, Gemma 3
     tied_embeddings: bool = True
+
     rope_theta: float = 1e6
+    rope_scaling: RopeScaling = RopeScaling()
+    window: int | None = None  # a local layer sees so many tokens, its own included
+    window_pattern: tuple[bool, ...] = (True,)  # which layers are local, repeated from the first on
+    local_rope_theta: float | None = None  # of local layers, then without scaling; None: as others
+
+    activation: Literal["silu", "gelu_tanh"] = "silu"
     norm_eps: float = 1e-6
+    zero_centered_norms: bool = False  # Gemma: the scale of a norm is 1 + its parameter
+    post_norms: bool = False  # Gemma: another norm behind attention and MLP, before the residual
+    embedding_scale: bool = False  # Gemma: embeddings times √D
+    query_scalar: float | None = None  # scores are divided by its root; None: `head_dim`
+    attention_softcap: float | None = None  # Gemma 2: scores become c · tanh(scores / c)
+    logit_softcap: float | None = None  # Gemma 2: of logits likewise
+
+    experts: int = 0  # E; 0: one MLP for all tokens
+    experts_per_token: int = 0
+    normalize_router: bool = True  # the weights of a token's experts sum to 1
+
     init_scale: float = 0.02  # standard deviation of the initial embedding
     param_dtype: str = "float32"
     compute_dtype: str = "float32"
+    attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
+    """The kernel of passes without a cache; auto: cuDNN on GPU, splash on TPU, where they can."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again, of passes without a cache: nothing, all but products
+    with dense matrices, or whole layers."""
 
     def __post_init__(self):
         if self.query_heads % self.kv_heads:
@@ -36,6 +75,33 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if self.window is not None and (self.window < 1 or not self.window_pattern):
+            raise ValueError(
+                "a window needs at least one token and a pattern of at least one layer,"
+                f" got window={self.window} and window_pattern={self.window_pattern}"
+            )
+        if self.local_rope_theta is not None and self.window is None:
+            raise ValueError(
+                f"local_rope_theta={self.local_rope_theta} is that of layers with a window,"
+                " and window is None; give it as rope_theta"
+            )
+        if self.experts and not 1 <= self.experts_per_token <= self.experts:
+            raise ValueError(
+                f"experts_per_token must be in 1 to experts={self.experts},"
+                f" got {self.experts_per_token}"
+            )
+
+    @property
+    def local_layers(self) -> tuple[bool, ...]:
+        """For each layer, whether it keeps to the window."""
+        if self.window is None:
+            return (False,) * self.layers
+        return tuple(itertools.islice(itertools.cycle(self.window_pattern), self.layers))
+
+    @property
+    def score_scale(self) -> float:
+        """What products of queries and keys are multiplied by."""
+        return (self.head_dim if self.query_scalar is None else self.query_scalar) ** -0.5
 
     @property
     def parameters(self) -> int:
@@ -44,6 +110,9 @@ class ModelConfig:
         attention += self.qkv_bias * self.head_dim * (self.query_heads + 2 * self.kv_heads)
         attention += self.qk_norm * 2 * self.head_dim
         mlp = 3 * self.width * self.mlp_width
-        block = attention + mlp + 2 * self.width
+        if self.experts:
+            mlp = self.experts * (mlp + self.width)
+        norms = (4 if self.post_norms else 2) * self.width
+        block = attention + mlp + norms
         embeddings = self.vocab_size * self.width * (1 if self.tied_embeddings else 2)
         return self.layers * block + embeddings + self.width

@@ -8,93 +8,68 @@ stacked `[L, ...]`; the unrolled one also takes them layer by layer.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, TypeVar, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from gtpo_jax.types import Cache, ForwardFn, Params
+from models import attention, moe, rope
 from models.config import ModelConfig
+from models.layers import RMSNorm, param
 
 LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, KV, S, H]
+Pair = TypeVar("Pair")
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "silu": nn.silu,
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+}
+REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": None,
+}
 
 
-def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
-    """Rotary position embedding of `x [B, T, N, H]`; the two halves of H form the pairs.
+class Pass(NamedTuple):
+    """What the layers of one pass share. Pairs are of global layers, and of local ones."""
 
-    Angles are float32: in bfloat16 positions beyond 256 would no longer be exact integers.
-    """
-    half = x.shape[-1] // 2
-    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angles = positions[..., None, None].astype(jnp.float32) * frequencies
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    rotated = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+    positions: jax.Array  # [B, T]
+    rotary: tuple[rope.Table, rope.Table]
+    masks: attention.Masks | None  # None: a kernel makes its own
+    segment_ids: jax.Array | None  # [B, T]
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Grouped-query attention.
-
-    `q [B, T, Q, H]`, `k, v [B, KV, S, H]`, `mask [B, T, S]` → `[B, T, Q, H]`.
-    """
-    batch, length, query_heads, head_dim = q.shape
-    kv_heads = k.shape[1]
-    group = query_heads // kv_heads
-    # The queries of a key head are rows of one matrix: with a single new token there are few.
-    q = q.reshape(batch, length, kv_heads, group, head_dim).transpose(0, 2, 3, 1, 4)
-    q = q.reshape(batch, kv_heads, group * length, head_dim)
-    scores = jnp.einsum("bkmh,bksh->bkms", q, k, preferred_element_type=jnp.float32)
-    visible = jnp.tile(mask, (1, group, 1))[:, None]
-    scores = jnp.where(visible, scores * head_dim**-0.5, -1e30)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    out = jnp.einsum("bkms,bksh->bkmh", weights, v)
-    out = out.reshape(batch, kv_heads, group, length, head_dim).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, length, query_heads, head_dim)
-
-
-def param(
-    module: nn.Module,
-    name: str,
-    initializer: Callable[..., jax.Array],
-    axes: tuple[str, ...],
-    shape: tuple[int, ...],
-    dtype: jnp.dtype,
-) -> jax.Array:
-    """Declares a parameter of a module, with the logical names of its axes."""
-    boxed = nn.with_logical_partitioning(initializer, axes)
-    return cast(jax.Array, module.param(name, boxed, shape, dtype))  # linen takes it out of its box
-
-
-class RMSNorm(nn.Module):
-    eps: float
-    dtype: jnp.dtype
-    param_dtype: jnp.dtype
-    axis: str = "embed"
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1],)
-        scale = param(self, "scale", nn.initializers.ones, (self.axis,), shape, self.param_dtype)
-        x = x.astype(jnp.float32)
-        x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.eps)
-        return (x * scale.astype(jnp.float32)).astype(self.dtype)
+def of_kind(pair: tuple[Pair, Pair], local: bool | jax.Array) -> Pair:
+    """The second of a pair of pytrees for a local layer, the first for a global one."""
+    if isinstance(local, bool):
+        return pair[local]
+    return jax.tree.map(lambda every, near: jnp.where(local, near, every), *pair)
 
 
 class Block(nn.Module):
-    """One layer: attention and a gated MLP, each behind a norm and around a residual."""
+    """One layer: attention, and a gated MLP or experts, each behind a norm, around a residual."""
 
     config: ModelConfig
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache: LayerCache | None = None
+        self,
+        x: jax.Array,
+        shared: Pass,
+        local: bool | jax.Array | None,
+        cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
+        """`local` None: all layers are of one kind."""
         c = self.config
         batch, length, _ = x.shape
+        local = c.local_layers[0] if local is None else local
         dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
 
         def dense(name: str, features: int, axes: tuple[str, str], bias: bool = False) -> nn.Dense:
@@ -111,7 +86,7 @@ class Block(nn.Module):
                 name=name,
             )
 
-        norm = functools.partial(RMSNorm, c.norm_eps, dtype, param_dtype)
+        norm = functools.partial(RMSNorm, c.norm_eps, dtype, param_dtype, c.zero_centered_norms)
 
         with jax.named_scope("attention"):
             h = norm(name="attention_norm")(x)
@@ -124,23 +99,33 @@ class Block(nn.Module):
             if c.qk_norm:
                 q = norm(axis="head_dim", name="q_norm")(q)
                 k = norm(axis="head_dim", name="k_norm")(k)
-            q = rotate(q, positions, theta=c.rope_theta)
-            k = rotate(k, positions, theta=c.rope_theta)
+            table = of_kind(shared.rotary, local)
+            q, k = rope.rotate(q, table), rope.rotate(k, table)
             k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
             if cache is not None:
                 at = (jnp.arange(batch)[:, None, None], jnp.arange(c.kv_heads)[:, None])
-                at = (*at, positions[:, None])
+                at = (*at, shared.positions[:, None])
                 k = cache[0].at[at].set(k.astype(cache[0].dtype), mode="drop")
                 v = cache[1].at[at].set(v.astype(cache[1].dtype), mode="drop")
                 cache = (k, v)
-            h = attend(q, k, v, mask).reshape(batch, length, -1)
-            x = x + dense("o_proj", c.width, ("heads", "embed"))(h)
+            if shared.masks is None:
+                h = attention.causal(c, q, k, v, shared.segment_ids, local, mesh=self.mesh)
+            else:
+                mask = of_kind(shared.masks, local)
+                h = attention.plain(q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap)
+            h = dense("o_proj", c.width, ("heads", "embed"))(h.reshape(batch, length, -1))
+            x = x + (norm(name="attention_post_norm")(h) if c.post_norms else h)
 
         with jax.named_scope("mlp"):
             h = norm(name="mlp_norm")(x)
-            gate = dense("gate_proj", c.mlp_width, ("embed", "mlp"))(h)
-            up = dense("up_proj", c.mlp_width, ("embed", "mlp"))(h)
-            x = x + dense("down_proj", c.width, ("mlp", "embed"))(nn.silu(gate) * up)
+            activation = ACTIVATIONS[c.activation]
+            if c.experts:
+                h = moe.Experts(c, activation, name="experts")(h)
+            else:
+                gate = dense("gate_proj", c.mlp_width, ("embed", "mlp"))(h)
+                up = dense("up_proj", c.mlp_width, ("embed", "mlp"))(h)
+                h = dense("down_proj", c.width, ("mlp", "embed"))(activation(gate) * up)
+            x = x + (norm(name="mlp_post_norm")(h) if c.post_norms else h)
         return x, cache
 
 
@@ -148,6 +133,7 @@ class Decoder(nn.Module):
     """Token ids to hidden states (`hidden`) and hidden states to logits (`logits`)."""
 
     config: ModelConfig
+    mesh: Mesh | None = None  # over which kernels run
 
     def setup(self):
         c = self.config
@@ -156,15 +142,18 @@ class Decoder(nn.Module):
         shape = (c.vocab_size, c.width)
         axes = ("vocab", "embed")
         self.embedding = param(self, "embedding", normal, axes, shape, param_dtype)
+        block = Block
+        if c.remat != "none":
+            block = nn.remat(Block, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
         self.layers = nn.scan(
-            Block,
+            block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),  # pyright: ignore[reportArgumentType]
+            in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=c.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c)
-        self.final_norm = RMSNorm(c.norm_eps, dtype, param_dtype)
+        )(c, self.mesh)
+        self.final_norm = RMSNorm(c.norm_eps, dtype, param_dtype, c.zero_centered_norms)
         if not c.tied_embeddings:
             self.head = param(self, "head", normal, axes, shape, param_dtype)
 
@@ -180,25 +169,37 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         c = self.config
-        x = jnp.take(self.embedding, tokens, axis=0).astype(c.compute_dtype)
+        dtype = jnp.dtype(c.compute_dtype)
+        x = jnp.take(self.embedding, tokens, axis=0).astype(dtype)
+        if c.embedding_scale:
+            x = x * jnp.asarray(c.width**0.5, dtype)
+        rotary = rope.tables(c, positions)
         if cache is None:
-            x, _ = self.layers(x, positions, causal_mask(tokens, segment_ids))
+            masks = None
+            if attention.choose(c, length=tokens.shape[1], mesh=self.mesh) == "plain":
+                masks = attention.causal_masks(tokens, segment_ids, window=c.window)
+            kinds = None if len(set(c.local_layers)) == 1 else jnp.asarray(c.local_layers)
+            x, _ = self.layers(x, Pass(positions, rotary, masks, segment_ids), kinds)
         else:
-            slots = jnp.arange(cache[0][0].shape[2])
-            mask = slots <= positions[:, :, None]
+            masks = attention.cache_masks(positions, cache[0][0].shape[2], window=c.window)
+            shared = Pass(positions, rotary, masks, None)
             layers = unstacked(self.variables["params"])["layers"]
             new_cache = []
-            for params, layer_cache in zip(layers, cache, strict=True):
+            for params, local, layer_cache in zip(layers, c.local_layers, cache, strict=True):
                 block = Block(c, parent=None)
-                x, layer_cache = block.apply({"params": params}, x, positions, mask, layer_cache)
+                x, layer_cache = block.apply({"params": params}, x, shared, local, layer_cache)
                 new_cache.append(layer_cache)
             cache = tuple(new_cache)
         return self.final_norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        table = self.embedding if self.config.tied_embeddings else self.head
-        table = table.astype(self.config.compute_dtype)
-        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        c = self.config
+        table = self.embedding if c.tied_embeddings else self.head
+        table = table.astype(c.compute_dtype)
+        logits = jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+        if c.logit_softcap is not None:
+            logits = c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
+        return logits
 
 
 def unstacked(params: Params) -> Params:
@@ -209,15 +210,6 @@ def unstacked(params: Params) -> Params:
     count = len(jax.tree.leaves(layers)[0])
     each = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count))
     return {**params, "layers": each}
-
-
-def causal_mask(tokens: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
-    """`[B, T, T]`: token t sees token s when s ≤ t and both belong to the same segment."""
-    index = jnp.arange(tokens.shape[1])
-    mask = jnp.broadcast_to(index[:, None] >= index, (tokens.shape[0], len(index), len(index)))
-    if segment_ids is not None:
-        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
-    return mask
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
@@ -235,17 +227,24 @@ def logical_axes(config: ModelConfig) -> Params:
 
 def _init_boxed(config: ModelConfig, key: jax.Array) -> Params:
     dummy = jnp.zeros((1, 2), jnp.int32)
+    # How a pass is computed says nothing of the parameters.
+    config = dataclasses.replace(config, attention="plain", remat="none")
     return Decoder(config).init(key, dummy, dummy)["params"]
 
 
-def forward_fn(config: ModelConfig, *, unstack: bool | None = None) -> ForwardFn:
+def forward_fn(
+    config: ModelConfig, *, unstack: bool | None = None, mesh: Mesh | None = None
+) -> ForwardFn:
     """The decoder as the pure functions that `gtpo_jax` works with.
 
     `unstack`: each decode segment begins with a copy of the parameters, layer by layer. Without it
     a CPU copies the slice of each layer in every step; where memory is scarce, a copy is not
     wanted. The default is yes on CPU, no elsewhere.
+
+    `mesh`: that of `gtpo_jax.sharding`, for attention kernels, which the compiler cannot divide;
+    plain attention does without.
     """
-    module = Decoder(config)
+    module = Decoder(config, mesh)
 
     def hidden(
         params: Params,

@@ -16,6 +16,7 @@ from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import FakeTool
 from gtpo_jax.types import Problem
 from models import decoder
+from tests.models.variants import VARIANTS
 from tests.tiny import BYTES, CONFIG, DIALOGUE, FORWARD, compilations, make_params
 
 pytestmark = pytest.mark.slow
@@ -145,6 +146,17 @@ def test_behavior_logprobs_equal_the_learners(trajectories, params):
     assert float(gap_of()(params, batch)) < 1e-4
     # The measure is not blind: other parameters disagree with the record.
     assert float(gap_of()(make_params(seed=3), batch)) > 0.1
+
+
+@pytest.mark.parametrize("family", ["qk_norm", "soft_caps", "two_ropes", "experts"])
+def test_behavior_logprobs_equal_the_learners_in_every_family(family):
+    # T-20: windows, soft caps, two kinds of positions, experts.
+    config = VARIANTS[family]
+    forward, params = talkative(decoder.forward_fn(config)), make_params(config)
+    produced = run(make_engine(forward=forward, first_cache=32), params)
+    assert max(len(t.turns) for t in produced) > 1
+    difference = gaps(forward, params, pack(produced))
+    assert difference.size > 50 and difference.max() < 1e-4
 
 
 def test_behavior_logprobs_in_bfloat16_are_close_to_the_learners():

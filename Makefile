@@ -71,10 +71,10 @@ demo: $(MARK)-demo  ## train a small model from nothing: cold start, then GTPO
 
 # By file: the programs that one file compiles are compiled once.
 test: $(MARK)-test  ## all tests that need no accelerator
-	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not gpu" $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not gpu and not long" $(ARGS)
 
 test-fast: $(MARK)-test  ## the tests that take no more than seconds
-	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not hf" $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not long and not hf" $(ARGS)
 
 lint: $(MARK)-lint  ## ruff and pyright, changing nothing
 	@$(RUN) -m ruff check .

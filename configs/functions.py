@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from configs.schema import AlgorithmConfig, OptimizerConfig
-from gtpo_jax import advantages, credit, learner, reductions
+from configs.schema import AlgorithmConfig, DialogueConfig, OptimizerConfig
+from gtpo_jax import advantages, credit, learner, protocols, reductions
 from gtpo_jax.types import Params
 
 
@@ -42,6 +42,16 @@ def make_algorithm(config: AlgorithmConfig) -> Algorithm:
         token_loss=learner.clipped_loss(clip_low=config.clip_low, clip_high=config.clip_high),
         reduce=reductions.token_mean,
     )
+
+
+def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
+    """The tool protocol of a chat."""
+    known = {
+        "fenced": protocols.FencedPython,
+        "tags": protocols.CodeTags,
+        "hermes": protocols.HermesCalls,
+    }
+    return known[config.protocol]()
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:

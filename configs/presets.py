@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from configs.schema import EvalConfig, RunConfig, SftConfig, ToolConfig, TrainConfig
+from configs.schema import (
+    DialogueConfig,
+    EvalConfig,
+    OptimizerConfig,
+    RunConfig,
+    SftConfig,
+    ToolConfig,
+    TrainConfig,
+)
 from gtpo_jax.rollout import RolloutLimits
 from models import presets
 
@@ -20,4 +28,25 @@ WORD_PROBLEMS = RunConfig(
 )
 """Word problems from JSON lines, given as `task.train_file`, `task.eval_file` and `tokenizer`."""
 
-PRESETS: dict[str, RunConfig] = {"tiny": TINY, "word-problems": WORD_PROBLEMS}
+CHAT = RunConfig(
+    model=dataclasses.replace(presets.TINY, compute_dtype="bfloat16", remat="full"),
+    dialogue=DialogueConfig(protocol="fenced"),
+    train=TrainConfig(
+        prompts=32,
+        optimizer=OptimizerConfig(learning_rate=1e-6, b2=0.95),
+        gate=0.0,
+        logprob_chunk=256,
+    ),
+    rollout=RolloutLimits(
+        slots=128,
+        parked=16,
+        context=4096,
+        prompt_tokens=1024,
+        turn_tokens=1024,
+        observation_tokens=512,
+        extend_width=128,
+    ),
+)
+"""An instruction-tuned model, imported into the run by `launch.convert import`."""
+
+PRESETS: dict[str, RunConfig] = {"tiny": TINY, "word-problems": WORD_PROBLEMS, "chat": CHAT}

@@ -145,12 +145,28 @@ class ToolConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DialogueConfig:
+    """How turns, calls and outputs are written."""
+
+    protocol: Literal["markers", "fenced", "tags", "hermes"] = "markers"
+    """`markers`: the built-in dialogue. In the chat template of an imported model: blocks of
+    Python, `<code>` tags, or `<tool_call>` in JSON."""
+    system_prompt: str | None = None
+    """That of a chat; without one, the protocol's."""
+    most_calls: int = 1
+    """Calls that one turn may hold."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that determines a run, but for where it is written."""
 
     model: ModelConfig
+    """Its shapes give way to those of an imported model (`launch.convert import`)."""
     tokenizer: str = "tools-256"
-    """A shipped tokenizer by name, or the path of a SentencePiece model."""
+    """A shipped tokenizer by name, or the path of a SentencePiece model; an imported model brings
+    its own."""
+    dialogue: DialogueConfig = DialogueConfig()
     seed: int = 0
     task: TaskConfig = TaskConfig()
     sft: SftConfig = SftConfig()

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gtpo_jax import sampling, sharding, stops
 from gtpo_jax.types import Cache, ForwardFn, Params
@@ -92,16 +93,20 @@ class DecodePrograms:
     ]
 
 
-def restrict_vocabulary(forward: ForwardFn, vocab_size: int) -> ForwardFn:
-    """The model with every id from `vocab_size` on impossible.
+def restrict_vocabulary(
+    forward: ForwardFn, vocab_size: int, *, unused: Sequence[int] = ()
+) -> ForwardFn:
+    """The model with every id from `vocab_size` on impossible, and those that are `unused`.
 
     Embeddings are often padded beyond the tokenizer, and the programs never sample such ids. A
     learner whose distribution still has room for them would compute other log-probs, so it has to
     be given this model.
     """
+    allowed = np.arange(forward.vocab_size) < vocab_size
+    allowed[list(unused)] = False
 
     def logits(params: Params, hidden: jax.Array) -> jax.Array:
-        return sampling.mask_vocabulary(forward.logits(params, hidden), vocab_size)
+        return jnp.where(allowed, forward.logits(params, hidden), -jnp.inf)
 
     return dataclasses.replace(forward, logits=logits)
 

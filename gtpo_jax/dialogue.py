@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -104,6 +105,47 @@ def violation_output(violation: str) -> str:
     return f"Error: {violation}"
 
 
+class AnyDialogue(Protocol):
+    """What a rollout knows of the way that prompts, turns and observations are written."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a turn. They are sampled and trained."""
+        ...
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end a turn, wherever in its tokens they stand."""
+        ...
+
+    @property
+    def most_calls(self) -> int:
+        """Calls that one turn may hold."""
+        ...
+
+    def prompt(self, question: str) -> np.ndarray:
+        """Ids of the prompt, up to where the policy begins to write."""
+        ...
+
+    def observation(
+        self, output: str | Sequence[str], *, budget: int, ended: bool = True
+    ) -> tuple[np.ndarray, int]:
+        """Ids between a turn and the next one, at most `budget`, and the output tokens cut for it.
+
+        `output` is what the environment says to the turn: one text, or one for each of its calls.
+        `ended`: the last token of the turn is one of `stop_ids`. Raises `ValueError` when the
+        budget has no room for as many outputs, each of them empty.
+        """
+        ...
+
+    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+        """Reads the tokens of one turn. Never raises for what the policy wrote."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
     """Renders the grammar with one tokenizer.
@@ -139,12 +181,12 @@ class Dialogue:
         return self._ids(thought, CODE, code, END)
 
     def observation(
-        self, output: str, *, budget: int, ended: bool = True
+        self, output: str | Sequence[str], *, budget: int, ended: bool = True
     ) -> tuple[np.ndarray, int]:
         """Ids that follow a turn, and the number of output tokens cut.
 
         The ids are the tool's output in its markers, behind the end marker of a turn that has not
-        `ended` with one itself.
+        `ended` with one itself. Several outputs are one text, each of them its own lines.
         The whole takes at most `budget` tokens; output is cut on a token boundary, its end is
         dropped. Raises when not even the markers fit.
         """
@@ -156,7 +198,7 @@ class Dialogue:
                 f"an observation takes at least {len(before) + len(after)} tokens,"
                 f" its budget is {budget}"
             )
-        ids = self._ids(output)
+        ids = self._ids(output if isinstance(output, str) else "\n".join(output))
         return np.concatenate([before, ids[:room], after]), max(0, len(ids) - room)
 
     def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -256,7 +256,9 @@ class Tokenizer(Protocol):
     """
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """One more than the highest id; the sampler chooses none beyond."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; never a control symbol, whatever the text holds."""
@@ -272,9 +274,18 @@ class Tokenizer(Protocol):
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 that a token adds to the text, part of a character perhaps; `b""` for a control
-        symbol.
+        symbol that is no text of a turn.
 
-        Without control symbols, `b"".join(map(token_bytes, ids))` is `decode(ids)` encoded,
-        whenever it is UTF-8.
+        Without such symbols, `b"".join(map(token_bytes, ids))` is `decode(ids)` encoded, whenever
+        it is UTF-8.
         """
+        ...
+
+
+class TemplateTokenizer(Tokenizer, Protocol):
+    """A tokenizer that lists its control symbols, so that a chat template can be read for them."""
+
+    @property
+    def control_symbols(self) -> Mapping[str, int]:
+        """Ids of all control symbols."""
         ...

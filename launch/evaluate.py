@@ -18,7 +18,7 @@ from launch.session import MODES, Evaluator, Session
 class EvaluateArguments(cli.RunArguments):
     """Success on held-out problems, sampled and greedy."""
 
-    phase: Literal["sft", "train"] = "train"
+    phase: Literal["import", "sft", "train"] = "train"
     """Whose checkpoint."""
     show: int = 3
     """Trajectories to print."""

@@ -15,13 +15,13 @@ from configs.functions import make_algorithm
 from configs.schema import RunConfig
 from gtpo_jax import decoding, rollout, sampling, sharding, tokenizers, tools
 from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
-from gtpo_jax.dialogue import Dialogue
+from gtpo_jax.dialogue import AnyDialogue, Dialogue
 from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
 from gtpo_jax.tasks import jsonl, verifiers
 from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.tasks.source import Noise, ProblemSource
 from gtpo_jax.types import Params, Problem, TokenBatch, Trajectory
-from launch import display
+from launch import display, imported
 from models import decoder
 
 EVALUATION_STEP = 2**32 - 1
@@ -29,19 +29,26 @@ EVALUATION_STEP = 2**32 - 1
 
 
 class Session:
-    """The parts of a run. Use it as a context manager: it owns the tool's processes."""
+    """The parts of a run. Use it as a context manager: it owns the tool's processes.
 
-    def __init__(self, config: RunConfig, run_dir: pathlib.Path):
+    The model is the config's, unless one was imported into the run or is handed over.
+    """
+
+    def __init__(
+        self, config: RunConfig, run_dir: pathlib.Path, *, model: imported.Imported | None = None
+    ):
         enable_compilation_cache()
-        self.config = config
         self.run_dir = run_dir
+        self.imported = imported.of_run(run_dir) if model is None else model
+        self.config = config = imported.with_model(config, self.imported)
         self.source = make_source(config)
         self.algorithm = make_algorithm(config.train.algorithm)
-        self.tokenizer = tokenizers.SentencePieceTokenizer(self._tokenizer_path())
-        self.dialogue = Dialogue(self.tokenizer)
+        self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
         self.forward = decoding.restrict_vocabulary(
-            decoder.forward_fn(config.model, mesh=self.mesh), self.tokenizer.vocab_size
+            decoder.forward_fn(config.model, mesh=self.mesh),
+            self.dialogue.tokenizer.vocab_size,
+            unused=getattr(self.dialogue.tokenizer, "unused_ids", ()),
         )
         sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
         sharding.check_rows(config.train.rows, self.mesh, "train.rows")
@@ -63,12 +70,27 @@ class Session:
         return jax.jit(init, out_shardings=self.param_shardings)(jax.random.key(self.config.seed))
 
     def load_params(self, run_dir: pathlib.Path, phase: str) -> Params:
-        """Parameters of the newest checkpoint of a phase, `sft` or `train`, of a run."""
+        """Parameters of the newest checkpoint of a phase of a run: `sft`, `train`, or `import`."""
         folder = run_dir / phase / "checkpoints"
         if not has_checkpoint(folder):
             raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
+        template = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            jax.eval_shape(self.init_params),
+            self.param_shardings,
+        )
         with CheckpointStore(folder) as store:
-            return store.restore_params(self.init_params())
+            return store.restore_params(template)
+
+    def load_start(self, run_dir: pathlib.Path) -> Params:
+        """What reinforcement begins with: the cold start of a run, or else its imported model."""
+        cold = imported.of_run(run_dir) is None or has_checkpoint(run_dir / "sft" / "checkpoints")
+        return self.load_params(run_dir, "sft" if cold else imported.PHASE)
+
+    def load_newest(self) -> Params:
+        """Parameters of the newest checkpoint of the run's latest phase."""
+        trained = has_checkpoint(self.run_dir / "train" / "checkpoints")
+        return self.load_params(self.run_dir, "train") if trained else self.load_start(self.run_dir)
 
     def put_batch(self, batch: TokenBatch) -> TokenBatch:
         """A batch `[A, B, T]` on the devices, rows shared among them."""
@@ -94,8 +116,14 @@ class Session:
         """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""
         kept = self.run_dir / "tokenizer.model"
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        if self.tokenizer.path != kept:
-            shutil.copyfile(self.tokenizer.path, kept)
+        if self._tokenizer_path() != kept:
+            shutil.copyfile(self._tokenizer_path(), kept)
+
+    def _make_dialogue(self) -> AnyDialogue:
+        if self.imported is not None:
+            return imported.make_dialogue(self.config.dialogue, self.imported.source)
+        tokenizer = tokenizers.SentencePieceTokenizer(self._tokenizer_path())
+        return Dialogue(tokenizer, most_calls=self.config.dialogue.most_calls)
 
     def _tokenizer_path(self) -> pathlib.Path:
         kept = self.run_dir / "tokenizer.model"

@@ -16,6 +16,7 @@ import numpy as np
 
 from configs.functions import make_optimizer
 from gtpo_jax import learner, metrics, packing, reductions
+from gtpo_jax.dialogue import Dialogue
 from gtpo_jax.evaluation import evaluate_trajectories
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.types import Params, Trajectory
@@ -82,6 +83,11 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
 
 def make_demonstrations(session: Session) -> list[Trajectory]:
     """The demonstrations of a session, run for real. One that does not fit a row is an error."""
+    if not isinstance(session.dialogue, Dialogue):
+        raise ValueError(
+            "demonstrations are written in the built-in dialogue, which an imported model does not"
+            " know; train it without a cold start, by `python -m launch.train chat`"
+        )
     count = session.config.sft.demonstrations
     limits = session.config.rollout
     demonstrations = demonstrate(

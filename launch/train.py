@@ -31,7 +31,7 @@ class TrainArguments(cli.RunArguments):
     resume: bool = False
     """Go on from the newest checkpoint of the run."""
     cold_start: pathlib.Path | None = None
-    """Run folder whose cold start to begin with; by default the one in the run's own folder."""
+    """Run folder whose cold start, or imported model, to begin with; by default the run's own."""
 
 
 class Trainer:
@@ -263,7 +263,7 @@ def run_training(
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TrainArguments, argv, program="launch.train")
     with Session(arguments.config, arguments.run_dir) as session:
-        cold_start = session.load_params(arguments.cold_start or arguments.run_dir, "sft")
+        cold_start = session.load_start(arguments.cold_start or arguments.run_dir)
         evaluator = Evaluator(session)
         if not arguments.resume:
             check_gate(session, evaluator, cold_start)

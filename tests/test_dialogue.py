@@ -164,6 +164,12 @@ def test_observation_is_cut_at_its_budget(output, budget, text, dropped):
     assert BYTES.decode(ids) == f"<|tool|>{text}<|end|><|assistant|>"
 
 
+def test_several_outputs_are_one_text():
+    ids, dropped = DIALOGUE.observation(["4", "", "5"], budget=20)
+    assert BYTES.decode(ids) == "<|tool|>4\n\n5<|end|><|assistant|>" and dropped == 0
+    assert DIALOGUE.observation(["12", "345"], budget=7)[1] == 2
+
+
 def test_budget_below_the_markers_is_an_error():
     with pytest.raises(ValueError, match="at least 3 tokens, its budget is 2"):
         DIALOGUE.observation("4", budget=2)

@@ -9,7 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from gtpo_jax.evaluation import Evaluation
-from gtpo_jax.types import Trajectory
+from gtpo_jax.types import ToolResult, Trajectory
+
+
+def render_turn(text: str, violation: str | None) -> Text:
+    """What the policy wrote in a turn."""
+    rendered = Text(text.strip() + "\n", style="red" if violation else "cyan")
+    if violation:
+        rendered.append(f"  {violation}\n", style="italic red")
+    return rendered
+
+
+def render_output(result: ToolResult) -> Text:
+    """What a call gave: what it printed, or the last line of its error."""
+    output = result.stdout.strip() or result.stderr.strip().split("\n")[-1]
+    return Text(f"  {output}\n", style="yellow")
 
 
 def render_trajectory(trajectory: Trajectory, *, title: str = "") -> Panel:
@@ -17,12 +31,9 @@ def render_trajectory(trajectory: Trajectory, *, title: str = "") -> Panel:
     text = Text()
     text.append(trajectory.problem.question + "\n", style="bold")
     for turn in trajectory.turns:
-        text.append(turn.text.strip() + "\n", style="red" if turn.violation else "cyan")
+        text.append_text(render_turn(turn.text, turn.violation))
         for result in turn.results:
-            output = result.stdout.strip() or result.stderr.strip().split("\n")[-1]
-            text.append(f"  {output}\n", style="yellow")
-        if turn.violation:
-            text.append(f"  {turn.violation}\n", style="italic red")
+            text.append_text(render_output(result))
     right = trajectory.success
     text.append(
         f"{trajectory.verdict}; the answer is {trajectory.problem.answer}",

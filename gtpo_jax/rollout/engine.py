@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from gtpo_jax import decoding, sampling, sharding, stops
-from gtpo_jax.dialogue import Dialogue
+from gtpo_jax.dialogue import AnyDialogue
 from gtpo_jax.rollout.limits import RolloutLimits, given
 from gtpo_jax.rollout.loop import Loop, RolloutProgress, RolloutStats
 from gtpo_jax.rollout.lot import Lot
@@ -20,7 +20,7 @@ Refresh = Callable[[], tuple[Params, int] | None]
 """Asked between two segments: newer parameters and their version, or None."""
 
 
-def render_prompt(dialogue: Dialogue, problem: Problem, limits: RolloutLimits) -> np.ndarray:
+def render_prompt(dialogue: AnyDialogue, problem: Problem, limits: RolloutLimits) -> np.ndarray:
     """Ids of the prompt of a problem; an error when the limits have no room for it."""
     prompt = dialogue.prompt(problem.question)
     if len(prompt) > limits.prompt_tokens:
@@ -37,7 +37,7 @@ class RolloutEngine:
     def __init__(
         self,
         forward: ForwardFn,
-        dialogue: Dialogue,
+        dialogue: AnyDialogue,
         tool: Tool,
         verifier: Verifier,
         limits: RolloutLimits,
@@ -51,7 +51,10 @@ class RolloutEngine:
                 f"the tokenizer has {vocab_size} tokens, the model only {forward.vocab_size};"
                 " use the tokenizer that the model was made for"
             )
-        dialogue.observation("", budget=limits.observation_tokens)  # raises when it cannot fit
+        # Raises when the markers of as many outputs as a turn may have do not fit.
+        for ended in {True, not dialogue.stop_strings}:
+            nothing = [""] * dialogue.most_calls
+            dialogue.observation(nothing, budget=limits.observation_tokens, ended=ended)
         if mesh is not None:
             sharding.check_rows(limits.slots, mesh, "rollout slots")
             sharding.check_rows(limits.parked, mesh, "rollout parked")

@@ -368,9 +368,11 @@ class Loop:
             slot.end_unobserved(results)
             self._finish(slot, StopReason.TOOL_FAILURE, None)
         else:
-            self._observe(slot, "\n".join(map(tools.render_tool_result, results)), results)
+            self._observe(slot, [*map(tools.render_tool_result, results)], results)
 
-    def _observe(self, slot: Slot, output: str, results: tuple[ToolResult, ...]) -> None:
+    def _observe(
+        self, slot: Slot, output: str | Sequence[str], results: tuple[ToolResult, ...]
+    ) -> None:
         """Queues the observation of the last turn, or ends the trajectory when it has no room."""
         budget = self.limits.observation_tokens
         observation, dropped = self.dialogue.observation(output, budget=budget, ended=slot.ended)

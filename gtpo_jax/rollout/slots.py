@@ -8,7 +8,7 @@ from concurrent import futures
 import numpy as np
 
 from gtpo_jax import sampling
-from gtpo_jax.dialogue import NO_ACTION, Dialogue, ParsedTurn, turn_violation
+from gtpo_jax.dialogue import NO_ACTION, AnyDialogue, ParsedTurn, turn_violation
 from gtpo_jax.types import (
     Problem,
     StopReason,
@@ -65,7 +65,7 @@ class Slot:
         tokens = np.concatenate([*parts, np.zeros(0, np.int32)])
         return tokens[: len(tokens) - len(self.to_append)]
 
-    def end_turn(self, dialogue: Dialogue) -> ParsedTurn:
+    def end_turn(self, dialogue: AnyDialogue) -> ParsedTurn:
         """Closes the turn under way."""
 
         def all_of(name: str) -> np.ndarray:

@@ -1,0 +1,259 @@
+"""Chat templates: messages to text, and text to ids without trusting what the messages say.
+
+A template is rendered twice, once with a mark in place of each content. What stands between the
+marks is the template's own text: the control symbols that it spells are meant. What stands in their
+places is content, of users, tools or the policy: it is text whatever it reads like.
+
+All text between two control symbols is encoded as one, so that tokens merge across the border of
+template and content as they do when the whole rendering is encoded at once. The ids are the same as
+of that, unless a content spells a control symbol.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.nodes
+import jinja2.parser
+import jinja2.sandbox
+
+from gtpo_jax.types import TemplateTokenizer
+
+Message = Mapping[str, Any]
+"""`role`, `content`, and what else a template reads: `tool_calls`, `tool_call_id`, `name`."""
+
+NOW = datetime.datetime(2025, 1, 1)
+"""The time that templates are told by default: a prompt must not depend on the day of its run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A piece of a rendering."""
+
+    text: str
+    template: bool  # the template's own: the control symbols that it spells are meant
+
+
+class ChatTemplate:
+    """A Jinja template of messages, run in a sandbox.
+
+    `variables` are further names that it reads: the special tokens of its tokenizer, and switches
+    such as `enable_thinking`. `now` is the time that `strftime_now` formats.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        now: datetime.datetime = NOW,
+    ):
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[jinja2.ext.loopcontrols, _Generation],
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = now.strftime
+        self.variables = dict(variables or {})
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ValueError(f"the chat template is no Jinja: {error}") from error
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | pathlib.Path,
+        *,
+        name: str = "default",
+        variables: Mapping[str, Any] | None = None,
+        now: datetime.datetime = NOW,
+    ) -> ChatTemplate:
+        """The template of a model's folder: `chat_template.jinja`, else of `tokenizer_config.json`.
+
+        `name` chooses among several. The special tokens of the configuration, such as `bos_token`,
+        are variables unless `variables` has others. Raises `ValueError` where there is none.
+        """
+        folder = pathlib.Path(folder)
+        config: dict[str, Any] = {}
+        if (folder / "tokenizer_config.json").is_file():
+            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        source = config.get("chat_template")
+        if isinstance(source, list):
+            named = {each["name"]: each["template"] for each in source}
+            if name not in named:
+                raise ValueError(f"{folder} has no chat template {name!r}; it has {sorted(named)}")
+            source = named[name]
+        if (folder / "chat_template.jinja").is_file():
+            source = (folder / "chat_template.jinja").read_text(encoding="utf-8")
+        if source is None:
+            raise ValueError(
+                f"no chat template in {folder}: neither chat_template.jinja nor a chat_template in"
+                " tokenizer_config.json; take the folder of an instruction-tuned model"
+            )
+        special = {key: _symbol(value) for key, value in config.items() if key.endswith("_token")}
+        return cls(source, variables={**special, **(variables or {})}, now=now)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Mapping[str, Any]] = (),
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """Text of a conversation. Raises `ValueError` where the template refuses it."""
+        try:
+            return self._template.render(
+                **{
+                    **self.variables,
+                    "messages": [dict(message) for message in messages],
+                    "tools": [dict(tool) for tool in tools] or None,
+                    "documents": None,
+                    "add_generation_prompt": add_generation_prompt,
+                }
+            )
+        except (jinja2.TemplateError, TypeError) as error:
+            roles = [message.get("role") for message in messages]
+            raise ValueError(
+                f"the chat template refuses messages of the roles {roles}: {error}"
+            ) from error
+
+
+def segments(render: Callable[[Sequence[str]], str], contents: Sequence[str]) -> list[Segment]:
+    """What `render(contents)` is made of: text of the template and the contents, in turns.
+
+    The texts joined are `render(contents)`. A content stands there as the template shows it:
+    stripped, say, or quoted. `render` has to show every content once and in their order, or it is a
+    `ValueError`. Where it shows a content elsewhere or otherwise for what it says, the content is
+    put in as it is where others are shown, and the texts joined are not that rendering.
+    """
+    marks = _marks(contents)
+    own = _between(render(marks), marks)
+    if own is None:
+        raise ValueError(
+            f"the template shows {len(contents)} contents other than once each and in their order;"
+            " choose another template, or messages that it shows"
+        )
+    shown = list(contents)
+    if render(contents) != _interleaved(own, contents):
+        for i, content in enumerate(contents):
+            text = render([*marks[:i], content, *marks[i + 1 :]])
+            regions = _between(text, [*marks[:i], *marks[i + 1 :]])
+            inside = None if regions is None else _inside(regions[i], own[i], own[i + 1])
+            if inside is not None:
+                shown[i] = inside
+            elif not content.strip():  # left out, and its surroundings with it
+                return segments(
+                    lambda others, i=i: render([*others[:i], contents[i], *others[i:]]),
+                    [*contents[:i], *contents[i + 1 :]],
+                )
+    pieces = [Segment(own[0], True)]
+    for content, text in zip(shown, own[1:], strict=True):
+        pieces += [Segment(content, False), Segment(text, True)]
+    return [piece for piece in pieces if piece.text]
+
+
+class SegmentEncoder:
+    """Encodes segments with one tokenizer."""
+
+    def __init__(self, tokenizer: TemplateTokenizer):
+        self._tokenizer = tokenizer
+        self._ids = tokenizer.control_symbols
+        longest_first = sorted(self._ids, key=len, reverse=True)
+        self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+
+    def split(self, text: str) -> list[str]:
+        """Plain text and control symbols in turns, plain text first and last."""
+        return self._pattern.split(text) if self._ids else [text]
+
+    def encode(self, pieces: Iterable[Segment]) -> list[int]:
+        """Ids of segments. Only text of the template becomes a control symbol."""
+        ids: list[int] = []
+        plain = ""
+        for piece in pieces:
+            if not piece.template:
+                plain += piece.text
+                continue
+            text, *rest = self.split(piece.text)
+            plain += text
+            for symbol, text in zip(rest[::2], rest[1::2], strict=True):
+                ids += [*self._tokenizer.encode(plain), self._ids[symbol]]
+                plain = text
+        return ids + self._tokenizer.encode(plain)
+
+
+def _marks(contents: Sequence[str]) -> list[str]:
+    """Words that no content holds. Letters and digits alone: nothing strips or escapes them."""
+    number = 0
+    while any(f"content{number}x" in content for content in contents):
+        number += 1
+    return [f"content{number}x{i}x" for i in range(len(contents))]
+
+
+def _between(text: str, marks: Sequence[str]) -> list[str] | None:
+    """The text before, between and behind marks; None unless each stands there once, in order."""
+    parts: list[str] = []
+    for mark in marks:
+        before, found, text = text.partition(mark)
+        if not found or mark in text:
+            return None
+        parts.append(before)
+    return [*parts, text]
+
+
+def _inside(text: str, before: str, after: str) -> str | None:
+    """What stands between the beginning and the end of a text; None if it has others."""
+    if text.startswith(before) and text[len(before) :].endswith(after):
+        return text[len(before) : len(text) - len(after)]
+    return None
+
+
+def _interleaved(own: Sequence[str], contents: Sequence[str]) -> str:
+    pairs = zip(contents, own[1:], strict=True)
+    return own[0] + "".join(content + text for content, text in pairs)
+
+
+def _symbol(value: Any) -> Any:
+    """A special token of a configuration: its text, also where its settings stand beside it."""
+    return value["content"] if isinstance(value, dict) else value
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """As `json.dumps` writes it; Jinja's own filter escapes `<`, `>`, `&` and `'` for HTML."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _refuse(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+class _Generation(jinja2.ext.Extension):
+    """`{% generation %}…{% endgeneration %}` marks what an assistant says: it changes no text."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)

@@ -1,0 +1,80 @@
+"""What `launch.convert import` has put into a run: a model, its tokenizer and its chat template."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+from configs.functions import make_protocol
+from configs.schema import DialogueConfig, RunConfig
+from gtpo_jax import tokenizers
+from gtpo_jax.chat import ChatDialogue
+from gtpo_jax.checkpoint import has_checkpoint
+from gtpo_jax.templates import ChatTemplate
+from models.config import ModelConfig, RopeScaling
+
+PHASE = "import"
+SOURCE = "source"
+"""Folder of an import: config and tokenizer of the checkpoint, which an export takes along."""
+CHOSEN = ("compute_dtype", "attention", "remat")
+"""Fields of a model that are the run's choice, not the checkpoint's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A model that was not made here."""
+
+    model: ModelConfig
+    source: pathlib.Path  # folder of its tokenizer and chat template
+
+
+def of_run(run_dir: pathlib.Path) -> Imported | None:
+    """The model that was imported into a run, if one was."""
+    phase = run_dir / PHASE
+    if not has_checkpoint(phase / "checkpoints"):
+        return None
+    return Imported(model=read_model_config(phase / "config.json"), source=phase / SOURCE)
+
+
+def read_model_config(path: pathlib.Path) -> ModelConfig:
+    """The model of a phase of a run, from the config that it keeps."""
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        scaling, pattern = RopeScaling(**model["rope_scaling"]), tuple(model["window_pattern"])
+        return ModelConfig(**{**model, "rope_scaling": scaling, "window_pattern": pattern})
+    except (OSError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} does not describe a model ({type(error).__name__}: {error}); was it written by"
+            " another version?"
+        ) from None
+
+
+def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
+    """The config with an imported model in the place of its own; an error where it expects one."""
+    chat = config.dialogue.protocol != "markers"
+    if found is None:
+        if chat:
+            raise ValueError(
+                f"dialogue.protocol {config.dialogue.protocol} is that of an imported model, and"
+                " the run has none; run `python -m launch.convert import FOLDER --run-dir RUN`"
+            )
+        return config
+    if not chat:
+        raise ValueError(
+            "an imported model does not know the built-in dialogue; take the preset chat, or"
+            " --dialogue.protocol fenced, tags or hermes"
+        )
+    chosen = {name: getattr(config.model, name) for name in CHOSEN}
+    return dataclasses.replace(config, model=dataclasses.replace(found.model, **chosen))
+
+
+def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> ChatDialogue:
+    """Chats in the template of a checkpoint's folder."""
+    return ChatDialogue(
+        tokenizers.load(source),
+        ChatTemplate.load(source),
+        make_protocol(config),
+        system_prompt=config.system_prompt,
+        most_calls=config.most_calls,
+    )

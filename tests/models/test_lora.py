@@ -1,0 +1,428 @@
+"""Adapters: what they compute, what an update moves, what is kept for it, where it lies."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+pytest.importorskip("qwix", reason="needs qwix")
+
+from gtpo_jax import decoding, learner, packing, reductions, sampling, sharding
+from models import decoder, lora
+from tests.models.variants import VARIANTS
+from tests.tiny import CONFIG, make_params, make_trajectory
+
+# qwix 0.1.8 asks flax for a name by its old spelling.
+pytestmark = pytest.mark.filterwarnings("ignore:'VariableState' was removed:DeprecationWarning")
+
+LORA = lora.LoraConfig(rank=4, alpha=8.0, targets=("q_proj", "v_proj", "down_proj"))
+FORWARD = lora.forward_fn(CONFIG, LORA)
+ROWS, LENGTH = 8, 20
+CLIP = 1e-3
+INNER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(1e-2))
+OPTIMIZER = lora.adapters_only(INNER)
+CLIPPED = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+
+
+def fresh_adapters(config=CONFIG, adapters=LORA, seed=0):
+    init = functools.partial(lora.init_adapters, config, adapters)
+    return jax.jit(init)(jax.random.key(seed))
+
+
+def adapted_params(config=CONFIG, adapters=LORA):
+    """A base with adapters that matter: both matrices are random."""
+    rng = np.random.default_rng(5)
+    shapes = jax.eval_shape(
+        functools.partial(lora.init_adapters, config, adapters), jax.random.key(0)
+    )
+    draw = jax.tree.map(
+        lambda leaf: (rng.standard_normal(leaf.shape) * 0.3).astype(leaf.dtype), shapes
+    )
+    return lora.add(make_params(config), draw)
+
+
+def random_tokens(rows, length, seed=0):
+    return np.random.default_rng(seed).integers(0, CONFIG.vocab_size, (rows, length), np.int32)
+
+
+def run(forward, params, tokens, cache=None):
+    positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    hidden, _ = forward.hidden(params, tokens, positions, cache=cache)
+    return forward.logits(params, hidden)
+
+
+def logits_of(forward, params, tokens, *, cached=False):
+    cache = forward.init_cache(*tokens.shape) if cached else None
+    return np.asarray(jax.jit(functools.partial(run, forward))(params, tokens, cache))
+
+
+def make_batch(micro_batches=1):
+    rng = np.random.default_rng(0)
+    shapes = [[(4, 3), (2, 0)], [(3, 2), (4, 0)], [(6, 0)], [(5, 5)]]
+    trajectories = [make_trajectory(rng, shape) for shape in shapes]
+    advantages = np.random.default_rng(7).standard_normal((len(shapes), 3)).astype(np.float32)
+    return packing.pack(
+        trajectories, advantages, micro_batches=micro_batches, rows=ROWS, row_length=LENGTH
+    )
+
+
+@functools.cache
+def updated(mesh_axes=()):
+    """State before, compiled program, state and metrics after two updates, and what was given."""
+    params = adapted_params()
+    params["base"]["final_norm"]["scale"][0] = -0.0
+    batch, axes = make_batch(), dict(mesh_axes)
+    mesh = sharding.make_mesh(**axes) if axes else None
+    if mesh is not None:
+        params = jax.device_put(
+            params, sharding.param_shardings(lora.logical_axes(CONFIG, LORA), mesh)
+        )
+        batch = jax.device_put(batch, sharding.row_sharding(mesh, leading=1))
+    params = jax.tree.map(jnp.array, params)
+    state = learner.init_state(params, OPTIMIZER)
+    before = jax.tree.map(np.array, state)  # a view would keep the buffers from being donated
+    forward = lora.forward_fn(CONFIG, LORA, mesh=mesh)
+    update = learner.make_update(forward, OPTIMIZER, CLIPPED, reductions.token_mean)
+    program = learner.jit_update(update, state)
+    given, metrics = state, {}
+    for _ in range(2):
+        state, metrics = program(state, batch)
+    return before, given, state, metrics
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"rank": 0}, "rank must be at least 1, got 0"),
+        ({"alpha": 0.0}, "alpha must be positive"),
+        ({"alpha": float("inf")}, "alpha must be positive"),
+        ({"targets": ()}, "at least one of"),
+        ({"targets": "q_proj"}, "got 'q_proj'"),
+        ({"targets": ["q_proj"]}, "tuple"),
+        ({"targets": ("q_proj", "query")}, r"unknown: \['query'\]"),
+        ({"targets": ("q_proj", "q_proj")}, "different names"),
+    ],
+)
+def test_config_that_cannot_work_is_refused(change, named):
+    with pytest.raises(ValueError, match=named):
+        lora.LoraConfig(**change)
+
+
+def test_projections_of_experts_are_refused_and_those_of_attention_are_not():
+    experts = VARIANTS["experts"]
+    wrong = dataclasses.replace(LORA, targets=("q_proj", "up_proj"))
+    with pytest.raises(ValueError, match=r"\['up_proj'\] belong to the experts"):
+        lora.forward_fn(experts, wrong)
+    everything = dataclasses.replace(LORA, targets="all linear")
+    assert lora.targets(experts, everything) == ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert lora.targets(CONFIG, everything)[4:] == ("gate_proj", "up_proj", "down_proj")
+
+
+def test_rank_as_long_as_a_side_is_refused():
+    # Keys of the small model are 16 wide, queries and the model 32.
+    of_keys, of_queries = ({"targets": (name,)} for name in ("k_proj", "q_proj"))
+    with pytest.raises(ValueError, match=r"rank must be below 16.*got 16"):
+        lora.targets(CONFIG, lora.LoraConfig(rank=16, **of_keys))
+    with pytest.raises(ValueError, match="rank must be below 32"):
+        lora.targets(CONFIG, lora.LoraConfig(rank=32, **of_queries))
+    assert lora.targets(CONFIG, lora.LoraConfig(rank=16, **of_queries)) == ("q_proj",)
+
+
+def test_adapters_of_another_model_and_a_second_set_are_refused():
+    params = adapted_params()
+    with pytest.raises(ValueError, match="have adapters already"):
+        lora.add(params, params["adapter"])
+    wider = dataclasses.replace(CONFIG, mlp_width=64)
+    with pytest.raises(ValueError, match=r"down_proj must have the shapes .*48.*got .*64"):
+        lora.add(make_params(), fresh_adapters(wider))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_fresh_adapters_change_nothing(cached):
+    params, tokens = lora.add(make_params(), fresh_adapters()), random_tokens(2, 9)
+    expected = logits_of(decoder.forward_fn(CONFIG), params["base"], tokens, cached=cached)
+    np.testing.assert_array_equal(logits_of(FORWARD, params, tokens, cached=cached), expected)
+
+
+def test_fresh_adapters_are_random_float32_and_made_without_a_base():
+    low = dataclasses.replace(CONFIG, param_dtype="bfloat16", compute_dtype="bfloat16")
+    adapters = fresh_adapters(low)
+    assert adapters["layers"].keys() == set(LORA.targets)
+    for adapter in adapters["layers"].values():
+        a, b = np.asarray(adapter["kernel_lora_a"]), np.asarray(adapter["kernel_lora_b"])
+        assert a.dtype == b.dtype == np.float32
+        assert a.shape[0] == CONFIG.layers and not np.array_equal(a[0], a[1])
+        assert a.std() * a.shape[1] ** 0.5 == pytest.approx(2**0.5, rel=0.15)  # He
+        assert not b.any()
+    big = dataclasses.replace(CONFIG, vocab_size=50_000)
+    init = jax.jit(functools.partial(lora.init_adapters, big, LORA))
+    memory = init.lower(jax.random.key(0)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 4 * 50_000 * CONFIG.width / 10
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "grouped_with_bias",
+        pytest.param("two_ropes", marks=pytest.mark.slow),
+        pytest.param("experts", marks=pytest.mark.slow),
+    ],
+)
+def test_scan_cache_and_merged_parameters_give_the_same_logits(name):
+    config = VARIANTS[name]
+    adapters = dataclasses.replace(LORA, targets="all linear")
+    forward, params = lora.forward_fn(config, adapters), adapted_params(config, adapters)
+    tokens = random_tokens(2, 9)
+    logits = logits_of(forward, params, tokens)
+    base = logits_of(decoder.forward_fn(config), params["base"], tokens)
+    assert np.abs(logits - base).max() > 0.05  # the adapters are there
+    scale = np.abs(logits).max()
+    chex.assert_trees_all_close(
+        logits_of(forward, params, tokens, cached=True), logits, atol=1e-5 * scale
+    )
+    merged = lora.merge(params, adapters)
+    chex.assert_trees_all_equal_shapes_and_dtypes(merged, params["base"])
+    chex.assert_trees_all_close(
+        logits_of(decoder.forward_fn(config), merged, tokens), logits, atol=1e-5 * scale
+    )
+
+
+def test_merge_is_the_formula_and_leaves_the_rest():
+    params = adapted_params()
+    merged = lora.merge(params, LORA)
+    adapter = params["adapter"]["layers"]["q_proj"]
+    product = adapter["kernel_lora_a"][1].astype(float) @ adapter["kernel_lora_b"][1]
+    expected = params["base"]["layers"]["q_proj"]["kernel"][1] + 8.0 / 4 * product
+    np.testing.assert_allclose(merged["layers"]["q_proj"]["kernel"][1], expected, atol=1e-6)
+    kept = [jax.tree.map(np.asarray, tree) for tree in (merged, params["base"])]
+    for tree in kept:
+        for name in LORA.targets:
+            tree["layers"][name].pop("kernel")
+    chex.assert_trees_all_equal(*kept)
+
+
+def test_merging_in_bfloat16_rounds_to_the_nearest():
+    low = dataclasses.replace(CONFIG, param_dtype="bfloat16")
+    params = adapted_params(low)
+    merged = lora.merge(params, LORA)["layers"]["v_proj"]["kernel"]
+    assert merged.dtype == jnp.bfloat16
+    exact = lora.merge(jax.tree.map(lambda x: np.asarray(x, np.float32), params), LORA)
+    exact = np.asarray(exact["layers"]["v_proj"]["kernel"])
+    error = np.abs(np.asarray(merged, np.float32) - exact)
+    assert np.all(error <= np.abs(exact) * 2.0**-8) and error.max() > 0
+
+
+@pytest.mark.parametrize("unstack", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layout_for_decoding_is_the_same_model(unstack, dtype):
+    config = dataclasses.replace(CONFIG, param_dtype=dtype, compute_dtype=dtype)
+    forward, params = lora.forward_fn(config, LORA, unstack=unstack), adapted_params(config)
+    laid_out = forward.for_decoding(params)
+    assert isinstance(laid_out["layers"], tuple) == unstack
+    tokens = random_tokens(2, 1)
+    expected = logits_of(forward, params, tokens, cached=True)
+    again = forward.for_decoding(laid_out)
+    base = logits_of(decoder.forward_fn(config), params["base"], tokens, cached=True)
+    assert np.abs(expected - base).max() > 0.05
+    for other in (laid_out, again):
+        np.testing.assert_allclose(
+            logits_of(forward, other, tokens, cached=True), expected, atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"compute_dtype": "bfloat16"},
+        pytest.param(
+            {"param_dtype": "bfloat16", "compute_dtype": "bfloat16"}, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_bfloat16_model_with_adapters_stays_near_the_float32_one(change):
+    low = dataclasses.replace(CONFIG, **change)
+    tokens, params = random_tokens(2, 8), adapted_params()
+    reference = logits_of(FORWARD, params, tokens)
+    base = logits_of(decoder.forward_fn(CONFIG), params["base"], tokens)
+    far = np.abs(reference - base).mean()
+    for cached in (False, True):
+        logits = logits_of(lora.forward_fn(low, LORA), adapted_params(low), tokens, cached=cached)
+        assert np.abs(logits - reference).mean() < 0.1 * far
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["dots", "full"])
+def test_rematerialized_gradient_is_the_gradient(remat):
+    params, tokens = adapted_params(), random_tokens(2, 7)
+
+    def gradient(config):
+        forward = lora.forward_fn(config, LORA)
+
+        def loss(params):
+            return jnp.mean(jnp.square(run(forward, params, tokens)))
+
+        return jax.jit(jax.grad(loss))(params)
+
+    expected = gradient(CONFIG)
+    chex.assert_trees_all_close(
+        gradient(dataclasses.replace(CONFIG, remat=remat)), expected, rtol=1e-4, atol=1e-5
+    )
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(expected["base"]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(expected["adapter"]))
+
+
+def test_update_moves_every_adapter_and_no_bit_of_the_base():
+    before, given, after, _ = updated()
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given.params))  # donated
+    for old, new in zip(
+        *(jax.tree.leaves(state.params["base"]) for state in (before, after)), strict=True
+    ):
+        assert np.asarray(old).tobytes() == np.asarray(new).tobytes()
+    for old, new in zip(
+        *(jax.tree.leaves(state.params["adapter"]) for state in (before, after)), strict=True
+    ):
+        assert np.mean(np.asarray(old) != np.asarray(new)) > 0.9
+    assert int(after.step) == 2
+
+
+def test_gradient_of_adapters_is_that_of_the_merged_model():
+    # Chain rule by hand: dA = s · dW Bᵀ, dB = s · Aᵀ dW.
+    params, tokens = adapted_params(), random_tokens(2, 7)
+
+    def loss(forward, params):
+        return jnp.mean(jnp.square(run(forward, params, tokens)))
+
+    plain = jax.jit(jax.grad(functools.partial(loss, decoder.forward_fn(CONFIG))))
+    kernels = plain(lora.merge(params, LORA))["layers"]
+    found = jax.jit(jax.grad(functools.partial(loss, FORWARD)))(params)["adapter"]["layers"]
+    for name, adapter in params["adapter"]["layers"].items():
+        a, b = adapter["kernel_lora_a"], adapter["kernel_lora_b"]
+        expected = {
+            "kernel_lora_a": 2.0 * np.einsum("lio,lro->lir", kernels[name]["kernel"], b),
+            "kernel_lora_b": 2.0 * np.einsum("lir,lio->lro", a, kernels[name]["kernel"]),
+        }
+        for part, value in expected.items():
+            np.testing.assert_allclose(found[name][part], value, atol=1e-4 * np.abs(value).max())
+
+
+def test_optimizer_keeps_two_moments_of_adapters_and_nothing_of_the_base():
+    params = adapted_params()
+    adapters = sum(leaf.size for leaf in jax.tree.leaves(params["adapter"]))
+    state = OPTIMIZER.init(params)
+    assert sum(np.size(leaf) for leaf in jax.tree.leaves(state)) == 2 * adapters + 1
+
+
+def test_clip_is_by_the_norm_of_the_adapters():
+    params = adapted_params()
+    gradient = jax.tree.map(lambda leaf: np.full(leaf.shape, 3.0, np.float32), params)
+    sgd = optax.chain(optax.clip_by_global_norm(CLIP), optax.sgd(1.0))
+    optimizer = lora.adapters_only(sgd)
+    updates, _ = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
+    assert optax.tree.norm(updates["adapter"]) == pytest.approx(CLIP, rel=1e-4)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["base"]))
+
+
+@pytest.mark.slow
+def test_update_holds_no_gradient_of_the_base():
+    # A base that is large beside its activations: 31 MiB, of which one layer is 4.
+    config = dataclasses.replace(
+        CONFIG, width=256, layers=8, query_heads=4, head_dim=64, mlp_width=1024
+    )
+
+    def init(key):
+        return lora.add(decoder.init_params(config, key), lora.init_adapters(config, LORA, key))
+
+    params = jax.eval_shape(init, jax.random.key(0))
+    base = sum(leaf.size * 4 for leaf in jax.tree.leaves(params["base"]))
+    batch = jax.tree.map(lambda leaf: leaf[:, :1], make_batch())
+
+    def memory(forward, optimizer, params):
+        def state(params):
+            return learner.TrainState(
+                params=params, optimizer_state=optimizer.init(params), step=jnp.zeros((), jnp.int32)
+            )
+
+        update = learner.make_update(forward, optimizer, CLIPPED, reductions.token_mean)
+        program = jax.jit(update, donate_argnums=0)
+        found = program.lower(jax.eval_shape(state, params), batch).compile().memory_analysis()
+        fresh = found.output_size_in_bytes - found.alias_size_in_bytes
+        return found.temp_size_in_bytes + fresh
+
+    assert memory(lora.forward_fn(config, LORA), OPTIMIZER, params) < 0.6 * base
+    assert memory(decoder.forward_fn(config), INNER, params["base"]) > base
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        (("data", 2), ("fsdp", 2), ("tensor", 2)),
+        pytest.param((("data", 1), ("fsdp", 8)), marks=pytest.mark.slow),
+        pytest.param((("data", 4), ("tensor", 2)), marks=pytest.mark.slow),
+    ],
+)
+def test_update_over_a_mesh_is_that_of_one_device(axes):
+    _, _, after, metrics = updated(axes)
+    before, _, expected, expected_metrics = updated()
+    mesh = dict(axes)
+    placed = after.params["adapter"]["layers"]["q_proj"]
+    shard = placed["kernel_lora_a"].sharding.shard_shape((2, 32, 4))
+    assert shard == (2, 32 // mesh.get("fsdp", 1), 4)
+    shard = placed["kernel_lora_b"].sharding.shard_shape((2, 4, 32))
+    assert shard == (2, 4, 32 // mesh.get("tensor", 1))
+    chex.assert_trees_all_equal(after.params["base"], before.params["base"])
+    # Adam divides by small gradients, so rounding is measured against its step of 1e-2.
+    chex.assert_trees_all_close(after.params, jax.device_get(expected.params), atol=1e-4)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_logical_axes_name_every_axis_of_every_parameter():
+    axes = lora.logical_axes(CONFIG, LORA)
+    leaves, structure = jax.tree.flatten(axes, is_leaf=lambda x: isinstance(x, tuple))
+    params = adapted_params()
+    assert structure == jax.tree.structure(params)
+    assert [len(names) for names in leaves] == [np.ndim(p) for p in jax.tree.leaves(params)]
+    found = axes["adapter"]["layers"]["down_proj"]
+    assert found == {
+        "kernel_lora_a": ("layers", "mlp", None),
+        "kernel_lora_b": ("layers", None, "embed"),
+    }
+
+
+def test_sampled_logprobs_are_those_of_the_learner():
+    params, rows, prompt, steps = adapted_params(), 4, 5, 12
+    tokens = random_tokens(rows, prompt, seed=4)
+    programs = decoding.make_programs(
+        FORWARD,
+        sampling.categorical,
+        rows=rows,
+        segment_steps=steps,
+        stop_ids=(),
+        vocab_size=CONFIG.vocab_size,
+    )
+    state = programs.init(rows, 32)
+    prompts = decoding.Prompts(
+        tokens=jnp.asarray(tokens[:, :-1]),
+        source=jnp.arange(rows),
+        lengths=jnp.full(rows, prompt - 1, jnp.int32),
+        pending=jnp.asarray(tokens[:, -1]),
+        keys=jax.random.split(jax.random.key(1), rows),
+        limits=jnp.full(rows, 32, jnp.int32),
+        begins=jnp.asarray(True),
+    )
+    state = programs.prefill(params, state, prompts)
+    _, segment = programs.decode_segment(params, state, jnp.int32(0))
+    whole = np.concatenate([tokens, np.asarray(segment.draws.tokens)], axis=1)
+
+    def taken(forward, params):
+        logprobs = jax.nn.log_softmax(logits_of(forward, params, whole)[:, :-1])
+        return np.take_along_axis(np.asarray(logprobs), whole[:, 1:, None], -1)[:, prompt - 1 :, 0]
+
+    np.testing.assert_allclose(segment.draws.logprobs, taken(FORWARD, params), atol=1e-4)
+    base = taken(decoder.forward_fn(CONFIG), params["base"])
+    assert np.abs(base - segment.draws.logprobs).max() > 0.05

@@ -1,0 +1,284 @@
+"""Tool protocols: what a turn's text says, and what it cannot say."""
+
+import json
+
+import hypothesis
+import pytest
+from hypothesis import strategies
+
+from gtpo_jax import protocols
+from gtpo_jax.dialogue import NO_ACTION
+from gtpo_jax.protocols import (
+    CALL_AND_ANSWER,
+    FENCE_NOT_ALONE,
+    NO_CODE,
+    NOT_JSON,
+    NOT_UNICODE,
+    UNCLOSED_ANSWER,
+    UNCLOSED_CALL,
+    UNCLOSED_THOUGHT,
+    UNKNOWN_TOOL,
+    UNOPENED_CALL,
+    CodeTags,
+    FencedPython,
+    HermesCalls,
+    read_answer,
+)
+
+FENCED, TAGS, HERMES = FencedPython(), CodeTags(), HermesCalls()
+ALL = pytest.mark.parametrize("protocol", [FENCED, TAGS, HERMES], ids=["fenced", "tags", "hermes"])
+FENCE = "```"
+
+
+def said(protocol, text, **settings):
+    turn = protocol.parse(text, **settings)
+    assert turn.text == text
+    return turn.codes, turn.answer, turn.violation
+
+
+def call(*codes):
+    return codes, None, None
+
+
+def wrong(violation):
+    return (), None, violation
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"Go:\n{FENCE}python\nprint(1)\n{FENCE}", call("print(1)")),
+        (f"{FENCE}py\nx\n{FENCE}\nand so on", call("x")),
+        (f"{FENCE} Python \r\nx\r\n{FENCE} \r\n", call("x\r")),
+        (f"{FENCE}python\n{FENCE}", call("")),
+        (f"{FENCE}python\n\n{FENCE}", call("")),
+        (f"{FENCE}python\nif x:\n\n    y\n{FENCE}", call("if x:\n\n    y")),
+        # A fence inside the code: in a line that has more, or behind a longer fence.
+        (f"{FENCE}python\ns = '{FENCE}'\n{FENCE}", call(f"s = '{FENCE}'")),
+        (f"{FENCE}python\n{FENCE}text\n{FENCE}", call(f"{FENCE}text")),
+        (f"`{FENCE}python\n{FENCE}\n`{FENCE}", call(FENCE)),
+        (f"{FENCE}python\nx\n``{FENCE}", call("x")),
+        # In a list, the code is indented with its fence.
+        (f"1. a\n   {FENCE}python\n   if x:\n       y\n   {FENCE}", call("if x:\n    y")),
+        # Other blocks are no calls, whatever they hold.
+        (f"{FENCE}\nx\n{FENCE}", wrong(NO_ACTION)),
+        (f"{FENCE}text\nprint(1)\n{FENCE}", wrong(NO_ACTION)),
+        (f"`{FENCE}markdown\n{FENCE}python\nx\n{FENCE}\n`{FENCE}", wrong(NO_ACTION)),
+        (f"{FENCE}python\nx\n{FENCE}\n{FENCE}output", call("x")),
+        (f"{FENCE}\n\\boxed{{3}}\n{FENCE}", wrong(NO_ACTION)),
+        (f"{FENCE}python3\nx\n{FENCE}", wrong(NO_ACTION)),
+        # Not well formed.
+        (f"{FENCE}python\nx", wrong(UNCLOSED_CALL)),
+        (f"{FENCE}python\nx{FENCE}", wrong(UNCLOSED_CALL)),
+        (f"{FENCE}python\nx\n{FENCE} done", wrong(UNCLOSED_CALL)),
+        (f"Go: {FENCE}python\nx\n{FENCE}", wrong(FENCE_NOT_ALONE)),
+        (f"{FENCE}python x{FENCE}", wrong(FENCE_NOT_ALONE)),
+        (f"{FENCE}python\nx\n{FENCE}\n\\boxed{{3}}", wrong(CALL_AND_ANSWER)),
+        (f"{FENCE}python\nx\n{FENCE}\n\\boxed{{3", wrong(CALL_AND_ANSWER)),
+        (f"{FENCE}python\nprint('\\boxed{{3}}')\n{FENCE}", call("print('\\boxed{3}')")),
+        ("print(1)", wrong(NO_ACTION)),
+        ("", wrong(NO_ACTION)),
+    ],
+)
+def test_fenced_block_is_a_call(text, expected):
+    assert said(FENCED, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Go: <code>print(1)</code>", call("print(1)")),
+        ("<code>\nprint(1)\n</code>", call("print(1)")),
+        ("<code>\n\n x\n\n</code>", call("\n x\n")),
+        ("<code></code>", call("")),
+        (f"<code>\n{FENCE}python\nprint(1)\n{FENCE}\n</code>", call("print(1)")),
+        (f"<code>{FENCE}\nx\n{FENCE}</code>", call("x")),
+        ("<code>s = '<code>'</code>", call("s = '<code>'")),
+        ("<code>'<answer>4</answer>'</code>", call("'<answer>4</answer>'")),
+        ("<code>x", wrong(UNCLOSED_CALL)),
+        ("x</code>", wrong(UNOPENED_CALL)),
+        # The first closing tag ends the call: code cannot hold one.
+        ("<code>s = '</code>'</code>", wrong(UNOPENED_CALL)),
+        ("<code>x</code><answer>4</answer>", wrong(CALL_AND_ANSWER)),
+        ("<think>\nhm <code>x</code>", call("x")),
+        ("<think>\\boxed{3}</think>\\boxed{4}", ((), "4", None)),
+        ("<think>\\boxed{3}</think>", wrong(NO_ACTION)),
+        ("code: x", wrong(NO_ACTION)),
+    ],
+)
+def test_tags_enclose_a_call(text, expected):
+    assert said(TAGS, text) == expected
+
+
+def hermes(value):
+    return f"<tool_call>\n{value if isinstance(value, str) else json.dumps(value)}\n</tool_call>"
+
+
+GOOD = {"name": "python", "arguments": {"code": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"Go:\n{hermes(GOOD)}", call("x")),
+        (f"<tool_call>{json.dumps(GOOD)}</tool_call> more", call("x")),
+        (hermes(json.dumps(GOOD, indent=2)), call("x")),
+        # T-15: tags inside a string are text.
+        (hermes(GOOD | {"arguments": {"code": "'</tool_call>'"}}), call("'</tool_call>'")),
+        (hermes(GOOD | {"arguments": {"code": "'<tool_call>'"}}), call("'<tool_call>'")),
+        (hermes(GOOD | {"arguments": {"code": "\\boxed{3}"}}), call("\\boxed{3}")),
+        (hermes(GOOD | {"arguments": {"code": 'é\n\t"\\'}}), call('é\n\t"\\')),
+        (hermes('{"name": "python", "arguments": {"code": "\\u00e9"}}'), call("é")),
+        (hermes(GOOD | {"id": 1, "arguments": {"code": "x", "timeout": 9}}), call("x")),
+        # Malformed.
+        (hermes("{'name': 'python'}"), wrong(NOT_JSON)),
+        (hermes('{"name": "python", "arguments": {"code": "x"}'), wrong(NOT_JSON)),
+        (hermes(json.dumps(GOOD) + "}"), wrong(NOT_JSON)),
+        (hermes('{"name": "python", "arguments": {"code": "a\nb"}}'), wrong(NOT_JSON)),
+        (hermes(""), wrong(NOT_JSON)),
+        (hermes("print(1)"), wrong(NOT_JSON)),
+        (hermes([GOOD]), wrong(NOT_JSON)),
+        (hermes("[" * 100_000), wrong(NOT_JSON)),
+        (hermes("1" * 10_000), wrong(NOT_JSON)),
+        (hermes('"python"'), wrong(NOT_JSON)),
+        (hermes(GOOD | {"name": "bash"}), wrong(UNKNOWN_TOOL)),
+        (hermes(GOOD | {"name": ["python"]}), wrong(UNKNOWN_TOOL)),
+        (hermes({"arguments": {"code": "x"}}), wrong(UNKNOWN_TOOL)),
+        (hermes({"name": "python"}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": {}}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": {"code": 1}}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": {"code": None}}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": '{"code": "x"}'}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": {"code": "\ud800"}}), wrong(NOT_UNICODE)),
+        (f"<tool_call>\n{json.dumps(GOOD)}", wrong(UNCLOSED_CALL)),
+        ("<tool_call>", wrong(UNCLOSED_CALL)),
+        (f"{json.dumps(GOOD)}</tool_call>", wrong(UNOPENED_CALL)),
+        (f"{hermes(GOOD)}</tool_call>", wrong(UNOPENED_CALL)),
+        (f"{hermes(GOOD)}\\boxed{{4}}", wrong(CALL_AND_ANSWER)),
+        (json.dumps(GOOD), wrong(NO_ACTION)),
+    ],
+)
+def test_json_between_tags_is_a_call(text, expected):
+    assert said(HERMES, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "violation"),
+    [
+        ("It is \\boxed{4}.", "4", None),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}", None),
+        ("\\boxed {4}", "4", None),
+        ("\\boxed{ 4 }", "4", None),
+        ("\\boxed{}", "", None),
+        ("\\boxed{3} no, \\boxed{4}", "4", None),
+        ("\\boxed{\\{1, 2\\}}", "\\{1, 2\\}", None),
+        ("\\boxed{\\left\\{ x \\right.}", "\\left\\{ x \\right.", None),
+        ("\\boxed{a \\\\}", "a \\\\", None),
+        ("\\boxed{x\n}", "x", None),
+        ("<answer> 4 </answer>", "4", None),
+        ("<answer>\\boxed{4}</answer>", "4", None),
+        ("<answer>3</answer> or <answer>4</answer>", "4", None),
+        ("\\boxed{3} <answer>4</answer>", "4", None),
+        ("<answer></answer>", "", None),
+        ("\\boxed{4", None, UNCLOSED_ANSWER),
+        ("\\boxed{4\\}", None, UNCLOSED_ANSWER),
+        ("\\boxed{\\frac{1}{2}", None, UNCLOSED_ANSWER),
+        ("<answer>4", None, UNCLOSED_ANSWER),
+        ("<answer>\\boxed{4</answer>", None, UNCLOSED_ANSWER),
+        ("boxed{4} \\boxed 4 4</answer>", None, None),
+    ],
+)
+def test_answer_is_the_last_of_the_turn(text, answer, violation):
+    # T-81: the last box counts.
+    if violation is not None:
+        assert read_answer(text) == (None, violation)
+    else:
+        assert read_answer(text) == (answer, None)
+    for protocol in (FENCED, TAGS, HERMES):
+        expected = NO_ACTION if answer is None and violation is None else violation
+        assert said(protocol, text) == ((), answer, expected)
+
+
+@pytest.mark.parametrize("protocol", [FENCED, HERMES], ids=["fenced", "hermes"])
+def test_thoughts_neither_call_nor_answer(protocol):
+    idea = f"{protocol.call('x')} \\boxed{{3}} "
+    assert said(protocol, f"<think>{idea}</think>\\boxed{{4}}") == ((), "4", None)
+    assert said(protocol, f"{idea}</think>\n{protocol.call('y')}", in_thought=True) == call("y")
+    assert said(protocol, f"\n<think>{idea}</think>") == wrong(NO_ACTION)
+    assert said(protocol, f"<think>{idea}") == wrong(UNCLOSED_THOUGHT)
+    assert said(protocol, idea, in_thought=True) == wrong(UNCLOSED_THOUGHT)
+    # Only what a turn begins with is a thought.
+    code = "print('</think>')"
+    assert said(protocol, f"so\n{protocol.call(code)}") == call(code)
+
+
+@ALL
+def test_turn_holds_no_more_calls_than_allowed(protocol):
+    calls = "\n".join(map(protocol.call, "abc"))
+    assert said(protocol, calls, most_calls=3) == call("a", "b", "c")
+    codes, _, violation = said(protocol, calls, most_calls=2)
+    assert codes == () and "3 calls" in violation and "2" in violation
+    assert said(protocol, protocol.call("a"))[2] is None
+
+
+@ALL
+def test_one_call_that_is_not_well_formed_undoes_the_others(protocol):
+    text = f"{protocol.call('a')}\n{protocol.call('b')[:-3]}"
+    assert said(protocol, text, most_calls=9) == wrong(UNCLOSED_CALL)
+
+
+TRICKY = [
+    "```", "````", "```python", "\n", " ", "\t", "\r", "<code>", "</code>", "<tool_call>",
+    "</tool_call>", "<answer>", "</answer>", "\\boxed{", "\\boxed{4}", "{", "}", '"', "\\", "'",
+    "<think>", "</think>", '{"name": "python", "arguments": {"code": "', '"}}', "print(1)", "é",
+    "</interpreter>", "<interpreter>", "```output", "[", "1", ",", "\u2028", "\x85", "\x00",
+]  # fmt: skip
+PIECES = strategies.lists(strategies.sampled_from(TRICKY), max_size=12).map("".join)
+TEXTS = PIECES | strategies.text(max_size=40)
+
+
+@ALL
+@hypothesis.given(text=TEXTS, in_thought=strategies.booleans(), most=strategies.integers(1, 3))
+@hypothesis.settings(max_examples=500)
+def test_any_text_is_calls_or_an_answer_or_a_violation(protocol, text, in_thought, most):
+    turn = protocol.parse(text, most_calls=most, in_thought=in_thought)
+    assert turn.text == text
+    told = [bool(turn.codes), turn.answer is not None, turn.violation is not None]
+    assert told.count(True) == 1 and len(turn.codes) <= most
+
+
+@ALL
+@hypothesis.given(text=strategies.text(strategies.characters(codec=None), max_size=20))
+def test_halves_of_surrogate_pairs_do_not_raise(protocol, text):
+    protocol.parse(protocol.call(text) + text)
+
+
+def expressible(protocol, code):
+    if isinstance(protocol, CodeTags):
+        return "</code>" not in code and code.strip()[:3] != FENCE
+    return True
+
+
+@ALL
+@hypothesis.given(code=TEXTS, other=TEXTS)
+@hypothesis.settings(max_examples=500)
+def test_code_comes_back_from_its_call(protocol, code, other):
+    hypothesis.assume(expressible(protocol, code) and expressible(protocol, other))
+    assert said(protocol, f"First:\n{protocol.call(code)}") == call(code)
+    both = f"{protocol.call(code)}\n{protocol.call(other)}\nThat is all."
+    assert said(protocol, both, most_calls=2) == call(code, other)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [(FENCED, "```python"), (TAGS, "<code>"), (HERMES, '"code"')],
+    ids=["fenced", "tags", "hermes"],
+)
+def test_policy_is_told_how_to_call_and_to_answer(protocol, words):
+    assert words in protocol.system_prompt + json.dumps(protocol.tools).replace("\\", "")
+    assert "\\boxed{}" in protocol.system_prompt
+
+
+def test_example_of_the_described_protocol_is_a_call():
+    example = protocols.HERMES_DESCRIBED_PROMPT.split(":\n", 1)[1].split("Its output")[0]
+    assert said(HERMES, example) == call("print(1 + 1)")

@@ -88,8 +88,9 @@ def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
         ],
         "torch_dtype": config.param_dtype,
     }
-    if found.get("query_pre_attn_scalar", 0) is None:
-        found["query_pre_attn_scalar"] = config.head_dim
+    if "query_pre_attn_scalar" in found:
+        scalar = found["query_pre_attn_scalar"] or config.head_dim
+        found["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
     return found
 
 

@@ -1,0 +1,202 @@
+"""Checkpoints of Hugging Face: looked at, imported into a run, exported from one.
+
+python -m launch.convert inspect Qwen2.5-1.5B
+python -m launch.convert import Qwen2.5-1.5B --run-dir runs/mine
+python -m launch.convert export runs/mine --out mine-1.5B
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import pathlib
+import re
+import shutil
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import tyro
+from rich.table import Table
+
+from configs.schema import MeshConfig
+from gtpo_jax import sharding
+from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
+from gtpo_jax.learner import TrainState
+from gtpo_jax.types import Params
+from launch import cli, display, imported
+from models import decoder, hf_config, hf_export, hf_files, hf_weights
+from models.config import ModelConfig
+
+PHASES = ("train", "sft", imported.PHASE)
+"""Parts of a run that have checkpoints, the latest first."""
+
+SHARED = MeshConfig(data=1, fsdp=-1)
+"""Every device has a part of the parameters."""
+
+Dtype = Literal["bfloat16", "float16", "float32"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Shows the tensors of a checkpoint, and whether they are those of its config."""
+
+    folder: tyro.conf.Positional[pathlib.Path]
+    """A folder with config.json and safetensors."""
+
+    def run(self) -> None:
+        stored = hf_files.read_headers(self.folder)
+        display.CONSOLE.print(tensor_table(stored))
+        try:
+            config = hf_weights.open_checkpoint(self.folder).config
+        except ValueError as error:
+            display.CONSOLE.print(f"cannot be imported: {error}", markup=False, highlight=False)
+        else:
+            display.CONSOLE.print(
+                f"{hf_config.family_of(config).architecture}, {config.parameters:,} parameters:"
+                " can be imported",
+                highlight=False,
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Import:
+    """Makes a checkpoint the beginning of a run."""
+
+    folder: tyro.conf.Positional[pathlib.Path]
+    """A folder with config.json and safetensors."""
+    run_dir: pathlib.Path
+    """Folder of the run."""
+    dtype: Dtype | None = None
+    """Of the parameters; by default that of config.json."""
+    mesh: MeshConfig = SHARED
+    """Devices that share the parameters meanwhile."""
+
+    def run(self) -> None:
+        phase = self.run_dir / imported.PHASE
+        if has_checkpoint(phase / "checkpoints"):
+            raise ValueError(f"{phase} holds a checkpoint; choose another --run-dir")
+        checkpoint = hf_weights.open_checkpoint(self.folder)
+        config = checkpoint.config
+        if self.dtype is not None:
+            config = dataclasses.replace(config, param_dtype=self.dtype)
+        params = hf_weights.load_params(
+            checkpoint, shardings=param_shardings(config, self.mesh), dtype=config.param_dtype
+        )
+        kept = phase / imported.SOURCE
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", *hf_export.CARRIED):
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, kept / name)
+        cli.write_json(phase / "config.json", {"model": dataclasses.asdict(config)})
+        state = TrainState(params=params, optimizer_state=(), step=jnp.zeros((), jnp.int32))
+        with CheckpointStore(phase / "checkpoints") as store:
+            store.save(0, state)
+            store.wait()
+        display.CONSOLE.print(
+            f"{config.parameters:,} parameters in {phase}, {config.param_dtype}", highlight=False
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export:
+    """Writes the newest checkpoint of a run as a folder that `transformers` loads."""
+
+    run_dir: tyro.conf.Positional[pathlib.Path]
+    """Folder of the run."""
+    out: pathlib.Path
+    """Folder to write; it appears when it is complete."""
+    phase: Literal["train", "sft", "import"] | None = None
+    """Whose checkpoint; by default the latest of these that there is."""
+    dtype: Dtype | None = None
+    """Of the weights; by default that of the parameters."""
+    source: pathlib.Path | None = None
+    """Checkpoint whose tokenizer, generation config and further keys of config.json go along; by
+    default the imported one."""
+    shard_gigabytes: float = 5.0
+    """Most that one file holds; a tensor is never divided."""
+    overwrite: bool = False
+    """Replace a checkpoint that is there."""
+    mesh: MeshConfig = SHARED
+    """Devices that share the parameters meanwhile."""
+
+    def run(self) -> None:
+        phases = PHASES if self.phase is None else (self.phase,)
+        saved = [p for p in phases if has_checkpoint(self.run_dir / p / "checkpoints")]
+        if not saved:
+            raise ValueError(f"no checkpoint of {' or '.join(phases)} in {self.run_dir}")
+        phase = self.run_dir / saved[0]
+        config = imported.read_model_config(phase / "config.json")
+        kept = self.run_dir / imported.PHASE / imported.SOURCE
+        source = kept if self.source is None and kept.exists() else self.source
+        with CheckpointStore(phase / "checkpoints") as store:
+            params = store.restore_params(abstract_params(config, self.mesh))
+            step = store.latest_step
+        hf_export.save_checkpoint(
+            self.out,
+            config,
+            params,
+            dtype=self.dtype,
+            source=source,
+            shard_bytes=int(self.shard_gigabytes * 1e9),
+            overwrite=self.overwrite,
+        )
+        display.CONSOLE.print(f"step {step} of {phase} in {self.out}", highlight=False)
+
+
+Command = (
+    Annotated[Inspect, tyro.conf.subcommand("inspect", description=Inspect.__doc__)]
+    | Annotated[Import, tyro.conf.subcommand("import", description=Import.__doc__)]
+    | Annotated[Export, tyro.conf.subcommand("export", description=Export.__doc__)]
+)
+
+
+def tensor_table(stored: dict[str, hf_files.Stored]) -> Table:
+    """Tensors of one kind in all layers and experts are one row."""
+    kinds: dict[tuple[str, str, str], list[str]] = collections.defaultdict(list)
+    for name, tensor in stored.items():
+        shape = " × ".join(map(str, tensor.shape))
+        kinds[re.sub(r"\.\d+\.", ".*.", name), shape, tensor.dtype].append(name)
+    table = Table(show_footer=True)
+    total = sum(tensor.nbytes for tensor in stored.values())
+    table.add_column("tensor", "total", overflow="fold")
+    table.add_column("shape")
+    table.add_column("dtype", ", ".join(sorted({t.dtype for t in stored.values()})))
+    table.add_column("count", f"{len(stored):,}", justify="right")
+    table.add_column("bytes", f"{total:,}", justify="right")
+    for (_, shape, dtype), names in kinds.items():
+        size = sum(stored[name].nbytes for name in names)
+        table.add_row(hf_files.listed(names), shape, dtype, f"{len(names):,}", f"{size:,}")
+    return table
+
+
+def param_shardings(config: ModelConfig, mesh: MeshConfig) -> Params:
+    """Sharding of every parameter over a mesh of that shape."""
+    devices = sharding.make_mesh(**dataclasses.asdict(mesh))
+    return sharding.param_shardings(decoder.logical_axes(config), devices)
+
+
+def abstract_params(config: ModelConfig, mesh: MeshConfig) -> Params:
+    """Shape, dtype and sharding of every parameter."""
+    init = functools.partial(decoder.init_params, config)
+    return jax.tree.map(
+        lambda leaf, placement: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement),
+        jax.eval_shape(init, jax.random.key(0)),
+        param_shardings(config, mesh),
+    )
+
+
+def run(argv: Sequence[str]) -> None:
+    command = tyro.cli(
+        Command,  # pyright: ignore[reportArgumentType]
+        args=list(argv),
+        prog="python -m launch.convert",
+        description="Checkpoints of Hugging Face: looked at, imported, exported.",
+    )
+    command.run()
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -1,0 +1,217 @@
+"""Checkpoints of Hugging Face through a run and out again, by the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from gtpo_jax.checkpoint import CheckpointStore
+from gtpo_jax.learner import TrainState
+from launch import cli, convert, imported
+from models import decoder, hf_export, hf_files, hf_weights
+from models.presets import TINY
+from tests.launch import small
+from tests.models.variants import VARIANTS
+from tests.tiny import CONFIG, make_params
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A checkpoint with a tokenizer."""
+    folder = tmp_path / "source"
+    hf_export.save_checkpoint(folder, CONFIG, make_params(), shard_bytes=20_000)
+    (folder / "tokenizer.json").write_text("{}")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))
+    return folder
+
+
+def call(*argv):
+    convert.run([str(word) for word in argv])
+
+
+def complaint(capsys, monkeypatch, *argv):
+    """What the launcher says to bad input: one line."""
+    monkeypatch.setattr(sys, "argv", ["convert", *map(str, argv)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main(convert.run)
+    assert stop.value.code == cli.EXIT_BAD_INPUT
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1, message
+    return message
+
+
+def load(folder):
+    return hf_weights.load_params(hf_weights.open_checkpoint(folder))
+
+
+def test_imported_and_exported_checkpoint_is_the_same(source, tmp_path, capsys):
+    run_dir, out = tmp_path / "run", tmp_path / "out"
+    call("import", source, "--run-dir", run_dir)
+    call("export", run_dir, "--out", out)
+    printed = capsys.readouterr().out
+    assert f"{CONFIG.parameters:,} parameters in" in printed and "step 0 of" in printed
+    chex.assert_trees_all_equal(load(out), make_params())
+    assert json.loads((out / "config.json").read_text())["eos_token_id"] == 7
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+
+
+@pytest.mark.parametrize("name", ["two_ropes", "experts", "scaled_rope"])
+def test_config_of_an_imported_model_is_kept_with_the_run(name, tmp_path):
+    hf_export.save_checkpoint(tmp_path / "source", VARIANTS[name], make_params(VARIANTS[name]))
+    mesh = ("--mesh.fsdp", 2, "--mesh.data", 4)
+    call("import", tmp_path / "source", "--run-dir", tmp_path / "run", *mesh)
+    saved = imported.read_model_config(tmp_path / "run" / "import" / "config.json")
+    assert saved == VARIANTS[name]
+    call("export", tmp_path / "run", "--out", tmp_path / "out", *mesh)
+    chex.assert_trees_all_equal(load(tmp_path / "out"), make_params(VARIANTS[name]))
+
+
+def test_run_finds_the_imported_model(source, tmp_path):
+    run_dir = tmp_path / "run"
+    assert imported.of_run(run_dir) is None
+    call("import", source, "--run-dir", run_dir)
+    found = imported.of_run(run_dir)
+    assert found is not None and found.model == CONFIG
+    assert (found.source / "tokenizer.json").exists()
+    with CheckpointStore(run_dir / "import" / "checkpoints") as store:
+        params = store.restore_params(convert.abstract_params(CONFIG, convert.SHARED))
+    chex.assert_trees_all_equal(params, make_params())
+    assert params["embedding"].sharding.spec == PartitionSpec("tensor", "fsdp")
+
+
+def test_import_and_export_change_the_dtype_when_asked(source, tmp_path):
+    run_dir = tmp_path / "run"
+    call("import", source, "--run-dir", run_dir, "--dtype", "bfloat16")
+    assert imported.read_model_config(run_dir / "import" / "config.json").param_dtype == "bfloat16"
+    call("export", run_dir, "--out", tmp_path / "half")
+    call("export", run_dir, "--out", tmp_path / "single", "--dtype", "float32")
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), make_params())
+    chex.assert_trees_all_equal(load(tmp_path / "half"), rounded, strict=True)
+    widened = jax.tree.map(lambda leaf: leaf.astype(np.float32), rounded)
+    chex.assert_trees_all_equal(load(tmp_path / "single"), widened, strict=True)
+
+
+def save_phase(run_dir, phase, seed):
+    cli.write_json(run_dir / phase / "config.json", {"model": dataclasses.asdict(CONFIG)})
+    params = jax.device_put(make_params(seed=seed))
+    state = TrainState(params=params, optimizer_state=(), step=jnp.int32(3))
+    with CheckpointStore(run_dir / phase / "checkpoints") as store:
+        store.save(3, state)
+        store.wait()
+
+
+def test_latest_phase_is_exported_unless_another_is_named(source, tmp_path):
+    run_dir = tmp_path / "run"
+    call("import", source, "--run-dir", run_dir)
+    save_phase(run_dir, "sft", 1)
+    call("export", run_dir, "--out", tmp_path / "sft")
+    save_phase(run_dir, "train", 2)
+    call("export", run_dir, "--out", tmp_path / "train")
+    call("export", run_dir, "--out", tmp_path / "import", "--phase", "import")
+    for seed, phase in enumerate(("import", "sft", "train")):
+        chex.assert_trees_all_equal(load(tmp_path / phase), make_params(seed=seed))
+        assert (tmp_path / phase / "tokenizer.json").exists()
+
+
+def test_export_divides_files_and_overwrites_when_told(source, tmp_path, capsys, monkeypatch):
+    run_dir, out = tmp_path / "run", tmp_path / "out"
+    call("import", source, "--run-dir", run_dir)
+    call("export", run_dir, "--out", out)
+    assert "--overwrite" in complaint(capsys, monkeypatch, "export", run_dir, "--out", out)
+    call("export", run_dir, "--out", out, "--overwrite", "--shard-gigabytes", 2e-5)
+    assert len(list(out.glob("model-*.safetensors"))) == 5
+    chex.assert_trees_all_equal(load(out), make_params())
+
+
+def test_bad_input_is_one_line(source, tmp_path, capsys, monkeypatch):
+    run_dir = tmp_path / "run"
+    message = complaint(capsys, monkeypatch, "export", run_dir, "--out", tmp_path / "out")
+    assert f"no checkpoint of train or sft or import in {run_dir}" in message
+    assert not run_dir.exists()
+    (source / "model-00003-of-00005.safetensors").unlink()
+    message = complaint(capsys, monkeypatch, "import", source, "--run-dir", run_dir)
+    assert "model-00003-of-00005.safetensors" in message
+    assert not run_dir.exists()
+    save_phase(run_dir, "import", 0)
+    message = complaint(capsys, monkeypatch, "import", source, "--run-dir", run_dir)
+    assert "import holds a checkpoint; choose another --run-dir" in message
+    cli.write_json(run_dir / "import" / "config.json", {"model": {"depth": 3}})
+    message = complaint(capsys, monkeypatch, "export", run_dir, "--out", tmp_path / "out")
+    assert "does not describe a model" in message
+
+
+def test_inspect_lists_tensors_and_says_whether_they_fit(source, capsys, monkeypatch):
+    monkeypatch.setattr(convert.display.CONSOLE, "width", 200)
+    call("inspect", source)
+    shown = capsys.readouterr().out
+    assert "Qwen2ForCausalLM" in shown and "can be imported" in shown
+    [row] = [line for line in shown.splitlines() if "mlp.up_proj" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        "model.layers.{0-1}.mlp.up_proj.weight",
+        "48 × 32",
+        "F32",
+        "2",
+        f"{2 * 48 * 32 * 4:,}",
+    ]
+    [total] = [line for line in shown.splitlines() if "total" in line]
+    assert f"{4 * CONFIG.parameters:,}" in total
+
+    config = json.loads((source / "config.json").read_text())
+    wider = {**config, "intermediate_size": 64}
+    (source / "config.json").write_text(json.dumps(wider))
+    call("inspect", source)
+    shown = capsys.readouterr().out
+    assert "cannot be imported" in shown and "of another shape" in shown and "48 × 32" in shown
+    (source / "config.json").write_text(json.dumps({**config, "architectures": ["Unheard"]}))
+    call("inspect", source)
+    assert "'Unheard'" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_commands_run_as_a_program(source, tmp_path):
+    def program(*argv):
+        done = subprocess.run(
+            [sys.executable, "-m", "launch.convert", *map(str, argv)],
+            cwd=small.ROOT,
+            env=os.environ | {"PYTHONPATH": str(small.ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "can be imported" in program("inspect", source)
+    program("import", source, "--run-dir", tmp_path / "run")
+    program("export", tmp_path / "run", "--out", tmp_path / "out")
+    chex.assert_trees_all_equal(load(tmp_path / "out"), make_params())
+
+
+def test_abstract_params_are_those_of_the_model():
+    abstract = convert.abstract_params(TINY, convert.SHARED)
+    made = jax.eval_shape(lambda: decoder.init_params(TINY, jax.random.key(0)))
+    chex.assert_trees_all_equal_shapes_and_dtypes(abstract, made)
+
+
+def test_stored_tensors_of_one_name_and_two_dtypes_are_two_rows(tmp_path):
+    params = make_params()
+    hf_export.save_checkpoint(tmp_path / "s", CONFIG, params)
+    stored = hf_files.read_headers(tmp_path / "s")
+    name = "model.layers.1.mlp.up_proj.weight"
+    stored[name] = dataclasses.replace(stored[name], dtype="BF16")
+    rows = convert.tensor_table(stored).row_count
+    assert rows == convert.tensor_table(hf_files.read_headers(tmp_path / "s")).row_count + 1

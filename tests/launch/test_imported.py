@@ -1,0 +1,139 @@
+"""A checkpoint folder, imported into a run: one step of GTPO, and a folder again."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from gtpo_jax import sharding
+from gtpo_jax.types import Verdict
+from launch import cli, convert, rollout
+from launch.session import Session
+from launch.train import TrainArguments, Trainer
+from models import hf_export
+from tests.chat_families import FAMILIES
+from tests.models.variants import VARIANTS
+from tests.tiny import make_params
+
+# Family of chats, variant of the decoder that its models are.
+MODELS = {
+    "qwen2.5": ("qwen2.5", "grouped_with_bias"),
+    "qwen3": ("qwen3", "qk_norm"),
+    "experts": ("qwen3", "experts"),
+    "llama": ("llama3.1", "scaled_rope"),
+    "mistral": ("mistral", "window"),
+    "gemma2": ("gemma3", "soft_caps"),
+    "gemma3": ("gemma3", "two_ropes"),
+}
+LONG = [name for name in MODELS if name not in ("qwen2.5", "experts", "gemma3")]
+OPTIONS = [
+    *("--train.prompts", "2", "--train.group-size", "4", "--train.rows", "8"),
+    *("--train.minibatches", "1", "--train.steps", "1", "--rollout.slots", "8"),
+    *("--rollout.parked", "0", "--rollout.context", "512", "--rollout.prompt-tokens", "440"),
+    *("--rollout.turn-tokens", "8", "--rollout.observation-tokens", "64"),
+    *("--rollout.max-turns", "2", "--train.logprob-chunk", "None", "--model.remat", "none"),
+    *("--model.compute-dtype", "float32", "--train.optimizer.learning-rate", "1e-3"),
+    *("--dialogue.system-prompt", "Use Python."),
+]
+
+
+def write_checkpoint(folder, name):
+    """A folder as one gets it from a hub: random weights, tokenizer, chat template."""
+    chat, variant = MODELS[name]
+    family = FAMILIES[chat]
+    size = -(-family.tokenizer().vocab_size // 16) * 16
+    config = dataclasses.replace(VARIANTS[variant], vocab_size=size, experts_per_token=2)
+    if VARIANTS[variant].experts:
+        config = dataclasses.replace(config, experts=4)
+    else:
+        config = dataclasses.replace(config, experts_per_token=0)
+    hf_export.save_checkpoint(folder, config, make_params(config))
+    family.library_tokenizer().save(str(folder / "tokenizer.json"))
+    settings = {"chat_template": family.template, **dict(family.variables)}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return config
+
+
+def parse(kind, *options):
+    return cli.parse(kind, ["chat", *OPTIONS, *map(str, options)], program="tests")
+
+
+def step(run_dir):
+    """One step of training from the imported model, with outcomes drawn by lot."""
+    arguments = parse(TrainArguments, "--run-dir", run_dir)
+    with Session(arguments.config, run_dir) as session:
+        trainer = Trainer(session, session.load_start(run_dir))
+        before = jax.device_get(trainer.state.params)
+        trajectories = [
+            dataclasses.replace(t, verdict=Verdict.RIGHT if t.sample % 2 else Verdict.WRONG)
+            for t in trainer.sample(0, trainer.state.params).kept
+        ]
+        state, figures = trainer.learn(0, trainer.state, trajectories)
+        return before, jax.device_get(state.params), trajectories, figures
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in MODELS]
+)
+def test_step_from_a_checkpoint_is_the_same_on_one_device_and_on_eight(name, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "there", name)
+    convert.run(["import", str(tmp_path / "there"), "--run-dir", str(tmp_path / "run")])
+    before, after, trajectories, figures = step(tmp_path / "run")
+    assert figures["rollout/logprob_gap"] < 1e-4
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, after)
+    assert min(jax.tree.leaves(moved)) > 0  # every parameter, in every family
+    one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    monkeypatch.setattr(sharding, "make_mesh", one)
+    _, alone, same, figures_alone = step(tmp_path / "run")
+    for a, b in zip(trajectories, same, strict=True):
+        assert [t.tokens.tolist() for t in a.turns] == [t.tokens.tolist() for t in b.turns]
+    # Adam's first step is the sign of a gradient, which is anyone's where the gradient is nothing.
+    apart = [np.abs(a - b) for a, b in zip(*map(jax.tree.leaves, (after, alone)), strict=True)]
+    apart = np.concatenate([each.ravel() for each in apart])
+    assert (apart < 1e-5).mean() > 0.99 and apart.max() < 2.1e-3
+    for name in ("update/loss", "update/grad_norm"):
+        np.testing.assert_allclose(figures[name], figures_alone[name], rtol=1e-3, atol=1e-6)
+
+
+def test_imported_model_brings_its_own_dialogue(tmp_path):
+    run_dir = tmp_path / "run"
+    with pytest.raises(
+        ValueError, match=r"run `python -m launch\.convert import FOLDER"
+    ):
+        Session(parse(TrainArguments, "--run-dir", run_dir).config, run_dir)
+    config = write_checkpoint(tmp_path / "there", "qwen2.5")
+    convert.run(["import", str(tmp_path / "there"), "--run-dir", str(run_dir)])
+    with pytest.raises(ValueError, match="does not know the built-in dialogue; take the preset"):
+        Session(cli.parse(TrainArguments, ["tiny"], program="tests").config, run_dir)
+    chosen = parse(TrainArguments, "--model.attention", "plain", "--dialogue.protocol", "hermes")
+    with Session(chosen.config, run_dir) as session:
+        assert session.config.model == dataclasses.replace(config, attention="plain")
+        assert session.dialogue.stop_ids == (session.dialogue.tokenizer.control_id("<|im_end|>"),)
+        chex.assert_trees_all_equal(session.load_start(run_dir), make_params(config))
+
+
+@pytest.mark.slow
+def test_model_is_watched_as_it_solves_a_problem(tmp_path, capsys):
+    write_checkpoint(tmp_path / "there", "qwen2.5")
+    rollout.run(
+        [
+            *("chat", *OPTIONS, "--model", str(tmp_path / "there")),
+            *("--prompt", "What is 2 + 2?", "--json", str(tmp_path / "out.json")),
+        ]
+    )
+    written = json.loads((tmp_path / "out.json").read_text())
+    shown = capsys.readouterr().out
+    assert shown.startswith("What is 2 + 2?") and written["stop"] in shown
+    assert written["turns"] and all(turn["text"].split()[0] in shown for turn in written["turns"])
+
+
+def test_rollout_without_a_prompt_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--prompt is missing"):
+        rollout.run(["chat", "--run-dir", str(tmp_path)])

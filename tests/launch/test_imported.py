@@ -104,9 +104,7 @@ def test_step_from_a_checkpoint_is_the_same_on_one_device_and_on_eight(name, tmp
 
 def test_imported_model_brings_its_own_dialogue(tmp_path):
     run_dir = tmp_path / "run"
-    with pytest.raises(
-        ValueError, match=r"run `python -m launch\.convert import FOLDER"
-    ):
+    with pytest.raises(ValueError, match=r"run `python -m launch\.convert import FOLDER"):
         Session(parse(TrainArguments, "--run-dir", run_dir).config, run_dir)
     config = write_checkpoint(tmp_path / "there", "qwen2.5")
     convert.run(["import", str(tmp_path / "there"), "--run-dir", str(run_dir)])

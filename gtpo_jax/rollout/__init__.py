@@ -13,7 +13,7 @@ from gtpo_jax.rollout.engine import (
     render_prompt,
 )
 from gtpo_jax.rollout.limits import RolloutLimits
-from gtpo_jax.rollout.loop import RolloutProgress, RolloutStats
+from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
 from gtpo_jax.rollout.slots import Request
 
 __all__ = [

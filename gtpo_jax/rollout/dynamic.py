@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from gtpo_jax.rollout.loop import RolloutStats
+from gtpo_jax.rollout.progress import RolloutStats
 from gtpo_jax.rollout.slots import Request
 from gtpo_jax.types import Problem, Trajectory
 

@@ -11,8 +11,9 @@ import numpy as np
 from gtpo_jax import decoding, sampling, sharding, stops
 from gtpo_jax.dialogue import AnyDialogue
 from gtpo_jax.rollout.limits import RolloutLimits, given
-from gtpo_jax.rollout.loop import Loop, RolloutProgress, RolloutStats
+from gtpo_jax.rollout.loop import Loop
 from gtpo_jax.rollout.lot import Lot
+from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
 from gtpo_jax.rollout.slots import Request
 from gtpo_jax.types import ForwardFn, Params, Problem, Tool, Trajectory, Verifier
 

@@ -7,7 +7,6 @@ the slots of trajectories that ended. Rows in the middle of a turn go on meanwhi
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 import zlib
@@ -21,6 +20,7 @@ import numpy as np
 from gtpo_jax import decoding, tools
 from gtpo_jax.dialogue import violation_output
 from gtpo_jax.rollout.limits import fitting, given
+from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
 from gtpo_jax.rollout.slots import Request, Slot
 from gtpo_jax.types import Params, Problem, StopReason, ToolResult, ToolStatus, Trajectory
 
@@ -35,29 +35,6 @@ WAIT_SECONDS = 0.2
 
 EARLY_SHARE = 8
 """A segment ends early once one in so many slots has ended its turn, and others wait."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutProgress:
-    """Where a rollout stands."""
-
-    finished: int
-    total: int
-    sampled_tokens: int
-    active_rows: int
-    tools_in_flight: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RolloutStats:
-    """What a rollout cost."""
-
-    sampled_tokens: int
-    row_steps: int  # decode steps times slots, idle ones included
-    prefilled_tokens: int  # positions of all prefill calls, padding included
-    extended_tokens: int  # positions of all extend calls, padding included
-    tool_calls: int
-    tool_seconds: float  # wall seconds inside tools, summed over calls
 
 
 class Loop:

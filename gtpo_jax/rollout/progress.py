@@ -1,0 +1,28 @@
+"""What a rollout tells of itself: where it stands, and in the end what it cost."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutProgress:
+    """Where a rollout stands."""
+
+    finished: int
+    total: int
+    sampled_tokens: int
+    active_rows: int
+    tools_in_flight: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RolloutStats:
+    """What a rollout cost."""
+
+    sampled_tokens: int
+    row_steps: int  # decode steps times slots, idle ones included
+    prefilled_tokens: int  # positions of all prefill calls, padding included
+    extended_tokens: int  # positions of all extend calls, padding included
+    tool_calls: int
+    tool_seconds: float  # wall seconds inside tools, summed over calls

@@ -345,7 +345,7 @@ def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
         "row-steps of finished or waiting rows": Figure(
             value=idle(4 * arguments.batches), unit="share", at_most=0.15
         ),
-        f"the same, {arguments.batches} trajectories a slot": Figure(
+        "row-steps of finished or waiting rows, a quarter of the trajectories": Figure(
             value=idle(arguments.batches), unit="share"
         ),
         f"prefill of a group of {GROUP} / {GROUP} separate prefills": Figure(

@@ -32,9 +32,16 @@ CONFIG = ModelConfig(
 FORWARD = decoder.forward_fn(CONFIG)
 
 
-@functools.cache
 def make_params(config: ModelConfig = CONFIG, seed: int = 0) -> Params:
-    """Random parameters, as NumPy arrays: no bias is 0 and no scale is 1, as in a fresh model."""
+    """Random parameters, as NumPy arrays: no bias is 0 and no scale is 1, as in a fresh model.
+
+    They are the caller's own: on CPU an array on a device may share its memory with them.
+    """
+    return jax.tree.map(np.copy, _make_params(config, seed))
+
+
+@functools.cache
+def _make_params(config: ModelConfig, seed: int) -> Params:
     shapes = jax.eval_shape(functools.partial(decoder.init_params, config), jax.random.key(0))
     rng = np.random.default_rng(seed)
 

@@ -42,6 +42,7 @@ NO_BARS = (
     "slow tools / none, turn-synchronous",
     "turn-synchronous / ours, slow tools",
     "turn-synchronous / ours, no slow tools",
+    "row-steps of finished or waiting rows, a quarter of the trajectories",
 )
 SLOTS = 3
 

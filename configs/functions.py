@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from configs.schema import AlgorithmConfig, DialogueConfig, OptimizerConfig
+from configs.schema import AdapterConfig, AlgorithmConfig, DialogueConfig, OptimizerConfig
 from gtpo_jax import advantages, credit, learner, protocols, reductions
 from gtpo_jax.types import Params
+
+if TYPE_CHECKING:
+    from models.lora import LoraConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,20 @@ def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
         "hermes": protocols.HermesCalls,
     }
     return known[config.protocol]()
+
+
+def make_lora(config: AdapterConfig) -> LoraConfig | None:
+    """The adapters of a model; None where all of it is trained."""
+    if config.rank == 0:
+        return None
+    try:
+        from models import lora
+    except ImportError as error:
+        raise ValueError(
+            f"lora.rank {config.rank} needs the library qwix: pip install -e '.[lora]'"
+        ) from error
+    targets = config.targets or "all linear"
+    return lora.LoraConfig(rank=config.rank, alpha=config.alpha, targets=targets)
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:

@@ -44,6 +44,24 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """LoRA: low-rank adapters are trained beside a model that stays. Needs the extra `lora`."""
+
+    rank: int = 0
+    """0 trains all parameters."""
+    alpha: float = 32.0
+    """What adapters add is multiplied by alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Projections with adapters, such as q_proj; without names, all of attention and MLP."""
+
+    def __post_init__(self):
+        if self.rank < 0:
+            raise ValueError(f"lora.rank must be 0 or more, got {self.rank}; 0 trains all")
+        if self.rank == 0 and (self.alpha != 32.0 or self.targets):
+            raise ValueError("lora.alpha and lora.targets need a lora.rank above 0; give one")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig:
     """Imitation of demonstrations, the cold start."""
 
@@ -167,6 +185,7 @@ class RunConfig:
     """A shipped tokenizer by name, or the path of a SentencePiece model; an imported model brings
     its own."""
     dialogue: DialogueConfig = DialogueConfig()
+    lora: AdapterConfig = AdapterConfig()
     seed: int = 0
     task: TaskConfig = TaskConfig()
     sft: SftConfig = SftConfig()

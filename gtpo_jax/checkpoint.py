@@ -1,11 +1,16 @@
-"""Checkpoints of a run: the train state, through Orbax.
+"""Checkpoints of a run: what updates change of the train state, through Orbax.
 
-Everything random or ordered in a run is a function of (seed, step), so the step is all the position
+    params             the trained parts of the parameters
+    optimizer_state
+    step
+
+Frozen parts never change: `save_params` keeps them once, in a folder of their own. Everything random or ordered in a run is a function of (seed, step), so the step is all the position
 that has to be saved.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -13,6 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from gtpo_jax.learner import TrainState
+from gtpo_jax.types import Params
 
 
 def has_checkpoint(folder: str | pathlib.Path) -> bool:
@@ -38,20 +44,32 @@ class CheckpointStore:
 
     def save(self, step: int, state: TrainState) -> None:
         """Saves in the background; the state may be donated as soon as this returns."""
-        if step == self.latest_step:
-            return
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
+        self._save(step, _changing(state))
+
+    def save_params(self, step: int, params: Params) -> None:
+        """Parameters without an optimizer, in the background too."""
+        self._save(step, {"params": params})
 
     def restore(self, template: TrainState) -> tuple[int, TrainState]:
-        """Step and state of the newest checkpoint, placed as the template is."""
+        """Step and state of the newest checkpoint, placed as the template is.
+
+        Frozen parts are the template's own.
+        """
         step = self.latest_step
         if step is None:
             raise ValueError(f"no checkpoint in {self.folder} to resume from")
-        self._check_fits(step, self._saved(step), template, "model and optimizer")
-        arguments = ocp.args.Composite(state=_restore_as(template))
-        return step, self._manager.restore(step, args=arguments)["state"]
+        changing = _changing(template)
+        self._check_fits(step, self._saved(step), changing, "model and optimizer")
+        arguments = ocp.args.Composite(state=_restore_as(changing))
+        found = self._manager.restore(step, args=arguments)["state"]
+        return step, dataclasses.replace(
+            template,
+            trained=found["params"],
+            optimizer_state=found["optimizer_state"],
+            step=found["step"],
+        )
 
-    def restore_params(self, template: Any) -> Any:
+    def restore_params(self, template: Params) -> Params:
         """Parameters alone of the newest checkpoint: another optimizer may go on from them."""
         step = self.latest_step
         if step is None:
@@ -75,6 +93,10 @@ class CheckpointStore:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def _save(self, step: int, tree: dict[str, Any]) -> None:
+        if step != self.latest_step:
+            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
+
     def _saved(self, step: int) -> dict[str, Any]:
         """What is known of the arrays of a checkpoint without reading them."""
         self.wait()  # the newest one may still be on its way to the disk
@@ -90,6 +112,15 @@ class CheckpointStore:
                     f" {path} is {there.get(path, 'absent')} there and {here.get(path, 'absent')}"
                     " here; use the config it was made with"
                 )
+
+
+def _changing(state: TrainState) -> dict[str, Any]:
+    """What a checkpoint holds of a state."""
+    return {
+        "params": state.trained,
+        "optimizer_state": state.optimizer_state,
+        "step": state.step,
+    }
 
 
 def _restore_as(template: Any, *, part: bool = False) -> ocp.args.PyTreeRestore:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gtpo_jax import logprobs, masking, objectives, sharding
@@ -21,11 +22,17 @@ Sums = dict[str, masking.WeightedSum]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that an update reads and writes."""
+    """All that an update reads and writes. Frozen are whole parts of the parameters, by name."""
 
-    params: Params
+    trained: Params
+    frozen: dict[str, Params] = dataclasses.field(default_factory=dict)
     optimizer_state: optax.OptState
     step: jax.Array  # int32, updates done
+
+    @property
+    def params(self) -> Params:
+        """Those of the model: frozen and trained parts together."""
+        return {**self.frozen, **self.trained}
 
 
 class TokenLoss(Protocol):
@@ -128,11 +135,14 @@ def make_update(
 
     Gradients of the A micro-batches are summed and divided once by their common weight, so the cut
     into micro-batches changes nothing. A batch without any trained token leaves the parameters as
-    they are. `chunk` positions of every row have their logits in memory at a time, all of them
+    they are. Frozen parts of the parameters have no gradient. `chunk` positions of every row have their logits in memory at a time, all of them
     without it.
     """
 
-    def micro_loss(params: Params, batch: TokenBatch) -> tuple[jax.Array, Sums]:
+    def micro_loss(
+        trained: Params, frozen: dict[str, Params], batch: TokenBatch
+    ) -> tuple[jax.Array, Sums]:
+        params = {**frozen, **trained}
         policy_logprobs, entropy = batch_logprobs(
             forward, params, batch, temperature=temperature, chunk=chunk
         )
@@ -150,9 +160,10 @@ def make_update(
 
         def accumulate(index: jax.Array, total):
             micro_batch = jax.tree.map(lambda x: x[index], batch)
-            return jax.tree.map(jnp.add, total, gradient(state.params, micro_batch))
+            return jax.tree.map(jnp.add, total, gradient(state.trained, state.frozen, micro_batch))
 
-        shapes = jax.eval_shape(gradient, state.params, jax.tree.map(lambda x: x[0], batch))
+        first = jax.tree.map(lambda x: x[0], batch)
+        shapes = jax.eval_shape(gradient, state.trained, state.frozen, first)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         # Packing fills micro-batches from the front: the empty ones behind cost nothing.
         count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
@@ -161,9 +172,10 @@ def make_update(
 
         weight = sums["loss"].weight
         gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.params)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trained)
         new = TrainState(
-            params=optax.apply_updates(state.params, updates),
+            trained=optax.apply_updates(state.trained, updates),
+            frozen=state.frozen,
             optimizer_state=optimizer_state,
             step=state.step + 1,
         )
@@ -190,14 +202,29 @@ def _without_junk(batch: TokenBatch) -> TokenBatch:
     )
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """Step 0 with fresh optimizer state, placed where the parameters are."""
+def init_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    trained: Sequence[str] | None = None,
+) -> TrainState:
+    """Step 0 with fresh optimizer state, placed where the parameters are.
+
+    `trained` names the parts of the parameters that updates change, all of them without it. The
+    optimizer sees no other: it has no state for them, and a norm that it clips is without them.
+    Traced parameters have no place: then `jax.eval_shape` gives the shapes of the state.
+    """
+    names = params.keys() if trained is None else trained
+    if not set(names) <= params.keys():
+        raise ValueError(f"trained must name parts among {sorted(params)}, got {tuple(names)}")
+    parts = {name: params[name] for name in names}
     state = TrainState(
-        params=params,
-        optimizer_state=optimizer.init(params),
+        trained=parts,
+        frozen={name: part for name, part in params.items() if name not in parts},
+        optimizer_state=optimizer.init(parts),
         step=jnp.zeros((), jnp.int32),
     )
-    placements = [leaf.sharding for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array)]
+    placements = [leaf.sharding for leaf in jax.tree.leaves(params) if _is_placed(leaf)]
     if not placements:
         return state
     # Counters are born on one device and bound to none. The first update would change that, and
@@ -210,6 +237,10 @@ def init_state(params: Params, optimizer: optax.GradientTransformation) -> Train
         return leaf if placed else jax.device_put(leaf, home)
 
     return jax.tree.map(place, state)
+
+
+def _is_placed(leaf: jax.Array | np.ndarray) -> bool:
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
 
 
 def jit_update(update: Update, state: TrainState) -> Update:

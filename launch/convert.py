@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import pathlib
 import re
 import shutil
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import jax
-import jax.numpy as jnp
 import tyro
+from jax.sharding import Mesh
 from rich.table import Table
 
+from configs.functions import make_lora
 from configs.schema import MeshConfig
 from gtpo_jax import sharding
 from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
-from gtpo_jax.learner import TrainState
-from gtpo_jax.types import Params
 from launch import cli, display, imported
-from models import decoder, hf_config, hf_export, hf_files, hf_weights
-from models.config import ModelConfig
+from launch.network import CHECKPOINTS, Network
+from models import hf_config, hf_export, hf_files, hf_weights
 
 PHASES = ("train", "sft", imported.PHASE)
 """Parts of a run that have checkpoints, the latest first."""
@@ -76,25 +73,25 @@ class Import:
 
     def run(self) -> None:
         phase = self.run_dir / imported.PHASE
-        if has_checkpoint(phase / "checkpoints"):
+        if has_checkpoint(phase / CHECKPOINTS):
             raise ValueError(f"{phase} holds a checkpoint; choose another --run-dir")
         checkpoint = hf_weights.open_checkpoint(self.folder)
         config = checkpoint.config
         if self.dtype is not None:
             config = dataclasses.replace(config, param_dtype=self.dtype)
+        network = Network(config, make_mesh(self.mesh))
         params = hf_weights.load_params(
-            checkpoint, shardings=param_shardings(config, self.mesh), dtype=config.param_dtype
+            checkpoint, shardings=network.shardings, dtype=config.param_dtype
         )
         kept = phase / imported.SOURCE
         kept.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", *hf_export.CARRIED):
             if (self.folder / name).is_file():
                 shutil.copyfile(self.folder / name, kept / name)
-        cli.write_json(phase / "config.json", {"model": dataclasses.asdict(config)})
-        state = TrainState(params=params, optimizer_state=(), step=jnp.zeros((), jnp.int32))
-        with CheckpointStore(phase / "checkpoints") as store:
-            store.save(0, state)
-            store.wait()
+        about = {"model": dataclasses.asdict(config), "folder": str(self.folder.absolute())}
+        cli.write_json(phase / "config.json", about)
+        with CheckpointStore(phase / CHECKPOINTS) as store:
+            store.save_params(0, params)
         display.CONSOLE.print(
             f"{config.parameters:,} parameters in {phase}, {config.param_dtype}", highlight=False
         )
@@ -108,6 +105,8 @@ class Export:
     """Folder of the run."""
     out: pathlib.Path
     """Folder to write; it appears when it is complete."""
+    adapters: Literal["merge", "peft"] = "merge"
+    """Those of LoRA: multiplied out into the weights, or alone, as a folder of the library PEFT."""
     phase: Literal["train", "sft", "import"] | None = None
     """Whose checkpoint; by default the latest of these that there is."""
     dtype: Dtype | None = None
@@ -124,26 +123,41 @@ class Export:
 
     def run(self) -> None:
         phases = PHASES if self.phase is None else (self.phase,)
-        saved = [p for p in phases if has_checkpoint(self.run_dir / p / "checkpoints")]
+        saved = [p for p in phases if has_checkpoint(self.run_dir / p / CHECKPOINTS)]
         if not saved:
             raise ValueError(f"no checkpoint of {' or '.join(phases)} in {self.run_dir}")
         phase = self.run_dir / saved[0]
         config = imported.read_model_config(phase / "config.json")
+        lora = make_lora(imported.read_adapters(phase / "config.json"))
         kept = self.run_dir / imported.PHASE / imported.SOURCE
         source = kept if self.source is None and kept.exists() else self.source
-        with CheckpointStore(phase / "checkpoints") as store:
-            params = store.restore_params(abstract_params(config, self.mesh))
+        network = Network(config, make_mesh(self.mesh), lora=lora)
+        if self.adapters == "peft":
+            self._export_adapters(network, phase)
+        else:
+            hf_export.save_checkpoint(
+                self.out,
+                config,
+                network.merged(network.load(phase)),
+                dtype=self.dtype,
+                source=source,
+                shard_bytes=int(self.shard_gigabytes * 1e9),
+                overwrite=self.overwrite,
+            )
+        with CheckpointStore(phase / CHECKPOINTS) as store:
             step = store.latest_step
-        hf_export.save_checkpoint(
-            self.out,
-            config,
-            params,
-            dtype=self.dtype,
-            source=source,
-            shard_bytes=int(self.shard_gigabytes * 1e9),
-            overwrite=self.overwrite,
-        )
         display.CONSOLE.print(f"step {step} of {phase} in {self.out}", highlight=False)
+
+    def _export_adapters(self, network: Network, phase: pathlib.Path) -> None:
+        if network.lora is None:
+            raise ValueError(f"{phase} has no adapters; leave out --adapters peft")
+        if self.out.exists() and not self.overwrite:
+            raise ValueError(f"{self.out} exists; choose another folder, or pass --overwrite")
+        from models import lora, peft
+
+        base = imported.read_folder(self.run_dir)
+        adapters = network.load(phase)[lora.ADAPTER]
+        peft.save(self.out, network.config, network.lora, adapters, base_model=base)
 
 
 Command = (
@@ -172,20 +186,8 @@ def tensor_table(stored: dict[str, hf_files.Stored]) -> Table:
     return table
 
 
-def param_shardings(config: ModelConfig, mesh: MeshConfig) -> Params:
-    """Sharding of every parameter over a mesh of that shape."""
-    devices = sharding.make_mesh(**dataclasses.asdict(mesh))
-    return sharding.param_shardings(decoder.logical_axes(config), devices)
-
-
-def abstract_params(config: ModelConfig, mesh: MeshConfig) -> Params:
-    """Shape, dtype and sharding of every parameter."""
-    init = functools.partial(decoder.init_params, config)
-    return jax.tree.map(
-        lambda leaf, placement: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement),
-        jax.eval_shape(init, jax.random.key(0)),
-        param_shardings(config, mesh),
-    )
+def make_mesh(config: MeshConfig) -> Mesh:
+    return sharding.make_mesh(**dataclasses.asdict(config))
 
 
 def run(argv: Sequence[str]) -> None:

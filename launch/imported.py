@@ -7,7 +7,7 @@ import json
 import pathlib
 
 from configs.functions import make_protocol
-from configs.schema import DialogueConfig, RunConfig
+from configs.schema import AdapterConfig, DialogueConfig, RunConfig
 from gtpo_jax import tokenizers
 from gtpo_jax.chat import ChatDialogue
 from gtpo_jax.checkpoint import has_checkpoint
@@ -48,6 +48,18 @@ def read_model_config(path: pathlib.Path) -> ModelConfig:
             f"{path} does not describe a model ({type(error).__name__}: {error}); was it written by"
             " another version?"
         ) from None
+
+
+def read_folder(run_dir: pathlib.Path) -> str:
+    """Where the model of a run was imported from; empty where it was not."""
+    path = run_dir / PHASE / "config.json"
+    return json.loads(path.read_text(encoding="utf-8"))["folder"] if path.exists() else ""
+
+
+def read_adapters(path: pathlib.Path) -> AdapterConfig:
+    """The adapters of a phase of a run, from the config that it keeps."""
+    said = json.loads(path.read_text(encoding="utf-8")).get("lora", {})
+    return AdapterConfig(**{**said, "targets": tuple(said.get("targets", ()))})
 
 
 def with_model(config: RunConfig, found: Imported | None) -> RunConfig:

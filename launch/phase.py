@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import shutil
 import signal
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
 from gtpo_jax.learner import TrainState
 from gtpo_jax.metrics import MetricsWriter
 from launch import cli
+from launch.network import CHECKPOINTS, FROZEN
 
 
 class Phase:
@@ -38,7 +40,7 @@ class Phase:
         self.checkpoint_every = checkpoint_every
         self.go_on = go_on
         self.start = 0
-        checkpoints = self.folder / "checkpoints"
+        checkpoints = self.folder / CHECKPOINTS
         saved = has_checkpoint(checkpoints)
         if resume and not saved:
             raise ValueError(f"no checkpoint in {checkpoints} to resume from; leave out --resume")
@@ -52,6 +54,14 @@ class Phase:
         else:
             cli.write_json(self.folder / "config.json", dataclasses.asdict(config))
         self.store = CheckpointStore(checkpoints)
+        if state.frozen:
+            if not resume:  # what a run left that ended before its first checkpoint
+                shutil.rmtree(self.folder / FROZEN, ignore_errors=True)
+            with CheckpointStore(self.folder / FROZEN) as store:
+                if resume:
+                    state = dataclasses.replace(state, frozen=store.restore_params(state.frozen))
+                else:
+                    store.save_params(0, state.frozen)
         if resume:
             self.start, self.state = self.store.restore(state)
         self.metrics = MetricsWriter(self.folder, resume_step=self.start)

@@ -21,6 +21,7 @@ from gtpo_jax.dialogue import AnyDialogue, ParsedTurn
 from gtpo_jax.report import terminal
 from gtpo_jax.types import Params, Problem, Tool, ToolResult
 from launch import cli, display, imported
+from launch.network import Network
 from launch.session import Session
 from models import hf_weights
 
@@ -111,10 +112,11 @@ def run(argv: Sequence[str]) -> None:
 def load(session: Session, checkpoint: hf_weights.Checkpoint | None) -> Params:
     """The checkpoint's parameters, or the newest of the run."""
     if checkpoint is not None:
-        return hf_weights.load_params(
-            checkpoint,
-            shardings=session.param_shardings,
-            dtype=session.config.model.param_dtype,
+        network = Network(session.config.model, session.mesh)
+        return session.network.adapted(
+            hf_weights.load_params(
+                checkpoint, shardings=network.shardings, dtype=network.config.param_dtype
+            )
         )
     return session.load_newest()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import pathlib
 import shutil
@@ -11,10 +10,10 @@ from collections.abc import Iterable
 
 import jax
 
-from configs.functions import make_algorithm
+from configs.functions import make_algorithm, make_lora
 from configs.schema import RunConfig
 from gtpo_jax import decoding, rollout, sampling, sharding, tokenizers, tools
-from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
+from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.dialogue import AnyDialogue, Dialogue
 from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
 from gtpo_jax.tasks import jsonl, verifiers
@@ -22,7 +21,7 @@ from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.tasks.source import Noise, ProblemSource
 from gtpo_jax.types import Params, Problem, TokenBatch, Trajectory
 from launch import display, imported
-from models import decoder
+from launch.network import CHECKPOINTS, Network
 
 EVALUATION_STEP = 2**32 - 1
 """Step in the random keys of evaluations: every evaluation of a run draws the same numbers."""
@@ -45,16 +44,16 @@ class Session:
         self.algorithm = make_algorithm(config.train.algorithm)
         self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
+        self.network = Network(
+            config.model, self.mesh, lora=make_lora(config.lora), seed=config.seed
+        )
         self.forward = decoding.restrict_vocabulary(
-            decoder.forward_fn(config.model, mesh=self.mesh),
+            self.network.forward,
             self.dialogue.tokenizer.vocab_size,
             unused=getattr(self.dialogue.tokenizer, "unused_ids", ()),
         )
         sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
         sharding.check_rows(config.train.rows, self.mesh, "train.rows")
-        self.param_shardings = sharding.param_shardings(
-            decoder.logical_axes(config.model), self.mesh
-        )
         self.verifier = verifiers.numeric_or_exact
         self.tool = make_tool(config)
 
@@ -64,32 +63,21 @@ class Session:
     def __exit__(self, *_) -> None:
         self.tool.close()
 
-    def init_params(self) -> Params:
-        """Random parameters of the run's seed, placed on the mesh."""
-        init = functools.partial(decoder.init_params, self.config.model)
-        return jax.jit(init, out_shardings=self.param_shardings)(jax.random.key(self.config.seed))
-
     def load_params(self, run_dir: pathlib.Path, phase: str) -> Params:
         """Parameters of the newest checkpoint of a phase of a run: `sft`, `train`, or `import`."""
-        folder = run_dir / phase / "checkpoints"
+        folder = run_dir / phase / CHECKPOINTS
         if not has_checkpoint(folder):
             raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
-        template = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            jax.eval_shape(self.init_params),
-            self.param_shardings,
-        )
-        with CheckpointStore(folder) as store:
-            return store.restore_params(template)
+        return self.network.load(run_dir / phase)
 
     def load_start(self, run_dir: pathlib.Path) -> Params:
         """What reinforcement begins with: the cold start of a run, or else its imported model."""
-        cold = imported.of_run(run_dir) is None or has_checkpoint(run_dir / "sft" / "checkpoints")
+        cold = imported.of_run(run_dir) is None or has_checkpoint(run_dir / "sft" / CHECKPOINTS)
         return self.load_params(run_dir, "sft" if cold else imported.PHASE)
 
     def load_newest(self) -> Params:
         """Parameters of the newest checkpoint of the run's latest phase."""
-        trained = has_checkpoint(self.run_dir / "train" / "checkpoints")
+        trained = has_checkpoint(self.run_dir / "train" / CHECKPOINTS)
         return self.load_params(self.run_dir, "train") if trained else self.load_start(self.run_dir)
 
     def put_batch(self, batch: TokenBatch) -> TokenBatch:

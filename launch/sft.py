@@ -45,7 +45,8 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
     update = learner.make_update(
         session.forward, optimizer, learner.supervised_loss, reductions.token_mean
     )
-    state = learner.init_state(session.init_params(), optimizer)
+    network = session.network
+    state = learner.init_state(network.random(), optimizer, trained=network.trained)
     with Phase(
         "sft",
         session.run_dir,

@@ -68,7 +68,7 @@ class Trainer:
             temperature=self.config.temperature,
             chunk=self.config.logprob_chunk,
         )
-        self.state = learner.init_state(cold_start, optimizer)
+        self.state = learner.init_state(cold_start, optimizer, trained=session.network.trained)
         self.update = learner.jit_update(update, self.state)
         self.gap = jax.jit(
             functools.partial(

@@ -4,8 +4,8 @@ A projection `x W` becomes `x W + (alpha / rank) · (x A) B`. Parameters are a t
 
     {"base": those of `decoder.init_params`, "adapter": A and B of every target}
 
-Both parts are arguments of the model; gradients stop at the base. An optimizer for them is made by
-`adapters_only`.
+Both parts are arguments of the model; gradients stop at the base. Updates change the adapters alone
+when the state is made by `learner.init_state(params, optimizer, trained=(ADAPTER,))`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Literal, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 import qwix
 from jax.sharding import Mesh
 
@@ -146,15 +145,6 @@ def merge(params: Params, lora: LoraConfig) -> Params:
         merged = (kernel.astype(jnp.float32) + delta).astype(kernel.dtype)
         layers[name] = {**layers[name], "kernel": merged}
     return {**params[BASE], "layers": layers}
-
-
-def adapters_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimizer for adapters alone: it has no state for the base, and sees none of it.
-
-    The norm that a clip measures is therefore that of the adapters' gradient.
-    """
-    labels = {BASE: BASE, ADAPTER: ADAPTER}
-    return optax.partition({BASE: optax.set_to_zero(), ADAPTER: optimizer}, labels)
 
 
 def forward_fn(

@@ -29,7 +29,7 @@ def make_state(optimizer=ADAM, width=8, mesh=None, seed=0):
     gradient = jax.tree.map(lambda p: 0.5 * p, params)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params)
     return learner.TrainState(
-        params=optax.apply_updates(params, updates),
+        trained=optax.apply_updates(params, updates),
         optimizer_state=optimizer_state,
         step=state.step + 1,
     )
@@ -71,6 +71,17 @@ def test_state_on_a_mesh_comes_back_to_its_places(tmp_path):
         places = jax.tree.map(lambda x: x.sharding, (result, blank(expected)))
         assert places[0] == places[1]
     chex.assert_trees_all_equal(jax.device_get(moved), jax.device_get(state.params))
+
+
+def test_checkpoint_holds_no_frozen_part(tmp_path):
+    whole, optimizer = make_state().params, optax.adam(0.1)
+    state = learner.init_state(whole, optimizer, trained=("b",))
+    other = learner.init_state(jax.tree.map(lambda x: x + 1, whole), optimizer, trained=("b",))
+    with saved(tmp_path, 1, state=state) as store:
+        assert "w" not in store._saved(1)["params"]
+        _, restored = store.restore(other)
+    chex.assert_trees_all_equal(restored.trained, state.trained)
+    chex.assert_trees_all_equal(restored.frozen, other.frozen)
 
 
 def test_parameters_alone_serve_another_optimizer(tmp_path):

@@ -32,9 +32,12 @@ KEEP_GRADIENT = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params),
     lambda gradient, state, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
 )
-# Logits that are the parameters themselves: `params [B, T, V]`.
+# Logits that are a parameter, `[B, T, V]`.
 EXPLICIT = ForwardFn(
-    hidden=lambda params, tokens, positions, *, segment_ids=None, cache=None: (params, cache),
+    hidden=lambda params, tokens, positions, *, segment_ids=None, cache=None: (
+        params["logits"],
+        cache,
+    ),
     logits=lambda params, hidden: hidden,
     init_cache=lambda rows, positions: None,
     vocab_size=CONFIG.vocab_size,
@@ -116,7 +119,9 @@ def test_environment_token_gets_no_gradient(loss):
     # T-01, T-03, T-04: exactly zero at every position that predicts a token nobody sampled.
     batch = make_batch()
     logits = np.random.default_rng(0).standard_normal((ROWS, LENGTH, CONFIG.vocab_size))
-    flows, _ = gradient(batch, loss=loss, forward=EXPLICIT, params=logits.astype(np.float32))
+    params = {"logits": logits.astype(np.float32)}
+    flows, _ = gradient(batch, loss=loss, forward=EXPLICIT, params=params)
+    flows = flows["logits"]
     predicts_trained = np.zeros((ROWS, LENGTH), bool)
     predicts_trained[:, :-1] = batch.loss_mask[0, :, 1:]
     assert np.all(flows[~predicts_trained] == 0)
@@ -245,6 +250,29 @@ def test_gradient_matches_finite_differences_in_float64():
                 ends.append(loss(params | {name: moved}))
             numeric = (ends[0] - ends[1]) / 2e-6
             assert analytic[name][entry] == pytest.approx(numeric, rel=1e-4, abs=1e-6)
+
+
+def test_frozen_parts_stay_and_the_others_move_as_if_nothing_were_frozen():
+    batch = toy_batch()
+    update = compiled("both", TOY, optimizer=optax.sgd(0.1))
+    whole, _ = update(learner.init_state(toy_params(), optax.sgd(0.1)), batch)
+    state = learner.init_state(toy_params(), optax.sgd(0.1), trained=("first",))
+    assert state.frozen.keys() == {"embedding", "second"}
+    part, metrics = update(state, batch)
+    expected = toy_params() | {"first": np.asarray(whole.params["first"])}
+    assert np.abs(expected["first"] - toy_params()["first"]).max() > 1e-3
+    chex.assert_trees_all_close(jax.device_get(part.params), expected, rtol=1e-6)
+    chex.assert_trees_all_equal(jax.device_get(part.frozen), jax.device_get(state.frozen))
+    alone = gradient(batch, forward=TOY)[0]["first"]
+    assert float(metrics["grad_norm"]) == pytest.approx(np.linalg.norm(alone), rel=1e-5)
+
+
+def test_optimizer_sees_trained_parts_alone():
+    state = learner.init_state(toy_params(), optax.adam(1.0), trained=("first",))
+    sizes = [np.size(leaf) for leaf in jax.tree.leaves(state.optimizer_state)]
+    assert sorted(sizes) == [1, TOY_WIDTH**2, TOY_WIDTH**2]
+    with pytest.raises(ValueError, match=r"parts among \['embedding', 'first', 'second'\], got"):
+        learner.init_state(toy_params(), optax.adam(1.0), trained=("third",))
 
 
 @pytest.mark.parametrize("loss", ["clipped", "supervised"])

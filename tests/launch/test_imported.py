@@ -14,9 +14,10 @@ import pytest
 from gtpo_jax import sharding
 from gtpo_jax.types import Verdict
 from launch import cli, convert, rollout
+from launch.phase import Phase
 from launch.session import Session
 from launch.train import TrainArguments, Trainer
-from models import hf_export
+from models import hf_export, hf_weights
 from tests.chat_families import FAMILIES
 from tests.models.variants import VARIANTS
 from tests.tiny import make_params
@@ -64,16 +65,21 @@ def parse(kind, *options):
     return cli.parse(kind, ["chat", *OPTIONS, *map(str, options)], program="tests")
 
 
+def sample(trainer):
+    """Trajectories of the first step, their outcomes by lot."""
+    return [
+        dataclasses.replace(t, verdict=Verdict.RIGHT if t.sample % 2 else Verdict.WRONG)
+        for t in trainer.sample(0, trainer.state.params).kept
+    ]
+
+
 def step(run_dir):
-    """One step of training from the imported model, with outcomes drawn by lot."""
+    """One step of training from the imported model."""
     arguments = parse(TrainArguments, "--run-dir", run_dir)
     with Session(arguments.config, run_dir) as session:
         trainer = Trainer(session, session.load_start(run_dir))
         before = jax.device_get(trainer.state.params)
-        trajectories = [
-            dataclasses.replace(t, verdict=Verdict.RIGHT if t.sample % 2 else Verdict.WRONG)
-            for t in trainer.sample(0, trainer.state.params).kept
-        ]
+        trajectories = sample(trainer)
         state, figures = trainer.learn(0, trainer.state, trajectories)
         return before, jax.device_get(state.params), trajectories, figures
 
@@ -115,6 +121,56 @@ def test_imported_model_brings_its_own_dialogue(tmp_path):
         assert session.config.model == dataclasses.replace(config, attention="plain")
         assert session.dialogue.stop_ids == (session.dialogue.tokenizer.control_id("<|im_end|>"),)
         chex.assert_trees_all_equal(session.load_start(run_dir), make_params(config))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'VariableState' was removed:DeprecationWarning")  # qwix 0.1.8
+def test_adapters_are_trained_kept_and_exported(tmp_path):
+    pytest.importorskip("qwix", reason="needs the extra `lora`")
+    numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `hf`")
+    from models import lora, peft
+
+    run_dir, there = tmp_path / "run", tmp_path / "there"
+    config = write_checkpoint(there, "qwen2.5")
+    convert.run(["import", str(there), "--run-dir", str(run_dir)])
+    arguments = parse(TrainArguments, "--lora.rank", "2", "--lora.targets", "q_proj", "up_proj")
+    with Session(arguments.config, run_dir) as session:
+        trainer = Trainer(session, session.load_start(run_dir))
+        phase = functools.partial(
+            Phase, "train", run_dir, session.config, checkpoint_every=1, go_on=""
+        )
+        with phase(trainer.state, resume=False) as first:
+            for number in first.steps(1):
+                first.state, figures = trainer.learn(number, first.state, sample(trainer))
+        assert figures["rollout/logprob_gap"] < 1e-4 and figures["update/grad_norm"] > 0
+        trained = jax.device_get(first.state.params)
+        chex.assert_trees_all_equal(trained["base"], make_params(config))
+        assert all(np.any(leaf) for leaf in jax.tree.leaves(trained["adapter"]))  # B began at 0
+        chex.assert_trees_all_equal(session.load_newest(), trained)
+        blank = jax.tree.map(lambda leaf: leaf * 0, first.state)
+        with phase(blank, resume=True) as second:
+            chex.assert_trees_all_equal(jax.device_get(second.state.params), trained)
+
+    for adapters in ("merge", "peft"):
+        out = str(tmp_path / adapters)
+        convert.run(["export", str(run_dir), "--out", out, "--adapters", adapters])
+    chosen = lora.LoraConfig(rank=2, targets=("q_proj", "up_proj"))
+    merged = hf_weights.load_params(hf_weights.open_checkpoint(tmp_path / "merge"))
+    chex.assert_trees_all_close(merged, lora.merge(trained, chosen), rtol=1e-6)
+    said = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    assert (said["r"], said["base_model_name_or_path"]) == (2, str(there))
+    written = numpy_files.load_file(tmp_path / "peft" / "adapter_model.safetensors")
+    expected = dict(peft.adapter_tensors(config, trained["adapter"]))
+    chex.assert_trees_all_equal(written, expected)
+
+    with Session(parse(TrainArguments).config, run_dir) as session:
+        with pytest.raises(ValueError, match=r"trained adapters and this config has none"):
+            session.load_newest()
+    with pytest.raises(ValueError, match="import has no adapters; leave out --adapters peft"):
+        convert.run(
+            ["export", str(run_dir), "--out", str(tmp_path / "no"), "--phase", "import"]
+            + ["--adapters", "peft"]
+        )
 
 
 @pytest.mark.slow

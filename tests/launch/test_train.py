@@ -96,7 +96,7 @@ def sessions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trainers(sessions):
-    return {rounds: Trainer(session, session.init_params()) for rounds, session in sessions.items()}
+    return {rounds: Trainer(session, session.network.random()) for rounds, session in sessions.items()}
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_steps_of_fewer_groups_compile_nothing(trainer):
 @pytest.mark.parametrize("rounds", [1, ROUNDS])
 def test_prompts_of_all_problems_that_a_run_may_need_are_checked(sessions, rounds):
     session = sessions[rounds]
-    params = session.init_params()
+    params = session.network.random()
     end = session.config.train.steps * PROMPTS * rounds
 
     class OneTooLong(Numbers):

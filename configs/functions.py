@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from configs.schema import AdapterConfig, AlgorithmConfig, DialogueConfig, OptimizerConfig
-from gtpo_jax import advantages, credit, learner, protocols, reductions
+from gtpo_jax import advantages, credit, learner, optimizers, protocols, reductions
 from gtpo_jax.types import Params
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def make_algorithm(config: AlgorithmConfig) -> Algorithm:
     return Algorithm(
         turn_rewards=turn_rewards,
         turn_advantages=turn_advantages,
-        token_loss=learner.clipped_loss(clip_low=config.clip_low, clip_high=config.clip_high),
+        token_loss=learner.clipped_loss(
+            clip_low=config.clip_low,
+            clip_high=config.clip_high,
+            kl_weight=config.kl_weight,
+            importance_limit=config.importance_limit,
+        ),
         reduce=reductions.token_mean,
     )
 
@@ -73,7 +78,7 @@ def make_lora(config: AdapterConfig) -> LoraConfig | None:
 
 
 def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
-    """The optimizer with its schedule over `steps` updates."""
+    """The optimizer with its schedule over `steps` updates, in float32 whatever the parameters."""
     warmup = min(config.warmup_steps, max(steps - 1, 1))
     schedule = optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate / warmup,
@@ -92,7 +97,8 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTran
         )
     else:
         inner = optax.adam(schedule, b1=config.b1, b2=config.b2)
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+    clipped = optax.chain(optax.clip_by_global_norm(config.clip_norm), inner)
+    return optimizers.with_float32_masters(clipped)
 
 
 def _layer_matrices(params: Params) -> Params:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 from configs.schema import (
+    AlgorithmConfig,
     DialogueConfig,
     EvalConfig,
+    MeshConfig,
     OptimizerConfig,
     RunConfig,
     SftConfig,
@@ -49,4 +51,33 @@ CHAT = RunConfig(
 )
 """An instruction-tuned model, imported into the run by `launch.convert import`."""
 
-PRESETS: dict[str, RunConfig] = {"tiny": TINY, "word-problems": WORD_PROBLEMS, "chat": CHAT}
+QWEN2_5_7B_GTPO = dataclasses.replace(
+    CHAT,
+    model=dataclasses.replace(presets.QWEN2_5_7B, remat="full"),
+    mesh=MeshConfig(data=1, fsdp=-1, tensor=4),
+    train=dataclasses.replace(
+        CHAT.train,
+        steps=500,
+        prompts=64,
+        group_size=16,
+        algorithm=AlgorithmConfig(discount=0.9, shaping=0.5, format_penalty=0.1),
+        rows=64,
+        logprob_chunk=512,
+    ),
+    rollout=dataclasses.replace(
+        CHAT.rollout, context=8192, turn_tokens=2048, observation_tokens=1024, max_turns=6
+    ),
+)
+"""GTPO as published on a model of 7 billion parameters, for 64 chips of a pod or 8 GPUs of a host.
+
+Published are the discount .9, the largest partial credit .5 and the format penalty .1 (see
+`docs/algorithms.md`). Everything else is our choice: the paper's batch, group, lengths, learning
+rate, clip range and base model are not known to us.
+"""
+
+PRESETS: dict[str, RunConfig] = {
+    "tiny": TINY,
+    "word-problems": WORD_PROBLEMS,
+    "chat": CHAT,
+    "qwen2.5-7b-gtpo": QWEN2_5_7B_GTPO,
+}

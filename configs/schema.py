@@ -35,10 +35,13 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     """Peak, after warm-up."""
     warmup_steps: int = 5
+    """Updates until the peak."""
     final_fraction: float = 1.0
     """Learning rate at the end, as a fraction of the peak; 1 keeps it constant."""
     b1: float = 0.9
+    """Decay of the first moment at every update."""
     b2: float = 0.99
+    """Decay of the second moment."""
     clip_norm: float = 1.0
     """Largest global norm of a gradient."""
 
@@ -66,9 +69,11 @@ class SftConfig:
     """Imitation of demonstrations, the cold start."""
 
     steps: int = 1200
+    """Updates."""
     rows: int = 8
     """Packed rows of a batch."""
     row_tokens: int = 128
+    """Tokens of a packed row; no demonstration may be longer."""
     demonstrations: int = 18_000
     """Distinct demonstrations; they repeat when the steps need more."""
     checkpoint_every: int = 200
@@ -83,6 +88,7 @@ class AlgorithmConfig:
     """Credit and objective. An option that the algorithm does not use is an error."""
 
     name: Literal["gtpo", "grpo"] = "gtpo"
+    """Credit to turns, or to whole trajectories."""
     discount: float = 0.9
     """Discount per turn (GTPO)."""
     shaping: float = 0.5
@@ -90,7 +96,26 @@ class AlgorithmConfig:
     format_penalty: float = 0.1
     """Reward taken from a badly formed turn (GTPO)."""
     clip_low: float = 0.2
+    """The ratio of probabilities counts down to 1 − this."""
     clip_high: float = 0.28
+    """And up to 1 + this."""
+    kl_weight: float = 0.0
+    """Weight of the divergence (k3) from the policy that reinforcement began with, per token."""
+    recompute: bool = False
+    """Ratios are against log-probs that the learner computes when a step begins, not against those
+    of the sampler."""
+    importance_limit: float | None = None
+    """With `recompute`: tokens are weighed by learner over sampler probability, at most this."""
+
+    def __post_init__(self):
+        if self.kl_weight < 0:
+            raise ValueError(f"kl_weight must be 0 or more, got {self.kl_weight}")
+        if self.importance_limit is not None and not self.recompute:
+            raise ValueError(
+                "importance_limit needs recompute; add --train.algorithm.recompute True"
+            )
+        if self.importance_limit is not None and self.importance_limit <= 0:
+            raise ValueError(f"importance_limit must be above 0, got {self.importance_limit}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,6 +123,7 @@ class TrainConfig:
     """Reinforcement learning with the tool."""
 
     steps: int = 100
+    """Rollouts, each followed by its updates."""
     prompts: int = 16
     """Problems of a step."""
     group_size: int = 8
@@ -105,12 +131,23 @@ class TrainConfig:
     sampling_rounds: int = 1
     """Most rollouts of a step: further problems replace groups of equal outcomes; 1 keeps all."""
     temperature: float = 1.0
+    """Of sampling; log-probs are those at this temperature."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-4, final_fraction=0.1)
+    epochs: int = 1
+    """Passes over the trajectories of a step."""
     minibatches: int = 2
-    """Optimizer steps that the trajectories of a step are divided among."""
+    """Optimizer steps of a pass, among which the trajectories are divided."""
     rows: int = 16
-    """Packed rows, each of `rollout.context` tokens, of a micro-batch."""
+    """Packed rows, each of `row_tokens`, of a micro-batch."""
+    row_tokens: int | None = None
+    """Tokens of a packed row, at least `rollout.context`, which it is without."""
+    row_buckets: int = 1
+    """Lengths that rows may have: `row_tokens`, half of it with twice the rows, and so on. The
+    shortest that holds the trajectories of a step is used; each is compiled once."""
+    shared_prompts: bool = False
+    """The trajectories of a group share its prompt, in rows that hold several of them: set
+    `row_tokens` to a prompt and `group_size` times the rest. Minibatches are of whole groups."""
     logprob_chunk: int | None = None
     """Positions of a row whose logits are in memory at a time; all of them without it."""
     eval_every: int = 20
@@ -121,6 +158,15 @@ class TrainConfig:
     """Greedy success on plain arithmetic that a cold start must reach; 0 lets all pass."""
 
     def __post_init__(self):
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.row_buckets < 1:
+            raise ValueError(f"row_buckets must be at least 1, got {self.row_buckets}")
+        if self.shared_prompts and self.minibatches > self.prompts:
+            raise ValueError(
+                f"with shared_prompts a minibatch has whole groups, and {self.prompts} cannot be"
+                f" divided among {self.minibatches}; lower minibatches or raise prompts"
+            )
         if self.sampling_rounds < 1:
             raise ValueError(
                 f"sampling_rounds must be at least 1, got {self.sampling_rounds};"
@@ -145,8 +191,11 @@ class MeshConfig:
     """Devices along each axis; −1 takes what the others leave."""
 
     data: int = -1
+    """Rows are shared along it, parameters are not."""
     fsdp: int = 1
+    """Rows and parameters are shared."""
     tensor: int = 1
+    """Heads, MLP, vocabulary and experts are shared, and rows are not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -187,6 +236,7 @@ class RunConfig:
     dialogue: DialogueConfig = DialogueConfig()
     lora: AdapterConfig = AdapterConfig()
     seed: int = 0
+    """Of parameters, problems and samples; equal seeds give equal runs."""
     task: TaskConfig = TaskConfig()
     sft: SftConfig = SftConfig()
     train: TrainConfig = TrainConfig()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from gtpo_jax import logprobs, masking, objectives, sharding
 from gtpo_jax.types import ForwardFn, Params, TokenBatch
@@ -55,20 +56,55 @@ def supervised_loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.
     return -policy_logprobs, {}
 
 
-def clipped_loss(*, clip_low: float, clip_high: float) -> TokenLoss:
-    """The clipped surrogate on `batch.token_advantages`, against `batch.behavior_logprobs`."""
+def clipped_loss(
+    *,
+    clip_low: float,
+    clip_high: float,
+    kl_weight: float = 0.0,
+    importance_limit: float | None = None,
+) -> TokenLoss:
+    """`w · surrogate(π / π₀, A) + kl_weight · k3(π ‖ π_ref)` of every token.
+
+    π₀ are `batch.proximal_logprobs`, or `batch.behavior_logprobs` μ where there are none; A are
+    `batch.token_advantages`. With an `importance_limit`, `w = min(π₀ / μ, importance_limit)` weighs
+    what another program sampled than the one that learns (arXiv 2505.24298 decouples π₀ from μ so);
+    otherwise w is 1. π_ref are `batch.reference_logprobs`.
+    """
 
     def loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
-        log_ratio = objectives.log_ratios(policy_logprobs, batch.behavior_logprobs)
+        proximal, reference = batch.proximal_logprobs, batch.reference_logprobs
+        if importance_limit is not None and proximal is None:
+            raise ValueError("importance_limit needs a batch with proximal_logprobs")
+        if kl_weight and reference is None:
+            raise ValueError(f"kl_weight {kl_weight} needs a batch with reference_logprobs")
+        anchor = batch.behavior_logprobs if proximal is None else proximal
         surrogate = objectives.clipped_surrogate(
-            log_ratio, batch.token_advantages, clip_low=clip_low, clip_high=clip_high
+            objectives.log_ratios(policy_logprobs, anchor),
+            batch.token_advantages,
+            clip_low=clip_low,
+            clip_high=clip_high,
         )
+        drift = objectives.log_ratios(policy_logprobs, batch.behavior_logprobs)
+        total = surrogate.loss
         diagnostics = {
             "clip_fraction": surrogate.clipped.astype(jnp.float32),
             # k3 estimate of KL(behavior ‖ policy): non-negative, and 0 on the first update.
-            "behavior_kl": jnp.exp(log_ratio) - 1.0 - log_ratio,
+            "behavior_kl": jnp.exp(drift) - 1.0 - drift,
         }
-        return surrogate.loss, diagnostics
+        if importance_limit is not None:
+            importance = objectives.truncated_importance_weights(
+                anchor, batch.behavior_logprobs, batch.loss_mask, limit=importance_limit
+            )
+            total = total * importance.weights
+            diagnostics |= {
+                "importance_weight": importance.weights,
+                "importance_truncated": importance.truncated.astype(jnp.float32),
+            }
+        if reference is not None:
+            divergence = objectives.kl_k3(policy_logprobs, reference)
+            total = total + kl_weight * divergence
+            diagnostics["reference_kl"] = divergence
+        return total, diagnostics
 
     return loss
 
@@ -85,7 +121,13 @@ def batch_logprobs(
 
     `chunk` positions of every row have their logits in memory at a time, all of them without it.
     """
-    hidden, _ = forward.hidden(params, batch.tokens, batch.positions, segment_ids=batch.segment_ids)
+    hidden, _ = forward.hidden(
+        params,
+        batch.tokens,
+        batch.positions,
+        segment_ids=batch.segment_ids,
+        prefix_ids=batch.prefix_ids,
+    )
     head = functools.partial(forward.logits, params)
     if chunk is not None:
         return logprobs.chunked_statistics(
@@ -122,6 +164,24 @@ def logprob_gap(
     return jnp.max(jax.lax.scan(largest, None, batch)[1])
 
 
+def stepwise_logprobs(
+    forward: ForwardFn,
+    params: Params,
+    batch: TokenBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> jax.Array:
+    """Log-probs `[A, B, T]` of a batch's tokens, one micro-batch after another."""
+
+    def of_one(micro_batch: TokenBatch) -> jax.Array:
+        return batch_logprobs(
+            forward, params, micro_batch, temperature=temperature, chunk=chunk
+        ).logprobs
+
+    return jax.lax.map(of_one, batch)
+
+
 def make_update(
     forward: ForwardFn,
     optimizer: optax.GradientTransformation,
@@ -133,10 +193,12 @@ def make_update(
 ) -> Update:
     """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
 
-    Gradients of the A micro-batches are summed and divided once by their common weight, so the cut
-    into micro-batches changes nothing. A batch without any trained token leaves the parameters as
-    they are. Frozen parts of the parameters have no gradient. `chunk` positions of every row have their logits in memory at a time, all of them
-    without it.
+    Gradients of the A micro-batches are summed in float32 and divided once by their common weight,
+    so the cut into micro-batches changes nothing. Frozen parts of the parameters have none. A batch
+    without any trained token leaves the state as it is, and so does a gradient that is not finite:
+    then the metric `skipped` is 1, and `nonfinite` says of which parameters; see `nonfinite_names`.
+
+    `chunk` positions of every row have their logits in memory at a time, all of them without it.
     """
 
     def micro_loss(
@@ -160,11 +222,15 @@ def make_update(
 
         def accumulate(index: jax.Array, total):
             micro_batch = jax.tree.map(lambda x: x[index], batch)
-            return jax.tree.map(jnp.add, total, gradient(state.trained, state.frozen, micro_batch))
+            part = gradient(state.trained, state.frozen, micro_batch)
+            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part)
 
         first = jax.tree.map(lambda x: x[0], batch)
-        shapes = jax.eval_shape(gradient, state.trained, state.frozen, first)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        _, sums = jax.eval_shape(gradient, state.trained, state.frozen, first)
+        zeros = (
+            jax.tree.map(lambda x: jnp.zeros_like(x, _at_least_float32(x.dtype)), state.trained),
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums),
+        )
         # Packing fills micro-batches from the front: the empty ones behind cost nothing.
         count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
         filled = jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))
@@ -173,20 +239,37 @@ def make_update(
         weight = sums["loss"].weight
         gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trained)
-        new = TrainState(
+        new = dataclasses.replace(
+            state,
             trained=optax.apply_updates(state.trained, updates),
-            frozen=state.frozen,
             optimizer_state=optimizer_state,
             step=state.step + 1,
         )
         metrics = {name: total.mean() for name, total in sums.items()}
         # The weight of the loss counts tokens, turns or trajectories: the reduction decides.
         trained_tokens = sums["entropy"].weight
-        metrics |= {"grad_norm": optax.tree.norm(gradients), "trained_tokens": trained_tokens}
-        trained = weight > 0
-        return jax.tree.map(lambda n, o: jnp.where(trained, n, o), new, state), metrics
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(norm)
+        sums_of = [jnp.sum(leaf) for leaf in jax.tree.leaves(gradients)]
+        metrics |= {
+            "grad_norm": norm,
+            "trained_tokens": trained_tokens,
+            "skipped": 1.0 - finite,
+            "nonfinite": ~jnp.isfinite(jnp.stack(sums_of)),
+        }
+        good = finite & (weight > 0)
+        new = jax.tree.map(lambda n, o: jnp.where(good, n, o), changing(new), changing(state))
+        return dataclasses.replace(state, **new), metrics
 
     return update
+
+
+def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.promote_types(dtype, jnp.float32) if floating else dtype
+
+
+MASKED = ("behavior_logprobs", "token_advantages", "proximal_logprobs", "reference_logprobs")
 
 
 def _without_junk(batch: TokenBatch) -> TokenBatch:
@@ -197,8 +280,11 @@ def _without_junk(batch: TokenBatch) -> TokenBatch:
     """
     return dataclasses.replace(
         batch,
-        behavior_logprobs=jnp.where(batch.loss_mask, batch.behavior_logprobs, 0.0),
-        token_advantages=jnp.where(batch.loss_mask, batch.token_advantages, 0.0),
+        **{
+            name: jnp.where(batch.loss_mask, values, 0.0)
+            for name in MASKED
+            if (values := getattr(batch, name)) is not None
+        },
     )
 
 
@@ -239,15 +325,42 @@ def init_state(
     return jax.tree.map(place, state)
 
 
+def changing(state: TrainState) -> dict[str, Any]:
+    """What an update changes of a state, by field."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if name != "frozen"}
+
+
+def nonfinite_names(state: TrainState, nonfinite: Sequence[bool] | np.ndarray) -> list[str]:
+    """Paths of the parameters that the metric `nonfinite` of an update points at."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(state.trained))
+    names = (jax.tree_util.keystr(path, simple=True, separator="/") for path in paths)
+    return [name for name, bad in zip(names, nonfinite, strict=True) if bad]
+
+
 def _is_placed(leaf: jax.Array | np.ndarray) -> bool:
-    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)
 
 
-def jit_update(update: Update, state: TrainState) -> Update:
-    """The update compiled, with the state donated and its result placed exactly as `state` is.
+class CompiledUpdate:
+    """An update as a program that takes all of the state but its frozen parts for its result, which
+    is placed exactly as `state` is.
 
     Left to itself, the compiler may describe an equal placement in other words, and the second
-    update would be compiled again.
+    update would be compiled again. `program(changing(state), state.frozen, batch)` can be lowered
+    for shapes.
     """
-    placements = jax.tree.map(lambda leaf: leaf.sharding, state)
-    return jax.jit(update, donate_argnums=0, out_shardings=(placements, None))
+
+    def __init__(self, update: Update, state: TrainState):
+        placements = jax.tree.map(lambda leaf: leaf.sharding, changing(state))
+
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placements, None))
+        def program(given: dict[str, Any], frozen: dict[str, Params], batch: TokenBatch):
+            state, metrics = update(TrainState(frozen=frozen, **given), batch)
+            return changing(state), metrics
+
+        self.program = program
+
+    def __call__(self, state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
+        given, metrics = self.program(changing(state), state.frozen, batch)
+        return dataclasses.replace(state, **given), metrics

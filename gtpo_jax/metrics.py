@@ -13,13 +13,17 @@ class MetricsWriter:
     """Appends records of scalars to `metrics.jsonl` and to TensorBoard event files of a folder.
 
     Opened with `resume_step`, it first drops every record beyond that step: they belong to work
-    that was lost and will be done again.
+    that was lost and will be done again. Without `write` it does nothing: one process of several
+    writes.
     """
 
-    def __init__(self, folder: str | pathlib.Path, *, resume_step: int = 0):
+    def __init__(self, folder: str | pathlib.Path, *, resume_step: int = 0, write: bool = True):
         folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
+        self._file = self._board = None
+        if not write:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         kept = [r for r in read_metrics(self.path) if r["step"] <= resume_step]
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -31,6 +35,8 @@ class MetricsWriter:
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One record. Names are grouped by a slash, as in `rollout/success`."""
+        if self._file is None or self._board is None:
+            return
         record = {"step": step} | {name: float(value) for name, value in scalars.items()}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
@@ -39,8 +45,9 @@ class MetricsWriter:
                 self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        if self._file is not None and self._board is not None:
+            self._file.close()
+            self._board.close()
 
     def __enter__(self) -> MetricsWriter:
         return self

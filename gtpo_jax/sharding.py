@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gtpo_jax.types import Params
+from gtpo_jax.types import Cache, ForwardFn, Params
+
+T = TypeVar("T")
 
 MESH_AXES = ("data", "fsdp", "tensor")
 ROW_AXES = ("data", "fsdp")
@@ -44,7 +48,20 @@ def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -
         )
     shape = tuple(sizes[axis] for axis in MESH_AXES)
     auto = (AxisType.Auto,) * len(MESH_AXES)
+    if len({device.process_index for device in devices}) > 1:
+        # Each process drives a block of its own; `jax.make_mesh` thinks of the wires alone, and
+        # spreads the devices of a TPU host over the mesh.
+        ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(ordered).reshape(shape), MESH_AXES, axis_types=auto)
     return jax.make_mesh(shape, MESH_AXES, axis_types=auto, devices=devices)
+
+
+def platform(mesh: Mesh | None) -> str:
+    """What a mesh runs on: `cpu`, `gpu` or `tpu`; without a mesh, where JAX runs by default.
+
+    The two differ where a program is compiled for machines that are not there.
+    """
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def row_count(mesh: Mesh) -> int:
@@ -65,6 +82,51 @@ def check_rows(rows: int, mesh: Mesh, name: str) -> None:
 def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
     """Rows over the data axes; `leading` axes before the row axis stay whole."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
+
+
+def distribute(tree: T, placement: NamedSharding) -> T:
+    """NumPy arrays that every process has alike, as arrays that are placed so."""
+    if not placement.mesh.is_multi_process:
+        return jax.device_put(tree, placement)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(
+            leaf.shape, placement, lambda index: np.asarray(leaf)[index]
+        ),
+        tree,
+    )
+
+
+def with_auto_axes(forward: ForwardFn, mesh: Mesh) -> ForwardFn:
+    """The forward pass for a mesh with Explicit axes: inside, the compiler shares the work.
+
+    What goes in keeps the shardings that its types say; hidden states and logits come out with
+    their rows over the data axes. Without a cache: decode programs run on Auto axes.
+    """
+    rows = row_sharding(mesh)
+
+    def hidden(
+        params: Params,
+        tokens: jax.Array,
+        positions: jax.Array,
+        *,
+        segment_ids: jax.Array | None = None,
+        prefix_ids: jax.Array | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, Cache | None]:
+        if cache is not None:
+            raise ValueError("a cache needs a mesh with Auto axes; take the forward pass as it is")
+
+        def run(params, tokens, positions, segment_ids, prefix_ids):
+            states, _ = forward.hidden(
+                params, tokens, positions, segment_ids=segment_ids, prefix_ids=prefix_ids
+            )
+            return states
+
+        inside: Any = jax.sharding.auto_axes(run, out_sharding=rows)
+        return inside(params, tokens, positions, segment_ids, prefix_ids), None
+
+    logits: Any = jax.sharding.auto_axes(forward.logits, out_sharding=rows)
+    return dataclasses.replace(forward, hidden=hidden, logits=logits)
 
 
 def cache_sharding(mesh: Mesh, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:

@@ -105,10 +105,19 @@ def scripted_forward(
         positions: jax.Array,
         *,
         segment_ids: jax.Array | None = None,
+        prefix_ids: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
-        del params, segment_ids  # positions already count within the segment
-        if cache is None:
+        del params
+        if cache is None and segment_ids is not None and prefix_ids is not None:
+            index = jnp.arange(tokens.shape[1])
+            own, prefix = segment_ids[:, :, None], prefix_ids[:, :, None]
+            of_other = segment_ids[:, None, :]
+            seen = (of_other == own) | ((of_other == prefix) & (prefix > 0))
+            seen &= index <= index[:, None]
+            wrong = differs(tokens, positions).astype(jnp.int32)
+            mismatches = jnp.einsum("bts,bsn->btn", seen.astype(jnp.int32), wrong)
+        elif cache is None:  # positions already count within the segment
             counted = jnp.cumsum(differs(tokens, positions), axis=1)
             index = jnp.arange(tokens.shape[1])
             before = jnp.pad(counted, ((0, 0), (1, 0), (0, 0)))

@@ -174,6 +174,9 @@ class TokenBatch:
 
     Several documents may share a row; `segment_ids` keeps them apart, 0 marks padding. Turn indices
     are those of the turn whose policy *wrote* the token, −1 for prompt, tool output and padding.
+
+    With `prefix_ids`, documents of a row may share a prefix: it is a segment of its own, of no
+    trajectory, that comes before theirs in the row, and their positions go on from it.
     """
 
     tokens: jax.Array  # int32
@@ -181,9 +184,15 @@ class TokenBatch:
     segment_ids: jax.Array  # int32, document within the row, counted from 1; 0 = padding
     loss_mask: jax.Array  # bool, the policy wrote this token and it may be trained on
     turn_ids: jax.Array  # int32
-    trajectory_ids: jax.Array  # int32, document within the batch, −1 = padding
+    trajectory_ids: jax.Array  # int32, document within the batch, −1 = padding or shared
     behavior_logprobs: jax.Array  # float32
     token_advantages: jax.Array  # float32
+    prefix_ids: jax.Array | None = None
+    """int32, segment that the token's own one continues, 0 = none; None: nothing is shared."""
+    proximal_logprobs: jax.Array | None = None
+    """float32, of the policy that a step began with, by the learner; None: `behavior_logprobs`."""
+    reference_logprobs: jax.Array | None = None
+    """float32, of the policy that the trained one is held to; None: it is held to none."""
 
 
 @jax.tree_util.register_dataclass
@@ -203,9 +212,10 @@ class EpisodeBatch:
 class HiddenFn(Protocol):
     """Runs the decoder.
 
-    Without a cache, token `[b, t]` attends to tokens `[b, :t+1]` of its own segment. With a cache,
-    it is written to slot `positions[b, t]` (dropped when that lies beyond the cache) and attends to
-    the slots up to that position. Returns hidden states `[B, T, D]` and the cache, written to.
+    Without a cache, token `[b, t]` attends to tokens `[b, :t+1]` of its own segment, and with
+    `prefix_ids` also to those of segment `prefix_ids[b, t]`, if that is not 0. With a cache, it is
+    written to slot `positions[b, t]` (dropped when that lies beyond the cache) and attends to the
+    slots up to that position. Returns hidden states `[B, T, D]` and the cache, written to.
     """
 
     def __call__(
@@ -215,6 +225,7 @@ class HiddenFn(Protocol):
         positions: jax.Array,
         *,
         segment_ids: jax.Array | None = None,
+        prefix_ids: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]: ...
 

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import json
+import logging
 import pathlib
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import tyro
 
 from configs.presets import PRESETS
 from configs.schema import RunConfig
+from gtpo_jax.checkpoint import SaveError, saved_steps
+from gtpo_jax.rollout import hosts
 from gtpo_jax.tools import IsolationError
+from launch import display, stopping
+from launch.distributed import Cluster, Distributed, is_first, leave
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_PREEMPTED = 75
+"""Told to stop by SIGTERM, and all that was done is saved: started again, it goes on."""
 EXIT_INTERRUPTED = 130
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +47,35 @@ class RunArguments(Arguments):
     """Folder of the run: config, tokenizer, checkpoints, metrics, pictures."""
     json: pathlib.Path | None = None
     """Also write the figures to this file."""
+    cluster: Cluster = "none"
+    """`auto`: this is one of the processes of a TPU pod, of Slurm or of a JobSet."""
+    distributed: Distributed = dataclasses.field(default_factory=Distributed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PhaseArguments(RunArguments):
+    """What every launcher takes that is one phase of a run."""
+
+    resume: bool = False
+    """Go on from the newest checkpoint of the run; an error where there is none."""
+    resume_if_any: bool = False
+    """Go on from the newest checkpoint of the run, or begin where there is none."""
+
+    def __post_init__(self):
+        if self.resume and self.resume_if_any:
+            raise ValueError(
+                "--resume is an error without a checkpoint, --resume-if-any begins then; give one"
+            )
+
+    def resumes(self, phase: str) -> bool:
+        """Whether a phase goes on from a checkpoint."""
+        folder = self.run_dir / phase / "checkpoints"
+        [found, *_] = hosts.gather_objects(bool(saved_steps(folder)))
+        if self.resume_if_any and not found:
+            display.CONSOLE.print(
+                f"{phase} begins: no checkpoint in {folder}", highlight=False, soft_wrap=True
+            )
+        return self.resume or (self.resume_if_any and found)
 
 
 A = TypeVar("A", bound=Arguments)
@@ -60,11 +100,11 @@ def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
             )
     except SystemExit as stop:
         if stop.code:
-            raise ValueError(_one_line(errors.getvalue())) from None
+            raise ValueError(one_line(errors.getvalue())) from None
         raise
 
 
-def _one_line(panel: str) -> str:
+def one_line(panel: str) -> str:
     """The message of a tyro error panel, and the options it suggests."""
     lines = [line.strip("╭╮╰╯│─ ") for line in panel.splitlines()[1:]]
     message = [line for line in lines[: lines.index("")] if line] if "" in lines else lines
@@ -74,22 +114,60 @@ def _one_line(panel: str) -> str:
 
 
 def main(run: Callable[[Sequence[str]], None]) -> None:
-    """Runs a launcher; what the user got wrong becomes one line instead of a traceback."""
-    try:
-        run(sys.argv[1:])
-    except ValueError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(EXIT_BAD_INPUT)
-    except IsolationError as error:
-        sys.stderr.write(f"error: {error}, here --tool.allow {' '.join(error.missing)}\n")
-        sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt as interrupt:
-        sys.stderr.write(f"interrupted; {interrupt}\n" if interrupt.args else "interrupted\n")
-        sys.exit(EXIT_INTERRUPTED)
+    """Runs a launcher; what the user got wrong becomes one line instead of a traceback.
+
+    So do a disk without room (status 1), SIGTERM (75) and Ctrl-C (130).
+    """
+    _tell_once()
+    with stopping.heard():
+        try:
+            run(sys.argv[1:])
+        except ValueError as error:
+            _end(f"error: {error}", EXIT_BAD_INPUT)
+        except IsolationError as error:
+            _end(f"error: {error}, here --tool.allow {' '.join(error.missing)}", EXIT_BAD_INPUT)
+        except SaveError as error:
+            _end(f"error: {error}", EXIT_FAILED)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            _end(f"error: {error.filename or 'a file of the run'}: {error.strerror}", EXIT_FAILED)
+        except stopping.Preempted as stop:
+            again = "nothing was saved yet; run the same command again"
+            if stopping.go_on:
+                again = f"go on with `python -m {stopping.go_on}` and the same options"
+            message = f"stopped by SIGTERM; {stop if stop.args else again}"
+            _end(message, EXIT_PREEMPTED, together=bool(stop.args))
+        except KeyboardInterrupt as stop:
+            message = f"interrupted; {stop}" if stop.args else "interrupted"
+            _end(message, EXIT_INTERRUPTED, together=bool(stop.args))
+
+
+def _end(message: str, status: int, *, together: bool = False) -> NoReturn:
+    """`together`: all processes end now, and so may wait for each other."""
+    sys.stderr.write(message + "\n")
+    if together:
+        sys.exit(status)
+    leave(status)
+
+
+def _tell_once() -> None:
+    """Keeps quiet what Orbax and TensorStore print of a save that fails: it is raised as well."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    shown = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        # Of a write that ended when another one had failed already, in a thread of TensorStore.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            shown(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes indented JSON in one step, the folder made where it is missing."""
+    """Writes indented JSON in one step, the folder made where it is missing: process 0 does."""
+    if not is_first():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

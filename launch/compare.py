@@ -17,7 +17,7 @@ from rich.table import Table
 
 from configs.schema import AlgorithmConfig, RunConfig
 from gtpo_jax.checkpoint import has_checkpoint
-from launch import cli, display
+from launch import cli, display, distributed
 from launch.gate import check_gate
 from launch.session import MODES, Evaluator, Session
 from launch.sft import run_sft
@@ -107,6 +107,7 @@ def table(result: dict) -> Table:
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(CompareArguments, argv, program="launch.compare")
+    distributed.start(arguments.cluster, arguments.distributed)
     result = compare(arguments)
     cli.write_json(arguments.run_dir / "compare.json", result)
     if arguments.json is not None:

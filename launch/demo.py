@@ -19,7 +19,7 @@ from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import curve, terminal
 from gtpo_jax.types import Trajectory
-from launch import cli, display
+from launch import cli, display, distributed
 from launch.gate import check_gate
 from launch.session import Evaluator, Session
 from launch.sft import run_sft
@@ -46,8 +46,9 @@ class DemoArguments(cli.RunArguments):
 def run_demo(arguments: DemoArguments) -> dict:
     """Runs both phases and returns the summary, which is also written to the run's folder."""
     run_dir, resume = arguments.run_dir, arguments.resume
-    if not resume and run_dir.exists():
+    if not resume and run_dir.exists() and distributed.is_first():
         display.CONSOLE.print(f"the earlier run is kept in {_set_aside(run_dir)}")
+    distributed.wait_for_all()
     go_on = f"launch.demo --resume --run-dir {run_dir}"
     seconds: dict[str, float] = {}
     with Session(arguments.config, run_dir) as session:
@@ -86,13 +87,13 @@ def run_demo(arguments: DemoArguments) -> dict:
         "versions": {name: metadata.version(name) for name in VERSIONS}
         | {"gtpo_jax": gtpo_jax.__version__, "python": platform.python_version()},
     }
-    cli.write_json(run_dir / "summary.json", summary)
-    picture = run_dir / "curve.png"
-    sampled = before[0]["sampled"]
-    curve.plot_learning_curve(
-        records, picture, cold_start={"success": sampled.success, "violations": sampled.violations}
-    )
-    _show(before, after, arguments, seconds, picture)
+    if distributed.is_first():
+        cli.write_json(run_dir / "summary.json", summary)
+        picture = run_dir / "curve.png"
+        sampled = before[0]["sampled"]
+        start = {"success": sampled.success, "violations": sampled.violations}
+        curve.plot_learning_curve(records, picture, cold_start=start)
+        _show(before, after, arguments, seconds, picture)
     return summary
 
 
@@ -140,6 +141,7 @@ def _families_first(indices: list[int], trajectories: list[Trajectory]) -> list[
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(DemoArguments, argv, program="launch.demo")
+    distributed.start(arguments.cluster, arguments.distributed)
     summary = run_demo(arguments)
     if arguments.json is not None:
         cli.write_json(arguments.json, summary)

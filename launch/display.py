@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -54,6 +54,17 @@ class Display:
 
     def __exit__(self, *_) -> None:
         self.progress.stop()
+
+
+def skipped_update(step: int, names: Sequence[str]) -> None:
+    """Says that an update was skipped in a step, for gradients that are not finite."""
+    if names:
+        shown = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+        CONSOLE.print(
+            f"step {step + 1}: an update was skipped, the gradient of {shown} is not finite",
+            style="red",
+            highlight=False,
+        )
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from gtpo_jax.report import terminal
-from launch import cli, display
+from launch import cli, display, distributed
 from launch.session import MODES, Evaluator, Session
 
 
@@ -26,6 +26,7 @@ class EvaluateArguments(cli.RunArguments):
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(EvaluateArguments, argv, program="launch.evaluate")
+    distributed.start(arguments.cluster, arguments.distributed)
     with Session(arguments.config, arguments.run_dir) as session:
         params = session.load_params(arguments.run_dir, arguments.phase)
         evaluator = Evaluator(session)

@@ -6,22 +6,22 @@ import dataclasses
 import json
 import pathlib
 import shutil
-import signal
 from collections.abc import Iterator
+from typing import Any
 
 from configs.schema import RunConfig
-from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
+from gtpo_jax.checkpoint import CheckpointStore, saved_steps
 from gtpo_jax.learner import TrainState
 from gtpo_jax.metrics import MetricsWriter
-from launch import cli
+from launch import cli, display, distributed, stopping, versions
 from launch.network import CHECKPOINTS, FROZEN
 
 
 class Phase:
     """Opens the folder of a phase, fresh or to resume, and refuses to overwrite work.
 
-    Iterate over `steps(total)`: Ctrl-C lets the step under way finish, saves, and raises
-    `KeyboardInterrupt` with the command that goes on.
+    Iterate over `steps(total)`: SIGTERM and Ctrl-C let the step under way finish, save, and raise
+    `Preempted` or `KeyboardInterrupt` with the command that goes on.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Phase:
         self.go_on = go_on
         self.start = 0
         checkpoints = self.folder / CHECKPOINTS
-        saved = has_checkpoint(checkpoints)
+        saved = saved_steps(checkpoints)
         if resume and not saved:
             raise ValueError(f"no checkpoint in {checkpoints} to resume from; leave out --resume")
         if saved and not resume:
@@ -55,8 +55,10 @@ class Phase:
             cli.write_json(self.folder / "config.json", dataclasses.asdict(config))
         self.store = CheckpointStore(checkpoints)
         if state.frozen:
-            if not resume:  # what a run left that ended before its first checkpoint
+            if not resume and distributed.is_first():
+                # What a run left that ended before its first checkpoint.
                 shutil.rmtree(self.folder / FROZEN, ignore_errors=True)
+            distributed.wait_for_all()
             with CheckpointStore(self.folder / FROZEN) as store:
                 if resume:
                     state = dataclasses.replace(state, frozen=store.restore_params(state.frozen))
@@ -64,21 +66,34 @@ class Phase:
                     store.save_params(0, state.frozen)
         if resume:
             self.start, self.state = self.store.restore(state)
-        self.metrics = MetricsWriter(self.folder, resume_step=self.start)
+            stopping.go_on = go_on
+            display.CONSOLE.print(
+                f"{name} goes on from step {self.start}", highlight=False, soft_wrap=True
+            )
+        first = distributed.is_first()
+        if first:
+            versions.append(self.folder / "versions.json", self.start, fresh=not resume)
+        self.metrics = MetricsWriter(self.folder, resume_step=self.start, write=first)
 
     def steps(self, total: int) -> Iterator[int]:
-        """Steps from where the phase stands to `total`, with checkpoints between and at the end."""
-        with _StopRequest() as stop:
+        """Steps from where the phase stands to `total`, with checkpoints between and at the end.
+
+        A save that fails raises `SaveError`, at the latest when the step after it ends.
+        """
+        with stopping.AfterStep() as after:
             for step in range(self.start, total):
                 yield step
                 done = step + 1
-                if done % self.checkpoint_every == 0 or done == total or stop.requested:
+                self.store.check()
+                told = after.told()
+                if done % self.checkpoint_every == 0 or done == total or told:
                     self.store.save(done, self.state)
-                if stop.requested and done < total:
-                    self.close()
+                    stopping.go_on = self.go_on
+                if told:
+                    self.store.wait()
                     go_on = f"`python -m {self.go_on}` and the same options"
-                    raise KeyboardInterrupt(f"saved step {done}; go on with {go_on}")
-        self.store.wait()
+                    raise after.stop(told, f"saved step {done}; go on with {go_on}")
+            self.store.wait()
 
     def close(self) -> None:
         self.store.close()
@@ -92,10 +107,13 @@ class Phase:
 
 
 def check_same_config(path: pathlib.Path, config: RunConfig) -> None:
-    """Raises when the saved config differs: resuming would not continue the same run."""
+    """Raises when the saved config differs: resuming would not continue the same run.
+
+    A field that the file lacks, because it was not there when the run began, had what is now its
+    default.
+    """
     saved = json.loads(path.read_text(encoding="utf-8"))
-    current = json.loads(json.dumps(dataclasses.asdict(config)))
-    changed = sorted(_differences(saved, current))
+    changed = sorted(_differences(saved, config))
     if changed:
         raise ValueError(
             f"{path} was written with other settings ({', '.join(changed)});"
@@ -103,26 +121,25 @@ def check_same_config(path: pathlib.Path, config: RunConfig) -> None:
         )
 
 
-def _differences(a: object, b: object, prefix: str = "") -> Iterator[str]:
-    if isinstance(a, dict) and isinstance(b, dict):
-        for key in a.keys() | b.keys():
-            yield from _differences(a.get(key), b.get(key), f"{prefix}.{key}" if prefix else key)
-    elif a != b:
-        yield prefix
+def _differences(saved: object, current: Any, prefix: str = "") -> Iterator[str]:
+    """Names of the fields that differ, as in `train.optimizer.b1`."""
+    if not (dataclasses.is_dataclass(current) and isinstance(saved, dict)):
+        if saved != json.loads(json.dumps(current, default=dataclasses.asdict)):
+            yield prefix
+        return
+    fields = {field.name: field for field in dataclasses.fields(current)}
+    for name in fields.keys() | saved.keys():
+        path = f"{prefix}.{name}" if prefix else name
+        if name not in fields:
+            yield path
+        elif name in saved:
+            yield from _differences(saved[name], getattr(current, name), path)
+        elif getattr(current, name) != _default(fields[name]):
+            yield path
 
 
-class _StopRequest:
-    """Turns the first Ctrl-C into a request; the second one interrupts at once."""
-
-    requested = False
-
-    def __enter__(self) -> _StopRequest:
-        self._previous = signal.signal(signal.SIGINT, self._handle)
-        return self
-
-    def __exit__(self, *_) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _handle(self, signum, frame) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, self._previous)
+def _default(field: dataclasses.Field) -> object:
+    """MISSING, which nothing equals, for one without."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default

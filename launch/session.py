@@ -6,9 +6,10 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jax
+from jax.sharding import Mesh
 
 from configs.functions import make_algorithm, make_lora
 from configs.schema import RunConfig
@@ -16,11 +17,12 @@ from gtpo_jax import decoding, rollout, sampling, sharding, tokenizers, tools
 from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.dialogue import AnyDialogue, Dialogue
 from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
+from gtpo_jax.rollout import hosts
 from gtpo_jax.tasks import jsonl, verifiers
 from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.tasks.source import Noise, ProblemSource
-from gtpo_jax.types import Params, Problem, TokenBatch, Trajectory
-from launch import display, imported
+from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch, Trajectory
+from launch import display, distributed, imported
 from launch.network import CHECKPOINTS, Network
 
 EVALUATION_STEP = 2**32 - 1
@@ -44,16 +46,17 @@ class Session:
         self.algorithm = make_algorithm(config.train.algorithm)
         self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
-        self.network = Network(
-            config.model, self.mesh, lora=make_lora(config.lora), seed=config.seed
-        )
-        self.forward = decoding.restrict_vocabulary(
-            self.network.forward,
-            self.dialogue.tokenizer.vocab_size,
-            unused=getattr(self.dialogue.tokenizer, "unused_ids", ()),
-        )
+        self.local_mesh = sharding.local_mesh(self.mesh)
+        self.network = self._make_network(self.mesh)
+        self.forward = self._restricted(self.network.forward)
         sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
         sharding.check_rows(config.train.rows, self.mesh, "train.rows")
+        row_tokens, context = config.train.row_tokens, config.rollout.context
+        if row_tokens is not None and row_tokens < context:
+            raise ValueError(
+                f"train.row_tokens is {row_tokens}, a trajectory may have {context}"
+                " (rollout.context); raise it, or leave it out"
+            )
         self.verifier = verifiers.numeric_or_exact
         self.tool = make_tool(config)
 
@@ -81,18 +84,36 @@ class Session:
         return self.load_params(self.run_dir, "train") if trained else self.load_start(self.run_dir)
 
     def put_batch(self, batch: TokenBatch) -> TokenBatch:
-        """A batch `[A, B, T]` on the devices, rows shared among them."""
-        return jax.device_put(batch, sharding.row_sharding(self.mesh, leading=1))
+        """A batch `[A, B, T]` that every process has, on the devices, which share its rows."""
+        return sharding.distribute(batch, sharding.row_sharding(self.mesh, leading=1))
+
+    def localize(self, params: Params) -> Params:
+        """Parameters as the engines of this process take them; good until the next update."""
+        return sharding.localize(params, self.mesh)
 
     def engine(self, sampler: sampling.Sampler) -> rollout.RolloutEngine:
+        """An engine on the devices of this process."""
+        alone = self.local_mesh is self.mesh
+        forward = self.network.forward if alone else self._make_network(self.local_mesh).forward
         return rollout.RolloutEngine(
-            self.forward,
+            self._restricted(forward),
             self.dialogue,
             self.tool,
             self.verifier,
             self.config.rollout,
             sampler,
-            mesh=self.mesh,
+            mesh=self.local_mesh,
+        )
+
+    def _make_network(self, mesh: Mesh) -> Network:
+        config = self.config
+        return Network(config.model, mesh, lora=make_lora(config.lora), seed=config.seed)
+
+    def _restricted(self, forward: ForwardFn) -> ForwardFn:
+        """The forward pass without the ids that the tokenizer does not have."""
+        tokenizer = self.dialogue.tokenizer
+        return decoding.restrict_vocabulary(
+            forward, tokenizer.vocab_size, unused=getattr(tokenizer, "unused_ids", ())
         )
 
     def check_prompts(self, problems: Iterable[Problem]) -> None:
@@ -104,7 +125,7 @@ class Session:
         """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""
         kept = self.run_dir / "tokenizer.model"
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        if self._tokenizer_path() != kept:
+        if self._tokenizer_path() != kept and distributed.is_first():
             shutil.copyfile(self._tokenizer_path(), kept)
 
     def _make_dialogue(self) -> AnyDialogue:
@@ -156,14 +177,19 @@ class Evaluator:
             rollout.Request(problem=problem, group=group, sample=0)
             for group, problem in enumerate(problems)
         ]
-        with display.rollout(f"{mode} eval", bar) as on_progress:
-            trajectories, _ = self.engines[mode].run(
-                params,
-                requests,
-                seed=self.session.config.seed,
-                step=EVALUATION_STEP,
-                on_progress=on_progress,
-            )
+        local = self.session.localize(params)
+
+        def run(requests: Sequence[rollout.Request]):
+            with display.rollout(f"{mode} eval", bar) as on_progress:
+                return self.engines[mode].run(
+                    local,
+                    requests,
+                    seed=self.session.config.seed,
+                    step=EVALUATION_STEP,
+                    on_progress=on_progress,
+                )
+
+        trajectories, _ = hosts.share(run, requests, "the evaluation")
         return evaluate_trajectories(trajectories), trajectories
 
 

@@ -20,7 +20,7 @@ from gtpo_jax.dialogue import Dialogue
 from gtpo_jax.evaluation import evaluate_trajectories
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.types import Params, Trajectory
-from launch import cli, display
+from launch import cli, display, distributed
 from launch.phase import Phase
 from launch.session import Session
 
@@ -28,11 +28,8 @@ LOG_EVERY = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SftArguments(cli.RunArguments):
+class SftArguments(cli.PhaseArguments):
     """Supervised training on demonstrations of tool use."""
-
-    resume: bool = False
-    """Go on from the newest checkpoint of the run."""
 
 
 def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Params:
@@ -59,7 +56,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         session.save_tokenizer()
         if phase.start >= config.steps:
             return phase.state.params
-        update = learner.jit_update(update, phase.state)
+        update = learner.CompiledUpdate(update, phase.state)
         demonstrations = make_demonstrations(session)
         batches = packing.pack_stream(
             repeated(demonstrations, session.config.seed),
@@ -68,13 +65,17 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         )
         batches = itertools.islice(batches, phase.start, None)
         with display.Display("cold start", config.steps, phase.start) as bar:
-            began, tokens = time.monotonic(), 0
+            began, tokens, skipped = time.monotonic(), 0, 0
             for step in phase.steps(config.steps):
                 batch = jax.tree.map(lambda x: x[None], next(batches))
                 tokens += int(np.count_nonzero(batch.segment_ids))
                 phase.state, figures = update(phase.state, session.put_batch(batch))
+                skipped += figures["skipped"]
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
-                    figures = jax.device_get(figures)
+                    figures = jax.device_get(figures | {"skipped": skipped})
+                    skipped = 0
+                    names = learner.nonfinite_names(phase.state, figures.pop("nonfinite"))
+                    display.skipped_update(step, names)
                     speed = tokens / (time.monotonic() - began)
                     record = {f"sft/{name}": float(value) for name, value in figures.items()}
                     phase.metrics.write(step + 1, record | {"time/tokens_per_second": speed})
@@ -123,8 +124,9 @@ def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajec
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(SftArguments, argv, program="launch.sft")
+    distributed.start(arguments.cluster, arguments.distributed)
     with Session(arguments.config, arguments.run_dir) as session:
-        run_sft(session, resume=arguments.resume)
+        run_sft(session, resume=arguments.resumes("sft"))
     if arguments.json is not None:
         records = metrics.read_metrics(arguments.run_dir / "sft" / "metrics.jsonl")
         cli.write_json(arguments.json, records[-1])

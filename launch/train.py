@@ -13,23 +13,23 @@ import time
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs.functions import make_optimizer
 from gtpo_jax import credit, evaluation, learner, packing, rollout, sampling
-from gtpo_jax.types import EpisodeBatch, Params, Trajectory
-from launch import cli, display
+from gtpo_jax.rollout import hosts
+from gtpo_jax.types import EpisodeBatch, Params, TokenBatch, Trajectory
+from launch import cli, display, distributed
 from launch.gate import check_gate
 from launch.phase import Phase
 from launch.session import MODES, Evaluator, Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainArguments(cli.RunArguments):
+class TrainArguments(cli.PhaseArguments):
     """Reinforcement learning with turn-level credit, from a cold start."""
 
-    resume: bool = False
-    """Go on from the newest checkpoint of the run."""
     cold_start: pathlib.Path | None = None
     """Run folder whose cold start, or imported model, to begin with; by default the run's own."""
 
@@ -58,7 +58,7 @@ class Trainer:
                 turn_advantages=algorithm.turn_advantages,
             )
         )
-        total = self.config.steps * self.config.minibatches
+        total = self.config.steps * self.config.minibatches * self.config.epochs
         optimizer = make_optimizer(self.config.optimizer, steps=total)
         update = learner.make_update(
             session.forward,
@@ -69,14 +69,18 @@ class Trainer:
             chunk=self.config.logprob_chunk,
         )
         self.state = learner.init_state(cold_start, optimizer, trained=session.network.trained)
-        self.update = learner.jit_update(update, self.state)
-        self.gap = jax.jit(
-            functools.partial(
-                learner.logprob_gap,
-                session.forward,
-                temperature=self.config.temperature,
-                chunk=self.config.logprob_chunk,
-            )
+        self.update = learner.CompiledUpdate(update, self.state)
+        # Updates take the trained parts of the cold start with them; the reference stays.
+        held = self.config.algorithm.kl_weight > 0
+        trained = jax.tree.map(jnp.copy, self.state.trained) if held else {}
+        self.reference = {**self.state.frozen, **trained} if held else None
+        options = {
+            "temperature": self.config.temperature,
+            "chunk": self.config.logprob_chunk,
+        }
+        self.gap = jax.jit(functools.partial(learner.logprob_gap, session.forward, **options))
+        self.logprobs = jax.jit(
+            functools.partial(learner.stepwise_logprobs, session.forward, **options)
         )
 
     @property
@@ -111,12 +115,12 @@ class Trainer:
         self, step: int, params: Params, bar: display.Display | None = None
     ) -> rollout.CollectedGroups:
         """The groups of a step, from its own problems."""
-        config = self.config
+        config, local = self.config, self.session.localize(params)
 
         def run(requests: Sequence[rollout.Request]):
             with display.rollout("rollout", bar) as on_progress:
                 return self.engine.run(
-                    params,
+                    local,
                     requests,
                     seed=self.session.config.seed,
                     step=step,
@@ -127,7 +131,7 @@ class Trainer:
         several = config.sampling_rounds > 1
         first = step * self.step_problems
         return rollout.collect_groups(
-            run,
+            functools.partial(hosts.share, run),
             map(self.session.source.train_problem, range(first, first + self.step_problems)),
             wanted=config.prompts,
             group_size=config.group_size,
@@ -145,11 +149,15 @@ class Trainer:
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         batches = list(self._minibatches(step, trajectories, turn_credit.advantages))
         gap = float(self.gap(state.params, batches[0]))
+        batches = [self._with_logprobs(state.params, batch) for batch in batches]
         updates = []
-        for batch in batches:
-            state, metrics = self.update(state, batch)
-            updates.append(metrics)
+        for _ in range(self.config.epochs):
+            for batch in batches:
+                state, metrics = self.update(state, batch)
+                updates.append(metrics)
         updates = jax.device_get(updates)
+        for metrics in updates:
+            display.skipped_update(step, learner.nonfinite_names(state, metrics.pop("nonfinite")))
         figures = {"rollout/logprob_gap": gap} | credit_figures(episodes, turn_credit)
         figures |= {
             f"update/{name}": float(np.mean([metrics[name] for metrics in updates]))
@@ -157,29 +165,54 @@ class Trainer:
         }
         return state, figures
 
+    def _with_logprobs(self, params: Params, batch: TokenBatch) -> TokenBatch:
+        """The batch with the log-probs of further policies that its loss asks for."""
+        if self.config.algorithm.recompute:
+            batch = dataclasses.replace(batch, proximal_logprobs=self.logprobs(params, batch))
+        if self.reference is not None:
+            reference = self.logprobs(self.reference, batch)
+            batch = dataclasses.replace(batch, reference_logprobs=reference)
+        return batch
+
     def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
         """As many episodes as a step has at most, the further ones without turns and excluded."""
         missing = self.config.prompts * self.config.group_size - len(episodes.included)
         return jax.tree.map(lambda x: np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), episodes)
 
     def _minibatches(self, step: int, trajectories: list[Trajectory], advantages: np.ndarray):
-        """The trajectories dealt at random into packed batches of equal shape.
+        """The trajectories dealt at random into packed batches of equal shape, group by group if
+        they share prompts.
 
         As few as hold them at the size that they have in a full step; one at least, empty perhaps.
         """
         config = self.config
-        order = list(range(len(trajectories)))
-        random.Random(f"{self.session.config.seed}/minibatch/{step}").shuffle(order)
-        most = -(-config.prompts * config.group_size // config.minibatches)
-        count = max(-(-len(order) // most), 1)
-        share = -(-len(order) // count)
-        for part in (order[i * share : (i + 1) * share] for i in range(count)):
+        dealt = [[index] for index in range(len(trajectories))]
+        if config.shared_prompts:
+            groups: dict[int, list[int]] = {}
+            for index, trajectory in enumerate(trajectories):
+                groups.setdefault(trajectory.group, []).append(index)
+            dealt = list(groups.values())
+        size = config.group_size if config.shared_prompts else 1
+        random.Random(f"{self.session.config.seed}/minibatch/{step}").shuffle(dealt)
+        most = -(-config.prompts * config.group_size // (config.minibatches * size))
+        count = max(-(-len(dealt) // most), 1)
+        share = -(-len(dealt) // count)
+        rows, row_length = packing.row_shape(
+            trajectories,
+            rows=config.rows,
+            row_length=config.row_tokens or self.session.config.rollout.context,
+            buckets=config.row_buckets,
+            shared_prompts=config.shared_prompts,
+        )
+        for i in range(count):
+            part = [index for unit in dealt[i * share : (i + 1) * share] for index in unit]
             batch = packing.pack(
                 [trajectories[index] for index in part],
                 advantages[part],
-                micro_batches=-(-most // config.rows),
-                rows=config.rows,
-                row_length=self.session.config.rollout.context,
+                micro_batches=-(-most * size // rows),
+                rows=rows,
+                row_length=row_length,
+                shared_prompts=config.shared_prompts,
             )
             yield self.session.put_batch(batch)
 
@@ -262,12 +295,14 @@ def run_training(
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TrainArguments, argv, program="launch.train")
+    distributed.start(arguments.cluster, arguments.distributed)
     with Session(arguments.config, arguments.run_dir) as session:
         cold_start = session.load_start(arguments.cold_start or arguments.run_dir)
         evaluator = Evaluator(session)
-        if not arguments.resume:
+        resume = arguments.resumes("train")
+        if not resume:
             check_gate(session, evaluator, cold_start)
-        params = run_training(session, cold_start, evaluator, resume=arguments.resume)
+        params = run_training(session, cold_start, evaluator, resume=resume)
         figures = {mode: evaluator(params, mode)[0].record() for mode in MODES}
     if arguments.json is not None:
         cli.write_json(arguments.json, figures)

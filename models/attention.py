@@ -1,8 +1,8 @@
 """Causal attention with grouped queries: one definition, `plain`, and kernels that equal it.
 
 `plain` runs everywhere and with any mask; passes with a cache use it always. The kernels serve
-passes without a cache, where token t sees token s when s ≤ t, both belong to the same segment, and
-t − s < `window` in a local layer.
+passes without a cache, where token t sees token s when s ≤ t, s belongs to the segment of t or to
+the prefix of that segment, and, in a local layer, `position t − position s < window`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -26,17 +26,50 @@ MASKED = -1e30
 LANES = 128  # splash attention works on tiles of so many tokens
 
 
-def causal_masks(tokens: jax.Array, segment_ids: jax.Array | None, *, window: int | None) -> Masks:
-    """`[B, T, T]`: token t sees token s when s ≤ t and both belong to the same segment; in local
-    layers moreover t − s < `window`.
+class Prefixes(NamedTuple):
+    """Segments that tokens see besides their own; they come before it in the row."""
+
+    ids: jax.Array  # [B, T], the same for all tokens of a segment; 0: none
+    positions: jax.Array  # [B, T], those of a segment go on from its prefix
+
+
+def causal_masks(
+    tokens: jax.Array,
+    segment_ids: jax.Array | None,
+    prefixes: Prefixes | None = None,
+    *,
+    window: int | None,
+) -> Masks:
+    """`[B, T, T]`: token t sees token s when s ≤ t and s belongs to the segment of t or to its
+    prefix; in local layers moreover `position t − position s < window`.
     """
     index = jnp.arange(tokens.shape[1])
     mask = jnp.broadcast_to(index[:, None] >= index, (tokens.shape[0], len(index), len(index)))
     if segment_ids is not None:
-        mask &= segment_ids[:, :, None] == segment_ids[:, None, :]
+        mask &= together(segment_ids, prefixes)
     if window is None:
         return mask, mask
-    return mask, mask & (index[:, None] - index < window)
+    return mask, mask & (distances(len(index), prefixes) < window)
+
+
+def together(segment_ids: jax.Array, prefixes: Prefixes | None) -> jax.Array:
+    """`[B, T, T]`: s belongs to the segment of t or to the prefix of that segment."""
+    of_key = segment_ids[:, None, :]
+    same = segment_ids[:, :, None] == of_key
+    if prefixes is None:
+        return same
+    of_prefix = prefixes.ids[:, :, None]
+    return same | ((of_prefix == of_key) & (of_prefix > 0))
+
+
+def distances(length: int, prefixes: Prefixes | None) -> jax.Array:
+    """How many tokens of its document t comes behind s, if both are of one: `[T, T]`, with prefixes
+    `[B, T, T]`. Behind a prefix of its own, a segment has its distances in the row.
+    """
+    if prefixes is None:
+        index = jnp.arange(length)
+        return index[:, None] - index
+    return prefixes.positions[:, :, None] - prefixes.positions[:, None, :]
 
 
 def cache_masks(positions: jax.Array, slots: int, *, window: int | None) -> Masks:
@@ -78,11 +111,35 @@ def plain(
     return out.reshape(batch, length, query_heads, head_dim)
 
 
+def in_blocks(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    block: int = 512,
+) -> jax.Array:
+    """`plain` where no token sees a later one, for long rows: `block` queries at a time, and the
+    keys up to the last of them. Scores are made again in the backward pass: there are never more
+    than those of one block in memory.
+    """
+    run = jax.checkpoint(functools.partial(plain, scale=scale, softcap=softcap))
+    ends = [min(start + block, q.shape[1]) for start in range(0, q.shape[1], block)]
+    parts = [
+        run(q[:, start:end], k[:, :, :end], v[:, :, :end], mask[:, start:end, :end])
+        for start, end in zip([0, *ends], ends, strict=False)
+    ]
+    return jnp.concatenate(parts, axis=1)
+
+
 def fused(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array | None,
+    prefixes: Prefixes | None = None,
     *,
     scale: float,
     window: int | None,
@@ -92,10 +149,10 @@ def fused(
     length, mask, local = q.shape[1], None, None
     if segment_ids is not None:
         # cuDNN wants the mask at its full shape, and has no window beside one.
-        mask = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+        mask = together(segment_ids, prefixes)
         if window is not None:
-            index = jnp.arange(length)
-            mask &= index[:, None] - index < window
+            mask &= distances(length, prefixes) < window
+        mask = mask[:, None]
     elif window is not None and window < length:
         local = (window - 1, 0)
     return jax.nn.dot_product_attention(
@@ -115,6 +172,7 @@ def splash(
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array | None,
+    prefixes: Prefixes | None = None,
     *,
     scale: float,
     window: int | None,
@@ -123,6 +181,9 @@ def splash(
 ) -> jax.Array:
     """JAX's splash attention for TPU. Shapes as in `fused`; with `interpret` it runs anywhere,
     slowly.
+
+    With prefixes it is given the mask of each row in turn, `[T, T]`; tiles without a pair that sees
+    each other are left out.
     """
     # Imported where it is used: Pallas takes its time.
     from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -137,16 +198,13 @@ def splash(
     tail = [(0, 0), (0, 0), (0, whole - length), (0, 0)]
     q = (q.astype(jnp.float32) * scale).astype(q.dtype).swapaxes(1, 2)
     q, k, v = (jnp.pad(x, tail) for x in (q, k, v))
-    ids = None
     if segment_ids is not None:
-        segment_ids = jnp.pad(segment_ids, [(0, 0), (0, whole - length)], mode="edge")
-        ids = splash_attention_kernel.SegmentIds(q=segment_ids, kv=segment_ids)
-    if window is None or window >= length:
-        mask = splash_attention_mask.CausalMask((whole, whole))
-    else:
-        mask = splash_attention_mask.LocalMask((whole, whole), (window - 1, 0), offset=0)
-    kernel = splash_attention_kernel.make_splash_mha(
-        splash_attention_mask.MultiHeadMask([mask] * heads),
+        segment_ids, prefixes = jax.tree.map(
+            lambda x: jnp.pad(x, [(0, 0), (0, whole - length)], mode="edge"),
+            (segment_ids, prefixes),
+        )
+    make = functools.partial(
+        splash_attention_kernel.make_splash_mha,
         head_shards=1,
         q_seq_shards=1,
         block_sizes=splash_attention_kernel.BlockSizes(
@@ -160,6 +218,33 @@ def splash(
         attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
+    if segment_ids is not None and prefixes is not None:
+        masks = causal_masks(segment_ids, segment_ids, prefixes, window=window)[1]
+        # Of one head: a mask for each would fill the memory.
+        kernels = jax.vmap(make)(masks[:, None])
+
+        def row(args: tuple) -> jax.Array:
+            kernel, q, k, v = args
+            # JAX makes an array of this flag, and branches on it.
+            kernel.fwd_mask_info = kernel.fwd_mask_info._replace(is_dynamic_mask=True)
+
+            def head(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+                return kernel(q[None], k[None], v[None])[0]
+
+            grouped = q.reshape(len(k), -1, *q.shape[1:])
+            out = jax.vmap(jax.vmap(head, (0, None, None)))(grouped, k, v)
+            return out.reshape(q.shape)
+
+        out = jax.lax.map(row, (kernels, q, k, v))
+        return out[:, :, :length].swapaxes(1, 2).astype(v.dtype)
+    ids = None
+    if segment_ids is not None:
+        ids = splash_attention_kernel.SegmentIds(q=segment_ids, kv=segment_ids)
+    if window is None or window >= length:
+        mask = splash_attention_mask.CausalMask((whole, whole))
+    else:
+        mask = splash_attention_mask.LocalMask((whole, whole), (window - 1, 0), offset=0)
+    kernel = make(splash_attention_mask.MultiHeadMask([mask] * heads))
     out = cast(jax.Array, jax.vmap(kernel)(q, k, v, ids))
     return out[:, :, :length].swapaxes(1, 2).astype(v.dtype)
 
@@ -168,7 +253,7 @@ def obstacle(
     config: ModelConfig, kernel: Kernel, *, length: int, mesh: Mesh | None = None
 ) -> str | None:
     """Why a kernel cannot serve passes over rows of `length` tokens; None: it can."""
-    backend = jax.default_backend()
+    backend = sharding.platform(mesh)
     if kernel == "cudnn":
         if backend != "gpu":
             return f"cuDNN runs on GPU, and this is {backend}"
@@ -176,7 +261,8 @@ def obstacle(
             return f"cuDNN computes in bfloat16 or float16, not in {config.compute_dtype}"
         if config.attention_softcap is not None:
             return f"cuDNN has no soft cap, and attention_softcap is {config.attention_softcap}"
-        capability = getattr(jax.local_devices()[0], "compute_capability", "none")
+        device = jax.local_devices()[0] if mesh is None else mesh.devices.flat[0]
+        capability = getattr(device, "compute_capability", "none")
         if not re.fullmatch(r"\d+\.\d+", capability) or float(capability) < 8.0:
             return f"cuDNN needs an NVIDIA GPU of capability 8.0, and this one's is {capability}"
         widest = 256 if float(capability) >= 9.0 else 128
@@ -203,7 +289,7 @@ def choose(config: ModelConfig, *, length: int, mesh: Mesh | None = None) -> Ker
     name = config.attention
     if name == "auto":
         best: dict[str, Kernel] = {"gpu": "cudnn", "tpu": "splash"}
-        name = best.get(jax.default_backend(), "plain")
+        name = best.get(sharding.platform(mesh), "plain")
         return name if blocked(name) is None else "plain"
     reason = blocked(name)
     if reason is not None:
@@ -217,6 +303,7 @@ def causal(
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array | None,
+    prefixes: Prefixes | None,
     local: bool | jax.Array,
     *,
     mesh: Mesh | None = None,
@@ -226,11 +313,11 @@ def causal(
     `q [B, T, Q, H]`, `k, v [B, KV, T, H]` → `[B, T, Q, H]`. Over a `mesh`, each device runs it on
     its own rows and, where they can be shared evenly, key heads.
     """
-    kv_heads, packed = k.shape[1], segment_ids is not None
+    kv_heads, packed, continued = k.shape[1], segment_ids is not None, prefixes is not None
     if choose(config, length=q.shape[1], mesh=mesh) == "cudnn":
         run = functools.partial(fused, implementation="cudnn")
     else:
-        interpret = jax.default_backend() != "tpu"
+        interpret = sharding.platform(mesh) != "tpu"
         run = functools.partial(splash, softcap=config.attention_softcap, interpret=interpret)
 
     def of_window(window: int | None) -> Callable[..., jax.Array]:
@@ -244,12 +331,19 @@ def causal(
         return jax.shard_map(
             own,
             mesh=mesh,
-            in_specs=(of_queries, of_keys, of_keys, rows if packed else None),
+            in_specs=(
+                of_queries,
+                of_keys,
+                of_keys,
+                rows if packed else None,
+                rows if continued else None,
+            ),
             out_specs=of_queries,
             check_vma=False,
         )
 
     # A kernel is compiled for its window, so layers of two kinds are two programs.
     if isinstance(local, bool):
-        return of_window(config.window if local else None)(q, k, v, segment_ids)
-    return jax.lax.cond(local, of_window(config.window), of_window(None), q, k, v, segment_ids)
+        return of_window(config.window if local else None)(q, k, v, segment_ids, prefixes)
+    kinds = of_window(config.window), of_window(None)
+    return jax.lax.cond(local, *kinds, q, k, v, segment_ids, prefixes)

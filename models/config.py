@@ -14,7 +14,7 @@ from typing import Literal
 class RopeScaling:
     """How rotary frequencies are stretched for contexts longer than those of pretraining."""
 
-    kind: Literal["none", "linear", "llama3", "yarn"] = "none"
+    kind: Literal["none", "linear", "llama3", "yarn"] = "none"  # which frequencies, and how
     factor: float = 1.0  # all kinds: the slow frequencies are divided by it
     original_positions: int = 8192  # llama3, yarn: context length of pretraining
     low_freq_factor: float = 1.0  # llama3: fewer turns than this in that context are slow
@@ -37,16 +37,16 @@ class ModelConfig:
     mlp_width: int  # of the gated MLP, or of each expert
     qkv_bias: bool = False  # Qwen2
     qk_norm: bool = False  # Qwen3, Gemma 3
-    tied_embeddings: bool = True
+    tied_embeddings: bool = True  # the head is the embedding
 
-    rope_theta: float = 1e6
+    rope_theta: float = 1e6  # base of the rotary wavelengths
     rope_scaling: RopeScaling = RopeScaling()
     window: int | None = None  # a local layer sees so many tokens, its own included
     window_pattern: tuple[bool, ...] = (True,)  # which layers are local, repeated from the first on
     local_rope_theta: float | None = None  # of local layers, then without scaling; None: as others
 
-    activation: Literal["silu", "gelu_tanh"] = "silu"
-    norm_eps: float = 1e-6
+    activation: Literal["silu", "gelu_tanh"] = "silu"  # of the gate of the MLP
+    norm_eps: float = 1e-6  # added to the mean square that a norm divides by
     zero_centered_norms: bool = False  # Gemma: the scale of a norm is 1 + its parameter
     post_norms: bool = False  # Gemma: another norm behind attention and MLP, before the residual
     embedding_scale: bool = False  # Gemma: embeddings times √D
@@ -55,12 +55,12 @@ class ModelConfig:
     logit_softcap: float | None = None  # Gemma 2: of logits likewise
 
     experts: int = 0  # E; 0: one MLP for all tokens
-    experts_per_token: int = 0
+    experts_per_token: int = 0  # how many of them a token is sent to
     normalize_router: bool = True  # the weights of a token's experts sum to 1
 
     init_scale: float = 0.02  # standard deviation of the initial embedding
-    param_dtype: str = "float32"
-    compute_dtype: str = "float32"
+    param_dtype: str = "float32"  # that parameters are kept in
+    compute_dtype: str = "float32"  # that matrices are multiplied in
     attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
     """The kernel of passes without a cache; auto: cuDNN on GPU, splash on TPU, where they can."""
     remat: Literal["none", "dots", "full"] = "none"

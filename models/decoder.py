@@ -43,6 +43,7 @@ class Pass(NamedTuple):
     rotary: tuple[rope.Table, rope.Table]
     masks: attention.Masks | None  # None: a kernel makes its own
     segment_ids: jax.Array | None  # [B, T]
+    prefixes: attention.Prefixes | None = None
 
 
 def of_kind(pair: tuple[Pair, Pair], local: bool | jax.Array) -> Pair:
@@ -109,10 +110,13 @@ class Block(nn.Module):
                 v = cache[1].at[at].set(v.astype(cache[1].dtype), mode="drop")
                 cache = (k, v)
             if shared.masks is None:
-                h = attention.causal(c, q, k, v, shared.segment_ids, local, mesh=self.mesh)
+                h = attention.causal(
+                    c, q, k, v, shared.segment_ids, shared.prefixes, local, mesh=self.mesh
+                )
             else:
                 mask = of_kind(shared.masks, local)
-                h = attention.plain(q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap)
+                plain = attention.plain if shared.prefixes is None else attention.in_blocks
+                h = plain(q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap)
             h = dense("o_proj", c.width, ("heads", "embed"))(h.reshape(batch, length, -1))
             x = x + (norm(name="attention_post_norm")(h) if c.post_norms else h)
 
@@ -166,6 +170,7 @@ class Decoder(nn.Module):
         tokens: jax.Array,
         positions: jax.Array,
         segment_ids: jax.Array | None = None,
+        prefix_ids: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         c = self.config
@@ -175,11 +180,16 @@ class Decoder(nn.Module):
             x = x * jnp.asarray(c.width**0.5, dtype)
         rotary = rope.tables(c, positions)
         if cache is None:
-            masks = None
+            masks, prefixes = None, None
+            if prefix_ids is not None:
+                if segment_ids is None:
+                    raise ValueError("prefix_ids name segments; give segment_ids with them")
+                prefixes = attention.Prefixes(prefix_ids, positions)
             if attention.choose(c, length=tokens.shape[1], mesh=self.mesh) == "plain":
-                masks = attention.causal_masks(tokens, segment_ids, window=c.window)
+                masks = attention.causal_masks(tokens, segment_ids, prefixes, window=c.window)
             kinds = None if len(set(c.local_layers)) == 1 else jnp.asarray(c.local_layers)
-            x, _ = self.layers(x, Pass(positions, rotary, masks, segment_ids), kinds)
+            shared = Pass(positions, rotary, masks, segment_ids, prefixes)
+            x, _ = self.layers(x, shared, kinds)
         else:
             masks = attention.cache_masks(positions, cache[0][0].shape[2], window=c.window)
             shared = Pass(positions, rotary, masks, None)
@@ -252,11 +262,12 @@ def forward_fn(
         positions: jax.Array,
         *,
         segment_ids: jax.Array | None = None,
+        prefix_ids: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         variables = {"params": params}
         result = module.apply(
-            variables, tokens, positions, segment_ids, cache, method=Decoder.hidden
+            variables, tokens, positions, segment_ids, prefix_ids, cache, method=Decoder.hidden
         )
         return cast(tuple[jax.Array, Cache | None], result)
 

@@ -172,10 +172,13 @@ def forward_fn(
         positions: jax.Array,
         *,
         segment_ids: jax.Array | None = None,
+        prefix_ids: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         variables = {"params": join(params)}
-        result = module.apply(variables, tokens, positions, segment_ids, cache, method="hidden")
+        result = module.apply(
+            variables, tokens, positions, segment_ids, prefix_ids, cache, method="hidden"
+        )
         return cast(tuple[jax.Array, Cache | None], result)
 
     def logits(params: Params, hidden_states: jax.Array) -> jax.Array:

@@ -140,7 +140,8 @@ def update(params: Params, batch: TokenBatch) -> tuple[Params, dict[str, float]]
     state = learner.init_state(params, OPTIMIZER)
     loss = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
     step = learner.make_update(make_forward(), OPTIMIZER, loss, reductions.token_mean)
-    state, metrics = learner.jit_update(step, state)(state, batch)
+    state, metrics = learner.CompiledUpdate(step, state)(state, batch)
+    metrics.pop("nonfinite")
     return state.params, {name: float(value) for name, value in metrics.items()}
 
 

@@ -51,6 +51,7 @@ ROOMS = [
     "chat",
     "tasks",
     "rollout",
+    "optimizers",
     "learner",
     "checkpoint",
     "evaluation",

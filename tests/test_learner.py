@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, Mesh
 
 from gtpo_jax import learner, packing, reductions, sharding
 from gtpo_jax.types import ForwardFn, TokenBatch
@@ -34,7 +35,7 @@ KEEP_GRADIENT = optax.GradientTransformation(
 )
 # Logits that are a parameter, `[B, T, V]`.
 EXPLICIT = ForwardFn(
-    hidden=lambda params, tokens, positions, *, segment_ids=None, cache=None: (
+    hidden=lambda params, tokens, positions, *, segment_ids=None, prefix_ids=None, cache=None: (
         params["logits"],
         cache,
     ),
@@ -47,7 +48,7 @@ EXPLICIT = ForwardFn(
 # Two layers that see one token: enough for whatever does not concern attention, and quick.
 TOY_VOCABULARY, TOY_WIDTH = 13, 6
 TOY = ForwardFn(
-    hidden=lambda params, tokens, positions, *, segment_ids=None, cache=None: (
+    hidden=lambda params, tokens, positions, *, segment_ids=None, prefix_ids=None, cache=None: (
         jnp.tanh(jnp.take(params["embedding"], tokens, axis=0) @ params["first"]),
         cache,
     ),
@@ -168,7 +169,8 @@ def test_padding_changes_nothing():
     # The same rows as before, so that packing is not what is tested.
     batch = make_batch()
     for field in dataclasses.fields(TokenBatch):
-        target = getattr(wide, field.name)
+        if (target := getattr(wide, field.name)) is None:
+            continue
         target[...] = getattr(packing.empty_batch(1, 1), field.name)[0, 0]
         target[:, 1:, :LENGTH] = getattr(batch, field.name)
     assert_same(gradient(wide), expected)
@@ -210,8 +212,8 @@ def test_packing_and_order_change_nothing():
     for row in range(5):
         here = packed.trajectory_ids[0] == row
         for field in dataclasses.fields(TokenBatch):
-            values = getattr(packed, field.name)[0][here]
-            getattr(alone, field.name)[4 - row, : here.sum()] = values
+            if (target := getattr(alone, field.name)) is not None:
+                target[4 - row, : here.sum()] = getattr(packed, field.name)[0][here]
     alone.segment_ids[...] = alone.trajectory_ids >= 0
     assert_same(gradient(jax.tree.map(lambda x: x[None], alone)), gradient(packed))
 
@@ -287,7 +289,88 @@ def test_batch_without_trained_tokens_changes_no_parameter(loss):
     after, metrics = update(before, masked)
     chex.assert_trees_all_equal(after, before)
     assert float(metrics["loss"]) == float(metrics["grad_norm"]) == 0.0
-    assert all(np.isfinite(value) for value in jax.device_get(metrics).values())
+    assert all(np.all(np.isfinite(value)) for value in jax.device_get(metrics).values())
+
+
+def test_gradient_that_is_not_finite_changes_nothing_and_is_named():
+    batch, optimizer = toy_batch(), optax.adam(0.1)
+    update = compiled("clipped", TOY, optimizer=optimizer)
+    before, metrics = update(learner.init_state(toy_params(), optimizer), batch)
+    assert float(metrics["skipped"]) == 0.0 and not np.any(metrics["nonfinite"])
+    broken = before.trained["second"].at[2, 5].set(np.inf)
+    broken = dataclasses.replace(before, trained=before.trained | {"second": broken})
+    after, metrics = update(broken, batch)
+    chex.assert_trees_all_equal(after, broken)
+    assert float(metrics["skipped"]) == 1.0 and not np.isfinite(metrics["grad_norm"])
+    named = learner.nonfinite_names(after, np.asarray(metrics["nonfinite"]))
+    assert "second" in named and set(named) <= {"embedding", "first", "second"}
+
+    def overflow(policy_logprobs, batch):  # of the derivative alone, in one parameter alone
+        return policy_logprobs * jnp.where(batch.token_advantages > 0, np.inf, 1.0), {}
+
+    update = jax.jit(learner.make_update(TOY, optimizer, overflow, reductions.token_mean))
+    after, metrics = update(before, batch)
+    chex.assert_trees_all_equal(after, before)
+    assert float(metrics["skipped"]) == 1.0
+
+
+def test_gradients_of_bfloat16_parameters_are_summed_in_float32():
+    # The same micro-batch 300 times: a sum in bfloat16 would stop growing at 256 of its terms.
+    params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), toy_params())
+    one = toy_batch()
+    many = jax.tree.map(lambda x: np.concatenate([x] * 300), one)
+    alone, repeated = (gradient(batch, forward=TOY, params=params)[0] for batch in (one, many))
+    for name, value in alone.items():
+        np.testing.assert_allclose(
+            np.float32(repeated[name]), np.float32(value), rtol=1e-2, atol=1e-4
+        )
+
+
+def test_ratios_are_against_proximal_logprobs_where_there_are_some():
+    # By hand: two tokens, μ, π₀ and π apart; the clip goes by π / π₀, the weight by π₀ / μ.
+    policy = jnp.log(jnp.array([[0.30, 0.20]]))
+    batch = dataclasses.replace(
+        jax.tree.map(lambda x: x[0, :1, :2], toy_batch()),
+        behavior_logprobs=jnp.log(jnp.array([[0.10, 0.25]])),
+        proximal_logprobs=jnp.log(jnp.array([[0.20, 0.10]])),
+        reference_logprobs=jnp.log(jnp.array([[0.15, 0.40]])),
+        token_advantages=jnp.array([[2.0, -1.0]]),
+        loss_mask=jnp.ones((1, 2), bool),
+    )
+    plain, _ = learner.clipped_loss(clip_low=0.2, clip_high=0.28)(policy, batch)
+    np.testing.assert_allclose(plain, [[-1.28 * 2.0, 2.0]], rtol=1e-6)
+    loss = learner.clipped_loss(clip_low=0.2, clip_high=0.28, kl_weight=0.5, importance_limit=1.5)
+    total, diagnostics = loss(policy, batch)
+    weights, ratios = np.array([1.5, 0.4]), np.array([0.5, 2.0])  # π₀ / μ cut at 1.5; π_ref / π
+    expected = weights * [-2.56, 2.0] + 0.5 * (ratios - 1 - np.log(ratios))
+    np.testing.assert_allclose(total, [expected], rtol=1e-5)
+    np.testing.assert_allclose(diagnostics["importance_weight"], [weights], rtol=1e-6)
+    np.testing.assert_array_equal(diagnostics["importance_truncated"], [[1.0, 0.0]])
+    np.testing.assert_array_equal(diagnostics["clip_fraction"], [[1.0, 0.0]])
+    without = dataclasses.replace(batch, proximal_logprobs=None, reference_logprobs=None)
+    against_sampler, _ = learner.clipped_loss(clip_low=0.2, clip_high=0.28)(policy, without)
+    np.testing.assert_allclose(against_sampler, [[-1.28 * 2.0, 0.8]], rtol=1e-6)
+    with pytest.raises(ValueError, match="importance_limit needs a batch with proximal_logprobs"):
+        loss(policy, without)
+    with pytest.raises(ValueError, match=r"kl_weight 0\.5 needs a batch with reference_logprobs"):
+        learner.clipped_loss(clip_low=0.2, clip_high=0.28, kl_weight=0.5)(policy, without)
+
+
+def test_stepwise_logprobs_are_those_of_each_micro_batch():
+    batch, params = toy_batch(micro_batches=3, rows=2), toy_params()
+    found = jax.jit(functools.partial(learner.stepwise_logprobs, TOY))(params, batch)
+    for index in range(3):
+        one = jax.device_put(jax.tree.map(lambda x, index=index: x[index], batch))
+        expected = learner.batch_logprobs(TOY, params, one).logprobs
+        np.testing.assert_allclose(found[index], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_frozen_parts_are_not_donated():
+    state = learner.init_state(jax.device_put(toy_params()), optax.sgd(0.1), trained=("first",))
+    update = learner.make_update(TOY, optax.sgd(0.1), CLIPPED, reductions.token_mean)
+    after, _ = learner.CompiledUpdate(update, state)(state, toy_batch())
+    assert state.trained["first"].is_deleted()
+    assert after.frozen["second"] is state.frozen["second"]
 
 
 def test_metrics_are_means_over_trained_tokens():
@@ -320,9 +403,18 @@ def test_largest_gap_is_found_in_any_micro_batch():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "axes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=["data", "data_fsdp_tensor"]
+    ("axes", "kind"),
+    [
+        ({"data": 8}, AxisType.Auto),
+        pytest.param({"fsdp": 8}, AxisType.Auto, marks=pytest.mark.long),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Auto),
+        pytest.param({"data": 8}, AxisType.Explicit, marks=pytest.mark.long),
+        pytest.param({"data": 1, "fsdp": 8}, AxisType.Explicit, marks=pytest.mark.long),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Explicit),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, dict) else value.name,
 )
-def test_mesh_changes_nothing(axes):
+def test_mesh_changes_nothing(axes, kind):
     # T-52: rows shared by devices, some of which hold nothing but padding.
     optimizer = optax.adam(1e-2)
     batch = make_batch(rows=8)
@@ -333,11 +425,16 @@ def test_mesh_changes_nothing(axes):
     expected, expected_metrics = jax.jit(update)(state, batch)
 
     mesh = sharding.make_mesh(**axes)
+    if kind is AxisType.Explicit:
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(kind,) * len(mesh.axis_names))
+        forward = sharding.with_auto_axes(FORWARD, mesh)
+        update = learner.make_update(forward, optimizer, CLIPPED, reductions.token_mean)
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
     state = learner.init_state(jax.device_put(make_params(), placed), optimizer)
     shared = jax.device_put(batch, sharding.row_sharding(mesh, leading=1))
-    shared_update = learner.jit_update(update, state)
-    result, metrics = shared_update(state, shared)
+    shared_update = learner.CompiledUpdate(update, state)
+    with jax.set_mesh(mesh):
+        result, metrics = shared_update(state, shared)
     chex.assert_trees_all_close(
         jax.device_get(metrics), jax.device_get(expected_metrics), rtol=1e-4, atol=1e-6
     )
@@ -348,7 +445,7 @@ def test_mesh_changes_nothing(axes):
     assert np.quantile(np.concatenate(jax.tree.leaves(differences)), 0.999) < 1e-5
     # The parameters stay where they were put, and so the next update finds its program.
     assert jax.tree.map(lambda x: x.sharding, result.params) == placed
-    with compilations() as compiled:
+    with jax.set_mesh(mesh), compilations() as compiled:
         shared_update(result, shared)
     assert compiled == []
 
@@ -358,7 +455,7 @@ def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
     optimizer = optax.adam(1e-2)
     update = learner.make_update(FORWARD, optimizer, learner.supervised_loss, reductions.token_mean)
     state = learner.init_state(jax.device_put(make_params()), optimizer)
-    update = learner.jit_update(update, state)
+    update = learner.CompiledUpdate(update, state)
     batch = make_batch()
     state, metrics = update(state, batch)
     losses = [float(metrics["loss"])]

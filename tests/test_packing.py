@@ -3,6 +3,7 @@
 import dataclasses
 
 import chex
+import jax
 import numpy as np
 import pytest
 
@@ -104,9 +105,7 @@ def test_pack_of_excluded_trajectories_only_is_all_padding():
     trajectories = [excluded(t) for t in random_trajectories(0)]
     batch = packing.pack(trajectories, np.ones((12, 4)), micro_batches=2, rows=2, row_length=4)
     empty = packing.empty_batch(4, 4)
-    for field in dataclasses.fields(TokenBatch):
-        expected = getattr(empty, field.name).reshape(2, 2, 4)
-        np.testing.assert_array_equal(getattr(batch, field.name), expected)
+    chex.assert_trees_all_equal(batch, jax.tree.map(lambda x: x.reshape(2, 2, 4), empty))
 
 
 def test_pack_does_not_write_into_its_inputs():

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from gtpo_jax.rollout.progress import RolloutStats
+from gtpo_jax.rollout.progress import RolloutStats, total_stats
 from gtpo_jax.rollout.slots import Request
 from gtpo_jax.types import Problem, Trajectory
 
@@ -114,18 +114,10 @@ def collect_groups(
         groups_kept=len(kept),
         groups_dropped=len(groups) - len(kept),
         rounds=len(costs),
-        stats=_sum(costs),
+        stats=total_stats(costs),
     )
 
 
 def _untried(stream: Iterator[Problem], tried: Sequence[Problem]) -> Iterator[Problem]:
     seen = {problem.id for problem in tried}
     return (problem for problem in stream if problem.id not in seen)
-
-
-def _sum(costs: Sequence[RolloutStats]) -> RolloutStats:
-    totals = {
-        field.name: sum(getattr(cost, field.name) for cost in costs)
-        for field in dataclasses.fields(RolloutStats)
-    }
-    return RolloutStats(**totals)

@@ -27,8 +27,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gtpo_jax import packing, sharding
+from gtpo_jax.rollout.dynamic import RunFn
+from gtpo_jax.rollout.progress import RolloutStats, total_stats
 from gtpo_jax.rollout.slots import Request
-from gtpo_jax.types import EpisodeBatch, TokenBatch
+from gtpo_jax.types import EpisodeBatch, TokenBatch, Trajectory
 
 T = TypeVar("T")
 
@@ -57,6 +59,23 @@ def deal(
         home[group] = loads.index(min(loads))
         loads[home[group]] += sizes[group]
     return [request for request in requests if home[request.group] == process]
+
+
+def share(
+    run: RunFn, requests: Sequence[Request], what: str = "the rollout"
+) -> tuple[list[Trajectory], RolloutStats]:
+    """The trajectories of all requests in their order, on every process; each ran its part of them.
+
+    `run` may exchange nothing. The trajectories travel as they are: about 20 bytes a token.
+    """
+    if jax.process_count() == 1:
+        return run(requests)
+    with together(what):
+        part = run(deal(requests))
+    parts = gather_objects(part)
+    found = {(t.group, t.sample): t for trajectories, _ in parts for t in trajectories}
+    stats = total_stats([stats for _, stats in parts])
+    return [found[request.group, request.sample] for request in requests], stats
 
 
 def number_groups(episodes: EpisodeBatch) -> EpisodeBatch:
@@ -135,7 +154,8 @@ def join_batch(batch: TokenBatch, mesh: jax.sharding.Mesh) -> TokenBatch:
     batch = dataclasses.replace(batch, trajectory_ids=np.where(ids < 0, ids, ids + before))
     more = int(shapes[:, 0].max()) - count
     empty = jax.tree.map(
-        lambda leaf: leaf.reshape(more, rows, length), packing.empty_batch(more * rows, length)
+        lambda leaf: leaf.reshape(more, rows, length),
+        packing.empty_batch(more * rows, length, shared_prompts=batch.prefix_ids is not None),
     )
     return jax.tree.map(
         lambda mine, padding: jax.make_array_from_process_local_data(

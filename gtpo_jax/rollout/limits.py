@@ -18,7 +18,7 @@ class RolloutLimits:
     parked: int = 0  # further trajectories that may wait for their tools, their caches kept
     context: int = 160  # tokens of a trajectory: prompt, turns and observations
     prompt_tokens: int = 48  # longest prompt
-    max_turns: int = 4
+    max_turns: int = 4  # of a trajectory
     turn_tokens: int = 40  # tokens of one turn
     observation_tokens: int = 32  # tokens of one observation; more tool output is cut
     segment_steps: int = 16  # decode steps between two looks at the tools

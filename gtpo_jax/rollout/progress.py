@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,3 +27,13 @@ class RolloutStats:
     extended_tokens: int  # positions of all extend calls, padding included
     tool_calls: int
     tool_seconds: float  # wall seconds inside tools, summed over calls
+
+
+def total_stats(costs: Sequence[RolloutStats]) -> RolloutStats:
+    """What several rollouts cost together."""
+    return RolloutStats(
+        **{
+            field.name: sum(getattr(cost, field.name) for cost in costs)
+            for field in dataclasses.fields(RolloutStats)
+        }
+    )

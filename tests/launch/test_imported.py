@@ -163,14 +163,15 @@ def test_adapters_are_trained_kept_and_exported(tmp_path):
     expected = dict(peft.adapter_tensors(config, trained["adapter"]))
     chex.assert_trees_all_equal(written, expected)
 
-    with Session(parse(TrainArguments).config, run_dir) as session:
-        with pytest.raises(ValueError, match=r"trained adapters and this config has none"):
-            session.load_newest()
+    message = "trained adapters and this config has none"
+    with (
+        Session(parse(TrainArguments).config, run_dir) as session,
+        pytest.raises(ValueError, match=message),
+    ):
+        session.load_newest()
     with pytest.raises(ValueError, match="import has no adapters; leave out --adapters peft"):
-        convert.run(
-            ["export", str(run_dir), "--out", str(tmp_path / "no"), "--phase", "import"]
-            + ["--adapters", "peft"]
-        )
+        to = ("--out", str(tmp_path / "no"), "--adapters", "peft", "--phase", "import")
+        convert.run(["export", str(run_dir), *to])
 
 
 @pytest.mark.slow

@@ -1,102 +1,250 @@
-"""A run that is killed and resumed is the run that was never killed (T-90)."""
+"""A run that is killed, stopped or damaged and resumed is the run that never was (T-90)."""
 
 from __future__ import annotations
 
 import pathlib
+import random
+import resource
 import shutil
 import signal
+import sys
 import time
-from collections.abc import Callable
 
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from gtpo_jax.checkpoint import has_checkpoint
+from gtpo_jax.checkpoint import saved_steps
+from launch import cli, train
 from tests.launch import small
+from tests.launch.forked import Run, Server
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="limits of a running process are Linux's"),
+]
+
+STEPS = 6
+OPTIONS = [
+    *small.OPTIONS,
+    # Enough of a cold start for groups with signal: without one nothing would change any more.
+    *("--task.families", "arithmetic", "--sft.steps", "50", "--sft.checkpoint-every", "5"),
+    *("--sft.optimizer.learning-rate", "0.03", "--sft.optimizer.warmup-steps", "5"),
+    *("--train.group-size", "4", "--rollout.turn-tokens", "20", "--train.eval-every", "0"),
+    *("--train.epochs", "2", "--train.algorithm.kl-weight", "0.1"),
+]
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory) -> pathlib.Path:
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("server") / "log")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def whole_run(server, tmp_path_factory) -> pathlib.Path:
     """Both phases, never interrupted."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
-    small.finish("sft", "--run-dir", run_dir)
-    small.finish("train", "--run-dir", run_dir, "--json", run_dir / "figures.json")
+    server.finish("sft", *OPTIONS, "--run-dir", run_dir)
+    figures = ("--json", run_dir / "figures.json")
+    server.finish("train", *OPTIONS, "--run-dir", run_dir, *figures)
+    moved = [record["update/grad_norm"] > 0 for record in small.records(run_dir, "train")]
+    assert all(moved) and len(moved) == STEPS, "a step that changes nothing would prove nothing"
     return run_dir
 
 
-def wait_for(process, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 240
-    while not condition():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, "it never came so far"
-        time.sleep(0.005)
-
-
-def has_come(phase: pathlib.Path, lines: int) -> bool:
-    """The phase has written so many metrics, and a checkpoint (saving is asynchronous)."""
-    metrics = phase / "metrics.jsonl"
-    written = metrics.read_text().count("\n") if metrics.exists() else 0
-    return written >= lines and has_checkpoint(phase / "checkpoints")
-
-
-@pytest.mark.parametrize("lines", [2, 4])
-def test_training_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path, lines):
+@pytest.fixture
+def run_dir(whole_run, tmp_path) -> pathlib.Path:
+    """A run with its cold start done."""
     run_dir = tmp_path / "run"
     shutil.copytree(whole_run / "sft", run_dir / "sft")
     shutil.copy(whole_run / "tokenizer.model", run_dir)
-    process = small.start("train", "--run-dir", run_dir)
-    wait_for(process, lambda: has_come(run_dir / "train", lines))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert len(small.records(run_dir, "train")) < 6, "the run ended before it was killed"
-
-    small.finish("train", "--run-dir", run_dir, "--resume", "--json", run_dir / "figures.json")
-    assert small.records(run_dir, "train") == small.records(whole_run, "train")
-    assert (run_dir / "figures.json").read_text() == (whole_run / "figures.json").read_text()
+    return run_dir
 
 
-def test_training_in_rounds_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path):
-    rounds = ("--train.sampling-rounds", 2)
-    runs = tmp_path / "whole", tmp_path / "killed"
-    for run_dir in runs:
+def done(phase: pathlib.Path) -> int:
+    """Steps that the metrics of a phase tell of."""
+    metrics = phase / "metrics.jsonl"
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
+def half_written(phase: pathlib.Path) -> list[pathlib.Path]:
+    return list((phase / "checkpoints").glob("*.orbax-checkpoint-tmp"))
+
+
+def state(run_dir: pathlib.Path, phase: str, step: int) -> dict:
+    """A checkpoint as it is on disk, without this program's reading of it."""
+    folder = run_dir / phase / "checkpoints" / str(step) / "state"
+    with ocp.PyTreeCheckpointer() as reader:
+        tree = reader.metadata(folder).item_metadata.tree
+        numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(folder, restore_args=numpy)
+
+
+def assert_same(run_dir: pathlib.Path, whole_run: pathlib.Path, phase: str, step: int) -> None:
+    """Metrics and the last state are equal to the last bit."""
+    assert small.records(run_dir, phase) == small.records(whole_run, phase)
+    jax.tree.map(
+        np.testing.assert_array_equal, state(run_dir, phase, step), state(whole_run, phase, step)
+    )
+
+
+def at_random(run: Run, phase: pathlib.Path, rng: random.Random) -> None:
+    """Kills somewhere before the last step ends: in one of the steps that are left, or earlier."""
+    before = rng.randrange(done(phase), STEPS - 1)
+    run.wait_for(lambda: done(phase) >= before)
+    time.sleep(rng.uniform(0, 0.1))
+    run.kill()
+
+
+def in_a_save(run: Run, phase: pathlib.Path) -> None:
+    """Kills while a checkpoint is half written."""
+    # The one that is there may have been left by an earlier kill.
+    old = half_written(phase)
+    run.wait_for(lambda: set(half_written(phase)) - set(old))
+    run.kill()
+    assert half_written(phase)
+
+
+def test_training_killed_and_resumed_is_the_run_that_was_not(server, whole_run, run_dir, tmp_path):
+    phase, rng = run_dir / "train", random.Random(0)
+    options = (*OPTIONS, "--run-dir", run_dir, "--resume-if-any")
+    run = server.start("train", *options)
+    run.wait_for(lambda: (phase / "config.json").exists())
+    time.sleep(rng.uniform(0, 0.2))
+    run.kill()  # most likely before the first checkpoint
+    in_a_save(server.start("train", *options), phase)
+    at_random(server.start("train", *options), phase, rng)
+
+    printed = server.finish("train", *options, "--json", tmp_path / "figures.json")
+    assert "train goes on from step " in printed
+    assert_same(run_dir, whole_run, "train", STEPS)
+    figures = [folder / "figures.json" for folder in (tmp_path, whole_run)]
+    assert figures[0].read_text() == figures[1].read_text()
+
+
+@pytest.mark.long
+def test_training_killed_at_twenty_moments_is_the_run_that_was_not(server, whole_run, tmp_path):
+    kills, saves, rng = 0, 0, random.Random(1)
+    for number in range(20):
+        run_dir = tmp_path / str(number)
         shutil.copytree(whole_run / "sft", run_dir / "sft")
         shutil.copy(whole_run / "tokenizer.model", run_dir)
-    small.finish("train", "--run-dir", runs[0], *rounds)
-    process = small.start("train", "--run-dir", runs[1], *rounds)
-    wait_for(process, lambda: has_come(runs[1] / "train", 2))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert len(small.records(runs[1], "train")) < 6, "the run ended before it was killed"
+        options = (*OPTIONS, "--run-dir", run_dir, "--resume-if-any")
+        while done(run_dir / "train") < STEPS - 1:
+            run = server.start("train", *options)
+            if rng.random() < 1 / 3:
+                in_a_save(run, run_dir / "train")
+                saves += 1
+            else:
+                at_random(run, run_dir / "train", rng)
+            kills += 1
+        server.finish("train", *options)
+        assert_same(run_dir, whole_run, "train", STEPS)
+        if kills >= 20 and saves >= 4:
+            return
+    raise AssertionError(f"only {kills} kills, {saves} in a save")
 
-    small.finish("train", "--run-dir", runs[1], *rounds, "--resume")
-    assert small.records(runs[1], "train") == small.records(runs[0], "train")
-    assert any(record["rollout/rounds"] == 2 for record in small.records(runs[0], "train"))
+
+@pytest.mark.long
+def test_training_in_rounds_killed_and_resumed_is_the_run_that_was_not(server, run_dir, tmp_path):
+    options, other = (*OPTIONS, "--train.sampling-rounds", "2"), tmp_path / "whole"
+    shutil.copytree(run_dir, other)
+    server.finish("train", *options, "--run-dir", other)
+    in_a_save(server.start("train", *options, "--run-dir", run_dir), run_dir / "train")
+    server.finish("train", *options, "--run-dir", run_dir, "--resume-if-any")
+    assert_same(run_dir, other, "train", STEPS)
+    assert any(record["rollout/rounds"] == 2 for record in small.records(run_dir, "train"))
 
 
-def test_cold_start_killed_and_resumed_ends_with_the_same_metrics(whole_run, tmp_path):
+def test_cold_start_interrupted_and_killed_is_the_run_that_was_not(server, whole_run, tmp_path):
     run_dir = tmp_path / "run"
-    more = ("--run-dir", run_dir)
-    process = small.start("sft", *more)
-    wait_for(process, lambda: has_checkpoint(run_dir / "sft" / "checkpoints"))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    phase, options = run_dir / "sft", (*OPTIONS, "--run-dir", run_dir)
+    run = server.start("sft", *options, "--resume-if-any")
+    run.wait_for(lambda: saved_steps(phase / "checkpoints"))
+    run.send(signal.SIGINT)
+    status, printed = run.end()
+    assert status == cli.EXIT_INTERRUPTED and "Traceback" not in printed
+    assert f"sft begins: no checkpoint in {phase}" in printed
+    interrupted = max(saved_steps(phase / "checkpoints"))
+    assert f"saved step {interrupted}; go on with `python -m launch.sft --resume" in printed
 
-    small.finish("sft", *more, "--resume")
-    assert small.records(run_dir, "sft") == small.records(whole_run, "sft")
+    # The demonstrations fill three batches, so an epoch ends before the next checkpoint does.
+    run = server.start("sft", *options, "--resume")
+    run.wait_for(lambda: max(saved_steps(phase / "checkpoints")) > interrupted)
+    run.kill()
+    server.finish("sft", *options, "--resume")
+    assert_same(run_dir, whole_run, "sft", 50)
 
 
-def test_interrupt_saves_and_says_how_to_go_on(whole_run, tmp_path):
+def test_full_disk_preemption_and_damage_lose_nothing_that_was_saved(server, whole_run, run_dir):
+    phase, options = run_dir / "train", (*OPTIONS, "--run-dir", run_dir)
+    checkpoints = phase / "checkpoints"
+    run = server.start("train", *options)
+    run.wait_for(lambda: saved_steps(checkpoints))
+    resource.prlimit(run.pid, resource.RLIMIT_FSIZE, (8192, 8192))
+    status, printed = run.end()
+    assert status == cli.EXIT_FAILED
+    *_, line = printed.splitlines()
+    [newest, *_] = saved_steps(checkpoints)
+    assert line == (
+        f"error: checkpoint {newest + 1} could not be saved in {checkpoints}: File too large;"
+        f" the last good one is step {newest}"
+    )
+    assert "Traceback" not in printed
+
+    # Told to stop, more than once.
+    run = server.start("train", *options, "--resume")
+    run.wait_for(lambda: max(saved_steps(checkpoints)) > newest)
+    for _ in range(20):
+        run.send(signal.SIGTERM)
+        time.sleep(0.005)
+    status, printed = run.end()
+    [stopped, *_] = saved_steps(checkpoints)
+    assert status == cli.EXIT_PREEMPTED, printed
+    assert printed.splitlines()[-1] == (
+        f"stopped by SIGTERM; saved step {stopped}; go on with `python -m launch.train --resume"
+        f" --run-dir {run_dir}` and the same options"
+    )
+    assert done(phase) == stopped < STEPS
+
+    largest = max((checkpoints / str(stopped)).rglob("*"), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    printed = server.finish("train", *options, "--resume")
+    assert f"checkpoint {stopped} in {checkpoints} is damaged" in printed
+    assert f"train goes on from step {stopped - 1}" in printed
+    assert (checkpoints / f"{stopped}.damaged").is_dir()
+    assert_same(run_dir, whole_run, "train", STEPS)
+
+
+def test_preemption_between_phases_loses_nothing(server, tmp_path):
     run_dir = tmp_path / "run"
-    shutil.copytree(whole_run / "sft", run_dir / "sft")
-    shutil.copy(whole_run / "tokenizer.model", run_dir)
-    process = small.start("train", "--run-dir", run_dir, "--train.checkpoint-every", "100")
-    metrics = run_dir / "train" / "metrics.jsonl"
-    wait_for(process, lambda: metrics.exists() and metrics.read_text().count("\n") >= 1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "--resume" in errors and "Traceback" not in errors
-    done = len(small.records(run_dir, "train"))
-    assert 1 <= done < 6
-    assert (run_dir / "train" / "checkpoints" / str(done)).is_dir()
+    run = server.start("demo", *OPTIONS, "--sft.steps", 5, "--run-dir", run_dir)
+    run.wait_for(lambda: 5 in saved_steps(run_dir / "sft" / "checkpoints"))
+    time.sleep(0.2)
+    run.send(signal.SIGTERM)
+    status, printed = run.end()
+    assert status == cli.EXIT_PREEMPTED, printed
+    again = f"go on with `python -m launch.demo --resume --run-dir {run_dir}` and the same options"
+    assert printed.splitlines()[-1].endswith(again)
+    assert "Traceback" not in printed and not (run_dir / "train").exists()
+
+
+def test_resume_on_more_devices_is_close(whole_run, tmp_path, monkeypatch):
+    """From one device to the eight of this process."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole_run, run_dir)
+    shutil.rmtree(run_dir / "train" / "checkpoints" / str(STEPS))
+    options = [*OPTIONS, "--run-dir", str(run_dir), "--resume"]
+    train.run(options)
+    found, expected = (small.records(path, "train") for path in (run_dir, whole_run))
+    assert found[:-1] == expected[:-1], "those of before are kept"
+    for name in ("update/loss", "update/grad_norm", "rollout/entropy", "credit/reward"):
+        np.testing.assert_allclose(found[-1][name], expected[-1][name], rtol=1e-3, atol=1e-6)
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5),
+        state(run_dir, "train", STEPS),
+        state(whole_run, "train", STEPS),
+    )

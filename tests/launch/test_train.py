@@ -96,7 +96,9 @@ def sessions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trainers(sessions):
-    return {rounds: Trainer(session, session.network.random()) for rounds, session in sessions.items()}
+    return {
+        rounds: Trainer(session, session.network.random()) for rounds, session in sessions.items()
+    }
 
 
 @pytest.fixture
@@ -203,7 +205,8 @@ def test_steps_of_fewer_groups_compile_nothing(trainer):
     assert compiled == []
     assert int(state.step) == 2 + 1 + 0 + 2
     # Nor have other tests compiled for fewer: every step gave the programs the same shapes.
-    assert [f._cache_size() for f in (trainer.assign, trainer.update, trainer.gap)] == [1, 1, 1]
+    programs = (trainer.assign, trainer.update.program, trainer.gap)
+    assert [program._cache_size() for program in programs] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("rounds", [1, ROUNDS])

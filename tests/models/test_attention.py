@@ -31,16 +31,27 @@ def segments(length):
     return np.stack([np.searchsorted(row, index, side="right") for row in cuts]).astype(np.int32)
 
 
-def plain(q, k, v, segment_ids, *, scale, window, softcap=None):
+def continued(segment_ids):
+    """The first document is the prefix of both others in one row, of none in the other row."""
+    before = segment_ids == 0
+    starts = np.where(before, 0, np.sum(before, axis=1, keepdims=True))
+    starts = np.where(segment_ids == 2, np.argmax(segment_ids == 2, axis=1)[:, None], starts)
+    positions = np.arange(segment_ids.shape[1]) - starts
+    prefix_ids = np.where(before, 0, 1) * np.array([[1], [0]])
+    positions += prefix_ids * np.sum(before, axis=1, keepdims=True)
+    return segment_ids + 1, attention.Prefixes(prefix_ids, positions)
+
+
+def plain(q, k, v, segment_ids, prefixes=None, *, scale, window, softcap=None):
     ids = np.zeros(q.shape[:2], np.int32) if segment_ids is None else segment_ids
-    of_global, of_local = attention.causal_masks(ids, segment_ids, window=window)
+    of_global, of_local = attention.causal_masks(ids, segment_ids, prefixes, window=window)
     mask = of_global if window is None else of_local
     return attention.plain(q, k, v, mask, scale=scale, softcap=softcap)
 
 
-def value_and_gradients(run, args, segment_ids):
+def value_and_gradients(run, args, segment_ids, prefixes=None):
     def weighed(q, k, v):
-        out = run(q, k, v, segment_ids)
+        out = run(q, k, v, segment_ids, prefixes)
         return jnp.sum(jnp.sin(out.astype(jnp.float32))), out
 
     gradients, out = jax.jit(jax.grad(weighed, argnums=(0, 1, 2), has_aux=True))(*args)
@@ -84,12 +95,82 @@ def test_splash_attention_equals_the_plain_one(packed, window, softcap):
     chex.assert_trees_all_close(*results, atol=5e-5)
 
 
+def test_token_of_a_continued_segment_sees_its_prefix_and_counts_the_window_from_there():
+    segment_ids, prefix_ids = (
+        np.array([[1, 1, 1, 2, 2, 3, 3, 0]]),
+        np.array([[0] * 3 + [1] * 4 + [0]]),
+    )
+    prefixes = attention.Prefixes(prefix_ids, np.array([[0, 1, 2, 3, 4, 3, 4, 0]]))
+    of_global, of_local = attention.causal_masks(segment_ids, segment_ids, prefixes, window=3)
+    assert of_global[0].astype(int).tolist() == [
+        [1, 0, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0, 1, 0, 0],
+        [1, 1, 1, 0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 1],
+    ]
+    assert of_local[0, 3:7].astype(int).tolist() == [
+        [0, 1, 1, 1, 0, 0, 0, 0],
+        [0, 0, 1, 1, 1, 0, 0, 0],
+        [0, 1, 1, 0, 0, 1, 0, 0],
+        [0, 0, 1, 0, 0, 1, 1, 0],
+    ]
+
+
+@pytest.mark.parametrize("block", [40, LENGTH, 512])
+def test_blocks_of_queries_change_nothing(block):
+    args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
+    mask = attention.causal_masks(ids, ids, prefixes, window=40)[1]
+    options = {"scale": SCALE, "softcap": 0.7}
+    results = [
+        value_and_gradients(lambda q, k, v, *_, f=f: f(q, k, v, mask, **options), args, None)
+        for f in (functools.partial(attention.in_blocks, block=block), attention.plain)
+    ]
+    chex.assert_trees_all_close(*results, atol=2e-5)
+
+
+@pytest.mark.parametrize("window", [None, 40])
+def test_library_attention_behind_prefixes_equals_the_plain_one(window):
+    args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
+    results = [
+        value_and_gradients(functools.partial(f, scale=SCALE, window=window), args, ids, prefixes)
+        for f in (functools.partial(attention.fused, implementation="xla"), plain)
+    ]
+    chex.assert_trees_all_close(*results, atol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("window", "softcap"), [(40, 0.7), (None, None)])
+def test_splash_attention_behind_prefixes_equals_the_plain_one(window, softcap):
+    args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
+    options = {"scale": SCALE, "window": window, "softcap": softcap}
+    results = [
+        value_and_gradients(functools.partial(f, **options), args, ids, prefixes)
+        for f in (functools.partial(attention.splash, interpret=True), plain)
+    ]
+    chex.assert_trees_all_close(*results, atol=5e-5)
+
+
+@pytest.mark.slow
+def test_layer_of_one_kind_gives_its_kernel_window_and_prefixes():
+    config = dataclasses.replace(CONFIG, head_dim=64, window=40, attention="splash")
+    args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
+    actual = jax.jit(lambda *args: attention.causal(config, *args, ids, prefixes, True))(*args)
+    expected = plain(*args, ids, prefixes, scale=config.score_scale, window=40)
+    chex.assert_trees_all_close(actual, expected, atol=5e-5)
+
+
+@pytest.mark.parametrize("prefixes", [False, True], ids=["alone", "prefixes"])
 @pytest.mark.parametrize("head_dim", [64, 128, 256])
-def test_splash_attention_lowers_for_tpu(head_dim):
+def test_splash_attention_lowers_for_tpu(head_dim, prefixes):
     # The way to a TPU program as far as it can be gone without one: forward, dq, and dk with dv.
-    def total(q, k, v, segment_ids):
+    def total(q, k, v, ids):
         options = {"scale": SCALE, "window": 40, "softcap": 3.0}
-        return jnp.sum(attention.splash(q, k, v, segment_ids, **options).astype(jnp.float32))
+        behind = attention.Prefixes(ids, ids) if prefixes else None
+        return jnp.sum(attention.splash(q, k, v, ids, behind, **options).astype(jnp.float32))
 
     q = jax.ShapeDtypeStruct((B, LENGTH, Q, head_dim), jnp.bfloat16)
     k = jax.ShapeDtypeStruct((B, KV, LENGTH, head_dim), jnp.bfloat16)
@@ -120,8 +201,8 @@ def test_splash_attention_serves_layers_of_two_kinds_under_one_scan():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kv_heads", [1, 2])
-def test_splash_attention_over_devices_equals_that_of_one(kv_heads):
+@pytest.mark.parametrize(("kv_heads", "behind"), [(1, False), (2, False), (2, True)])
+def test_splash_attention_over_devices_equals_that_of_one(kv_heads, behind):
     # Two key heads are shared by two devices; a single one is computed by both.
     config = dataclasses.replace(
         CONFIG, head_dim=64, kv_heads=kv_heads, window=3, window_pattern=(True, False)
@@ -130,9 +211,15 @@ def test_splash_attention_over_devices_equals_that_of_one(kv_heads):
     tokens = np.random.default_rng(0).integers(0, 50, (4, 12), np.int32)
     positions = np.broadcast_to(np.arange(12), tokens.shape)
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    ids = positions // 5
+    options = (
+        {"segment_ids": ids, "prefix_ids": np.maximum(ids - 1, 0)}
+        if behind
+        else {"segment_ids": ids}
+    )
 
     def loss(forward, params, tokens):
-        hidden, _ = forward.hidden(params, tokens, positions, segment_ids=positions // 5)
+        hidden, _ = forward.hidden(params, tokens, positions, **options)
         return jnp.mean(jnp.square(hidden - 1.0))
 
     expected, actual = (
@@ -152,16 +239,20 @@ def test_splash_attention_over_devices_equals_that_of_one(kv_heads):
 
 
 @pytest.mark.gpu
-@PACKED
+@pytest.mark.parametrize("layout", ["whole", "packed", "behind"])
 @WINDOWS
-def test_cudnn_attention_equals_the_plain_one(packed, window):
+def test_cudnn_attention_equals_the_plain_one(layout, window):
     args = tuple(jnp.asarray(x, jnp.bfloat16) for x in inputs(LENGTH))
-    ids = segments(LENGTH) if packed else None
+    ids = None if layout == "whole" else segments(LENGTH)
+    ids, prefixes = continued(ids) if layout == "behind" else (ids, None)
     options = {"scale": SCALE, "window": window}
     run = functools.partial(attention.fused, implementation="cudnn", **options)
-    out, gradients = value_and_gradients(run, args, ids)
+    out, gradients = value_and_gradients(run, args, ids, prefixes)
     expected, expected_gradients = value_and_gradients(
-        functools.partial(plain, **options), tuple(np.asarray(x, np.float32) for x in args), ids
+        functools.partial(plain, **options),
+        tuple(np.asarray(x, np.float32) for x in args),
+        ids,
+        prefixes,
     )
     # bfloat16 has eight bits: each value is rounded a few times on its way.
     chex.assert_trees_all_close(np.asarray(out, np.float32), np.asarray(expected), atol=0.03)
@@ -217,7 +308,7 @@ def choice(
     base = dataclasses.replace(CONFIG, head_dim=128, compute_dtype="bfloat16")
     config = dataclasses.replace(base, **changes)
     with monkeypatch.context() as patch:
-        patch.setattr(jax, "default_backend", lambda: backend)
+        patch.setattr(sharding, "platform", lambda mesh: backend)
         patch.setattr(jax, "local_devices", lambda: [device])
         patch.setattr(jax, "device_count", lambda: devices)
         return attention.choose(config, length=length, mesh=mesh)

@@ -1,0 +1,86 @@
+"""Being told to stop: SIGTERM by a host that is wanted for something else, Ctrl-C by a person.
+
+Between steps nothing is under way that could be lost: SIGTERM raises `Preempted` where it comes, as
+Ctrl-C raises KeyboardInterrupt. Within `AfterStep` both wait for the step to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+
+import jax
+
+from gtpo_jax.rollout import hosts
+
+
+class Preempted(BaseException):
+    """SIGTERM came. With a message: all processes have saved the same step and end together."""
+
+
+go_on = ""
+"""The command that goes on from what this process has saved; empty before its first checkpoint."""
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[None]:
+    """SIGTERM raises `Preempted` inside. From then on this process is ending and takes no other."""
+    # In a run of several processes JAX would take the signal for itself.
+    jax.config.update("jax_enable_preemption_service", False)
+
+    def handle(signum, frame) -> None:
+        _ignore()
+        raise Preempted
+
+    previous = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is handle:
+            signal.signal(signal.SIGTERM, previous)
+
+
+class AfterStep:
+    """Within it SIGTERM and the first Ctrl-C are remembered; a second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._told: signal.Signals | None = None
+
+    def __enter__(self) -> AfterStep:
+        self._previous = {
+            signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt),
+            signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate),
+        }
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
+        for signum, handler in self._previous.items():
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, handler)
+        if kind is None and self._told is not None:  # it came after the last step
+            signal.raise_signal(self._told)
+
+    def told(self) -> signal.Signals | None:
+        """What told this or another process to stop; to be asked by all, once a step."""
+        found = set(hosts.gather_objects(self._told)) - {None}
+        return signal.SIGTERM if signal.SIGTERM in found else next(iter(found), None)
+
+    def stop(self, signum: signal.Signals, message: str) -> BaseException:
+        """What to raise. SIGTERM is ignored from here to the end of the process."""
+        if signum != signal.SIGTERM:
+            return KeyboardInterrupt(message)
+        _ignore()
+        return Preempted(message)
+
+    def _interrupt(self, signum, frame) -> None:
+        self._told = self._told or signal.SIGINT
+        signal.signal(signal.SIGINT, self._previous[signal.SIGINT])
+
+    def _terminate(self, signum, frame) -> None:
+        self._told = signal.SIGTERM
+
+
+def _ignore() -> None:
+    # Hosts send it again, and it would end what is left to do, closing files, with another status.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

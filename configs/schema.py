@@ -194,6 +194,8 @@ class MeshConfig:
     """Rows are shared along it, parameters are not."""
     fsdp: int = 1
     """Rows and parameters are shared."""
+    sequence: int = 1
+    """Positions of the rows of a batch are shared, for long contexts; the rows of a rollout are."""
     tensor: int = 1
     """Heads, MLP, vocabulary and experts are shared, and rows are not."""
 

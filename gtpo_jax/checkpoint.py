@@ -298,13 +298,14 @@ def _all_damaged(folder: str | pathlib.Path, damaged: dict[int, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, or else the first line of the message."""
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's
+    """What the system says, or else the first line of the message without what TensorStore adds."""
+    text = str(error)
+    code = re.search(r"os_error_code='(\d+)'", text)
+    if code:
+        return os.strerror(int(code[1]))
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return (
-        os.strerror(int(code[1])) if code else (str(error) or type(error).__name__).split("\n")[0]
-    )
+    return text.split(" [tensorstore_spec")[0].split("\n")[0] or type(error).__name__
 
 
 def _on_disk(state: TrainState) -> dict[str, Any]:

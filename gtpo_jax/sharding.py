@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -14,9 +15,11 @@ from gtpo_jax.types import Cache, ForwardFn, Params
 
 T = TypeVar("T")
 
-MESH_AXES = ("data", "fsdp", "tensor")
-ROW_AXES = ("data", "fsdp")
-"""Mesh axes over which rows of a batch are spread."""
+MESH_AXES = ("data", "fsdp", "sequence", "tensor")
+ROW_AXES = ("data", "fsdp", "sequence")
+"""Mesh axes over which the rows of a rollout are spread."""
+BATCH_AXES = ("data", "fsdp")
+"""Mesh axes over which the rows of a batch are spread: their positions are, along `sequence`."""
 ACROSS = "_across"
 """Ends the name of the part of a mesh axis that leads from one process to another."""
 
@@ -33,10 +36,12 @@ LOGICAL_RULES: Mapping[str, str | None] = {
 }
 
 
-def make_mesh(*, data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None) -> Mesh:
+def make_mesh(
+    *, data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, devices=None
+) -> Mesh:
     """A mesh over all devices; one axis may be −1 and takes what the others leave."""
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    sizes = {"data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}
     open_axes = [name for name, size in sizes.items() if size == -1]
     fixed = int(np.prod([size for size in sizes.values() if size != -1]))
     if len(open_axes) == 1 and fixed > 0 and len(devices) % fixed == 0:
@@ -64,14 +69,14 @@ def platform(mesh: Mesh | None) -> str:
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
-def row_count(mesh: Mesh) -> int:
-    """Number of shards that the rows of a batch are cut into."""
-    return int(np.prod([mesh.shape[axis] for axis in ROW_AXES]))
+def row_count(mesh: Mesh, axes: Sequence[str] = ROW_AXES) -> int:
+    """Number of shards that rows are cut into, by default those of a rollout."""
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
-def check_rows(rows: int, mesh: Mesh, name: str) -> None:
-    """Raises unless `rows` can be shared evenly by the devices."""
-    shards = row_count(mesh)
+def check_rows(rows: int, mesh: Mesh, name: str, axes: Sequence[str] = ROW_AXES) -> None:
+    """Raises unless `rows` can be shared evenly by the devices along `axes`."""
+    shards = row_count(mesh, axes)
     if rows % shards:
         raise ValueError(
             f"{name} is {rows}, which {shards} devices cannot share evenly;"
@@ -80,8 +85,13 @@ def check_rows(rows: int, mesh: Mesh, name: str) -> None:
 
 
 def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Rows over the data axes; `leading` axes before the row axis stay whole."""
+    """Of a rollout: its rows are shared; `leading` axes before the row axis stay whole."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
+
+
+def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
+    """Of a batch `[..., B, T]`: rows are shared, and positions are along `sequence`."""
+    return NamedSharding(mesh, PartitionSpec(*(None,) * leading, BATCH_AXES, "sequence"))
 
 
 def distribute(tree: T, placement: NamedSharding) -> T:
@@ -99,10 +109,10 @@ def distribute(tree: T, placement: NamedSharding) -> T:
 def with_auto_axes(forward: ForwardFn, mesh: Mesh) -> ForwardFn:
     """The forward pass for a mesh with Explicit axes: inside, the compiler shares the work.
 
-    What goes in keeps the shardings that its types say; hidden states and logits come out with
-    their rows over the data axes. Without a cache: decode programs run on Auto axes.
+    What goes in keeps the shardings that its types say; hidden states and logits come out as a
+    batch lies. Without a cache: decode programs run on Auto axes.
     """
-    rows = row_sharding(mesh)
+    rows = batch_sharding(mesh)
 
     def hidden(
         params: Params,
@@ -162,7 +172,7 @@ def param_shardings(
 def process_block(owners: np.ndarray) -> tuple[int, ...]:
     """How many devices every process drives along each axis of a mesh.
 
-    `owners [data, fsdp, tensor]` are the processes that drive its devices. Raises, alike on every
+    `owners [data, fsdp, sequence, tensor]` are the processes that drive its devices. Raises, alike on every
     process, unless each drives a block of its own with rows of its own: all of `tensor`, and
     blocks of one size, side by side.
     """

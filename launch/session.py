@@ -49,14 +49,7 @@ class Session:
         self.local_mesh = sharding.local_mesh(self.mesh)
         self.network = self._make_network(self.mesh)
         self.forward = self._restricted(self.network.forward)
-        sharding.check_rows(config.sft.rows, self.mesh, "sft.rows")
-        sharding.check_rows(config.train.rows, self.mesh, "train.rows")
-        row_tokens, context = config.train.row_tokens, config.rollout.context
-        if row_tokens is not None and row_tokens < context:
-            raise ValueError(
-                f"train.row_tokens is {row_tokens}, a trajectory may have {context}"
-                " (rollout.context); raise it, or leave it out"
-            )
+        check_batches(config, self.mesh)
         self.verifier = verifiers.numeric_or_exact
         self.tool = make_tool(config)
 
@@ -85,7 +78,7 @@ class Session:
 
     def put_batch(self, batch: TokenBatch) -> TokenBatch:
         """A batch `[A, B, T]` that every process has, on the devices, which share its rows."""
-        return sharding.distribute(batch, sharding.row_sharding(self.mesh, leading=1))
+        return sharding.distribute(batch, sharding.batch_sharding(self.mesh, leading=1))
 
     def localize(self, params: Params) -> Params:
         """Parameters as the engines of this process take them; good until the next update."""
@@ -191,6 +184,24 @@ class Evaluator:
 
         trajectories, _ = hosts.share(run, requests, "the evaluation")
         return evaluate_trajectories(trajectories), trajectories
+
+
+def check_batches(config: RunConfig, mesh: Mesh) -> None:
+    """Raises unless the devices can share the batches evenly, and rows hold any trajectory."""
+    train, context = config.train, config.rollout.context
+    for name, rows in (("sft.rows", config.sft.rows), ("train.rows", train.rows)):
+        sharding.check_rows(rows, mesh, name, sharding.BATCH_AXES)
+    if train.row_tokens is not None and train.row_tokens < context:
+        raise ValueError(
+            f"train.row_tokens is {train.row_tokens}, a trajectory may have {context}"
+            " (rollout.context); raise it, or leave it out"
+        )
+    shortest = (train.row_tokens or context) >> (train.row_buckets - 1)
+    for name, tokens in (
+        ("sft.row_tokens", config.sft.row_tokens),
+        ("train.row_tokens, or rollout.context, in the shortest of train.row_buckets", shortest),
+    ):
+        sharding.check_rows(tokens, mesh, name, ("sequence",))
 
 
 def make_source(config: RunConfig) -> ProblemSource:

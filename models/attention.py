@@ -311,7 +311,8 @@ def causal(
     """The chosen kernel, for a layer that is local or not; `local` may be traced.
 
     `q [B, T, Q, H]`, `k, v [B, KV, T, H]` → `[B, T, Q, H]`. Over a `mesh`, each device runs it on
-    its own rows and, where they can be shared evenly, key heads.
+    its own rows and, where they can be shared evenly, key heads. Positions that are shared along
+    `sequence` are exchanged for heads meanwhile (arXiv 2309.14509): each device has all of those.
     """
     kv_heads, packed, continued = k.shape[1], segment_ids is not None, prefixes is not None
     if choose(config, length=q.shape[1], mesh=mesh) == "cudnn":
@@ -324,10 +325,11 @@ def causal(
         own = functools.partial(run, scale=config.score_scale, window=window)
         if mesh is None:
             return own
-        heads = "tensor" if kv_heads % mesh.shape["tensor"] == 0 else None
-        rows = PartitionSpec(sharding.ROW_AXES)
-        of_queries = PartitionSpec(sharding.ROW_AXES, None, heads)
-        of_keys = PartitionSpec(sharding.ROW_AXES, heads)
+        shared = (("tensor", "sequence"), ("tensor",), ())
+        heads = next(axes for axes in shared if kv_heads % sharding.row_count(mesh, axes) == 0)
+        rows = PartitionSpec(sharding.BATCH_AXES)
+        of_queries = PartitionSpec(sharding.BATCH_AXES, None, heads)
+        of_keys = PartitionSpec(sharding.BATCH_AXES, heads)
         return jax.shard_map(
             own,
             mesh=mesh,

@@ -220,8 +220,8 @@ SPECS = [
 def layout(kind: AxisType) -> dict[str, Any]:
     """Arrays of every spec, and rows, on a mesh where no process has rows that lie together."""
     order = [0, 1, 4, 5, 2, 3, 6, 7]
-    devices = np.array(jax.devices())[order].reshape(2, 4, 1)
-    mesh = Mesh(devices, sharding.MESH_AXES, axis_types=(kind,) * 3)
+    devices = np.array(jax.devices())[order].reshape(2, 4, 1, 1)
+    mesh = Mesh(devices, sharding.MESH_AXES, axis_types=(kind,) * 4)
     local_mesh = sharding.local_mesh(mesh)
     array = np.arange(64).reshape(8, 8)
     params = [

@@ -1,5 +1,11 @@
 """Checkpoints: everything comes back, on the devices it came from, or an error says why not."""
 
+import errno
+import json
+import logging
+import re
+import shutil
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +14,14 @@ import optax
 import pytest
 
 from gtpo_jax import learner, sharding
-from gtpo_jax.checkpoint import CheckpointStore
+from gtpo_jax.checkpoint import (
+    FILES,
+    CheckpointStore,
+    SaveError,
+    has_checkpoint,
+    newest_step,
+    saved_steps,
+)
 
 ADAM = optax.adam(0.1)
 AXES = {"w": ("embed", "mlp"), "b": ("mlp",)}
@@ -39,9 +52,9 @@ def blank(state):
     return jax.tree.map(jnp.zeros_like, state)
 
 
-def saved(folder, *steps, state=None, **arguments):
+def saved(folder, *steps, state=None, store=CheckpointStore, **arguments):
     """A store whose checkpoints are on disk."""
-    store = CheckpointStore(folder, **arguments)
+    store = store(folder, **arguments)
     for step in steps:
         store.save(step, make_state(seed=step) if state is None else state)
     store.wait()
@@ -121,6 +134,182 @@ def test_half_written_checkpoint_is_not_the_newest(tmp_path):
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
     with CheckpointStore(tmp_path) as store:
         assert store.latest_step == 1
+
+
+def test_leftover_of_a_killed_save_is_written_over(tmp_path):
+    leftover = tmp_path / "2.orbax-checkpoint-tmp"
+    leftover.mkdir()
+    (leftover / "junk").touch()
+    with saved(tmp_path, 2) as store:
+        step, state = store.restore(blank(make_state()))
+    assert step == 2 and not leftover.exists()
+    chex.assert_trees_all_equal(jax.device_get(state), jax.device_get(make_state(seed=2)))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """Checkpoints 3 and 7, to be copied."""
+    folder = tmp_path_factory.mktemp("two") / "checkpoints"
+    saved(folder, 3, 7).close()
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def remove(path):
+    path.unlink()
+
+
+DAMAGES = {
+    "data cut": ("state/d/*", cut, r"state/d/\w+ has [\d,]+ bytes of [\d,]+"),
+    "data missing": ("state/d/*", remove, r"state/d/\w+ is missing"),
+    "manifest empty": ("state/manifest.ocdbt", empty, "state/manifest.ocdbt has 0 bytes of 113"),
+    "tree missing": ("state/_METADATA", remove, "state/_METADATA is missing"),
+    "all missing": ("state", shutil.rmtree, "is missing"),
+    "list cut": (FILES, cut, f"{FILES} is no list of files"),
+}
+
+
+@pytest.mark.parametrize(("path", "damage", "named"), DAMAGES.values(), ids=DAMAGES)
+def test_damaged_checkpoint_does_not_count(two, tmp_path, caplog, path, damage, named):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    [target, *_] = (folder / "7").glob(path)
+    damage(target)
+    assert has_checkpoint(folder) and newest_step(folder) == 3
+    template = blank(make_state())
+    with CheckpointStore(folder) as store:
+        assert store.latest_step == 3
+        params = store.restore_params(template.params)
+        assert sorted(path.name for path in folder.iterdir()) == ["3", "7"], (
+            "reading changes nothing"
+        )
+        step, state = store.restore(template)
+        assert sorted(path.name for path in folder.iterdir()) == ["3", "7.damaged"]
+        store.save(7, make_state(seed=8))  # the step is done again
+        store.wait()
+        assert store.latest_step == 7
+    assert step == 3
+    chex.assert_trees_all_equal((state, params), (make_state(seed=3), make_state(seed=3).params))
+    read, restored = [record.getMessage() for record in caplog.records if "damaged" in record.msg]
+    assert f"checkpoint 7 in {folder} is damaged" in read and "step 3 is used instead" in read
+    assert "it is now 7.damaged, and the run goes on from step 3" in restored
+    for message in (read, restored):
+        assert re.search(named, message) and "\n" not in message
+
+
+# TensorStore reads on in threads of its own after the first error.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_checkpoint_of_an_earlier_version_counts_until_it_cannot_be_read(two, tmp_path, caplog):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    for step in ("3", "7"):
+        (folder / step / FILES).unlink()
+    with CheckpointStore(folder) as store:
+        assert store.restore(blank(make_state()))[0] == 7
+        assert not caplog.records
+        for path in (folder / "7" / "state" / "d").iterdir():
+            cut(path)
+        assert store.latest_step == 7, "sizes are not known"
+    with CheckpointStore(folder) as store:
+        assert store.restore(blank(make_state()))[0] == 3
+    assert (folder / "7.damaged").is_dir() and len(caplog.records) == 1
+
+
+def test_second_damage_of_a_step_has_a_name_of_its_own(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    (folder / "7.damaged").mkdir()
+    (folder / "7" / FILES).write_text("")
+    with CheckpointStore(folder) as store:
+        store.restore(blank(make_state()))
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "7.damaged", "7.damaged-2"]
+
+
+def test_without_a_whole_checkpoint_all_are_named_and_kept(two, tmp_path):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+    (folder / "3" / "state" / "_METADATA").unlink()
+    (folder / "7" / "state" / "manifest.ocdbt").unlink()
+    tried = (
+        r"no whole checkpoint in .* \(step 7: state/manifest.ocdbt is missing; step 3:"
+        r" state/_METADATA is missing\); bring one back"
+    )
+    with CheckpointStore(folder) as store:
+        for ask in (
+            lambda: store.restore(blank(make_state())),
+            lambda: store.restore_params(make_state().params),
+            lambda: store.latest_step,
+            lambda: newest_step(folder),
+            lambda: has_checkpoint(folder),
+        ):
+            with pytest.raises(ValueError, match=tried):
+                ask()
+    assert sorted(path.name for path in folder.iterdir()) == ["3", "7"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, "Permission denied"),
+        ValueError("PERMISSION_DENIED: Error reading local file"),
+        RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_checkpoint_that_could_not_be_read_is_not_damaged(two, tmp_path, monkeypatch, error):
+    folder = shutil.copytree(two, tmp_path / "checkpoints")
+
+    def refuse(*_, **__):
+        raise error
+
+    with CheckpointStore(folder) as store:
+        monkeypatch.setattr(store._manager, "restore", refuse)
+        with pytest.raises(type(error), match=str(error.args[-1])):
+            store.restore(blank(make_state()))
+    assert saved_steps(folder) == {7: None, 3: None}
+
+
+class FullDisk(CheckpointStore):
+    """From the second save on there is no room for the last file of a checkpoint."""
+
+    def _list_files(self):
+        if self._begun != 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super()._list_files()
+
+
+@pytest.mark.parametrize("notice", ["check", "wait", "close", "save"])
+def test_failed_save_is_told_once_and_does_not_count(tmp_path, notice):
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    store, state = FullDisk(tmp_path), make_state()
+    store.save(1, state)
+    store.save(2, state)
+    told = (
+        r"checkpoint 2 could not be saved in .*: No space left on device; the last good one is"
+        r" step 1$"
+    )
+    with pytest.raises(SaveError, match=told):
+        while notice == "check":
+            store.check()
+        getattr(store, notice)(*((3, state) if notice == "save" else ()))
+    store.close()
+    assert saved_steps(tmp_path) == {1: None}
+    assert (tmp_path / "2.orbax-checkpoint-tmp").exists()
+
+
+def test_first_save_that_fails_says_that_there_is_no_other(tmp_path):
+    with pytest.raises(SaveError, match=r"checkpoint 2 .*; there is no other one"):
+        saved(tmp_path, 2, store=FullDisk)
+
+
+def test_list_tells_the_size_of_every_file_of_the_state(two):
+    sizes = json.loads((two / "7" / FILES).read_text())
+    files = [path for path in (two / "7" / "state").rglob("*") if path.is_file()]
+    assert sizes == {str(p.relative_to(two / "7")): p.stat().st_size for p in files}
+    assert any("/d/" in name for name in sizes)
 
 
 def test_missing_checkpoint_is_an_error(tmp_path):

@@ -408,6 +408,7 @@ def test_largest_gap_is_found_in_any_micro_batch():
         ({"data": 8}, AxisType.Auto),
         pytest.param({"fsdp": 8}, AxisType.Auto, marks=pytest.mark.long),
         ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Auto),
+        ({"data": 1, "fsdp": 2, "sequence": 4}, AxisType.Auto),
         pytest.param({"data": 8}, AxisType.Explicit, marks=pytest.mark.long),
         pytest.param({"data": 1, "fsdp": 8}, AxisType.Explicit, marks=pytest.mark.long),
         ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Explicit),
@@ -431,7 +432,7 @@ def test_mesh_changes_nothing(axes, kind):
         update = learner.make_update(forward, optimizer, CLIPPED, reductions.token_mean)
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
     state = learner.init_state(jax.device_put(make_params(), placed), optimizer)
-    shared = jax.device_put(batch, sharding.row_sharding(mesh, leading=1))
+    shared = jax.device_put(batch, sharding.batch_sharding(mesh, leading=1))
     shared_update = learner.CompiledUpdate(update, state)
     with jax.set_mesh(mesh):
         result, metrics = shared_update(state, shared)

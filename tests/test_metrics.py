@@ -58,6 +58,12 @@ def test_missing_or_empty_file_has_no_records(tmp_path):
     assert read_metrics(tmp_path / "metrics.jsonl") == []
 
 
+def test_process_that_does_not_write_leaves_no_trace(tmp_path):
+    with MetricsWriter(tmp_path / "run", resume_step=3, write=False) as metrics:
+        metrics.write(1, {"loss": 2})
+    assert not (tmp_path / "run").exists()
+
+
 def test_number_that_is_none_survives(tmp_path):
     with MetricsWriter(tmp_path) as metrics:
         metrics.write(1, {"loss": math.nan})

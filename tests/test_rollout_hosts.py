@@ -124,7 +124,7 @@ def test_one_process_exchanges_nothing():
     batch = jax.tree.map(lambda leaf: leaf[None], packing.empty_batch(8, 5))
     joined = hosts.join_batch(batch, mesh)
     chex.assert_trees_all_equal(joined, batch)
-    assert joined.tokens.sharding == sharding.row_sharding(mesh, leading=1)
+    assert joined.tokens.sharding == sharding.batch_sharding(mesh, leading=1)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def alone(processes):
     episodes = packing.episode_batch(trajectories, max_turns=hosts_worker.LIMITS.max_turns)
     credit = jax.device_get(hosts_worker.assign()(episodes))
     batch = hosts_worker.pack(trajectories, credit.advantages, rows=hosts_worker.ROWS)
-    shared = jax.device_put(batch, sharding.row_sharding(mesh, leading=1))
+    shared = jax.device_put(batch, sharding.batch_sharding(mesh, leading=1))
     updated, metrics = hosts_worker.update(params, shared)
     return trajectories, credit, jax.device_get(updated), metrics
 
@@ -258,7 +258,7 @@ def test_figures_are_those_of_all_trajectories(records, alone, mesh):
 @pytest.mark.slow
 @MESHES
 def test_a_process_drives_its_own_devices_with_the_parameters_of_all(records, mesh):
-    shape = {"data": (4, 1, 1)}.get(mesh, (1, 2, 2))
+    shape = {"data": (4, 1, 1, 1)}.get(mesh, (1, 2, 1, 2))
     for process, record in enumerate(record[mesh] for record in records):
         assert record["local_shape"] == shape
         assert record["local_owners"] == [process]
@@ -283,7 +283,7 @@ def test_parameters_are_copied_only_from_other_processes(records, mesh):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 def test_rows_and_parameters_of_blocks_that_lie_apart(records, kind):
     for record in (record[kind.name] for record in records):
-        assert record["shape"] == (2, 2, 1)
+        assert record["shape"] == (2, 2, 1, 1)
         assert record["kinds"] == {kind}
         assert all(record["equal"]) and all(record["placed"])
         assert record["rows"] == [[0, 1, 4, 5, 2, 3, 6, 7]]

@@ -14,18 +14,19 @@ from tests.tiny import CONFIG, make_params
 @pytest.mark.parametrize(
     ("axes", "shape"),
     [
-        ({}, (8, 1, 1)),
-        ({"data": 2, "fsdp": -1}, (2, 4, 1)),
-        ({"fsdp": 2, "tensor": 2}, (2, 2, 2)),
-        ({"data": 1, "fsdp": 1, "tensor": -1}, (1, 1, 8)),
-        ({"data": 4, "fsdp": 2, "tensor": 1}, (4, 2, 1)),
+        ({}, (8, 1, 1, 1)),
+        ({"data": 2, "fsdp": -1}, (2, 4, 1, 1)),
+        ({"fsdp": 2, "tensor": 2}, (2, 2, 1, 2)),
+        ({"data": 1, "fsdp": 1, "tensor": -1}, (1, 1, 1, 8)),
+        ({"data": 1, "fsdp": 2, "sequence": 4}, (1, 2, 4, 1)),
     ],
 )
 def test_mesh_takes_all_devices(axes, shape):
     mesh = sharding.make_mesh(**axes)
     assert tuple(mesh.shape[axis] for axis in sharding.MESH_AXES) == shape
     assert set(mesh.axis_types) == {AxisType.Auto}
-    assert sharding.row_count(mesh) == shape[0] * shape[1]
+    assert sharding.row_count(mesh) == shape[0] * shape[1] * shape[2]
+    assert sharding.row_count(mesh, sharding.BATCH_AXES) == shape[0] * shape[1]
 
 
 def test_mesh_of_some_devices_holds_only_them():
@@ -119,6 +120,11 @@ def test_axis_without_a_rule_is_refused():
 A, B, C = 0, 1, 2
 
 
+def with_sequence(owners):
+    """The owners along all axes, of which `sequence` has one device."""
+    return np.expand_dims(np.array(owners), 2)
+
+
 @pytest.mark.parametrize(
     ("owners", "block"),
     [
@@ -131,7 +137,8 @@ A, B, C = 0, 1, 2
     ],
 )
 def test_block_of_a_process(owners, block):
-    assert sharding.process_block(np.array(owners)) == block
+    data, fsdp, tensor = block
+    assert sharding.process_block(with_sequence(owners)) == (data, fsdp, 1, tensor)
 
 
 @pytest.mark.parametrize(
@@ -157,4 +164,4 @@ def test_block_of_a_process(owners, block):
 )
 def test_processes_that_drive_no_blocks_are_refused(owners, told):
     with pytest.raises(ValueError, match=told):
-        sharding.process_block(np.array(owners))
+        sharding.process_block(with_sequence(owners))

@@ -136,7 +136,7 @@ def join_batch(batch: TokenBatch, mesh: jax.sharding.Mesh) -> TokenBatch:
     The result is `[max A, processes × B, T]`: what is missing is filled with empty rows, which
     weigh nothing. `B` and `T` have to be the same everywhere. Documents are numbered through.
     """
-    placement = sharding.row_sharding(mesh, leading=1)
+    placement = sharding.batch_sharding(mesh, leading=1)
     local = sharding.local_mesh(mesh)
     if local is mesh:
         return jax.device_put(batch, placement)
@@ -148,7 +148,12 @@ def join_batch(batch: TokenBatch, mesh: jax.sharding.Mesh) -> TokenBatch:
             f"the processes have batches [A, B, T] of {shapes[:, :3].tolist()}; B and T have to be"
             " the same on all of them"
         )
-    sharding.check_rows(rows, local, "rows of a process's batch")
+    sharding.check_rows(rows, local, "rows of a process's batch", sharding.BATCH_AXES)
+    if local.shape["sequence"] != mesh.shape["sequence"]:
+        raise ValueError(
+            f"sequence has {mesh.shape['sequence']} devices, of which a process drives only"
+            f" {local.shape['sequence']}: a process would lack positions of its own rows"
+        )
     before = int(shapes[: jax.process_index(), 3].sum())
     ids = np.asarray(batch.trajectory_ids)
     batch = dataclasses.replace(batch, trajectory_ids=np.where(ids < 0, ids, ids + before))

@@ -201,8 +201,16 @@ def test_splash_attention_serves_layers_of_two_kinds_under_one_scan():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kv_heads", "behind"), [(1, False), (2, False), (2, True)])
-def test_splash_attention_over_devices_equals_that_of_one(kv_heads, behind):
+@pytest.mark.parametrize(
+    ("kv_heads", "behind", "axis"),
+    [
+        (1, False, "tensor"),
+        pytest.param(2, False, "tensor", marks=pytest.mark.long),
+        (2, True, "tensor"),
+        (2, False, "sequence"),
+    ],
+)
+def test_splash_attention_over_devices_equals_that_of_one(kv_heads, behind, axis):
     # Two key heads are shared by two devices; a single one is computed by both.
     config = dataclasses.replace(
         CONFIG, head_dim=64, kv_heads=kv_heads, window=3, window_pattern=(True, False)
@@ -210,7 +218,7 @@ def test_splash_attention_over_devices_equals_that_of_one(kv_heads, behind):
     params = make_params(config)
     tokens = np.random.default_rng(0).integers(0, 50, (4, 12), np.int32)
     positions = np.broadcast_to(np.arange(12), tokens.shape)
-    mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
+    mesh = sharding.make_mesh(data=2, fsdp=2, **{axis: 2})
     ids = positions // 5
     options = (
         {"segment_ids": ids, "prefix_ids": np.maximum(ids - 1, 0)}
@@ -231,7 +239,7 @@ def test_splash_attention_over_devices_equals_that_of_one(kv_heads, behind):
                 jax.device_put(
                     params, sharding.param_shardings(decoder.logical_axes(config), mesh)
                 ),
-                jax.device_put(tokens, sharding.row_sharding(mesh)),
+                jax.device_put(tokens, sharding.batch_sharding(mesh)),
             ),
         )
     )

@@ -81,7 +81,7 @@ def updated(mesh_axes=()):
         params = jax.device_put(
             params, sharding.param_shardings(lora.logical_axes(CONFIG, LORA), mesh)
         )
-        batch = jax.device_put(batch, sharding.row_sharding(mesh, leading=1))
+        batch = jax.device_put(batch, sharding.batch_sharding(mesh, leading=1))
     params = jax.tree.map(jnp.array, params)
     state = learner.init_state(params, OPTIMIZER, trained=(lora.ADAPTER,))
     before = jax.tree.map(np.array, state)  # a view would keep the buffers from being donated

@@ -172,9 +172,9 @@ def param_shardings(
 def process_block(owners: np.ndarray) -> tuple[int, ...]:
     """How many devices every process drives along each axis of a mesh.
 
-    `owners [data, fsdp, sequence, tensor]` are the processes that drive its devices. Raises, alike on every
-    process, unless each drives a block of its own with rows of its own: all of `tensor`, and
-    blocks of one size, side by side.
+    `owners [data, fsdp, sequence, tensor]` are the processes that drive its devices. Raises, alike
+    on every process, unless each drives a block of its own with rows of its own: all of `tensor`,
+    and blocks of one size, side by side.
     """
     each = owners.size // len(np.unique(owners))
     block = [0] * owners.ndim

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import math
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -280,3 +281,68 @@ def test_evaluation_is_shown_under_the_phase(sessions, bar):
         result, _ = evaluator({}, mode, bar=bar)
         assert shown == [[(f"{mode} eval", 6, "rows 5  tools 2")]]
         assert result.success == pytest.approx(1 / 6) and len(lines(bar)) == 1
+
+
+@pytest.mark.slow
+def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_began_with(tmp_path):
+    options = ("--train.epochs", "2", "--train.algorithm.recompute")
+    options += ("--train.algorithm.kl-weight", "0.1", "--train.algorithm.importance-limit", "2.0")
+    options += ("--train.optimizer.learning-rate", "1e-2", "--train.steps", "2")
+    with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
+        session.source = Numbers()
+        trainer = Trainer(session, session.network.random())
+        reference = jax.device_get(trainer.reference)
+        seen, update = [], trainer.update
+
+        def watched(state, batch):
+            state, metrics = update(state, batch)
+            seen.append((batch, jax.device_get(metrics)))
+            return state, metrics
+
+        trainer.update = watched
+        state = trainer.state
+        for step in range(2):
+            trainer.engine = ScriptedEngine(lambda problem, sample: sample == 0)
+            began = jax.device_get(state.params)
+            state, _, figures = trainer.step(step, state)
+            batches = [batch for batch, _ in seen]
+            # Two minibatches, each of them twice, with the log-probs that the step began with.
+            assert len(seen) == 4 and batches[0] is batches[2] and batches[1] is batches[3]
+            for batch in batches[:2]:
+                for params, logprobs in (
+                    (began, batch.proximal_logprobs),
+                    (reference, batch.reference_logprobs),
+                ):
+                    expected = trainer.logprobs(params, batch)
+                    np.testing.assert_allclose(logprobs, expected, atol=1e-5)
+            divergence = [float(metrics["reference_kl"]) for _, metrics in seen]
+            assert (divergence[0] < 1e-6) == (step == 0) and divergence[-1] > 1e-5
+            # The log-probs that the engine makes up are far above those of any policy here.
+            assert 0 < figures["update/importance_weight"] < 0.1
+            seen.clear()
+        assert int(state.step) == 8
+        chex.assert_trees_all_equal(jax.device_get(trainer.reference), reference)
+
+
+def test_trajectories_of_a_group_share_its_prompt_and_a_minibatch(tmp_path):
+    options = ("--train.shared-prompts", "--train.row-tokens", "320")
+    with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
+        session.source = Numbers()
+        trainer = Trainer(session, session.network.random())
+        trainer.engine = ScriptedEngine(lambda problem, sample: sample == 0)
+        kept = trainer.sample(0, {}).kept
+        advantages = np.ones((len(kept), 2), np.float32)
+        batches = list(trainer._minibatches(0, kept, advantages))
+    assert len(batches) == 2
+    for batch in batches:
+        assert np.max(batch.prefix_ids) > 0
+        numbers = np.unique(np.asarray(batch.trajectory_ids))
+        assert len(numbers[numbers >= 0]) == GROUP_SIZE
+    trained = sum(int(np.sum(batch.loss_mask)) for batch in batches)
+    assert trained == sum(len(turn.tokens) for t in kept for turn in t.turns)
+
+
+def test_rows_that_hold_no_trajectory_are_bad_input(tmp_path):
+    arguments = small.parse(TrainArguments, "--train.row-tokens", "100")
+    with pytest.raises(ValueError, match=r"row_tokens is 100, a trajectory may have 160"):
+        Session(arguments.config, tmp_path)

@@ -111,9 +111,7 @@ class AlgorithmConfig:
         if self.kl_weight < 0:
             raise ValueError(f"kl_weight must be 0 or more, got {self.kl_weight}")
         if self.importance_limit is not None and not self.recompute:
-            raise ValueError(
-                "importance_limit needs recompute; add --train.algorithm.recompute"
-            )
+            raise ValueError("importance_limit needs recompute; add --train.algorithm.recompute")
         if self.importance_limit is not None and self.importance_limit <= 0:
             raise ValueError(f"importance_limit must be above 0, got {self.importance_limit}")
 

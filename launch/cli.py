@@ -10,15 +10,17 @@ import json
 import logging
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Annotated, NoReturn, TypeVar
 
+import jax
 import tyro
 
 from configs.presets import PRESETS
 from configs.schema import RunConfig
 from gtpo_jax.checkpoint import SaveError, saved_steps
-from gtpo_jax.rollout import hosts
+from gtpo_jax.rollout.hosts import HostFailure, gather_objects
 from gtpo_jax.tools import IsolationError
 from launch import display, stopping
 from launch.distributed import Cluster, Distributed, is_first, leave
@@ -70,7 +72,7 @@ class PhaseArguments(RunArguments):
     def resumes(self, phase: str) -> bool:
         """Whether a phase goes on from a checkpoint."""
         folder = self.run_dir / phase / "checkpoints"
-        [found, *_] = hosts.gather_objects(bool(saved_steps(folder)))
+        [found, *_] = gather_objects(bool(saved_steps(folder)))
         if self.resume_if_any and not found:
             display.CONSOLE.print(
                 f"{phase} begins: no checkpoint in {folder}", highlight=False, soft_wrap=True
@@ -116,7 +118,7 @@ def one_line(panel: str) -> str:
 def main(run: Callable[[Sequence[str]], None]) -> None:
     """Runs a launcher; what the user got wrong becomes one line instead of a traceback.
 
-    So do a disk without room (status 1), SIGTERM (75) and Ctrl-C (130).
+    So do a disk without room and a lost process (status 1), SIGTERM (75) and Ctrl-C (130).
     """
     _tell_once()
     with stopping.heard():
@@ -132,6 +134,13 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
             if error.errno not in NO_ROOM:
                 raise
             _end(f"error: {error.filename or 'a file of the run'}: {error.strerror}", EXIT_FAILED)
+        except HostFailure as error:  # every process has it
+            _end(f"error: {error}", EXIT_FAILED, together=True)
+        except jax.errors.JaxRuntimeError as error:
+            if not jax.distributed.is_initialized():
+                raise
+            reason = str(error).splitlines()[0]
+            _end(f"error: {reason}; if a process was lost, go on with --resume", EXIT_FAILED)
         except stopping.Preempted as stop:
             again = "nothing was saved yet; run the same command again"
             if stopping.go_on:
@@ -141,6 +150,11 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
         except KeyboardInterrupt as stop:
             message = f"interrupted; {stop}" if stop.args else "interrupted"
             _end(message, EXIT_INTERRUPTED, together=bool(stop.args))
+        except Exception:
+            if not jax.distributed.is_initialized():
+                raise
+            traceback.print_exc()
+            leave(EXIT_FAILED)
 
 
 def _end(message: str, status: int, *, together: bool = False) -> NoReturn:

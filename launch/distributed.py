@@ -16,7 +16,6 @@ Cluster = Literal["none", "auto"]
 
 HEARTBEAT_SECONDS = 60
 """A process that was not heard of for so long is taken for dead, and the others end."""
-EXIT_PEER_LOST = 76
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

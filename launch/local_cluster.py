@@ -85,7 +85,9 @@ def _wait(workers: list[subprocess.Popen], logs: pathlib.Path) -> int:
     while True:
         statuses = [worker.poll() for worker in workers]
         if failed is None and any(statuses):
-            failed = next(index for index, status in enumerate(statuses) if status)
+            # One that was killed takes the others with it, soon: it is the one to name.
+            ended = [index for index, status in enumerate(statuses) if status]
+            failed = min(ended, key=lambda index: (statuses[index] or 0) > 0)
             deadline = time.monotonic() + GRACE_SECONDS
             if failed:
                 where = f"; it printed {logs / f'process-{failed}.log'}"

@@ -65,15 +65,14 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         )
         batches = itertools.islice(batches, phase.start, None)
         with display.Display("cold start", config.steps, phase.start) as bar:
-            began, tokens, skipped = time.monotonic(), 0, 0
+            began, tokens = time.monotonic(), 0
             for step in phase.steps(config.steps):
                 batch = jax.tree.map(lambda x: x[None], next(batches))
                 tokens += int(np.count_nonzero(batch.segment_ids))
                 phase.state, figures = update(phase.state, session.put_batch(batch))
-                skipped += figures["skipped"]
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
-                    figures = jax.device_get(figures | {"skipped": skipped})
-                    skipped = 0
+                    figures = jax.device_get(figures)
+                    figures["skipped"] = step + 1 - int(phase.state.step)  # of all so far
                     names = learner.nonfinite_names(phase.state, figures.pop("nonfinite"))
                     display.skipped_update(step, names)
                     speed = tokens / (time.monotonic() - began)

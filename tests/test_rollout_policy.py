@@ -180,6 +180,22 @@ def test_trajectory_depends_on_seed_step_problem_and_sample_alone(trajectories, 
     assert all(same(t, expected[t.group, t.sample]) for t in again)
 
 
+def test_in_lockstep_the_last_bits_do_not_depend_on_how_long_tools_take(params):
+    # T-90: a run that is resumed finds the tool slower or faster.
+    runs = []
+    for slowest in (0.0, 0.06):
+        latencies = iter(np.random.default_rng(1).uniform(0, slowest, 1000))
+        with FakeTool(output, seconds=lambda code, new=latencies: next(new), threads=3) as tool:
+            engine = make_engine(tool, slots=6, first_cache=16, lockstep=True)
+            runs.append(engine.run(params, REQUESTS, seed=1, step=5))
+    (fast, fast_stats), (slow, slow_stats) = runs
+    assert slow_stats.row_steps == fast_stats.row_steps
+    for first, second in zip(fast, slow, strict=True):
+        for a, b in zip(first.turns, second.turns, strict=True):
+            np.testing.assert_array_equal(a.tokens, b.tokens)
+            np.testing.assert_array_equal(a.logprobs, b.logprobs)
+
+
 def test_other_seed_step_or_sample_gives_another_trajectory(engine, trajectories, params):
     for other in ({"seed": 2}, {"step": 6}):
         changed = run(engine, params, REQUESTS[:4], **other)

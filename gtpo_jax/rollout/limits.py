@@ -9,6 +9,8 @@ from typing import cast
 import jax
 import numpy as np
 
+MAY_BE_ZERO = ("parked", "lockstep")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutLimits:
@@ -25,10 +27,13 @@ class RolloutLimits:
     prefill_prompts: int = 8  # prompts of one prefill call
     extend_width: int = 32  # tokens of one extend call
     first_cache: int = 512  # positions of the cache at first; it doubles up to the context
+    lockstep: bool = False
+    """Between two segments all calls are waited for. Which rows are decoded together then does not
+    depend on how long tools take, and equal seeds give equal log-probs, to the last bit."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value, least = getattr(self, field.name), 0 if field.name == "parked" else 1
+            value, least = getattr(self, field.name), 0 if field.name in MAY_BE_ZERO else 1
             if value < least:
                 raise ValueError(f"{field.name} must be at least {least}, got {value}")
         if self.prompt_tokens >= self.context:

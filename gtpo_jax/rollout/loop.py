@@ -8,6 +8,7 @@ the slots of trajectories that ended. Rows in the middle of a turn go on meanwhi
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -327,8 +328,10 @@ class Loop:
 
         Whoever is not waited for idles for a segment, and all active rows idle while they wait: the
         wait is as long as makes both losses equal. It costs at most twice what the better of the
-        two would have, however long the calls take.
+        two would have, however long the calls take. In lockstep every call is worth it.
         """
+        if self.limits.lockstep:
+            return threading.TIMEOUT_MAX / 2
         active = int(self.active.sum())
         even = self.segment_seconds * calls / active if active else TOOL_GRACE_SECONDS
         return min(even, TOOL_GRACE_SECONDS)

@@ -16,10 +16,6 @@ from tests.launch import small
 SERVER = """
 import json, os, sys
 import launch.cli, launch.demo, launch.sft, launch.train
-from gtpo_jax.rollout import loop
-
-# How fast a tool is decides which rows are decoded together, and with it the last bits.
-loop.Loop._grace = lambda self, calls: 60.0
 
 for line in sys.stdin:
     launcher, options, log = json.loads(line)

@@ -33,7 +33,6 @@ NO_COLLECTIVES = 77
 """Exit status where JAX has no collectives between processes on CPU."""
 
 MESHES = {
-    "data": {"data": 8},
     "data_across": {"data": 2, "fsdp": 2, "tensor": 2},
     "fsdp_across": {"data": 1, "fsdp": 4, "tensor": 2},
 }

@@ -384,7 +384,8 @@ def test_slow_call_does_not_hold_up_other_rows(engine, monkeypatch):
     assert all(t.success for t in trajectories[1:])
 
 
-@pytest.mark.parametrize("axes", [None, pytest.param({"data": 4}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [None, pytest.param({"data": 4}, marks=pytest.mark.long)])
 def test_trajectories_wait_beside_the_rows_and_leave_them_to_others(policy, axes):
     # The calls return once seven are in flight, and there are four rows.
     mesh = axes and sharding.make_mesh(**axes, devices=jax.devices()[:4])

@@ -148,7 +148,15 @@ def test_behavior_logprobs_equal_the_learners(trajectories, params):
     assert float(gap_of()(make_params(seed=3), batch)) > 0.1
 
 
-@pytest.mark.parametrize("family", ["soft_caps", "two_ropes", "experts"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param("soft_caps", marks=pytest.mark.long),
+        pytest.param("two_ropes", marks=pytest.mark.long),
+        "experts",
+    ],
+)
 def test_behavior_logprobs_equal_the_learners_in_every_family(family):
     # T-20: windows, soft caps, two kinds of positions, experts.
     config = VARIANTS[family]
@@ -312,7 +320,10 @@ def test_repeated_rollouts_compile_nothing(engine, params):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axes", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    "axes",
+    [pytest.param({"data": 8}, marks=pytest.mark.long), {"data": 2, "fsdp": 2, "tensor": 2}],
+)
 def test_trajectories_do_not_depend_on_the_mesh(trajectories, axes):
     mesh = sharding.make_mesh(**axes)
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)

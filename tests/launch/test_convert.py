@@ -70,7 +70,15 @@ def test_imported_and_exported_checkpoint_is_the_same(source, tmp_path, capsys):
     }
 
 
-@pytest.mark.parametrize("name", ["two_ropes", "experts", "scaled_rope"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("two_ropes", marks=pytest.mark.long),
+        "experts",
+        pytest.param("scaled_rope", marks=pytest.mark.long),
+    ],
+)
 def test_config_of_an_imported_model_is_kept_with_the_run(name, tmp_path):
     hf_export.save_checkpoint(tmp_path / "source", VARIANTS[name], make_params(VARIANTS[name]))
     mesh = ("--mesh.fsdp", 2, "--mesh.data", 4)

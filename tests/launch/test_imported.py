@@ -32,7 +32,7 @@ MODELS = {
     "gemma2": ("gemma3", "soft_caps"),
     "gemma3": ("gemma3", "two_ropes"),
 }
-LONG = [name for name in MODELS if name not in ("experts", "gemma3")]
+LONG = [name for name in MODELS if name != "gemma3"]
 OPTIONS = [
     *("--train.prompts", "2", "--train.group-size", "4", "--train.rows", "8"),
     *("--train.minibatches", "1", "--train.steps", "1", "--rollout.slots", "8"),

@@ -255,7 +255,7 @@ def test_bfloat16_model_with_adapters_stays_near_the_float32_one(change):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.long), "full"])
 def test_rematerialized_gradient_is_the_gradient(remat):
     params, tokens = adapted_params(), random_tokens(2, 7)
 
@@ -342,8 +342,8 @@ def test_update_holds_no_gradient_of_the_base():
     "axes",
     [
         (("data", 2), ("fsdp", 2), ("tensor", 2)),
-        pytest.param((("data", 1), ("fsdp", 8)), marks=pytest.mark.slow),
-        pytest.param((("data", 4), ("tensor", 2)), marks=pytest.mark.slow),
+        pytest.param((("data", 1), ("fsdp", 8)), marks=pytest.mark.long),
+        pytest.param((("data", 4), ("tensor", 2)), marks=pytest.mark.long),
     ],
 )
 def test_update_over_a_mesh_is_that_of_one_device(axes):

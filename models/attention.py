@@ -111,6 +111,10 @@ def plain(
     return out.reshape(batch, length, query_heads, head_dim)
 
 
+LONG = 256
+"""Positions of a row from which on `in_blocks` is worth it."""
+
+
 def in_blocks(
     q: jax.Array,
     k: jax.Array,
@@ -119,12 +123,13 @@ def in_blocks(
     *,
     scale: float,
     softcap: float | None = None,
-    block: int = 512,
+    block: int | None = None,
 ) -> jax.Array:
-    """`plain` where no token sees a later one, for long rows: `block` queries at a time, and the
-    keys up to the last of them. Scores are made again in the backward pass: there are never more
-    than those of one block in memory.
+    """`plain` where no token sees a later one, for long rows: `block` queries at a time, an eighth
+    of them or 128 without it, and the keys up to the last of them. Scores are made again in the
+    backward pass: there are never more than those of one block in memory.
     """
+    block = block or max(128, -(-q.shape[1] // 8))
     run = jax.checkpoint(functools.partial(plain, scale=scale, softcap=softcap))
     ends = [min(start + block, q.shape[1]) for start in range(0, q.shape[1], block)]
     parts = [

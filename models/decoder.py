@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from gtpo_jax import sharding
 from gtpo_jax.types import Cache, ForwardFn, Params
 from models import attention, moe, rope
 from models.config import ModelConfig
-from models.layers import RMSNorm, param
+from models.layers import RMSNorm, flat_product, param
 
 LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, KV, S, H]
 Pair = TypeVar("Pair")
@@ -72,6 +73,9 @@ class Block(nn.Module):
         batch, length, _ = x.shape
         local = c.local_layers[0] if local is None else local
         dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
+        # Axes that devices share cannot become one, and a step has but one position.
+        whole = self.mesh is None or self.mesh.shape.get("sequence", 1) == 1
+        product = flat_product if whole and cache is None else None
 
         def dense(name: str, features: int, axes: tuple[str, str], bias: bool = False) -> nn.Dense:
             # Each matrix starts at the same scale on its output as on its input.
@@ -84,6 +88,7 @@ class Block(nn.Module):
                 param_dtype=param_dtype,
                 kernel_init=kernel,
                 bias_init=zeros,
+                dot_general=product,
                 name=name,
             )
 
@@ -115,8 +120,11 @@ class Block(nn.Module):
                 )
             else:
                 mask = of_kind(shared.masks, local)
-                plain = attention.plain if shared.prefixes is None else attention.in_blocks
-                h = plain(q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap)
+                blocks = shared.prefixes is not None
+                blocks |= whole and cache is None and length >= attention.LONG
+                h = (attention.in_blocks if blocks else attention.plain)(
+                    q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap
+                )
             h = dense("o_proj", c.width, ("heads", "embed"))(h.reshape(batch, length, -1))
             x = x + (norm(name="attention_post_norm")(h) if c.post_norms else h)
 
@@ -281,6 +289,6 @@ def forward_fn(
         return tuple((zeros(), zeros()) for _ in range(config.layers))
 
     if unstack is None:
-        unstack = jax.default_backend() == "cpu"
+        unstack = sharding.platform(mesh) == "cpu"
     layout = {"for_decoding": unstacked} if unstack else {}
     return ForwardFn(hidden, logits, init_cache, config.vocab_size, **layout)

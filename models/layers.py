@@ -25,6 +25,29 @@ def param(
     return cast(jax.Array, module.param(name, boxed, shape, dtype))  # linen takes it out of its box
 
 
+def flat_product(
+    x: jax.Array,
+    kernel: jax.Array,
+    dimension_numbers: jax.lax.DotDimensionNumbers,
+    precision: jax.lax.PrecisionLike = None,
+    preferred_element_type: jnp.dtype | None = None,
+) -> jax.Array:
+    """`x [..., D] W [D, F]` with all axes before the last as one: a `dot_general` for `nn.Dense`.
+
+    XLA on CPU makes a transposed copy of what flows back for each axis that a gradient of W sums.
+    """
+    ((from_x, from_kernel), batch), last = dimension_numbers, x.ndim - 1
+    assert tuple(from_x) == (last,) and tuple(from_kernel) == (0,) and not any(batch)
+    out = jax.lax.dot_general(
+        x.reshape(-1, x.shape[-1]),
+        kernel,
+        (((1,), (0,)), ((), ())),
+        precision=precision,
+        preferred_element_type=preferred_element_type,
+    )
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 class RMSNorm(nn.Module):
     """`x / √(mean x² + eps)` times its parameter, or times 1 + that with `zero_centered`."""
 

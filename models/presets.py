@@ -59,6 +59,20 @@ QWEN2_5_7B = ModelConfig(
     compute_dtype="bfloat16",
 )
 
+QWEN2_5_32B = ModelConfig(
+    vocab_size=152_064,
+    width=5120,
+    layers=64,
+    query_heads=40,
+    kv_heads=8,
+    head_dim=128,
+    mlp_width=27_648,
+    qkv_bias=True,
+    tied_embeddings=False,
+    param_dtype="bfloat16",
+    compute_dtype="bfloat16",
+)
+
 QWEN3_0_6B = ModelConfig(
     vocab_size=151_936,
     width=1024,
@@ -209,6 +223,7 @@ MODELS: dict[str, ModelConfig] = {
     "qwen2.5-0.5b": QWEN2_5_0_5B,
     "qwen2.5-1.5b": QWEN2_5_1_5B,
     "qwen2.5-7b": QWEN2_5_7B,
+    "qwen2.5-32b": QWEN2_5_32B,
     "qwen3-0.6b": QWEN3_0_6B,
     "qwen3-8b": QWEN3_8B,
     "qwen3-30b-a3b": QWEN3_30B_A3B,

@@ -1,0 +1,353 @@
+"""Tokens per second of one update of the learner, beside those of TRL and Tunix.
+
+python -m benchmarks.update --json figures.json --peer-python /path/with/trl /path/with/tunix
+
+An update is forward, clipped loss, backward, clipping of the gradient, and Adam, in float32 and
+without a reference model. All start from the same weights of a small Qwen2 and learn from the same
+trajectories of several turns; their first losses and gradients have to agree. Then they take turns,
+and a figure is a ratio of medians over the rounds, after one round to warm up. The bars are on wall
+time; all use every processor. CPU seconds are those of the whole process, all its threads included.
+A peer that is not there stays unmeasured.
+
+Tokens are those of the trajectories; padding is none. We pack trajectories into rows; TRL and Tunix
+pad each to the longest, as they do by default. With equal lengths nobody pads: what is left of the
+ratio is not owed to packing. TRL trains with gradient checkpointing unless it is told not to; the
+bar is on training without, since we keep activations too. It recomputes logits all the same.
+
+On a GPU the model FLOPs of an update of a published shape in bfloat16 are compared with the peak
+instead; nothing else is measured there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import jax
+import tyro
+
+from benchmarks import update_fixture as fixture
+from benchmarks.figures import Figure, publish
+from benchmarks.rollout import Cost, take_turns
+from launch import cli, display
+from models import hf_export
+from models.config import ModelConfig
+from models.presets import MODELS
+
+CORES = os.cpu_count() or 1
+PEER_BARS = {"trl": 1.5, "trl, gradient checkpointing": None, "tunix": 1.3}
+CASES = {"": False, ", equal lengths": True}  # by what their figures are called
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UpdateArguments:
+    """One update of the learner: tokens per second beside TRL and Tunix; on a GPU, its MFU."""
+
+    rounds: int = 5
+    """Rounds of measurements."""
+    width: int = 256
+    """Width of the model; it has 4 heads, and its MLP is four times as wide."""
+    layers: int = 4
+    """Layers of the model."""
+    vocab_size: int = 4096
+    """Rows of its embedding."""
+    trajectories: int = 16
+    """Trajectories of an update."""
+    context: int = 512
+    """Tokens of the longest trajectory, and of our rows."""
+    rows: int = 2
+    """Packed rows of a micro-batch of ours."""
+    peer_rows: int = 4
+    """Trajectories of a micro-batch of TRL's; Tunix has all in one."""
+    peer_python: tuple[pathlib.Path, ...] = ()
+    """Interpreters with TRL, or with Tunix."""
+    model_preset: str = "qwen2.5-1.5b"
+    """Shape of the model whose MFU is measured, on a GPU."""
+    preset_context: int = 4096
+    """Tokens of each of its trajectories."""
+    preset_trajectories: int = 16
+    """Trajectories of its update."""
+    preset_rows: int = 4
+    """Trajectories of a micro-batch of it."""
+    json: pathlib.Path | None = None
+    """Also write the figures to this file."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Of one update: seconds, and what it says of the batch."""
+
+    wall: float
+    cpu: float  # of the process, all threads
+    loss: float
+    norm: float  # of the gradient, before it is clipped
+
+
+Runner = Callable[[], Outcome]
+
+
+class Peers:
+    """TRL or Tunix in a process of another interpreter."""
+
+    def __init__(self, process: subprocess.Popen[str]):
+        assert process.stdin is not None and process.stdout is not None
+        self._requests, self._answers = process.stdin, process.stdout
+        found = self._answer()
+        self.names: list[str] = found["peers"]
+        self.version = f"{self.names[0]} {found['version']}"
+
+    def update(self, peer: str) -> Outcome:
+        """One update of the peer, measured where it runs."""
+        self._requests.write(peer + "\n")
+        self._requests.flush()
+        return Outcome(**self._answer())
+
+    def _answer(self) -> dict:
+        line = self._answers.readline()
+        if not line:
+            raise ValueError("--peer-python cannot run its peer; it needs TRL, or Tunix")
+        return json.loads(line)
+
+
+@contextlib.contextmanager
+def peers_of(
+    pythons: Sequence[pathlib.Path], folder: pathlib.Path, options: Mapping[str, float]
+) -> Iterator[list[Peers]]:
+    """The peers of each interpreter, for as long as the context lasts."""
+    worker = pathlib.Path(__file__).with_name("update_peers.py")
+    with contextlib.ExitStack() as stack:
+        peers: list[Peers] = []
+        for python in pythons:
+            process = subprocess.Popen(
+                [str(python), "-W", "ignore", str(worker), str(folder), json.dumps(options)],
+                # Threads that wait by spinning would cost the peers CPU seconds.
+                env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            peers.append(Peers(stack.enter_context(process)))
+        yield peers
+
+
+def run_ours(packed: fixture.Packed) -> Outcome:
+    wall, cpu = time.perf_counter(), time.process_time()
+    metrics = packed.run()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Outcome(
+        wall=wall, cpu=cpu, loss=float(metrics["loss"]), norm=float(metrics["grad_norm"])
+    )
+
+
+def peer_options(arguments: UpdateArguments, config: ModelConfig) -> dict[str, float]:
+    optimizer = fixture.OPTIMIZER
+    return {
+        "threads": CORES,
+        "peer_rows": arguments.peer_rows,
+        "learning_rate": optimizer.learning_rate,
+        "b1": optimizer.b1,
+        "b2": optimizer.b2,
+        "clip_norm": optimizer.clip_norm,
+        "clip_low": fixture.CLIP_LOW,
+        "clip_high": fixture.CLIP_HIGH,
+        "rope_theta": config.rope_theta,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A batch, and what everyone made of it."""
+
+    batch: fixture.Batch
+    positions: int  # that ours computes
+    costs: dict[str, Cost]
+    loss_gap: float | None  # of peers from ours, the largest
+    norm_gap: float | None  # relative
+    versions: list[str]
+
+
+def measure_case(arguments: UpdateArguments, config: ModelConfig, *, equal: bool) -> Measured:
+    """Everyone's first update, to compare, and then the rounds."""
+    params = fixture.init_params(config)
+    batch = fixture.make_batch(
+        count=arguments.trajectories,
+        context=arguments.context,
+        vocab_size=config.vocab_size,
+        equal=equal,
+    )
+    packed = fixture.ours(config, params, batch, rows=arguments.rows, row_length=arguments.context)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        if arguments.peer_python:
+            hf_export.save_checkpoint(folder / "checkpoint", config, params)
+            fixture.write_padded(folder / "batch.npz", batch)
+        options = peer_options(arguments, config)
+        with peers_of(arguments.peer_python, folder, options) as peers:
+            first = run_ours(packed)
+            others = [here.update(here.names[0]) for here in peers]
+            runners: dict[str, Runner] = {"ours": functools.partial(run_ours, packed)} | {
+                name: functools.partial(here.update, name) for here in peers for name in here.names
+            }
+
+            def cost(run: Runner) -> Cost:
+                outcome = run()
+                return Cost(wall=outcome.wall, cpu=outcome.cpu, tokens=batch.tokens)
+
+            costs = take_turns(
+                {name: functools.partial(cost, run) for name, run in runners.items()},
+                arguments.rounds,
+            )
+    return Measured(
+        batch=batch,
+        positions=packed.positions,
+        costs=costs,
+        loss_gap=max((abs(o.loss - first.loss) for o in others), default=None),
+        norm_gap=max((abs(o.norm / first.norm - 1) for o in others), default=None),
+        versions=[here.version for here in peers],
+    )
+
+
+def case_figures(name: str, case: Measured | None, *, bars: bool) -> dict[str, Figure]:
+    """Ours, and over the peers'; `bars` are on wall time."""
+    costs = {} if case is None else case.costs
+    ours = costs.get("ours")
+    kinds = {"wall": ("wall", "tokens/s"), "cpu": ("CPU", "tokens/CPU-s")}
+    figures = {
+        f"update, ours, by {kind} time{name}": Figure(
+            value=ours and ours.tokens / getattr(ours, field), unit=unit
+        )
+        for field, (kind, unit) in kinds.items()
+    }
+    for peer, bar in PEER_BARS.items():
+        for field, (kind, _) in kinds.items():
+            theirs = costs.get(peer)
+            figures[f"update, ours / {peer}, by {kind} time{name}"] = Figure(
+                value=theirs and ours and getattr(theirs, field) / getattr(ours, field),
+                unit="ratio",
+                at_least=bar if bars and field == "wall" else None,
+            )
+    return figures
+
+
+def share_figures(name: str, case: Measured | None, rows: int, context: int) -> dict[str, Figure]:
+    """How much of what is computed is padding."""
+    tokens = case and case.batch.tokens
+    return {
+        f"padding, ours{name}": Figure(
+            value=case and tokens and 1 - tokens / case.positions, unit="share of positions"
+        ),
+        f"padding, each to the longest{name}": Figure(
+            value=tokens and 1 - tokens / (rows * context), unit="share of positions"
+        ),
+    }
+
+
+def gap_figures(cases: Sequence[Measured | None]) -> dict[str, Figure]:
+    """Largest differences of peers from ours in the first update."""
+
+    def largest(field: str) -> float | None:
+        gaps = [getattr(case, field) for case in cases if case is not None]
+        return max((gap for gap in gaps if gap is not None), default=None)
+
+    return {
+        "difference of the first losses": Figure(
+            value=largest("loss_gap"), unit="nats", at_most=1e-4
+        ),
+        "difference of the first gradient norms": Figure(
+            value=largest("norm_gap"), unit="of ours", at_most=1e-3
+        ),
+    }
+
+
+def preset_config(name: str) -> ModelConfig:
+    if name not in MODELS:
+        raise ValueError(f"--model-preset must be one of {', '.join(MODELS)}, got {name}")
+    return dataclasses.replace(
+        MODELS[name], param_dtype="bfloat16", compute_dtype="bfloat16", remat="none"
+    )
+
+
+def preset_mfu(arguments: UpdateArguments, config: ModelConfig) -> tuple[float, str]:
+    """The MFU of full rows on this device, and its name."""
+    batch = fixture.make_batch(
+        count=arguments.preset_trajectories,
+        context=arguments.preset_context,
+        vocab_size=config.vocab_size,
+        equal=True,
+    )
+    packed = fixture.ours(
+        config,
+        fixture.init_params(config),
+        batch,
+        rows=arguments.preset_rows,
+        row_length=arguments.preset_context,
+        chunk=512,  # logits of all positions would fill the memory
+    )
+    device = jax.devices()[0].device_kind
+    seconds = [run_ours(packed).wall for _ in range(arguments.rounds + 1)][1:]
+    lengths = [trajectory.length for trajectory in batch.trajectories]
+    found = fixture.mfu(config, lengths, seconds=statistics.median(seconds), device=device)
+    return found, device
+
+
+def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:
+    """All figures, and the lines that say how they came about."""
+    for python in arguments.peer_python:
+        if not python.exists():
+            raise ValueError(f"--peer-python {python} does not exist")
+    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    on_gpu = jax.default_backend() == "gpu"
+    preset = preset_config(arguments.model_preset)
+    config = fixture.model_config(
+        vocab_size=arguments.vocab_size, width=arguments.width, layers=arguments.layers
+    )
+    cases: dict[str, Measured | None] = {
+        name: None if on_gpu else measure_case(arguments, config, equal=equal)
+        for name, equal in CASES.items()
+    }
+    figures: dict[str, Figure] = {}
+    for name, case in cases.items():
+        figures |= case_figures(name, case, bars=not CASES[name])
+        figures |= share_figures(name, case, arguments.trajectories, arguments.context)
+    figures |= gap_figures([*cases.values()])
+    found, device = preset_mfu(arguments, preset) if on_gpu else (None, "no GPU")
+    figures[f"MFU, {arguments.model_preset}"] = Figure(
+        value=found, unit="of the peak", at_least=0.45
+    )
+    notes = [
+        f"{CORES} processors, load {load} before; {device}; jax {jax.__version__}; medians of"
+        f" {arguments.rounds} interleaved rounds",
+        f"{config.parameters:,} parameters: {config.layers} layers × {config.width}, vocabulary"
+        f" {config.vocab_size}, float32; {arguments.trajectories} trajectories of at most"
+        f" {arguments.context} tokens; micro-batches: {arguments.rows} packed rows,"
+        f" {arguments.peer_rows} padded trajectories (TRL), all (Tunix)",
+    ]
+    for name, case in cases.items():
+        if case is not None:
+            notes.append(
+                f"{name.lstrip(', ') or 'unequal lengths'}: {case.batch.tokens:,} tokens,"
+                f" {case.batch.trained:,} trained; peers: {', '.join(case.versions) or 'none'}"
+            )
+    return figures, notes
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = tyro.cli(UpdateArguments, args=list(argv), prog="python -m benchmarks.update")
+    figures, notes = measure(arguments)
+    for note in notes:
+        display.CONSOLE.print(note, highlight=False)
+    publish(figures, arguments.json)
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -1,0 +1,188 @@
+"""Whether a run fits on machines that one does not have yet, how fast it can be, and what it costs.
+
+python -m launch.plan chat --model-preset qwen2.5-7b --mesh.fsdp 64 --train.rows 64 \\
+    --topology v5p:4x4x4 --price 4.2
+
+The update, the decode segment and the prefill are compiled by the real compiler for the topology.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+
+import jax
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from configs.schema import RunConfig
+from launch import cli, imported
+from launch.display import CONSOLE
+from launch.planning import estimate, report, search, topologies
+from launch.planning.estimate import GIB, DoesNotFitError, Report
+from launch.planning.programs import Workload
+from models import hf_config, presets
+from models.config import ModelConfig
+
+EXIT_DOES_NOT_FIT = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlanArguments(cli.Arguments):
+    """Memory, least time and cost of a run, by compiling its programs for other machines."""
+
+    topology: str = "cpu:8"
+    """Chips and their grid, such as v5p:4x4x4, v5e:4x4, v6e:4x8, tpu7x:2x2x1; or fake devices."""
+    model_preset: str | None = None
+    """A published shape in the place of the preset's model, such as qwen2.5-7b."""
+    model: pathlib.Path | None = None
+    """A folder with a config.json, in the place of the preset's model."""
+    price: float | None = None
+    """Of a chip for an hour, in your currency."""
+    trajectory_tokens: int | None = None
+    """Mean length of a trajectory; `rollout.context` without it."""
+    sampled_tokens: int | None = None
+    """Mean number of tokens of a trajectory that the policy writes; as many as fit without it."""
+    tries: int = 8
+    """Changes to compile when the run does not fit; 0 looks for none."""
+    json: pathlib.Path | None = None
+    """Also write the figures to this file."""
+
+    def workload(self, config: RunConfig) -> Workload:
+        """How long trajectories are; by default as long as they can be."""
+        longest = Workload.longest(config)
+        trajectory = self.trajectory_tokens or longest.trajectory
+        most = max(trajectory - config.rollout.prompt_tokens, 1)
+        return Workload(
+            trajectory=trajectory,
+            sampled=self.sampled_tokens or min(longest.sampled, most),
+        )
+
+
+def choose_model(arguments: PlanArguments) -> RunConfig:
+    """The config with the model that the arguments name; how it is computed stays the config's."""
+    config = arguments.config
+    if arguments.model is not None and arguments.model_preset is not None:
+        raise ValueError("--model and --model-preset name two models; give one")
+    found: ModelConfig | None = None
+    if arguments.model_preset is not None:
+        found = presets.MODELS.get(arguments.model_preset)
+        if found is None:
+            raise ValueError(
+                f"model preset {arguments.model_preset!r} is unknown; those known are"
+                f" {', '.join(presets.MODELS)}"
+            )
+    elif arguments.model is not None:
+        path = arguments.model / "config.json"
+        try:
+            found = hf_config.from_hf(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from None
+    if found is None:
+        return config
+    chosen = {name: getattr(config.model, name) for name in imported.CHOSEN}
+    return dataclasses.replace(config, model=dataclasses.replace(found, **chosen))
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(PlanArguments, argv, program="launch.plan")
+    # Before JAX looks for devices: a plan needs none, and must not take those of a run.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
+    config = choose_model(arguments)
+    topology = topologies.find(arguments.topology)
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(_progress())
+        task = bar.add_task("", total=None)
+
+        def tell(program: str) -> None:
+            bar.update(task, description=f"compiling the {program}")
+            if not CONSOLE.is_terminal:
+                CONSOLE.print(f"compiling the {program}", highlight=False)
+
+        planner = search.Planner(topology, arguments.workload, tell)
+        try:
+            reports, failure = planner.reports(config), None
+        except DoesNotFitError as error:
+            reports, failure = None, error
+            show_refusal(error)
+            last = None
+            for last in planner.search(config, error, arguments.tries):
+                show_try(last)
+            if last is not None and last.failure is None:
+                config = search.apply(config, last.changes)
+                reports = planner.reports(config)
+                CONSOLE.print(f"it fits with {search.as_options(last.changes)}", style="bold green")
+    if reports is not None:
+        show(arguments, config, topology, reports)
+    if failure is None:
+        return
+    if reports is None:
+        CONSOLE.print(
+            "nothing that was tried fits; take more chips, a shorter rollout.context or adapters"
+            " (--lora.rank 16)",
+            style="bold red",
+        )
+    raise SystemExit(EXIT_DOES_NOT_FIT)
+
+
+def show(
+    arguments: PlanArguments,
+    config: RunConfig,
+    topology: topologies.Topology,
+    reports: Sequence[Report],
+) -> None:
+    """Prints a plan that fits, and writes it where the arguments say."""
+    workload, step = arguments.workload(config), None
+    CONSOLE.print(report.memory_table(reports, topology))
+    CONSOLE.print(report.cost_table(reports))
+    if topology.chip:
+        CONSOLE.print(report.time_table(reports))
+    CONSOLE.print(report.traffic_table(reports))
+    for one in reports:
+        for kernel in one.cost.unknown:
+            CONSOLE.print(f"{one.name}: the operations of kernel {kernel} are not counted")
+        if one.cost.guessed:
+            CONSOLE.print(f"{one.name}: a loop of unknown length is counted once")
+    if topology.chip:
+        step = estimate.step(config, topology, workload, reports)
+        for line in report.step_lines(step, topology, arguments.price):
+            CONSOLE.print(line, highlight=False)
+    if arguments.json is not None:
+        cli.write_json(arguments.json, report.record(reports, topology, step, arguments.price))
+
+
+def show_refusal(failure: DoesNotFitError) -> None:
+    """Prints what does not fit, in the compiler's words too."""
+    CONSOLE.print(str(failure), style="bold red", highlight=False)
+    if failure.told:
+        CONSOLE.print(f"the compiler: {failure.told}", markup=False, highlight=False)
+
+
+def show_try(tried: search.Try) -> None:
+    """Prints one line of a search."""
+    options, failure = search.as_options(tried.changes), tried.failure
+    outcome = "fits"
+    if failure is not None:
+        missing = (failure.needed - failure.available) / GIB
+        outcome = f"{failure.program} lacks {missing:.2f} GiB"
+    CONSOLE.print(f"  {options}: {outcome}", markup=False, highlight=False)
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        console=CONSOLE,
+        transient=True,
+        disable=not CONSOLE.is_terminal,
+    )
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -1,0 +1,231 @@
+"""The programs of a run over arrays that exist in name only: shapes, dtypes and places.
+
+They are those that `launch.train` and its rollout engine jit, for a mesh of any devices: those that
+are there, or those of a topology. Rollouts run on the devices of one process, each process its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from configs.functions import make_algorithm, make_lora, make_optimizer
+from configs.schema import RunConfig
+from gtpo_jax import decoding, learner, packing, sampling, sharding
+from gtpo_jax.types import ForwardFn
+from launch.network import Network
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A jitted function with abstract arguments, and what its text does not tell."""
+
+    name: str
+    function: Any  # has `.lower`
+    arguments: tuple[Any, ...]
+    mesh: Mesh
+    loops: int  # trips of its outer loop, which the run decides
+    tokens: int  # that one call works on, on all devices of the mesh
+    resident: int  # bytes of a device that are none of its arguments and lie there meanwhile
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """Bytes of a device before the program has computed anything: arguments, and the rest."""
+        return tree_bytes(self.arguments), self.resident
+
+    def lower(self) -> jax.stages.Lowered:
+        return self.function.lower(*self.arguments)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workload:
+    """How long trajectories are in the mean, in tokens; what the shapes of a run leave open."""
+
+    trajectory: int  # prompt, turns and tool outputs
+    sampled: int  # of these, by the policy
+
+    @classmethod
+    def longest(cls, config: RunConfig) -> Workload:
+        """Full contexts, and as many full turns as they hold: nothing costs more."""
+        limits = config.rollout
+        room = limits.context - limits.prompt_tokens
+        sampled = min(room, limits.max_turns * limits.turn_tokens)
+        return cls(trajectory=limits.context, sampled=sampled)
+
+
+def build(config: RunConfig, mesh: Mesh, host: Mesh, workload: Workload) -> list[Program]:
+    """Update, decode segment and prefill of a run, at the longest cache.
+
+    `host` is the part of `mesh` that one process drives.
+    """
+    sharding.check_rows(config.train.rows, mesh, "train.rows", sharding.BATCH_AXES)
+    sharding.check_rows(config.rollout.slots, host, "rollout.slots")
+    network = Network(config.model, mesh, lora=make_lora(config.lora))
+    optimizer = make_optimizer(config.train.optimizer, steps=config.train.steps)
+    state = abstract_state(network, optimizer)
+    here = Network(config.model, host, lora=make_lora(config.lora)).abstract
+    # What rollouts read is the state's own, unless it has to be gathered from other processes.
+    held = tree_bytes(state)
+    if tree_bytes(here) == tree_bytes(state.params):
+        held -= tree_bytes(state.params)
+    return [
+        _update(config, mesh, state, optimizer, workload),
+        *_rollout(config, host, here, resident=held),
+    ]
+
+
+def abstract_state(network: Network, optimizer: optax.GradientTransformation) -> learner.TrainState:
+    """The train state by shapes, each leaf where `learner.init_state` puts it."""
+    mesh = jax.tree.leaves(network.shardings)[0].mesh
+    init = functools.partial(learner.init_state, optimizer=optimizer, trained=network.trained)
+    state = jax.eval_shape(init, network.abstract)
+    places = network.shardings
+    trained = {name: places[name] for name in state.trained}
+    home = sharding.replicated(mesh)
+    placed = dataclasses.replace(
+        jax.tree.map(lambda _: home, state),
+        trained=trained,
+        frozen={name: places[name] for name in state.frozen},
+        optimizer_state=_like_parameters(state.optimizer_state, trained, home),
+    )
+    return jax.tree.map(_placed, state, placed)
+
+
+def _like_parameters(tree: Any, places: Any, home: NamedSharding) -> Any:
+    """Places of what an optimizer keeps: moments and copies lie where their parameters do, which
+    the ends of their paths name; counters lie everywhere.
+    """
+    known = dict(jax.tree_util.tree_flatten_with_path(places)[0])
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        ends = (path[start:] for start in range(len(path)))
+        return next((known[end] for end in ends if end in known and leaf.ndim), home)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes that each device holds of a tree of arrays with places."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _forward(config: RunConfig, mesh: Mesh) -> ForwardFn:
+    """The model as a session has it; its vocabulary is taken for the tokenizer's."""
+    forward = Network(config.model, mesh, lora=make_lora(config.lora)).forward
+    return decoding.restrict_vocabulary(forward, forward.vocab_size)
+
+
+def _update(
+    config: RunConfig,
+    mesh: Mesh,
+    state: learner.TrainState,
+    optimizer: optax.GradientTransformation,
+    workload: Workload,
+) -> Program:
+    train, context = config.train, config.rollout.context
+    algorithm = make_algorithm(train.algorithm)
+    update = learner.make_update(
+        _forward(config, mesh),
+        optimizer,
+        algorithm.token_loss,
+        algorithm.reduce,
+        temperature=train.temperature,
+        chunk=train.logprob_chunk,
+    )
+    trajectories = -(-train.prompts * train.group_size // train.minibatches)
+    micro_batches = -(-trajectories // train.rows)
+    shape = (micro_batches, train.rows, context)
+    place = sharding.batch_sharding(mesh, leading=1)
+    batch = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=place),
+        packing.empty_batch(1, 1),
+    )
+    rows = math.ceil(trajectories * workload.trajectory / context)
+    filled = min(-(-rows // train.rows), micro_batches)
+    return Program(
+        name="update",
+        function=learner.CompiledUpdate(update, state).program,
+        arguments=(learner.changing(state), state.frozen, batch),
+        mesh=mesh,
+        loops=filled,
+        tokens=filled * train.rows * context,
+        resident=0,
+    )
+
+
+def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> list[Program]:
+    limits = config.rollout
+    forward = _forward(config, mesh)
+    programs = decoding.make_programs(
+        forward,
+        functools.partial(sampling.categorical, temperature=config.train.temperature),
+        rows=limits.slots,
+        segment_steps=limits.segment_steps,
+        stop_ids=(0,),
+        vocab_size=forward.vocab_size,
+        mesh=mesh,
+    )
+    rows, home = sharding.row_sharding(mesh), sharding.replicated(mesh)
+
+    def given(shape: tuple[int, ...], dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=home)
+
+    def state_of(count: int) -> decoding.DecodeState:
+        shapes = jax.eval_shape(lambda: programs.init(count, limits.context))
+        cache = _place(shapes.cache, functools.partial(sharding.cache_sharding, mesh))
+        return dataclasses.replace(_place(shapes, lambda _: rows), cache=cache)
+
+    state = state_of(limits.slots)
+    count, width = limits.prompt_counts[-1], limits.prompt_widths[-1]
+    each = given((limits.slots,), jnp.int32)
+    prompts = decoding.Prompts(
+        tokens=given((count, width), jnp.int32),
+        source=each,
+        lengths=each,
+        pending=each,
+        keys=given(state.keys.shape, state.keys.dtype),
+        limits=each,
+        begins=given((), jnp.bool_),
+    )
+    segment = programs.decode_segment
+    assert isinstance(segment, functools.partial)
+    if limits.parked:  # the lot beside the rows
+        resident += tree_bytes(state_of(limits.parked))
+    common = {"mesh": mesh, "resident": resident}
+    return [
+        Program(
+            name="decode segment",
+            function=segment.func,
+            arguments=(params, state, given((), jnp.int32), *segment.keywords.values()),
+            loops=limits.segment_steps,
+            tokens=limits.slots * limits.segment_steps,
+            **common,
+        ),
+        Program(
+            name="prefill",
+            function=programs.prefill,
+            arguments=(params, state, prompts),
+            loops=1,
+            tokens=count * width,
+            **common,
+        ),
+    ]
+
+
+def _place(tree: Any, place: Callable[[Any], NamedSharding]) -> Any:
+    return jax.tree.map(lambda leaf: _placed(leaf, place(leaf)), tree)
+
+
+def _placed(leaf: Any, place: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)

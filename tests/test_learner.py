@@ -314,6 +314,7 @@ def test_gradient_that_is_not_finite_changes_nothing_and_is_named():
     assert float(metrics["skipped"]) == 1.0
 
 
+@pytest.mark.slow
 def test_gradients_of_bfloat16_parameters_are_summed_in_float32():
     # The same micro-batch 300 times: a sum in bfloat16 would stop growing at 256 of its terms.
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), toy_params())
@@ -415,6 +416,7 @@ def test_largest_gap_is_found_in_any_micro_batch():
     ],
     ids=lambda value: "_".join(value) if isinstance(value, dict) else value.name,
 )
+@pytest.mark.slow
 def test_mesh_changes_nothing(axes, kind):
     # T-52: rows shared by devices, some of which hold nothing but padding.
     optimizer = optax.adam(1e-2)

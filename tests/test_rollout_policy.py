@@ -167,6 +167,7 @@ def test_behavior_logprobs_equal_the_learners_in_every_family(family):
     assert difference.size > 50 and difference.max() < 1e-4
 
 
+@pytest.mark.slow
 def test_behavior_logprobs_in_bfloat16_are_close_to_the_learners():
     # T-20: at most 0.01 nats on average and 0.05 anywhere.
     low = talkative(decoder.forward_fn(dataclasses.replace(CONFIG, compute_dtype="bfloat16")))
@@ -188,6 +189,7 @@ def test_trajectory_depends_on_seed_step_problem_and_sample_alone(trajectories, 
     assert all(same(t, expected[t.group, t.sample]) for t in again)
 
 
+@pytest.mark.slow
 def test_in_lockstep_the_last_bits_do_not_depend_on_how_long_tools_take(params):
     # T-90: a run that is resumed finds the tool slower or faster.
     runs = []
@@ -210,12 +212,14 @@ def test_other_seed_step_or_sample_gives_another_trajectory(engine, trajectories
         assert not any(map(same, changed, trajectories[:4]))
 
 
+@pytest.mark.slow
 def test_trajectories_do_not_depend_on_how_the_cache_grows(trajectories, params):
     engine = make_engine(first_cache=16)
     assert engine.limits.cache_lengths == (16, 32, 64, 80)
     assert all(map(same, run(engine, params), trajectories))
 
 
+@pytest.mark.slow
 def test_warmed_up_engine_grows_its_cache_without_compiling(params):
     # Invariant 7
     engine = make_engine(first_cache=16)
@@ -277,6 +281,7 @@ def test_every_token_has_both_logprobs_and_the_entropy(trajectories, params):
     assert float(gap_of()(params, pack(cut))) < 1e-4
 
 
+@pytest.mark.slow
 def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):
     # T-24, T-25: after an update the sampler moves with the learner, and nothing stale is attended.
     optimizer = optax.sgd(0.5)
@@ -295,6 +300,7 @@ def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):
     assert all(map(same, run(make_engine(), state.params), after))
 
 
+@pytest.mark.slow
 def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, params):
     # T-21
     optimizer = optax.sgd(0.0)

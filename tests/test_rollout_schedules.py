@@ -137,6 +137,7 @@ def test_episodes_under_test_end_in_every_way():
     parked=strategies.sampled_from([0, 2, 7]),
 )
 @hypothesis.settings(max_examples=25)
+@pytest.mark.slow
 def test_any_schedule_gives_the_trajectories_of_the_reference(
     order, count, latencies, threads, looks, parked
 ):

@@ -14,6 +14,7 @@ OPTIONS = ["--prompt=128", "--suffix=16", "--group=4", "--width=64", "--repeats=
 SMALL = prefix.PrefixArguments(prompt=128, suffix=16, group=4, width=64, repeats=1)
 
 
+@pytest.mark.long
 def test_benchmark_writes_figures_and_both_ways_have_one_gradient(tmp_path, monkeypatch):
     monkeypatch.setattr(prefix, "QWEN", prefix.make_config(SMALL))
     path = tmp_path / "figures.json"

@@ -61,6 +61,7 @@ def engine_and_params():
     return engine, jax.device_put(decoder.init_params(config, jax.random.key(0)))
 
 
+@pytest.mark.long
 def test_benchmark_without_peers_writes_every_figure_and_leaves_peers_unmeasured(tmp_path):
     path = tmp_path / "figures.json"
     benchmark.run([*OPTIONS, f"--json={path}"])

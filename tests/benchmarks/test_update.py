@@ -130,6 +130,7 @@ def test_lengths_are_spread_or_equal_and_turns_are_several():
     assert {t.length for t in batch_of(equal=True).trajectories} == {256}
 
 
+@pytest.mark.long
 def test_update_of_ours_goes_on_from_where_it_left_and_leaves_the_parameters():
     batch = batch_of(equal=False, count=4)
     config = fixture.model_config(vocab_size=50, width=16, layers=1)
@@ -160,6 +161,7 @@ def test_mfu_is_what_the_matrices_cost_over_the_peak():
     assert fixture.flops(QWEN2_5_1_5B, [1]) / 6 == pytest.approx(1.54e9, rel=0.01)
 
 
+@pytest.mark.long
 def test_preset_is_measured_in_its_shape(monkeypatch):
     small = fixture.model_config(vocab_size=50, width=16, layers=1)
     monkeypatch.setitem(benchmark.MODELS, "small", small)

@@ -103,6 +103,7 @@ def test_run_finds_the_imported_model(source, tmp_path):
     assert params["embedding"].sharding.spec == PartitionSpec("tensor", "fsdp")
 
 
+@pytest.mark.slow
 def test_import_and_export_change_the_dtype_when_asked(source, tmp_path):
     run_dir = tmp_path / "run"
     call("import", source, "--run-dir", run_dir, "--dtype", "bfloat16")
@@ -122,6 +123,7 @@ def save_phase(run_dir, phase, seed):
         store.save_params(3, params)
 
 
+@pytest.mark.slow
 def test_latest_phase_is_exported_unless_another_is_named(source, tmp_path):
     run_dir = tmp_path / "run"
     call("import", source, "--run-dir", run_dir)

@@ -49,6 +49,7 @@ def wait_for(condition, seconds, what):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_learn_as_one_and_outlive_the_death_of_one(tmp_path):
     run_dir, alone = tmp_path / "two", tmp_path / "one"
     cluster = start(run_dir)

@@ -276,6 +276,7 @@ def small_reports():
     return config, {report.name: report for report in planner.reports(config)}
 
 
+@pytest.mark.slow
 def test_operations_of_an_update_are_those_of_its_model(small_reports):
     config, reports = small_reports
     update, model = reports["update"], config.model
@@ -302,6 +303,7 @@ def test_operations_of_a_decode_segment_are_those_of_its_tokens(small_reports):
     assert segment.cost.operations == pytest.approx(expected, rel=0.15)
 
 
+@pytest.mark.slow
 def test_memory_of_arguments_is_that_of_a_real_state(small_reports):
     config, reports = small_reports
     mesh = search.make_mesh(config, topologies.find("cpu:8"))
@@ -319,6 +321,7 @@ def test_memory_of_arguments_is_that_of_a_real_state(small_reports):
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("adam", "bfloat16"), ("muon", "float32")])
+@pytest.mark.slow
 def test_abstract_state_lies_where_a_real_one_does(kind, dtype):
     config = search.apply(SMALL, {"model.param_dtype": dtype})
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)

@@ -220,6 +220,7 @@ def test_preemption_and_damage_lose_nothing_that_was_saved(server, whole_run, ru
     assert_same(run_dir, whole_run, "train", STEPS)
 
 
+@pytest.mark.long
 def test_preemption_between_phases_loses_nothing(server, tmp_path):
     run_dir = tmp_path / "run"
     run = server.start("demo", *OPTIONS, "--sft.steps", 5, "--run-dir", run_dir)
@@ -233,6 +234,7 @@ def test_preemption_between_phases_loses_nothing(server, tmp_path):
     assert "Traceback" not in printed and not (run_dir / "train").exists()
 
 
+@pytest.mark.long
 def test_resume_on_more_devices_is_close(whole_run, tmp_path):
     """From one device to the eight of this process."""
     run_dir = tmp_path / "run"

@@ -142,6 +142,7 @@ def test_adapters_of_another_model_and_a_second_set_are_refused():
 
 
 @pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.slow
 def test_fresh_adapters_change_nothing(cached):
     params, tokens = lora.add(make_params(), fresh_adapters()), random_tokens(2, 9)
     expected = logits_of(decoder.forward_fn(CONFIG), params["base"], tokens, cached=cached)
@@ -168,10 +169,11 @@ def test_fresh_adapters_are_random_float32_and_made_without_a_base():
     "name",
     [
         "grouped_with_bias",
-        pytest.param("two_ropes", marks=pytest.mark.slow),
-        pytest.param("experts", marks=pytest.mark.slow),
+        pytest.param("two_ropes", marks=pytest.mark.long),
+        pytest.param("experts", marks=pytest.mark.long),
     ],
 )
+@pytest.mark.slow
 def test_scan_cache_and_merged_parameters_give_the_same_logits(name):
     config = VARIANTS[name]
     adapters = dataclasses.replace(LORA, targets="all linear")
@@ -218,6 +220,7 @@ def test_merging_in_bfloat16_rounds_to_the_nearest():
 
 @pytest.mark.parametrize("unstack", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.slow
 def test_layout_for_decoding_is_the_same_model(unstack, dtype):
     config = dataclasses.replace(CONFIG, param_dtype=dtype, compute_dtype=dtype)
     forward, params = lora.forward_fn(config, LORA, unstack=unstack), adapted_params(config)
@@ -239,10 +242,11 @@ def test_layout_for_decoding_is_the_same_model(unstack, dtype):
     [
         {"compute_dtype": "bfloat16"},
         pytest.param(
-            {"param_dtype": "bfloat16", "compute_dtype": "bfloat16"}, marks=pytest.mark.slow
+            {"param_dtype": "bfloat16", "compute_dtype": "bfloat16"}, marks=pytest.mark.long
         ),
     ],
 )
+@pytest.mark.slow
 def test_bfloat16_model_with_adapters_stays_near_the_float32_one(change):
     low = dataclasses.replace(CONFIG, **change)
     tokens, params = random_tokens(2, 8), adapted_params()
@@ -275,6 +279,7 @@ def test_rematerialized_gradient_is_the_gradient(remat):
     assert all(np.any(leaf) for leaf in jax.tree.leaves(expected["adapter"]))
 
 
+@pytest.mark.slow
 def test_update_moves_every_adapter_and_no_bit_of_the_base():
     before, given, after, _ = updated()
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given.trained))  # donated
@@ -290,6 +295,7 @@ def test_update_moves_every_adapter_and_no_bit_of_the_base():
     assert int(after.step) == 2
 
 
+@pytest.mark.slow
 def test_gradient_of_adapters_is_that_of_the_merged_model():
     # Chain rule by hand: dA = s · dW Bᵀ, dB = s · Aᵀ dW.
     params, tokens = adapted_params(), random_tokens(2, 7)
@@ -346,6 +352,7 @@ def test_update_holds_no_gradient_of_the_base():
         pytest.param((("data", 4), ("tensor", 2)), marks=pytest.mark.long),
     ],
 )
+@pytest.mark.slow
 def test_update_over_a_mesh_is_that_of_one_device(axes):
     _, _, after, metrics = updated(axes)
     before, _, expected, expected_metrics = updated()
@@ -375,6 +382,7 @@ def test_logical_axes_name_every_axis_of_every_parameter():
     }
 
 
+@pytest.mark.slow
 def test_sampled_logprobs_are_those_of_the_learner():
     params, rows, prompt, steps = adapted_params(), 4, 5, 12
     tokens = random_tokens(rows, prompt, seed=4)

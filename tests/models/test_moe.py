@@ -49,6 +49,7 @@ def test_rows_go_to_their_experts_and_come_back():
     np.testing.assert_allclose(out, np.array(expected)[:, None] * np.ones(3), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_token_does_not_depend_on_the_others_of_its_batch():
     forward, params = decoder.forward_fn(EXPERTS), make_params(EXPERTS)
     tokens = np.random.default_rng(0).integers(0, 50, (4, 6), np.int32)
@@ -58,6 +59,7 @@ def test_token_does_not_depend_on_the_others_of_its_batch():
     chex.assert_trees_all_close(run(tokens, positions)[:1], alone, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fresh_experts_start_at_the_scale_of_a_fresh_mlp():
     init = jax.jit(functools.partial(decoder.init_params, EXPERTS))
     params = init(jax.random.key(0))["layers"]["experts"]

@@ -44,6 +44,7 @@ def stress(calls, warm):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_thousands_of_calls_leave_memory_as_it_was():
     outcome = stress(2000, 600)
     check(outcome, 2000)

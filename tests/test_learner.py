@@ -406,7 +406,7 @@ def test_largest_gap_is_found_in_any_micro_batch():
 @pytest.mark.parametrize(
     ("axes", "kind"),
     [
-        ({"data": 8}, AxisType.Auto),
+        pytest.param({"data": 8}, AxisType.Auto, marks=pytest.mark.long),
         pytest.param({"fsdp": 8}, AxisType.Auto, marks=pytest.mark.long),
         ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Auto),
         ({"data": 1, "fsdp": 2, "sequence": 4}, AxisType.Auto),

@@ -94,8 +94,8 @@ def slow(*names, also=()):
     "name",
     [
         "two_ropes",
-        *slow("soft_caps", "experts"),
-        *slow(*(VARIANTS.keys() - {"two_ropes", "soft_caps", "experts"}), also=[pytest.mark.long]),
+        *slow("experts"),
+        *slow(*(VARIANTS.keys() - {"two_ropes", "experts"}), also=[pytest.mark.long]),
     ],
 )
 def test_shared_prompts_give_the_loss_and_gradient_of_repeated_ones(name):

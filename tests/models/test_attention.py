@@ -204,7 +204,7 @@ def test_splash_attention_serves_layers_of_two_kinds_under_one_scan():
 @pytest.mark.parametrize(
     ("kv_heads", "behind", "axis"),
     [
-        (1, False, "tensor"),
+        pytest.param(1, False, "tensor", marks=pytest.mark.long),
         pytest.param(2, False, "tensor", marks=pytest.mark.long),
         (2, True, "tensor"),
         (2, False, "sequence"),

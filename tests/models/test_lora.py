@@ -317,6 +317,7 @@ def test_gradient_of_adapters_is_that_of_the_merged_model():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_update_holds_no_gradient_of_the_base():
     # A base that is large beside its activations: 31 MiB, of which one layer is 4.
     config = dataclasses.replace(

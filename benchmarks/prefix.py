@@ -8,9 +8,7 @@ single row. A figure of time is the median of runs in turn, of the whole compile
 
 FLOPs are those of the compiled gradient by XLA's cost analysis. It counts the body of a loop once,
 however often it runs. So what is counted has no loops: all rows in one micro-batch, and a model of
-one layer and one of none, from which `none + layers · (one − none)`. Part of the gain is not that
-of sharing: plain attention over shared prompts leaves out keys behind a block of queries, which it
-does not over repeated ones. With all keys in both, the ratio of FLOPs is 3.57.
+one layer and one of none, from which `none + layers · (one − none)`.
 """
 
 from __future__ import annotations

@@ -28,21 +28,20 @@ all return; all rows go on. A row that is done waits for the others, and so does
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import tyro
 
 from benchmarks.figures import Figure, publish
+from benchmarks.peers import Worker, workers_of
 from benchmarks.rollout_fixture import (
     BYTES,
     OBSERVATION,
@@ -137,54 +136,9 @@ def take_turns(runners: Mapping[str, Runner], rounds: int) -> dict[str, Cost]:
     }
 
 
-class Peers:
-    """transformers or Tunix in a process of another interpreter."""
-
-    def __init__(self, process: subprocess.Popen[str]):
-        assert process.stdin is not None and process.stdout is not None
-        self._requests, self._answers = process.stdin, process.stdout
-        found = self._answer()
-        self.versions: dict[str, str] = found["versions"]
-        self.names: list[str] = found["peers"]
-
-    def cost(self, peer: str) -> Cost:
-        """Of one run of the peer, measured where it runs."""
-        self._requests.write(peer + "\n")
-        self._requests.flush()
-        return Cost(**self._answer())
-
-    def _answer(self) -> dict:
-        line = self._answers.readline()
-        if not line:
-            raise ValueError("--peer-python cannot run its peers; run rollout_peers.py to see why")
-        return json.loads(line)
-
-
-@contextlib.contextmanager
-def peers_of(pythons: Sequence[pathlib.Path], shape: Mapping[str, int]) -> Iterator[list[Peers]]:
-    """The peers of each interpreter, for as long as the context lasts."""
-    worker = pathlib.Path(__file__).with_name("rollout_peers.py")
-    with contextlib.ExitStack() as stack:
-        peers: list[Peers] = []
-        for python in pythons:
-            if not python.exists():
-                raise ValueError(f"--peer-python {python} does not exist")
-            process = subprocess.Popen(
-                [str(python), "-W", "ignore", str(worker), json.dumps(shape)],
-                # Threads that wait by spinning would cost the peers CPU seconds.
-                env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            peers.append(Peers(stack.enter_context(process)))
-        yield peers
-
-
-def peer_runners(peers: Sequence[Peers], *, agentic: bool) -> dict[str, Runner]:
+def peer_runners(peers: Sequence[Worker], *, agentic: bool) -> dict[str, Runner]:
     return {
-        name: lambda here=here, name=name: here.cost(name)
+        name: lambda here=here, name=name: Cost(**here.ask(name))
         for here in peers
         for name in here.names
         if ("agentic" in name) == agentic
@@ -200,7 +154,7 @@ def runner(engine: RolloutEngine, params: Params, requests: Sequence[Request]) -
 
 
 def decode_figures(
-    arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Peers]
+    arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Worker]
 ) -> dict[str, Figure]:
     """Tokens per CPU second and per second, ours and over the peers'."""
     requests = make_requests(arguments.rows, 1)
@@ -234,7 +188,7 @@ def decode_figures(
 
 
 def episode_figures(
-    arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Peers]
+    arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Worker]
 ) -> dict[str, Figure]:
     """Episodes with a tool that returns at once, groups of 4, as fast as Tunix's or faster."""
     costs: dict[str, Cost] = {}
@@ -376,12 +330,15 @@ def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
         "episodes": arguments.episodes,
         "group_size": EPISODE_GROUP,
     }
-    with peers_of(arguments.peer_python, shape) as peers:
+    failure = "--peer-python cannot run its peers; run rollout_peers.py to see why"
+    with workers_of(
+        arguments.peer_python, "rollout_peers.py", json.dumps(shape), failure=failure
+    ) as peers:
         figures = decode_figures(arguments, forward, params, peers)
         figures |= episode_figures(arguments, forward, params, peers)
     figures |= latency_figures(arguments, forward, params)
     figures |= count_figures(arguments)
-    versions = [f"{name} {v}" for here in peers for name, v in here.versions.items()]
+    versions = [f"{name} {v}" for here in peers for name, v in here.found["versions"].items()]
     notes = [
         f"{CORES} processors, load {load} before; jax {jax.__version__}; medians of interleaved"
         f" rounds: {arguments.rounds} of decoding, {arguments.episode_rounds} of episodes,"

@@ -20,23 +20,22 @@ instead; nothing else is measured there.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import tyro
 
 from benchmarks import update_fixture as fixture
 from benchmarks.figures import Figure, publish
+from benchmarks.peers import Worker, workers_of
 from benchmarks.rollout import Cost, take_turns
 from launch import cli, display
 from models import hf_export
@@ -95,49 +94,8 @@ class Outcome:
 Runner = Callable[[], Outcome]
 
 
-class Peers:
-    """TRL or Tunix in a process of another interpreter."""
-
-    def __init__(self, process: subprocess.Popen[str]):
-        assert process.stdin is not None and process.stdout is not None
-        self._requests, self._answers = process.stdin, process.stdout
-        found = self._answer()
-        self.names: list[str] = found["peers"]
-        self.version = f"{self.names[0]} {found['version']}"
-
-    def update(self, peer: str) -> Outcome:
-        """One update of the peer, measured where it runs."""
-        self._requests.write(peer + "\n")
-        self._requests.flush()
-        return Outcome(**self._answer())
-
-    def _answer(self) -> dict:
-        line = self._answers.readline()
-        if not line:
-            raise ValueError("--peer-python cannot run its peer; it needs TRL, or Tunix")
-        return json.loads(line)
-
-
-@contextlib.contextmanager
-def peers_of(
-    pythons: Sequence[pathlib.Path], folder: pathlib.Path, options: Mapping[str, float]
-) -> Iterator[list[Peers]]:
-    """The peers of each interpreter, for as long as the context lasts."""
-    worker = pathlib.Path(__file__).with_name("update_peers.py")
-    with contextlib.ExitStack() as stack:
-        peers: list[Peers] = []
-        for python in pythons:
-            process = subprocess.Popen(
-                [str(python), "-W", "ignore", str(worker), str(folder), json.dumps(options)],
-                # Threads that wait by spinning would cost the peers CPU seconds.
-                env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            peers.append(Peers(stack.enter_context(process)))
-        yield peers
+def run_theirs(worker: Worker, peer: str) -> Outcome:
+    return Outcome(**worker.ask(peer))
 
 
 def run_ours(packed: fixture.Packed) -> Outcome:
@@ -192,11 +150,15 @@ def measure_case(arguments: UpdateArguments, config: ModelConfig, *, equal: bool
             hf_export.save_checkpoint(folder / "checkpoint", config, params)
             fixture.write_padded(folder / "batch.npz", batch)
         options = peer_options(arguments, config)
-        with peers_of(arguments.peer_python, folder, options) as peers:
+        failure = "--peer-python cannot run its peer; it needs TRL, or Tunix"
+        worker = ("update_peers.py", str(folder), json.dumps(options))
+        with workers_of(arguments.peer_python, *worker, failure=failure) as peers:
             first = run_ours(packed)
-            others = [here.update(here.names[0]) for here in peers]
+            others = [run_theirs(here, here.names[0]) for here in peers]
             runners: dict[str, Runner] = {"ours": functools.partial(run_ours, packed)} | {
-                name: functools.partial(here.update, name) for here in peers for name in here.names
+                name: functools.partial(run_theirs, here, name)
+                for here in peers
+                for name in here.names
             }
 
             def cost(run: Runner) -> Cost:
@@ -213,7 +175,7 @@ def measure_case(arguments: UpdateArguments, config: ModelConfig, *, equal: bool
         costs=costs,
         loss_gap=max((abs(o.loss - first.loss) for o in others), default=None),
         norm_gap=max((abs(o.norm / first.norm - 1) for o in others), default=None),
-        versions=[here.version for here in peers],
+        versions=[f"{here.names[0]} {here.found['version']}" for here in peers],
     )
 
 

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 
-import gtpo_jax
 from gtpo_jax import metrics
 from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import curve, terminal
 from gtpo_jax.types import Trajectory
-from launch import cli, display, distributed
+from launch import cli, display, distributed, versions
 from launch.gate import check_gate
 from launch.session import Evaluator, Session
 from launch.sft import run_sft
@@ -27,7 +24,6 @@ from launch.train import run_training
 
 EXIT_NOT_BETTER = 1
 SHOWN = 3
-VERSIONS = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
 
 Result = tuple[dict[str, Evaluation], list[Trajectory]]
 """Evaluations by mode, and the sampled trajectories."""
@@ -84,8 +80,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         "logprob_gap": max(record["rollout/logprob_gap"] for record in records),
         "gain": after[0]["sampled"].success - before[0]["sampled"].success,
         "seconds": seconds,
-        "versions": {name: metadata.version(name) for name in VERSIONS}
-        | {"gtpo_jax": gtpo_jax.__version__, "python": platform.python_version()},
+        "versions": versions.installed(),
     }
     if distributed.is_first():
         cli.write_json(run_dir / "summary.json", summary)

@@ -94,6 +94,18 @@ class ToolResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class UnitTests:
+    """By what a program is judged that is asked for as an answer."""
+
+    __test__ = False  # pytest takes the name for a class of tests
+
+    tests: tuple[str, ...]  # each of them Python that raises when the program is wrong
+    setup: str = ""  # imports and helpers, run first
+    names: tuple[str, ...] | None = None  # global names of the program that tests see; None: all
+    prompt: str = ""  # the beginning of a program whose end alone may be the answer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Problem:
     """One problem to solve."""
 
@@ -101,6 +113,9 @@ class Problem:
     question: str
     answer: str
     family: str = ""  # a label for reporting
+    verifier: str = ""  # the kind of its answer, which says how it is judged; empty: the run's
+    choices: tuple[str, ...] = ()  # texts of the choices A, B, … when one of them is the answer
+    unit_tests: UnitTests | None = None  # when the answer is a program
 
 
 def _no_floats() -> np.ndarray:

@@ -10,9 +10,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from configs.schema import AdapterConfig, AlgorithmConfig, DialogueConfig, OptimizerConfig
-from gtpo_jax import advantages, credit, learner, optimizers, protocols, reductions
-from gtpo_jax.types import Params
+from configs.schema import (
+    AdapterConfig,
+    AlgorithmConfig,
+    DialogueConfig,
+    OptimizerConfig,
+    RunConfig,
+    TaskConfig,
+    VerifierConfig,
+)
+from gtpo_jax import advantages, credit, learner, optimizers, protocols, reductions, returns
+from gtpo_jax.tasks import mappings, reading, stream
+from gtpo_jax.tasks.generated import GeneratedTask
+from gtpo_jax.tasks.source import Noise, ProblemSource
+from gtpo_jax.tasks.verifiers import KindVerifier
+from gtpo_jax.types import Params, Tool
 
 if TYPE_CHECKING:
     from models.lora import LoraConfig
@@ -20,9 +32,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Algorithm:
-    """An algorithm is turn rewards, turn advantages, a loss per token, and a reduction."""
+    """An algorithm is turn rewards, turn advantages, a loss per token, and a reduction.
+
+    `turn_returns` is what its advantages make of rewards on their way, to be recorded.
+    """
 
     turn_rewards: credit.RewardFn
+    turn_returns: credit.ReturnFn
     turn_advantages: credit.AdvantageFn
     token_loss: learner.TokenLoss
     reduce: learner.Reduction
@@ -32,16 +48,19 @@ def make_algorithm(config: AlgorithmConfig) -> Algorithm:
     """The functions of an algorithm, its hyperparameters bound."""
     if config.name == "gtpo":
         turn_rewards = functools.partial(
-            credit.gtpo_turn_rewards, shaping=config.shaping, format_penalty=config.format_penalty
+            credit.gtpo_reward_parts, shaping=config.shaping, format_penalty=config.format_penalty
         )
         turn_advantages = functools.partial(advantages.gtpo_advantages, discount=config.discount)
+        discount = config.discount
     else:
         for field in ("discount", "shaping", "format_penalty"):
             if getattr(config, field) != getattr(AlgorithmConfig, field):
                 raise ValueError(f"grpo does not use {field}; leave it out, or choose gtpo")
-        turn_rewards, turn_advantages = credit.grpo_turn_rewards, advantages.grpo_advantages
+        turn_rewards, turn_advantages = credit.grpo_reward_parts, advantages.grpo_advantages
+        discount = 1.0
     return Algorithm(
         turn_rewards=turn_rewards,
+        turn_returns=functools.partial(returns.discounted_returns, discount=discount),
         turn_advantages=turn_advantages,
         token_loss=learner.clipped_loss(
             clip_low=config.clip_low,
@@ -53,6 +72,74 @@ def make_algorithm(config: AlgorithmConfig) -> Algorithm:
     )
 
 
+def make_source(config: RunConfig) -> ProblemSource:
+    """The problems that a config names, all of them read and checked."""
+    task = config.task
+    noise = Noise(skip_tool=task.skip_tool, unclosed_call=task.unclosed_call)
+    if not task.train_file:
+        for field in (
+            *("eval_file", "mapping", "fields"),
+            *("eval_mapping", "eval_fields", "drop_overlap", "retell"),
+        ):
+            if getattr(task, field) != getattr(TaskConfig, field):
+                raise ValueError(f"task.{field} needs task.train_file beside it")
+        return GeneratedTask(
+            seed=config.seed, families=task.families, level=task.level, noise=noise
+        )
+    if task.eval_file is None:
+        raise ValueError("task.train_file needs task.eval_file beside it, to evaluate on")
+    if task.level != TaskConfig.level:
+        raise ValueError("task.level is that of generated problems; leave out task.train_file")
+    names = task.mapping * len(task.train_file) if len(task.mapping) == 1 else task.mapping
+    if len(names) != len(task.train_file):
+        raise ValueError(
+            f"task.mapping must name one mapping, or one for each of {len(task.train_file)}"
+            f" training files, got {len(task.mapping)}"
+        )
+    if task.eval_mapping is None and len(set(names)) > 1:
+        raise ValueError("with several task.mapping, task.eval_mapping has to be given")
+    fields = _field_names("fields", task.fields)
+    parts = [
+        reading.read_problems(source, make_mapping(name), fields=fields)
+        for source, name in zip(task.train_file, names, strict=True)
+    ]
+    evaluation = reading.read_problems(
+        task.eval_file,
+        make_mapping(task.eval_mapping or names[0]),
+        fields=fields
+        if task.eval_fields is None
+        else _field_names("eval_fields", task.eval_fields),
+    )
+    joined = reading.join([part.entries for part in parts])
+    train = reading.keep_apart(joined, evaluation.entries, drop=task.drop_overlap)
+    notes = [note for part in (*parts, evaluation, train) for note in part.notes]
+    return stream.entries_task(
+        train.entries,
+        evaluation.entries,
+        seed=config.seed,
+        noise=noise,
+        retell=task.retell,
+        notes=notes,
+    )
+
+
+def make_mapping(name: str) -> mappings.Mapping:
+    """How records of a data set become problems."""
+    if name not in mappings.MAPPINGS:
+        raise ValueError(
+            f"there is no mapping {name!r} of problems; there are {', '.join(mappings.MAPPINGS)}"
+        )
+    return mappings.MAPPINGS[name]
+
+
+def _field_names(option: str, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Field of a mapping → field of a file, from `question=Problem`."""
+    for pair in pairs:
+        if not all(pair.partition("=")):
+            raise ValueError(f"task.{option} must be as question=Problem, got {pair!r}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
     """The tool protocol of a chat."""
     known = {
@@ -61,6 +148,17 @@ def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
         "hermes": protocols.HermesCalls,
     }
     return known[config.protocol]()
+
+
+def make_verifier(config: VerifierConfig, tool: Tool | None) -> KindVerifier:
+    """The verifier of a run; to be closed after use. `tool` runs unit tests."""
+    return KindVerifier(
+        config.kind,
+        tolerance=config.tolerance,
+        seconds=config.seconds,
+        workers=config.workers,
+        tool=tool,
+    )
 
 
 def make_lora(config: AdapterConfig) -> LoraConfig | None:

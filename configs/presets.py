@@ -12,6 +12,7 @@ from configs.schema import (
     OptimizerConfig,
     RunConfig,
     SftConfig,
+    TaskConfig,
     ToolConfig,
     TrainConfig,
 )
@@ -25,16 +26,27 @@ TINY = RunConfig(
 
 WORD_PROBLEMS = RunConfig(
     model=dataclasses.replace(presets.TINY, vocab_size=1024, width=128, mlp_width=384),
-    sft=SftConfig(steps=1000, rows=8, row_tokens=320, demonstrations=12_000),
-    train=TrainConfig(steps=40),
-    rollout=RolloutLimits(context=320, prompt_tokens=192, slots=64, lockstep=True),
-    evaluation=EvalConfig(problems=700),
+    task=TaskConfig(retell=0.9),
+    sft=SftConfig(steps=1500, rows=8, row_tokens=320, demonstrations=20_000),
+    train=TrainConfig(steps=80, eval_every=40),
+    rollout=RolloutLimits(context=320, prompt_tokens=240, slots=64, lockstep=True),
+    evaluation=EvalConfig(problems=700, samples=8),
 )
 """Word problems from JSON lines, given as `task.train_file`, `task.eval_file` and `tokenizer`."""
 
 CHAT = RunConfig(
     model=dataclasses.replace(presets.TINY, compute_dtype="bfloat16", remat="full"),
     dialogue=DialogueConfig(protocol="fenced"),
+    task=TaskConfig(skip_tool=0.0, unclosed_call=0.0),  # it knows how to be formed
+    sft=SftConfig(
+        steps=200,
+        rows=16,
+        row_tokens=4096,
+        demonstrations=2_000,
+        checkpoint_every=50,
+        logprob_chunk=256,
+        optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=10, final_fraction=0.1, b2=0.95),
+    ),
     train=TrainConfig(
         prompts=32,
         optimizer=OptimizerConfig(learning_rate=1e-6, b2=0.95),
@@ -57,6 +69,7 @@ QWEN2_5_7B_GTPO = dataclasses.replace(
     CHAT,
     model=dataclasses.replace(presets.QWEN2_5_7B, remat="full"),
     mesh=MeshConfig(data=1, fsdp=-1, tensor=4),
+    sft=dataclasses.replace(CHAT.sft, rows=64, row_tokens=8192),
     train=dataclasses.replace(
         CHAT.train,
         steps=500,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Literal
 
 from gtpo_jax.rollout import RolloutLimits
@@ -15,11 +16,31 @@ class TaskConfig:
     """Where problems come from."""
 
     families: tuple[str, ...] = ("arithmetic", "word", "remainder", "gcd", "branch", "chain")
-    """Families of generated problems; not used when `train_file` is set."""
-    train_file: str | None = None
-    """JSON lines with `question`, `answer` and, for demonstrations, `expression`."""
+    """Families of generated problems, `reasoning-gym/NAME` for those of that package; not used when
+    `train_file` is set."""
+    level: int = 1
+    """Difficulty of generated problems: longer numbers, more operands, longer chains."""
+    train_file: tuple[str, ...] = ()
+    """Files of problems (.jsonl, .json, .parquet), or data sets as FOLDER[:CONFIG][:SPLIT], cached
+    NAME[:CONFIG][:SPLIT], or hub:NAME[:CONFIG][:SPLIT]; only the last asks over the network."""
     eval_file: str | None = None
-    """JSON lines to evaluate on; needed with `train_file`."""
+    """One such source to evaluate on; needed with `train_file`."""
+    mapping: tuple[str, ...] = ("plain",)
+    """How records become problems: one mapping for all training files, or one for each. `plain`
+    reads `question`, `answer` and, for demonstrations, `expression`; others are named as their data
+    sets are, gsm8k for one."""
+    fields: tuple[str, ...] = ()
+    """Fields under other names in the training files, as question=Problem."""
+    eval_mapping: str | None = None
+    """That of `eval_file`; by default the same."""
+    eval_fields: tuple[str, ...] | None = None
+    """Those of `eval_file`; by default the same."""
+    drop_overlap: bool = False
+    """Training problems that are also evaluated on are left out, and counted, instead of refused.
+    """
+    retell: float = 0.0
+    """Share of training problems with an `expression`, and of their demonstrations, that are told
+    anew: in other words, with other numbers, at times with a sentence beside the point."""
     skip_tool: float = 0.15
     """Share of demonstrations that answer without calling the tool."""
     unclosed_call: float = 0.06
@@ -74,13 +95,30 @@ class SftConfig:
     """Packed rows of a batch."""
     row_tokens: int = 128
     """Tokens of a packed row; no demonstration may be longer."""
+    files: tuple[str, ...] = ()
+    """JSON lines of chats that are imitated, all of them; without one, scripts of the task are."""
     demonstrations: int = 18_000
-    """Distinct demonstrations; they repeat when the steps need more."""
+    """Distinct demonstrations by scripts; they repeat when the steps need more."""
+    too_long: Literal["refuse", "drop"] = "refuse"
+    """A demonstration longer than `row_tokens` is an error, or is left out and counted."""
+    violations: bool = False
+    """Files may hold turns that break a rule of the dialogue."""
+    system_messages: Literal["same", "drop"] = "same"
+    """Those of files have to be the run's, with which rollouts begin, or give way to it."""
+    logprob_chunk: int | None = None
+    """Positions of a row whose logits are in memory at a time; all of them without it."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     optimizer: OptimizerConfig = OptimizerConfig(
         kind="muon", learning_rate=8e-3, warmup_steps=40, final_fraction=0.1, b2=0.99
     )
+
+    def __post_init__(self):
+        for name in ("violations", "system_messages"):
+            if not self.files and getattr(self, name) != getattr(SftConfig, name):
+                raise ValueError(
+                    f"sft.{name} is for demonstrations in files; give sft.files, or leave it out"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,6 +188,8 @@ class TrainConfig:
     """Positions of a row whose logits are in memory at a time; all of them without it."""
     eval_every: int = 20
     """Steps between evaluations; 0 evaluates at the end only."""
+    keep_every: int = 10
+    """Steps between those whose trajectories are kept, and the first and the last; 0 keeps none."""
     checkpoint_every: int = 10
     """Steps between checkpoints."""
     gate: float = 0.9
@@ -158,6 +198,8 @@ class TrainConfig:
     def __post_init__(self):
         if self.epochs < 1:
             raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        if self.keep_every < 0:
+            raise ValueError(f"keep_every must be 0 or more, got {self.keep_every}; 0 keeps none")
         if self.row_buckets < 1:
             raise ValueError(f"row_buckets must be at least 1, got {self.row_buckets}")
         if self.shared_prompts and self.minibatches > self.prompts:
@@ -180,8 +222,25 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
+    """What is answered to say how good a policy is."""
+
     problems: int = 256
     """Held-out problems."""
+    samples: int = 1
+    """Trajectories of a problem in evaluations at the end, or by `launch.evaluate`; one meanwhile.
+    """
+    temperature: float = 1.0
+    """Of their sampling; beside them stands a greedy one."""
+
+    def __post_init__(self):
+        for name in ("problems", "samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name} must be at least 1, got {getattr(self, name)}")
+        if not self.temperature > 0:
+            raise ValueError(
+                f"evaluation.temperature must be above 0, got {self.temperature}; a greedy"
+                " evaluation is made anyway"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -225,6 +284,28 @@ class DialogueConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifierConfig:
+    """How answers are judged; `docs/verifiers.md` says what each kind accepts."""
+
+    kind: Literal["numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym"] = "numeric"
+    """Of the answers to problems that name no kind of their own."""
+    tolerance: float = 1e-6
+    """Relative error of a decimal that is not an error; integers have to be equal."""
+    seconds: float = 10.0
+    """Wall time of an answer to `math` or `reasoning-gym`; beyond it, it could not be verified."""
+    workers: int = 2
+    """Processes of each of these two kinds, if there are such answers."""
+
+    def __post_init__(self):
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"verifier.tolerance must be in [0, 1), got {self.tolerance}")
+        if not 0 < self.seconds < math.inf:
+            raise ValueError(f"verifier.seconds must be above 0 and finite, got {self.seconds}")
+        if self.workers < 1:
+            raise ValueError(f"verifier.workers must be at least 1, got {self.workers}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that determines a run, but for where it is written."""
 
@@ -242,5 +323,8 @@ class RunConfig:
     train: TrainConfig = TrainConfig()
     rollout: RolloutLimits = dataclasses.field(default_factory=RolloutLimits)
     tool: ToolConfig = ToolConfig()
+    verifier: VerifierConfig = VerifierConfig()
     evaluation: EvalConfig = EvalConfig()
+    wandb: str = ""
+    """Project of Weights & Biases that figures also go to; without one they stay with the run."""
     mesh: MeshConfig = MeshConfig()

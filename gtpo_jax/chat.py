@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gtpo_jax import stops
-from gtpo_jax.dialogue import ParsedTurn
-from gtpo_jax.protocols import THINK, ToolProtocol
+from gtpo_jax.answers import write_answer
+from gtpo_jax.dialogue import ParsedTurn, cut_stopped
+from gtpo_jax.protocols import THINK, THINK_END, ToolProtocol
 from gtpo_jax.templates import ChatTemplate, Message, Segment, SegmentEncoder, segments
 from gtpo_jax.types import TemplateTokenizer
 
@@ -85,6 +86,7 @@ class ChatDialogue:
                 " HermesCalls(tools=(), system_prompt=HERMES_DESCRIBED_PROMPT)"
             )
         self._begins_in_thought = prompt.rstrip().endswith(THINK)
+        self._lead = self._find_lead(prompt)
 
     def prompt(self, question: str) -> np.ndarray:
         """Ids of the prompt, up to where the policy begins to write."""
@@ -147,6 +149,67 @@ class ChatDialogue:
             said, most_calls=self.most_calls, in_thought=self._begins_in_thought
         )
         return dataclasses.replace(parsed, text=text)
+
+    def turn(self, text: str) -> np.ndarray:
+        """Ids of a turn that was written as text, its end marker left out.
+
+        It begins with the space that the template puts before a turn. Tags of the protocol are the
+        tokens that the tokenizer has for them, outside of code; control symbols are text. A thought
+        that the prompt has opened may be opened once more.
+        """
+        said, stopped = cut_stopped(text, self.stop_strings)
+        if self._begins_in_thought and said.lstrip().startswith(THINK):
+            said = said.lstrip().removeprefix(THINK).removeprefix("\n")
+        if not said.startswith(self._lead):
+            said = self._lead + said
+        pieces = self.protocol.segments(said, in_thought=self._begins_in_thought)
+        ids = self._encoder.encode(pieces)
+        return np.array(ids if stopped else [*ids, self.stop_ids[0]], np.int32)
+
+    def call(self, thought: str, *codes: str) -> np.ndarray:
+        """Ids of a turn that calls the tool, each call in lines of its own behind the thought.
+
+        Raises `ValueError` for calls that the protocol cannot write, or not so many of them.
+        """
+        tokens = self.turn(self._opened(thought, *map(self.protocol.call, codes)))
+        read = self.parse(tokens)
+        if read.codes != codes:
+            reason = read.violation or f"it would be read as {read.codes}"
+            raise ValueError(
+                f"{type(self.protocol).__name__} cannot write the call: {reason}; take another"
+                " dialogue.protocol (hermes writes any code), or raise dialogue.most_calls"
+            )
+        return tokens
+
+    def unclosed_call(self, thought: str, code: str) -> np.ndarray:
+        """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
+        return self.turn(self._opened(thought, self.protocol.call(code, closed=False)))
+
+    def answer(self, thought: str, answer: str) -> np.ndarray:
+        """Ids of a turn that answers. Raises `ValueError` for what would be read otherwise."""
+        tokens = self.turn(self._opened(thought) + write_answer(answer))
+        read = self.parse(tokens)
+        if read.answer != answer.strip():
+            raise ValueError(
+                f"the answer {answer!r} behind {thought!r} would be read as {read.answer!r}"
+                f" ({read.violation or 'well formed'}); write less before it"
+            )
+        return tokens
+
+    def _opened(self, thought: str, *calls: str) -> str:
+        """Text of a turn; a thought that the prompt has opened and that is not closed is."""
+        if self._begins_in_thought and THINK_END not in thought:
+            thought = f"\n{THINK_END}\n\n{thought}"
+        if calls and thought and not thought.endswith("\n"):
+            thought += "\n"
+        return thought + "\n".join(calls)
+
+    def _find_lead(self, prompt: str) -> str:
+        """White space that the template puts between the prompt of a turn and its text."""
+        said: Message = {"role": "assistant", "content": _TURN}
+        told = self._render([*self._opening(_QUESTION), said], prompting=False).partition(_TURN)[0]
+        lead = told.removeprefix(prompt) if told.startswith(prompt) else ""
+        return "" if lead.strip() else lead
 
     def _ids(self, pieces: Sequence[Segment]) -> np.ndarray:
         return np.array(self._encoder.encode(pieces), np.int32)

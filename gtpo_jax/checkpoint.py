@@ -135,10 +135,11 @@ class CheckpointStore:
             self._manager.reload()
         return step, dataclasses.replace(template, trained=found.pop(PARAMS), **found)
 
-    def restore_params(self, template: Params) -> Params:
+    def restore_params(self, template: Params, *, step: int | None = None) -> Params:
         """Parameters alone of the newest whole checkpoint: another optimizer may go on from them.
 
-        Nothing in the folder is changed. Raises ValueError where there is no whole one.
+        With a `step` it is that one. Nothing in the folder is changed. Raises ValueError where
+        there is no whole one.
         """
 
         def read(step: int) -> Params:
@@ -146,9 +147,12 @@ class CheckpointStore:
             arguments = ocp.args.Composite(state=_restore_as({PARAMS: template}, part=True))
             return self._manager.restore(step, args=arguments)[_STATE][PARAMS]
 
-        step, found, damaged = self._newest(read, "; train one with `python -m launch.sft`")
+        if step is not None:
+            self._check_whole(step)
+            return read(step)
+        newest, found, damaged = self._newest(read, "; train one with `python -m launch.sft`")
         for bad, damage in damaged.items():
-            self._warn(bad, damage, f"step {step} is used instead")
+            self._warn(bad, damage, f"step {newest} is used instead")
         return found
 
     def check(self) -> None:
@@ -223,6 +227,14 @@ class CheckpointStore:
         if damaged:
             raise ValueError(_all_damaged(self.folder, damaged))
         raise ValueError(f"no checkpoint in {self.folder}{without}")
+
+    def _check_whole(self, step: int) -> None:
+        saved = hosts.gather_objects(saved_steps(self.folder))[0]
+        if step not in saved:
+            there = ", ".join(map(str, saved)) or "none"
+            raise ValueError(f"no checkpoint {step} in {self.folder}; there are: {there}")
+        if saved[step] is not None:
+            raise ValueError(f"checkpoint {step} in {self.folder} is damaged: {saved[step]}")
 
     def _move_aside(self, step: int) -> str:
         """Renames a damaged checkpoint and returns its new name. Process 0 does."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -33,6 +34,8 @@ END = Marker("<|end|>")
 CODE, CODE_END = Marker("<code>"), Marker("</code>")
 ANSWER, ANSWER_END = Marker("<answer>"), Marker("</answer>")
 CONTROL_SYMBOLS = (USER, ASSISTANT, TOOL, END, CODE, CODE_END, ANSWER, ANSWER_END)
+
+_ACTIONS = re.compile(f"({'|'.join(map(re.escape, (CODE, CODE_END, ANSWER, ANSWER_END)))})")
 
 NO_ACTION = "neither a call nor an answer"
 """The violation of a turn that leaves nothing to do."""
@@ -105,11 +108,33 @@ def violation_output(violation: str) -> str:
     return f"Error: {violation}"
 
 
+def cut_stopped(text: str, stop_strings: Sequence[str]) -> tuple[str, bool]:
+    """The text of a turn, and whether it ends with a stop string.
+
+    White space behind the stop string is left out. Raises `ValueError` where anything else follows
+    it: a policy would have ended its turn before.
+    """
+    said = stops.cut(text, stop_strings)
+    if not said.endswith(tuple(stop_strings)):
+        return text, False
+    if rest := text[len(said) :].strip():
+        stop = next(stop for stop in stop_strings if said.endswith(stop))
+        raise ValueError(
+            f"{stop!r} ends a turn, and here {rest[:40]!r} follows it; begin another turn behind it"
+        )
+    return said, True
+
+
 class AnyDialogue(Protocol):
-    """What a rollout knows of the way that prompts, turns and observations are written."""
+    """What rollouts and demonstrations know of how prompts, turns and observations are written."""
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def system_prompt(self) -> str:
+        """What stands before every question; empty where nothing does."""
+        ...
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -145,6 +170,27 @@ class AnyDialogue(Protocol):
         """Reads the tokens of one turn. Never raises for what the policy wrote."""
         ...
 
+    def turn(self, text: str) -> np.ndarray:
+        """Ids of a turn that a demonstrator wrote as text, its end marker left out.
+
+        Markers and tags of calls and answers that stand in their places are meant. The turn ends
+        with its end marker, or with the stop string that the text ends with. Raises `ValueError`
+        where text follows a stop string.
+        """
+        ...
+
+    def call(self, thought: str, *codes: str) -> np.ndarray:
+        """Ids of a turn that calls the tool. Raises `ValueError` for calls it cannot hold."""
+        ...
+
+    def unclosed_call(self, thought: str, code: str) -> np.ndarray:
+        """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
+        ...
+
+    def answer(self, thought: str, answer: str) -> np.ndarray:
+        """Ids of a turn that answers. Raises `ValueError` for an answer it cannot hold."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
@@ -160,6 +206,11 @@ class Dialogue:
     most_calls: int = 1  # of one turn
 
     @property
+    def system_prompt(self) -> str:
+        """Empty: nothing stands before a question."""
+        return ""
+
+    @property
     def stop_ids(self) -> tuple[int, ...]:
         """Tokens that end a turn."""
         return (self.tokenizer.control_id(END),)
@@ -168,9 +219,27 @@ class Dialogue:
         """Ids of the prompt, up to where the policy begins to write."""
         return self._ids(USER, question, END, ASSISTANT)
 
-    def call(self, thought: str, code: str) -> np.ndarray:
+    def turn(self, text: str) -> np.ndarray:
+        """Ids of a turn that was written as text, its end marker left out.
+
+        The markers of calls and answers that it spells are meant, all of them: code that spells one
+        is a matter for `call`. Turn markers are text.
+        """
+        *before, last = [
+            piece if at % 2 == 0 else Marker(piece) for at, piece in enumerate(_ACTIONS.split(text))
+        ]
+        said, stopped = cut_stopped(last, self.stop_strings)
+        return self._ids(*before, said, *([] if stopped else [END]))
+
+    def call(self, thought: str, *codes: str) -> np.ndarray:
         """Ids of a turn that calls the tool."""
-        return self._ids(thought, CODE, code, CODE_END, END)
+        if len(codes) > self.most_calls:
+            raise ValueError(
+                f"{len(codes)} calls in one turn, where {self.most_calls} is the most; raise"
+                " dialogue.most_calls"
+            )
+        calls = [piece for code in codes for piece in (CODE, code, CODE_END)]
+        return self._ids(thought, *calls, END)
 
     def answer(self, thought: str, answer: str) -> np.ndarray:
         """Ids of a turn that answers."""

@@ -19,6 +19,9 @@ from gtpo_jax.types import ForwardFn, Params, TokenBatch
 Metrics = dict[str, jax.Array]
 Sums = dict[str, masking.WeightedSum]
 
+PEAKS = ("ratio",)
+"""Diagnostics whose largest value among the trained tokens is a metric too, as `ratio_max`."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,16 +81,18 @@ def clipped_loss(
         if kl_weight and reference is None:
             raise ValueError(f"kl_weight {kl_weight} needs a batch with reference_logprobs")
         anchor = batch.behavior_logprobs if proximal is None else proximal
+        log_ratio = objectives.log_ratios(policy_logprobs, anchor)
         surrogate = objectives.clipped_surrogate(
-            objectives.log_ratios(policy_logprobs, anchor),
-            batch.token_advantages,
-            clip_low=clip_low,
-            clip_high=clip_high,
+            log_ratio, batch.token_advantages, clip_low=clip_low, clip_high=clip_high
         )
         drift = objectives.log_ratios(policy_logprobs, batch.behavior_logprobs)
         total = surrogate.loss
         diagnostics = {
             "clip_fraction": surrogate.clipped.astype(jnp.float32),
+            # At the lower end of the band tokens of A < 0 are clipped, at the upper of A > 0.
+            "clip_low": (surrogate.clipped & (batch.token_advantages < 0)).astype(jnp.float32),
+            "clip_high": (surrogate.clipped & (batch.token_advantages > 0)).astype(jnp.float32),
+            "ratio": jnp.exp(log_ratio),
             # k3 estimate of KL(behavior ‖ policy): non-negative, and 0 on the first update.
             "behavior_kl": jnp.exp(drift) - 1.0 - drift,
         }
@@ -203,7 +208,7 @@ def make_update(
 
     def micro_loss(
         trained: Params, frozen: dict[str, Params], batch: TokenBatch
-    ) -> tuple[jax.Array, Sums]:
+    ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
         params = {**frozen, **trained}
         policy_logprobs, entropy = batch_logprobs(
             forward, params, batch, temperature=temperature, chunk=chunk
@@ -215,26 +220,32 @@ def make_update(
         sums = {
             name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
         }
-        return loss.total, sums | {"loss": loss}
+        peaks = {
+            f"{name}_max": jnp.max(jnp.where(batch.loss_mask, diagnostics[name], 0.0))
+            for name in PEAKS
+            if name in diagnostics
+        }
+        return loss.total, (sums | {"loss": loss}, peaks)
 
     def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
         gradient = jax.grad(micro_loss, has_aux=True)
 
         def accumulate(index: jax.Array, total):
             micro_batch = jax.tree.map(lambda x: x[index], batch)
-            part = gradient(state.trained, state.frozen, micro_batch)
-            return jax.tree.map(lambda a, b: a + b.astype(a.dtype), total, part)
+            gradients, (sums, peaks) = gradient(state.trained, state.frozen, micro_batch)
+            added = jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[:2], (gradients, sums))
+            return *added, jax.tree.map(jnp.maximum, total[2], peaks)
 
         first = jax.tree.map(lambda x: x[0], batch)
-        _, sums = jax.eval_shape(gradient, state.trained, state.frozen, first)
+        _, figures = jax.eval_shape(gradient, state.trained, state.frozen, first)
         zeros = (
             jax.tree.map(lambda x: jnp.zeros_like(x, _at_least_float32(x.dtype)), state.trained),
-            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sums),
+            *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), figures),
         )
         # Packing fills micro-batches from the front: the empty ones behind cost nothing.
         count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
         filled = jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))
-        gradients, sums = jax.lax.fori_loop(0, filled, accumulate, zeros)
+        gradients, sums, peaks = jax.lax.fori_loop(0, filled, accumulate, zeros)
 
         weight = sums["loss"].weight
         gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
@@ -245,7 +256,7 @@ def make_update(
             optimizer_state=optimizer_state,
             step=state.step + 1,
         )
-        metrics = {name: total.mean() for name, total in sums.items()}
+        metrics = {name: total.mean() for name, total in sums.items()} | peaks
         # The weight of the loss counts tokens, turns or trajectories: the reduction decides.
         trained_tokens = sums["entropy"].weight
         norm = optax.tree.norm(gradients)

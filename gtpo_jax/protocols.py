@@ -16,18 +16,21 @@ ended. Control symbols of the chat template it cannot write.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from gtpo_jax.answers import ANSWER, ANSWER_END, read_answer
 from gtpo_jax.dialogue import NO_ACTION, ParsedTurn
+from gtpo_jax.templates import Segment
 
 UNCLOSED_CALL = "the call is not closed"
 UNOPENED_CALL = "a call is closed that was not opened"
 CALL_AND_ANSWER = "a call and an answer in one turn"
-UNCLOSED_ANSWER = "the answer is not closed"
 UNCLOSED_THOUGHT = "the thought is not closed by </think>"
 FENCE_NOT_ALONE = "the fence that opens a call has to be a line of its own, such as ```python"
 NOT_JSON = 'the call is not JSON like {"name": "python", "arguments": {"code": "print(1)"}}'
@@ -36,7 +39,8 @@ NO_CODE = 'the arguments of the call hold no "code" that is a string'
 NOT_UNICODE = "the code of the call holds half of a surrogate pair"
 
 THINK, THINK_END = "<think>", "</think>"
-ANSWER, ANSWER_END = "<answer>", "</answer>"
+TAGS = (THINK, THINK_END, ANSWER, ANSWER_END)
+"""Of every protocol, besides those around calls."""
 
 PYTHON_TOOL: Mapping[str, Any] = {
     "type": "function",
@@ -106,8 +110,8 @@ class ToolProtocol(Protocol):
         """Outputs go on within the assistant's message where a stop string has ended the turn."""
         ...
 
-    def call(self, code: str) -> str:
-        """Text of a call."""
+    def call(self, code: str, *, closed: bool = True) -> str:
+        """Text of a call; without `closed`, as one writes it who forgets its end."""
         ...
 
     def reply(self, output: str) -> str:
@@ -118,6 +122,14 @@ class ToolProtocol(Protocol):
         """Reads a turn that has come to its end, without its end marker.
 
         `in_thought`: the prompt ended with `<think>`, so the turn begins inside of it.
+        """
+        ...
+
+    def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
+        """The text of a turn with its tags apart from the rest.
+
+        Where the tokenizer has tokens for tags, they are meant, as a policy writes them; in the
+        code of calls they are text.
         """
         ...
 
@@ -139,21 +151,29 @@ class FencedPython:
     reply_role: str = "user"
     inline: bool = False
 
-    def call(self, code: str) -> str:
+    def call(self, code: str, *, closed: bool = True) -> str:
         longest = max(map(len, re.findall("`+", code)), default=0)
         fence = "`" * max(3, longest + 1)
-        return f"{fence}{self.languages[0]}\n{code}\n{fence}"
+        return f"{fence}{self.languages[0]}\n{code}" + f"\n{fence}" * closed
 
     def reply(self, output: str) -> str:
         return f"```output\n{output}\n```"
 
     def parse(self, text: str, *, most_calls: int = 1, in_thought: bool = False) -> ParsedTurn:
-        said = _behind_thought(text, in_thought)
-        if said is None:
-            return ParsedTurn(text=text, violation=UNCLOSED_THOUGHT)
+        return _turn(text, self._read(text, in_thought), most_calls)
+
+    def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
+        return _segments(text, self._read(text, in_thought).held, TAGS)
+
+    def _read(self, text: str, in_thought: bool) -> _Calls:
+        begin = _thought_end(text, in_thought)
+        if begin is None:
+            return _Calls(violation=UNCLOSED_THOUGHT)
         codes: list[str] = []
         outside: list[str] = []
-        lines = said.split("\n")
+        held: list[tuple[int, int]] = []
+        lines = text[begin:].split("\n")
+        starts = [*itertools.accumulate((len(line) + 1 for line in lines), initial=begin)]
         at = 0
         while at < len(lines):
             opening = _FENCE.fullmatch(lines[at])
@@ -168,8 +188,9 @@ class FencedPython:
             end = next(ends, None)
             if end is None:
                 if is_call:
-                    return ParsedTurn(text=text, violation=UNCLOSED_CALL)
+                    return _Calls(held=(*held, (starts[at], len(text))), violation=UNCLOSED_CALL)
                 break
+            held.append((starts[at], starts[end]))
             if is_call:
                 margin = re.compile(f"[ \t]{{0,{len(indent)}}}")
                 codes.append("\n".join(margin.sub("", x, count=1) for x in lines[at + 1 : end]))
@@ -177,7 +198,7 @@ class FencedPython:
         unfenced = "\n".join(outside)
         opened = re.search(f"```[ \t]*({'|'.join(map(re.escape, self.languages))})\\b", unfenced)
         violation = FENCE_NOT_ALONE if opened else None
-        return _turn(text, codes, violation, unfenced, most_calls)
+        return _Calls(tuple(codes), unfenced, tuple(held), violation)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,25 +221,39 @@ class CodeTags:
     def stop_strings(self) -> tuple[str, ...]:
         return (self.closing,)
 
-    def call(self, code: str) -> str:
-        return f"{self.opening}\n{code}\n{self.closing}"
+    def call(self, code: str, *, closed: bool = True) -> str:
+        return f"{self.opening}\n{code}" + f"\n{self.closing}" * closed
 
     def reply(self, output: str) -> str:
         return f"<interpreter>\n{output}\n</interpreter>"
 
     def parse(self, text: str, *, most_calls: int = 1, in_thought: bool = False) -> ParsedTurn:
         del in_thought  # calls are read in thoughts as well
+        calls = self._read(text)
+        outside = calls.outside.rpartition(THINK_END)[2]
+        return _turn(text, dataclasses.replace(calls, outside=outside), most_calls)
+
+    def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
+        del in_thought
+        return _segments(text, self._read(text).held, (self.opening, self.closing, *TAGS))
+
+    def _read(self, text: str) -> _Calls:
         codes: list[str] = []
-        outside, opened, rest = text.partition(self.opening)
-        while opened:
-            code, closed, rest = rest.partition(self.closing)
-            if not closed:
-                return ParsedTurn(text=text, violation=UNCLOSED_CALL)
-            codes.append(self._bare(code))
-            between, opened, rest = rest.partition(self.opening)
-            outside += f"\n{between}"
-        violation = UNOPENED_CALL if self.closing in outside else None
-        return _turn(text, codes, violation, outside.rpartition(THINK_END)[2], most_calls)
+        outside: list[str] = []
+        held: list[tuple[int, int]] = []
+        behind = 0
+        while (opening := text.find(self.opening, behind)) >= 0:
+            begin = opening + len(self.opening)
+            end = text.find(self.closing, begin)
+            if end < 0:
+                return _Calls(held=(*held, (begin, len(text))), violation=UNCLOSED_CALL)
+            outside.append(text[behind:opening])
+            codes.append(self._bare(text[begin:end]))
+            held.append((begin, end))
+            behind = end + len(self.closing)
+        unenclosed = "\n".join([*outside, text[behind:]])
+        violation = UNOPENED_CALL if self.closing in unenclosed else None
+        return _Calls(tuple(codes), unenclosed, tuple(held), violation)
 
     def _bare(self, code: str) -> str:
         code = code.removeprefix("\n").removesuffix("\n")
@@ -245,37 +280,48 @@ class HermesCalls:
     reply_role: str = "tool"
     inline: bool = False
 
-    def call(self, code: str) -> str:
+    def call(self, code: str, *, closed: bool = True) -> str:
         call = {"name": self.name, "arguments": {"code": code}}
-        return f"{self.opening}\n{json.dumps(call, ensure_ascii=False)}\n{self.closing}"
+        said = f"{self.opening}\n{json.dumps(call, ensure_ascii=False)}"
+        return said + f"\n{self.closing}" * closed
 
     def reply(self, output: str) -> str:
         return output
 
     def parse(self, text: str, *, most_calls: int = 1, in_thought: bool = False) -> ParsedTurn:
-        said = _behind_thought(text, in_thought)
-        if said is None:
-            return ParsedTurn(text=text, violation=UNCLOSED_THOUGHT)
+        return _turn(text, self._read(text, in_thought), most_calls)
+
+    def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
+        held = self._read(text, in_thought).held
+        return _segments(text, held, (self.opening, self.closing, *TAGS))
+
+    def _read(self, text: str, in_thought: bool) -> _Calls:
+        behind = _thought_end(text, in_thought)
+        if behind is None:
+            return _Calls(violation=UNCLOSED_THOUGHT)
         codes: list[str] = []
-        outside, opened, rest = said.partition(self.opening)
-        while opened:
-            try:
-                call, end = _JSON.raw_decode(rest := rest.lstrip())
-            except (ValueError, RecursionError):
-                violation = NOT_JSON if self.closing in rest else UNCLOSED_CALL
-                return ParsedTurn(text=text, violation=violation)
-            rest = rest[end:].lstrip()
-            if not rest.startswith(self.closing):
-                violation = NOT_JSON if self.closing in rest else UNCLOSED_CALL
-                return ParsedTurn(text=text, violation=violation)
-            code = self._code(call)
+        outside: list[str] = []
+        held: list[tuple[int, int]] = []
+        while (opening := text.find(self.opening, behind)) >= 0:
+            begin = end = opening + len(self.opening)
+            code: str | _Wrong = _Wrong(NOT_JSON)
+            with contextlib.suppress(ValueError, RecursionError):
+                call, end = _JSON.raw_decode(text, _behind_spaces(text, begin))
+                code = self._code(call)
+            held.append((begin, end))
+            closing = _behind_spaces(text, end)
+            if end == begin or not text.startswith(self.closing, closing):
+                unclosed = text.find(self.closing, end) < 0
+                violation = UNCLOSED_CALL if unclosed else NOT_JSON
+                return _Calls(held=tuple(held), violation=violation)
             if isinstance(code, _Wrong):
-                return ParsedTurn(text=text, violation=code.violation)
+                return _Calls(held=tuple(held), violation=code.violation)
+            outside.append(text[behind:opening])
             codes.append(code)
-            between, opened, rest = rest.removeprefix(self.closing).partition(self.opening)
-            outside += f"\n{between}"
-        violation = UNOPENED_CALL if self.closing in outside else None
-        return _turn(text, codes, violation, outside, most_calls)
+            behind = closing + len(self.closing)
+        unenclosed = "\n".join([*outside, text[behind:]])
+        violation = UNOPENED_CALL if self.closing in unenclosed else None
+        return _Calls(tuple(codes), unenclosed, tuple(held), violation)
 
     def _code(self, call: Any) -> str | _Wrong:
         if not isinstance(call, dict):
@@ -303,39 +349,22 @@ class _Wrong:
 _JSON = json.JSONDecoder()
 _FENCE = re.compile("([ \t]*)(`{3,})([^`\n]*)")
 _FENCED_WHOLE = re.compile(r"\s*```(?:python|py)?[ \t]*\n(.*?)\n?```\s*", re.DOTALL)
-_BOXED = re.compile(r"\\boxed\s*\{")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # what a backslash stands before is skipped
 
 
-def read_answer(text: str) -> tuple[str | None, str | None]:
-    """The answer of a turn and what is wrong with it; at most one of them is there.
+@dataclasses.dataclass(frozen=True)
+class _Calls:
+    """The calls of a turn; without them when one is not well formed."""
 
-    The last `<answer>…</answer>` counts, without it the last `\\boxed{…}`, its braces balanced; a
-    brace behind a backslash is no brace. An `<answer>` that holds a box is what the box holds.
-    """
-    _, opened, inside = text.rpartition(ANSWER)
-    if opened:
-        answer, closed, _ = inside.partition(ANSWER_END)
-        if not closed:
-            return None, UNCLOSED_ANSWER
-        boxed, wrong = read_answer(answer)
-        return (answer.strip() if boxed is None and wrong is None else boxed), wrong
-    begins = [found.end() for found in _BOXED.finditer(text)]
-    if not begins:
-        return None, None
-    inside, depth = text[begins[-1] :], 1
-    for found in _BRACE.finditer(inside):
-        depth += {"{": 1, "}": -1}.get(found[0], 0)
-        if depth == 0:
-            return inside[: found.start()].strip(), None
-    return None, UNCLOSED_ANSWER
+    codes: tuple[str, ...] = ()
+    outside: str = ""  # the text around them, in which an answer may stand
+    held: tuple[tuple[int, int], ...] = ()  # where in the text code stands, in which no tag is one
+    violation: str | None = None
 
 
-def _turn(
-    text: str, codes: Sequence[str], violation: str | None, outside: str, most_calls: int
-) -> ParsedTurn:
-    """A turn whose calls are well formed; its answer stands in what is `outside` of them."""
-    answer, wrong_answer = read_answer(outside)
+def _turn(text: str, calls: _Calls, most_calls: int) -> ParsedTurn:
+    """What a turn says, its calls read."""
+    answer, wrong_answer = read_answer(calls.outside)
+    codes, violation = calls.codes, calls.violation
     if violation is None and codes and (answer is not None or wrong_answer is not None):
         violation = CALL_AND_ANSWER
     if violation is None and len(codes) > most_calls:
@@ -344,12 +373,27 @@ def _turn(
         violation = NO_ACTION if answer is None and wrong_answer is None else wrong_answer
     if violation is not None:
         return ParsedTurn(text=text, violation=violation)
-    return ParsedTurn(text=text, codes=tuple(codes), answer=answer)
+    return ParsedTurn(text=text, codes=codes, answer=answer)
 
 
-def _behind_thought(text: str, in_thought: bool) -> str | None:
-    """What follows the thought that a turn begins with; None if the thought does not end."""
+def _segments(text: str, held: Sequence[tuple[int, int]], tags: Sequence[str]) -> list[Segment]:
+    """The text cut at its tags, those that do not stand in what is held."""
+    pieces: list[Segment] = []
+    behind = 0
+    for tag in re.finditer("|".join(map(re.escape, tags)), text):
+        if not any(begin <= tag.start() < end for begin, end in held):
+            pieces += [Segment(text[behind : tag.start()], False), Segment(tag[0], True)]
+            behind = tag.end()
+    return [*pieces, Segment(text[behind:], False)]
+
+
+def _thought_end(text: str, in_thought: bool) -> int | None:
+    """Where the thought that a turn begins with has ended; None if it does not end."""
     if not in_thought and not text.lstrip().startswith(THINK):
-        return text
-    _, closed, said = text.partition(THINK_END)
-    return said if closed else None
+        return 0
+    end = text.find(THINK_END)
+    return None if end < 0 else end + len(THINK_END)
+
+
+def _behind_spaces(text: str, at: int) -> int:
+    return len(text) - len(text[at:].lstrip())

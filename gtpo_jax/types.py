@@ -271,9 +271,17 @@ class Tool(Protocol):
 
 
 class Verifier(Protocol):
-    """Judges the answer of a finished trajectory."""
+    """Judges the answer of a finished trajectory. A plain function is one."""
 
     def __call__(self, problem: Problem, answer: str | None) -> Verdict: ...
+
+
+class SubmittingVerifier(Verifier, Protocol):
+    """A verifier that takes its time beside the caller: a rollout goes on meanwhile, and gathers
+    its verdicts at the end.
+    """
+
+    def submit(self, problem: Problem, answer: str | None) -> Future[Verdict]: ...
 
 
 class Tokenizer(Protocol):

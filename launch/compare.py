@@ -18,8 +18,9 @@ from rich.table import Table
 from configs.schema import AlgorithmConfig, RunConfig
 from gtpo_jax.checkpoint import has_checkpoint
 from launch import cli, display, distributed
+from launch.evaluator import MODES, Evaluator
 from launch.gate import check_gate
-from launch.session import MODES, Evaluator, Session
+from launch.session import Session
 from launch.sft import run_sft
 from launch.train import run_training
 
@@ -83,7 +84,7 @@ def _run_one(
             resume=has_checkpoint(folder / "train" / "checkpoints"),
             go_on=go_on,
         )
-        return {mode: evaluator(policy, mode)[0].record() for mode in MODES}
+        return {mode: evaluator.final(policy, mode)[0].record() for mode in MODES}
 
 
 def _spread(values: list[float]) -> dict[str, float]:

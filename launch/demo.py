@@ -16,9 +16,10 @@ from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import curve, terminal
 from gtpo_jax.types import Trajectory
-from launch import cli, display, distributed, versions
+from launch import cli, display, distributed, keeping, versions
+from launch.evaluator import Evaluator
 from launch.gate import check_gate
-from launch.session import Evaluator, Session
+from launch.session import Session
 from launch.sft import run_sft
 from launch.train import run_training
 
@@ -58,6 +59,10 @@ def run_demo(arguments: DemoArguments) -> dict:
         lap("cold_start")
         gate = check_gate(session, evaluator, cold_start)
         before = _evaluate(evaluator, cold_start)
+        if distributed.is_first() and session.config.train.keep_every:
+            # Beside those of the steps, as of one before the first.
+            folder = run_dir / "train" / keeping.FOLDER
+            keeping.write(folder, session.dialogue.tokenizer, 0, before[1])
         lap("evaluate_cold_start")
         policy = run_training(
             session,
@@ -102,8 +107,8 @@ def _set_aside(run_dir: pathlib.Path) -> pathlib.Path:
 
 
 def _evaluate(evaluator: Evaluator, params) -> Result:
-    sampled, trajectories = evaluator(params, "sampled")
-    greedy, _ = evaluator(params, "greedy")
+    sampled, trajectories = evaluator.final(params, "sampled")
+    greedy, _ = evaluator.final(params, "greedy")
     return {"sampled": sampled, "greedy": greedy}, trajectories
 
 

@@ -1,17 +1,29 @@
-"""Evaluates the newest checkpoint of a run on held-out problems.
+"""Evaluates a checkpoint of a run on held-out problems: avg@k, pass@k, maj@k, and how it went.
 
-python -m launch.evaluate tiny --run-dir runs/mine --phase train
+    python -m launch.evaluate tiny --run-dir runs/mine --phase train --evaluation.samples 8
+
+Results lie in RUN/evaluation/PHASE-STEP. Called again, also after it was killed, it rolls out what
+is missing there.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 from typing import Literal
 
+from gtpo_jax import evaluation
+from gtpo_jax.checkpoint import newest_step
+from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import terminal
-from launch import cli, display, distributed
-from launch.session import MODES, Evaluator, Session
+from gtpo_jax.rollout import hosts
+from gtpo_jax.types import Trajectory
+from launch import cli, display, distributed, stopping
+from launch import results as results_of
+from launch.evaluator import MODES, Evaluator
+from launch.network import CHECKPOINTS
+from launch.session import Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,22 +31,117 @@ class EvaluateArguments(cli.RunArguments):
     """Success on held-out problems, sampled and greedy."""
 
     phase: Literal["import", "sft", "train"] = "train"
-    """Whose checkpoint."""
+    """Whose checkpoint; the path of a checkpoint says it by itself."""
+    checkpoint: str = ""
+    """Its step, or the path RUN/PHASE/checkpoints/STEP; the newest of the phase without it."""
+    name: str = ""
+    """Folder of the results in RUN/evaluation, PHASE-STEP without it."""
     show: int = 3
-    """Trajectories to print."""
+    """Trajectories to print, each of another problem, of those that are sampled now."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where the parameters to evaluate come from."""
+
+    run_dir: pathlib.Path
+    phase: str
+    step: int
+
+    @property
+    def path(self) -> pathlib.Path:
+        return self.run_dir / self.phase / CHECKPOINTS / str(self.step)
+
+
+def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
+    """The checkpoint that the arguments name; the same on all processes."""
+    run_dir, phase, given = arguments.run_dir, arguments.phase, arguments.checkpoint
+    if given and not given.isdecimal():
+        path = pathlib.Path(given)
+        if not (path.name.isdecimal() and path.absolute().parent.name == CHECKPOINTS):
+            raise ValueError(
+                f"--checkpoint must be a step, or a path like RUN/train/{CHECKPOINTS}/100, got"
+                f" {given}"
+            )
+        phase_dir = path.absolute().parents[1]
+        return Checkpoint(run_dir=phase_dir.parent, phase=phase_dir.name, step=int(path.name))
+    step = int(given) if given else newest_step(run_dir / phase / CHECKPOINTS)
+    step = hosts.gather_objects(step)[0]
+    if step is None:
+        raise ValueError(
+            f"no checkpoint in {run_dir / phase / CHECKPOINTS};"
+            f" run `python -m launch.{phase}` first"
+        )
+    return Checkpoint(run_dir=run_dir, phase=phase, step=step)
+
+
+def evaluate(
+    session: Session, checkpoint: Checkpoint, folder: pathlib.Path
+) -> tuple[dict[str, Evaluation], list[Trajectory]]:
+    """The evaluation of each mode, and the trajectories that were sampled for it now.
+
+    What the folder has already is not rolled out again. The evaluations are on process 0 alone.
+    """
+    params = session.load_params(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
+    evaluator = Evaluator(session)
+    # A problem that is drawn twice has the same trajectories twice.
+    problems = list({problem.id: problem for problem in evaluator.problems}.values())
+    repeated = len(evaluator.problems) - len(problems)
+    if repeated:
+        display.CONSOLE.print(f"{repeated} problems come more than once, and are evaluated once")
+    inside = checkpoint.path.is_relative_to(session.run_dir)
+    place = checkpoint.path.relative_to(session.run_dir) if inside else checkpoint.path
+    results = results_of.Results(
+        folder,
+        results_of.settings(session.config, place, params),
+        session.dialogue.tokenizer,
+    )
+    requests = {mode: evaluator.requests(problems, evaluator.samples(mode)) for mode in MODES}
+    sampled: list[Trajectory] = []
+    for mode, asked in requests.items():
+        missing = results.missing(mode, asked)
+        done, right = len(asked) - len(missing), 0
+        if done:
+            display.CONSOLE.print(f"{mode}: {done:,} of {len(asked):,} trajectories are there")
+        with display.Display(mode, len(asked), done) as bar:
+            new = 0
+            for part in results_of.parts(missing, session.config.rollout.slots):
+                trajectories = evaluator.run(params, mode, part, bar=bar)
+                results.add(mode, checkpoint.step, trajectories)
+                stopping.go_on = f"launch.evaluate --run-dir {session.run_dir}"
+                new += len(part)
+                right += sum(trajectory.success for trajectory in trajectories)
+                bar.update(done + new, {"success": right / new})
+                if mode == "sampled":
+                    sampled += trajectories
+    if not distributed.is_first():
+        return {}, sampled
+    for mode in requests:
+        results.join_parts(mode)
+    results.write_problems(dict(requests))
+    found = {m: evaluation.summarize(results.of(m, asked)) for m, asked in requests.items()}
+    summary = {mode: result.record() for mode, result in found.items()}
+    cli.write_json(
+        folder / "summary.json", {"checkpoint": str(place), "repeated": repeated, **summary}
+    )
+    return found, sampled
 
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(EvaluateArguments, argv, program="launch.evaluate")
     distributed.start(arguments.cluster, arguments.distributed)
+    checkpoint = find_checkpoint(arguments)
+    name = arguments.name or f"{checkpoint.phase}-{checkpoint.step}"
+    folder = arguments.run_dir / "evaluation" / name
     with Session(arguments.config, arguments.run_dir) as session:
-        params = session.load_params(arguments.run_dir, arguments.phase)
-        evaluator = Evaluator(session)
-        results = {mode: evaluator(params, mode) for mode in MODES}
-    evaluations = {mode: result[0] for mode, result in results.items()}
-    display.CONSOLE.print(terminal.render_results({arguments.phase: evaluations}))
-    for trajectory in results["sampled"][1][: arguments.show]:
+        evaluations, sampled = evaluate(session, checkpoint, folder)
+    if not distributed.is_first():
+        return
+    display.CONSOLE.print(terminal.render_evaluations(evaluations, title=name))
+    firsts = [trajectory for trajectory in sampled if trajectory.sample == 0]
+    for trajectory in firsts[: arguments.show]:
         display.CONSOLE.print(terminal.render_trajectory(trajectory))
+    display.CONSOLE.print(f"results in {folder}", highlight=False, soft_wrap=True)
     if arguments.json is not None:
         cli.write_json(arguments.json, {m: e.record() for m, e in evaluations.items()})
 

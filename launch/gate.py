@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.types import Params
-from launch.session import Evaluator, Session
+from launch.evaluator import Evaluator
+from launch.session import Session
 
 FAMILY = "arithmetic"
 PROBLEMS = 64
@@ -19,8 +20,8 @@ def check_gate(session: Session, evaluator: Evaluator, params: Params) -> float 
     source, gate = session.source, session.config.train.gate
     if not isinstance(source, GeneratedTask) or FAMILY not in source.families:
         return None
-    plain = GeneratedTask(seed=source.seed, families=(FAMILY,)).held_out(PROBLEMS)
-    success = evaluator.on(plain, params, "greedy")[0].success
+    task = GeneratedTask(seed=source.seed, families=(FAMILY,), level=source.level)
+    success = evaluator.on(task.held_out(PROBLEMS), params, "greedy")[0].success
     if success < gate:
         raise ValueError(
             f"after the cold start, greedy success on {FAMILY} is {success:.2f}, the gate is"

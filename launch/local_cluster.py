@@ -38,7 +38,7 @@ class ClusterArguments:
     """How many, each with a tool of its own."""
     devices: int = 4
     """CPU devices of each process."""
-    program: Literal["demo", "sft", "train", "evaluate"] = "demo"
+    program: Literal["demo", "sft", "train", "evaluate", "rollout"] = "demo"
     """What every process runs."""
     logs: pathlib.Path = pathlib.Path("runs/cluster")
     """Folder for what processes 1, 2, … print."""

@@ -89,8 +89,8 @@ class Network:
         merge = functools.partial(lora.merge, lora=self.lora)
         return jax.jit(merge, out_shardings=self.shardings[lora.BASE])(params)
 
-    def load(self, phase: pathlib.Path) -> Params:
-        """Parameters of the newest checkpoint of a phase of a run.
+    def load(self, phase: pathlib.Path, step: int | None = None) -> Params:
+        """Parameters of a checkpoint of a phase of a run, the newest one unless a step is given.
 
         One without adapters is given fresh ones where this network has them. Raises ValueError
         where it is the other way round, or adapters or shapes are others.
@@ -102,17 +102,17 @@ class Network:
                     f"{phase} trained adapters and this config has none; give the options --lora.*"
                     f" that stand in {phase / 'config.json'}, or export the run to merge them"
                 )
-            return _restore(phase / CHECKPOINTS, abstract)
+            return _restore(phase / CHECKPOINTS, abstract, step)
         from models import lora
 
         if not frozen:
-            return self.adapted(_restore(phase / CHECKPOINTS, abstract[lora.BASE]))
+            return self.adapted(_restore(phase / CHECKPOINTS, abstract[lora.BASE], step))
         return {
             **_restore(phase / FROZEN, {lora.BASE: abstract[lora.BASE]}),
-            **_restore(phase / CHECKPOINTS, {lora.ADAPTER: abstract[lora.ADAPTER]}),
+            **_restore(phase / CHECKPOINTS, {lora.ADAPTER: abstract[lora.ADAPTER]}, step),
         }
 
 
-def _restore(folder: pathlib.Path, template: Params) -> Params:
+def _restore(folder: pathlib.Path, template: Params, step: int | None = None) -> Params:
     with CheckpointStore(folder) as store:
-        return store.restore_params(template)
+        return store.restore_params(template, step=step)

@@ -73,7 +73,13 @@ class Phase:
         first = distributed.is_first()
         if first:
             versions.append(self.folder / "versions.json", self.start, fresh=not resume)
-        self.metrics = MetricsWriter(self.folder, resume_step=self.start, write=first)
+        self.metrics = MetricsWriter(
+            self.folder,
+            resume_step=self.start,
+            write=first,
+            project=config.wandb,
+            config=dataclasses.asdict(config),
+        )
 
     def steps(self, total: int) -> Iterator[int]:
         """Steps from where the phase stands to `total`, with checkpoints between and at the end.

@@ -1,7 +1,8 @@
-"""One problem, solved with the tool before your eyes.
+"""One problem, solved with the tool before your eyes, or many of them, the successes kept.
 
 python -m launch.rollout tiny --run-dir runs/mine --prompt "What is 12 * 34?"
 python -m launch.rollout chat --model Qwen2.5-1.5B-Instruct --prompt "What is 2**100 % 7?"
+python -m launch.rollout tiny --run-dir runs/mine --keep-successes own.jsonl --samples 4
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any, cast
@@ -20,7 +22,7 @@ from gtpo_jax import rollout, sampling
 from gtpo_jax.dialogue import AnyDialogue, ParsedTurn
 from gtpo_jax.report import terminal
 from gtpo_jax.types import Params, Problem, Tool, ToolResult
-from launch import cli, display, imported
+from launch import cli, display, distributed, imported, successes
 from launch.network import Network
 from launch.session import Session
 from models import hf_weights
@@ -28,14 +30,54 @@ from models import hf_weights
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutArguments(cli.RunArguments):
-    """One problem, solved turn by turn with the tool."""
+    """One problem, solved turn by turn with the tool, or the successes among many kept."""
 
     prompt: str = ""
-    """The problem."""
+    """The problem to watch being solved."""
+    keep_successes: pathlib.Path | None = None
+    """Instead: a file of demonstrations to write, from right answers to training problems."""
     model: pathlib.Path | None = None
     """Folder of a Hugging Face checkpoint; without it, the newest checkpoint of the run."""
     temperature: float = 1.0
     """0 takes the likeliest tokens."""
+    first_problem: int = 0
+    """Number of the first training problem (keep-successes)."""
+    problems: int = 256
+    """Training problems from there (keep-successes)."""
+    samples: int = 4
+    """Trajectories of a problem (keep-successes)."""
+    most_per_problem: int = 1
+    """Kept of a problem, those sampled first, no text twice (keep-successes)."""
+    keep_violations: bool = False
+    """Keep right answers after badly formed turns, too (keep-successes)."""
+
+    def wanted(self) -> successes.Wanted | None:
+        """What is to be kept, if anything. Raises where the options do not go together."""
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
+        if self.keep_successes is None:
+            if not self.prompt:
+                raise ValueError("--prompt is missing; give the problem to solve")
+            for name in KEEPING:
+                if getattr(self, name) != getattr(RolloutArguments, name):
+                    option = name.replace("_", "-")
+                    raise ValueError(f"--{option} needs --keep-successes; leave it out")
+            return None
+        if self.prompt:
+            raise ValueError("--prompt watches one problem, --keep-successes many; give one")
+        return successes.Wanted(
+            path=self.keep_successes,
+            first=self.first_problem,
+            problems=self.problems,
+            samples=self.samples,
+            most_per_problem=self.most_per_problem,
+            violations=self.keep_violations,
+            temperature=self.temperature,
+        )
+
+
+KEEPING = ("first_problem", "problems", "samples", "most_per_problem", "keep_violations")
+"""Options that say what to keep."""
 
 
 class WatchedDialogue:
@@ -74,17 +116,38 @@ class WatchedTool:
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(RolloutArguments, argv, program="launch.rollout")
-    if not arguments.prompt:
-        raise ValueError("--prompt is missing; give the problem to solve")
+    wanted = arguments.wanted()
+    distributed.start(arguments.cluster, arguments.distributed)
+    if wanted is None:
+        watch(arguments)
+    else:
+        keep(arguments, wanted)
+
+
+def keep(arguments: RolloutArguments, wanted: successes.Wanted) -> None:
+    """Writes the successes among many problems."""
+    checkpoint, model = find_model(arguments)
+    with Session(arguments.config, arguments.run_dir, model=model) as session:
+        kept = successes.keep_successes(session, load(session, checkpoint), wanted)
+    display.CONSOLE.print(str(kept), highlight=False, soft_wrap=True)
+    if arguments.json is not None:
+        cli.write_json(arguments.json, kept.figures())
+    if not kept.records:
+        sys.stderr.write(f"error: nothing to keep, so {wanted.path} is not written\n")
+        sys.exit(cli.EXIT_FAILED)
+    display.CONSOLE.print(f"demonstrations in {wanted.path}", highlight=False, soft_wrap=True)
+
+
+def watch(arguments: RolloutArguments) -> None:
+    """Shows how one problem is solved."""
+    if jax.process_count() > 1:
+        raise ValueError("--prompt is watched in one process; several keep successes")
     # Every device has a row, though one is enough: rows are spread evenly.
     limits = dataclasses.replace(
         arguments.config.rollout, slots=jax.device_count(), parked=0, prefill_prompts=1
     )
     config = dataclasses.replace(arguments.config, rollout=limits)
-    checkpoint = model = None
-    if arguments.model is not None:
-        checkpoint = hf_weights.open_checkpoint(arguments.model)
-        model = imported.Imported(model=checkpoint.config, source=arguments.model)
+    checkpoint, model = find_model(arguments)
     with Session(config, arguments.run_dir, model=model) as session:
         params = load(session, checkpoint)
         engine = session.engine(
@@ -107,6 +170,16 @@ def run(argv: Sequence[str]) -> None:
         turns = [{"text": turn.text, "violation": turn.violation} for turn in trajectory.turns]
         record = {"turns": turns, "answer": trajectory.answer, "stop": str(trajectory.stop_reason)}
         cli.write_json(arguments.json, record)
+
+
+def find_model(
+    arguments: RolloutArguments,
+) -> tuple[hf_weights.Checkpoint | None, imported.Imported | None]:
+    """The checkpoint that was handed over, if one was."""
+    if arguments.model is None:
+        return None, None
+    checkpoint = hf_weights.open_checkpoint(arguments.model)
+    return checkpoint, imported.Imported(model=checkpoint.config, source=arguments.model)
 
 
 def load(session: Session, checkpoint: hf_weights.Checkpoint | None) -> Params:

@@ -6,31 +6,25 @@ import dataclasses
 import os
 import pathlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import jax
 from jax.sharding import Mesh
 
-from configs.functions import make_algorithm, make_lora
+from configs.functions import make_algorithm, make_lora, make_source, make_verifier
 from configs.schema import RunConfig
-from gtpo_jax import decoding, rollout, sampling, sharding, tokenizers, tools
+from gtpo_jax import decoding, metrics, rollout, sampling, sharding, tokenizers, tools
 from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.dialogue import AnyDialogue, Dialogue
-from gtpo_jax.evaluation import Evaluation, evaluate_trajectories
-from gtpo_jax.rollout import hosts
-from gtpo_jax.tasks import jsonl, verifiers
-from gtpo_jax.tasks.generated import GeneratedTask
-from gtpo_jax.tasks.source import Noise, ProblemSource
-from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch, Trajectory
+from gtpo_jax.tasks import stream
+from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch
 from launch import display, distributed, imported
 from launch.network import CHECKPOINTS, Network
 
-EVALUATION_STEP = 2**32 - 1
-"""Step in the random keys of evaluations: every evaluation of a run draws the same numbers."""
-
 
 class Session:
-    """The parts of a run. Use it as a context manager: it owns the tool's processes.
+    """The parts of a run. Use it as a context manager: it owns the processes of the tool and of
+    the verifier.
 
     The model is the config's, unless one was imported into the run or is handed over.
     """
@@ -42,7 +36,11 @@ class Session:
         self.run_dir = run_dir
         self.imported = imported.of_run(run_dir) if model is None else model
         self.config = config = imported.with_model(config, self.imported)
+        if config.wandb:
+            metrics.import_wandb()
         self.source = make_source(config)
+        for note in self.source.notes if isinstance(self.source, stream.GrainTask) else ():
+            display.CONSOLE.print(note, highlight=False, soft_wrap=True)
         self.algorithm = make_algorithm(config.train.algorithm)
         self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
@@ -50,21 +48,24 @@ class Session:
         self.network = self._make_network(self.mesh)
         self.forward = self._restricted(self.network.forward)
         check_batches(config, self.mesh)
-        self.verifier = verifiers.numeric_or_exact
         self.tool = make_tool(config)
+        self.verifier = make_verifier(config.verifier, self.tool)
 
     def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *_) -> None:
+        self.verifier.close()
         self.tool.close()
 
-    def load_params(self, run_dir: pathlib.Path, phase: str) -> Params:
-        """Parameters of the newest checkpoint of a phase of a run: `sft`, `train`, or `import`."""
+    def load_params(self, run_dir: pathlib.Path, phase: str, step: int | None = None) -> Params:
+        """Parameters of the newest checkpoint of a phase of a run, `sft`, `train`, or `import`, or
+        of that of a step.
+        """
         folder = run_dir / phase / CHECKPOINTS
         if not has_checkpoint(folder):
             raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
-        return self.network.load(run_dir / phase)
+        return self.network.load(run_dir / phase, step)
 
     def load_start(self, run_dir: pathlib.Path) -> Params:
         """What reinforcement begins with: the cold start of a run, or else its imported model."""
@@ -110,8 +111,11 @@ class Session:
         )
 
     def check_prompts(self, problems: Iterable[Problem]) -> None:
-        """Raises when the prompt of a problem is longer than the rollout allows."""
+        """Raises when the prompt of a problem is longer than the rollout allows, or when answers to
+        it could not be verified.
+        """
         for problem in problems:
+            self.verifier.check(problem)
             rollout.render_prompt(self.dialogue, problem, self.config.rollout)
 
     def save_tokenizer(self) -> None:
@@ -135,57 +139,6 @@ class Session:
         return shipped if shipped.exists() else pathlib.Path(self.config.tokenizer)
 
 
-MODES = ("sampled", "greedy")
-"""How an evaluation chooses tokens: from the distribution at temperature 1, or the likeliest."""
-
-
-class Evaluator:
-    """Held-out problems, answered once with sampling at temperature 1 and once greedily."""
-
-    def __init__(self, session: Session):
-        self.session = session
-        self.problems = session.source.held_out(session.config.evaluation.problems)
-        self.engines = {
-            "sampled": session.engine(sampling.categorical),
-            "greedy": session.engine(sampling.greedy),
-        }
-        session.check_prompts(self.problems)
-
-    def __call__(
-        self, params: Params, mode: str, *, bar: display.Display | None = None
-    ) -> tuple[Evaluation, list[Trajectory]]:
-        """`mode` is `sampled` or `greedy`; progress is shown under `bar`, or alone."""
-        return self.on(self.problems, params, mode, bar=bar)
-
-    def on(
-        self,
-        problems: list[Problem],
-        params: Params,
-        mode: str,
-        *,
-        bar: display.Display | None = None,
-    ) -> tuple[Evaluation, list[Trajectory]]:
-        """The same on other problems."""
-        requests = [
-            rollout.Request(problem=problem, group=group, sample=0)
-            for group, problem in enumerate(problems)
-        ]
-        local = self.session.localize(params)
-
-        def run(requests: Sequence[rollout.Request]):
-            with display.rollout(f"{mode} eval", bar) as on_progress:
-                return self.engines[mode].run(
-                    local,
-                    requests,
-                    seed=self.session.config.seed,
-                    step=EVALUATION_STEP,
-                    on_progress=on_progress,
-                )
-
-        trajectories, _ = hosts.share(run, requests, "the evaluation")
-        return evaluate_trajectories(trajectories), trajectories
-
-
 def check_batches(config: RunConfig, mesh: Mesh) -> None:
     """Raises unless the devices can share the batches evenly, and rows hold any trajectory."""
     train, context = config.train, config.rollout.context
@@ -202,24 +155,6 @@ def check_batches(config: RunConfig, mesh: Mesh) -> None:
         ("train.row_tokens, or rollout.context, in the shortest of train.row_buckets", shortest),
     ):
         sharding.check_rows(tokens, mesh, name, ("sequence",))
-
-
-def make_source(config: RunConfig) -> ProblemSource:
-    """The problems that a config names."""
-    task = config.task
-    noise = Noise(skip_tool=task.skip_tool, unclosed_call=task.unclosed_call)
-    if task.train_file is None:
-        if task.eval_file is not None:
-            raise ValueError("task.eval_file needs task.train_file beside it")
-        return GeneratedTask(seed=config.seed, families=task.families, noise=noise)
-    if task.eval_file is None:
-        raise ValueError("task.train_file needs task.eval_file beside it, to evaluate on")
-    return jsonl.JsonlTask(
-        train=tuple(jsonl.read_problems(task.train_file)),
-        evaluation=tuple(jsonl.read_problems(task.eval_file)),
-        seed=config.seed,
-        noise=noise,
-    )
 
 
 def make_tool(config: RunConfig) -> tools.PythonExecutor:

@@ -1,12 +1,16 @@
-"""Cold start: a model learns from imperfect demonstrations.
+"""Cold start: a model learns from demonstrations, those of scripts or those in files.
 
 python -m launch.sft tiny --run-dir runs/mine
+python -m launch.sft chat --run-dir runs/qwen --sft.files demonstrations.jsonl
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
+import json
+import pathlib
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -16,11 +20,12 @@ import numpy as np
 
 from configs.functions import make_optimizer
 from gtpo_jax import learner, metrics, packing, reductions
-from gtpo_jax.dialogue import Dialogue
-from gtpo_jax.evaluation import evaluate_trajectories
+from gtpo_jax.tasks import verifiers
+from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
+from gtpo_jax.tasks.imitation import can_be_judged, imitated, judged, render_conversation
 from gtpo_jax.types import Params, Trajectory
-from launch import cli, display, distributed
+from launch import cli, display, distributed, imported
 from launch.phase import Phase
 from launch.session import Session
 
@@ -35,15 +40,23 @@ class SftArguments(cli.PhaseArguments):
 def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Params:
     """The cold start of a session; returns the parameters it ends with.
 
+    It begins with the model that was imported into the run, or else with random parameters.
     `go_on` is what to run after an interrupt, `launch.sft --resume` by default.
     """
     config = session.config.sft
+    # Before anything is made: a file may have to be mended.
+    demonstrations = read_demonstrations(session) if config.files else None
     optimizer = make_optimizer(config.optimizer, steps=config.steps)
     update = learner.make_update(
-        session.forward, optimizer, learner.supervised_loss, reductions.token_mean
+        session.forward,
+        optimizer,
+        learner.supervised_loss,
+        reductions.token_mean,
+        chunk=config.logprob_chunk,
     )
-    network = session.network
-    state = learner.init_state(network.random(), optimizer, trained=network.trained)
+    params = first_params(session)
+    state = learner.init_state(params, optimizer, trained=session.network.trained)
+    del params  # the state has them
     with Phase(
         "sft",
         session.run_dir,
@@ -53,13 +66,17 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         checkpoint_every=config.checkpoint_every,
         go_on=go_on or f"launch.sft --resume --run-dir {session.run_dir}",
     ) as phase:
-        session.save_tokenizer()
+        if session.imported is None:
+            session.save_tokenizer()
+        if demonstrations is not None:
+            check_same(phase.folder / "demonstrations.json", demonstrations, resume=resume)
         if phase.start >= config.steps:
             return phase.state.params
         update = learner.CompiledUpdate(update, phase.state)
-        demonstrations = make_demonstrations(session)
+        if demonstrations is None:
+            demonstrations = play_demonstrations(session)
         batches = packing.pack_stream(
-            repeated(demonstrations, session.config.seed),
+            repeated([*map(imitated, demonstrations)], session.config.seed),
             rows=config.rows,
             row_length=config.row_tokens,
         )
@@ -82,35 +99,114 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         return phase.state.params
 
 
-def make_demonstrations(session: Session) -> list[Trajectory]:
-    """The demonstrations of a session, run for real. One that does not fit a row is an error."""
-    if not isinstance(session.dialogue, Dialogue):
-        raise ValueError(
-            "demonstrations are written in the built-in dialogue, which an imported model does not"
-            " know; train it without a cold start, by `python -m launch.train chat`"
+def first_params(session: Session) -> Params:
+    """What a cold start begins with."""
+    if session.imported is None:
+        return session.network.random()
+    return session.load_params(session.run_dir, imported.PHASE)
+
+
+def read_demonstrations(session: Session) -> list[Trajectory]:
+    """The demonstrations in the files of a session. A line that cannot be used is an error."""
+    config, limits = session.config.sft, session.config.rollout
+
+    def render(conversation: Conversation) -> tuple[str, Trajectory]:
+        if can_be_judged(conversation.problem):
+            verifiers.check_problem(session.verifier, conversation.problem)
+        return conversation.where, render_conversation(
+            conversation,
+            session.dialogue,
+            max_observation_tokens=limits.observation_tokens,
+            violations=config.violations,
+            drop_system=config.system_messages == "drop",
         )
-    count = session.config.sft.demonstrations
-    limits = session.config.rollout
+
+    places, rendered = zip(*read_conversations(config.files, render), strict=True)
+    demonstrations = judged(fitting(session, rendered, places), session.verifier)
+    cut = sum(any(turn.observation_dropped for turn in t.turns) for t in demonstrations)
+    if cut:
+        display.CONSOLE.print(
+            f"outputs of {cut:,} demonstrations are cut to {limits.observation_tokens} tokens"
+            " (rollout.observation_tokens)",
+            highlight=False,
+        )
+    tell(demonstrations)
+    return demonstrations
+
+
+def play_demonstrations(session: Session) -> list[Trajectory]:
+    """The demonstrations by scripts of a session's task, run for real."""
     demonstrations = demonstrate(
-        (session.source.demonstration(index) for index in range(count)),
+        (session.source.demonstration(i) for i in range(session.config.sft.demonstrations)),
         session.dialogue,
         session.tool,
         session.verifier,
-        max_observation_tokens=limits.observation_tokens,
+        max_observation_tokens=session.config.rollout.observation_tokens,
     )
     session.check_prompts(trajectory.problem for trajectory in demonstrations)
-    longest = max(demonstrations, key=lambda t: t.length)
-    if longest.length > session.config.sft.row_tokens:
-        raise ValueError(
-            f"the demonstration of problem {longest.problem.id!r} has {longest.length} tokens,"
-            f" sft.row_tokens is {session.config.sft.row_tokens}; raise it"
-        )
-    summary = evaluate_trajectories(demonstrations)
-    display.CONSOLE.print(
-        f"{count:,} demonstrations: {summary.success:.0%} right, {summary.violations:.0%} badly"
-        f" formed, {summary.turns:.1f} turns"
-    )
+    places = [f"the demonstration of problem {t.problem.id!r}" for t in demonstrations]
+    demonstrations = fitting(session, demonstrations, places)
+    tell(demonstrations)
     return demonstrations
+
+
+def fitting(
+    session: Session, demonstrations: Sequence[Trajectory], places: Sequence[str]
+) -> list[Trajectory]:
+    """The demonstrations that rows have room for; others are an error, or counted and left out.
+
+    `places` say where each comes from.
+    """
+    config = session.config.sft
+    kept = [t for t in demonstrations if t.length <= config.row_tokens]
+    left_out = len(demonstrations) - len(kept)
+    if left_out and (config.too_long == "refuse" or not kept):
+        longest = max(range(len(demonstrations)), key=lambda i: demonstrations[i].length)
+        raise ValueError(
+            f"{places[longest]} has {demonstrations[longest].length} tokens, sft.row_tokens is"
+            f" {config.row_tokens}, and {left_out:,} of {len(demonstrations):,} do not fit; raise"
+            " it, or leave them out by --sft.too-long drop"
+        )
+    if left_out:
+        display.CONSOLE.print(
+            f"{left_out:,} of {len(demonstrations):,} demonstrations are left out: they have more"
+            f" than {config.row_tokens} tokens (sft.row_tokens)",
+            highlight=False,
+        )
+    return kept
+
+
+def tell(demonstrations: Sequence[Trajectory]) -> None:
+    """Prints what demonstrations are like."""
+    count, judged = len(demonstrations), [t for t in demonstrations if t.included]
+    right = f"{sum(t.success for t in judged) / max(len(judged), 1):.0%} right"
+    if len(judged) < count:
+        right += f" of the {len(judged):,} that can be judged"
+    badly = sum(any(turn.violation is not None for turn in t.turns) for t in demonstrations)
+    turns = sum(len(t.turns) for t in demonstrations)
+    display.CONSOLE.print(
+        f"{count:,} demonstrations: {right}, {badly / count:.0%} badly formed,"
+        f" {turns / count:.1f} turns"
+    )
+
+
+def check_same(path: pathlib.Path, demonstrations: Sequence[Trajectory], *, resume: bool) -> None:
+    """Keeps a digest of what is learned from. Raises when a resumed phase has learned from other
+    demonstrations: it would not go on as the same run.
+    """
+    digest = hashlib.sha256()
+    for trajectory in demonstrations:
+        pieces = [piece for turn in trajectory.turns for piece in (turn.tokens, turn.observation)]
+        for piece in (trajectory.prompt, *pieces):
+            digest.update(f"{len(piece)} ".encode() + piece.astype("<i4").tobytes())
+    found = {"demonstrations": len(demonstrations), "sha256": digest.hexdigest()}
+    if not resume:
+        cli.write_json(path, found)
+    elif path.exists() and json.loads(path.read_text(encoding="utf-8")) != found:
+        raise ValueError(
+            f"{path} tells of other demonstrations than those in the files now: resume with the"
+            " same contents and tokenizer, or start in another --run-dir"
+        )
 
 
 def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajectory]:
@@ -129,7 +225,7 @@ def run(argv: Sequence[str]) -> None:
     if arguments.json is not None:
         records = metrics.read_metrics(arguments.run_dir / "sft" / "metrics.jsonl")
         cli.write_json(arguments.json, records[-1])
-    display.CONSOLE.print(f"cold start in {arguments.run_dir / 'sft'}")
+    display.CONSOLE.print(f"cold start in {arguments.run_dir / 'sft'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

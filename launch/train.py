@@ -17,13 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.functions import make_optimizer
-from gtpo_jax import credit, evaluation, learner, packing, rollout, sampling
+from gtpo_jax import credit, learner, packing, rollout, sampling
 from gtpo_jax.rollout import hosts
 from gtpo_jax.types import EpisodeBatch, Params, TokenBatch, Trajectory
-from launch import cli, display, distributed
+from launch import cli, display, distributed, keeping
+from launch import figures as figures_of
+from launch.evaluator import MODES, Evaluator
 from launch.gate import check_gate
 from launch.phase import Phase
-from launch.session import MODES, Evaluator, Session
+from launch.session import Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Trainer:
                 credit.assign,
                 turn_rewards=algorithm.turn_rewards,
                 turn_advantages=algorithm.turn_advantages,
+                turn_returns=algorithm.turn_returns,
             )
         )
         total = self.config.steps * self.config.minibatches * self.config.epochs
@@ -91,25 +94,15 @@ class Trainer:
     def step(
         self, step: int, state: learner.TrainState, bar: display.Display | None = None
     ) -> tuple[learner.TrainState, list[Trajectory], dict[str, float]]:
-        """One step: new state, the trajectories it learned from, its figures."""
+        """One step: new state, the trajectories it learned from, its figures.
+
+        `last_credit` then is what their turns were given.
+        """
         began = time.monotonic()
         groups = self.sample(step, state.params, bar)
-        rolled_out = time.monotonic()
+        seconds = time.monotonic() - began
         state, figures = self.learn(step, state, groups.kept)
-        ended = time.monotonic()
-        stats = groups.stats
-        figures = rollout_figures(groups.sampled) | figures
-        figures |= {
-            "rollout/rounds": groups.rounds,
-            "rollout/groups_kept": groups.groups_kept,
-            "rollout/groups_dropped": groups.groups_dropped,
-            "time/rollout_seconds": rolled_out - began,
-            "time/update_seconds": ended - rolled_out,
-            "time/tool_seconds": stats.tool_seconds,
-            "time/tokens_per_second": stats.sampled_tokens / (rolled_out - began),
-            "rollout/busy_rows": stats.sampled_tokens / max(stats.row_steps, 1),
-        }
-        return state, groups.kept, figures
+        return state, groups.kept, figures_of.sampled(groups, seconds) | figures
 
     def sample(
         self, step: int, params: Params, bar: display.Display | None = None
@@ -143,11 +136,13 @@ class Trainer:
         self, step: int, state: learner.TrainState, trajectories: list[Trajectory]
     ) -> tuple[learner.TrainState, dict[str, float]]:
         """New state and figures of credit and updates; without trajectories the state stays."""
+        began = time.monotonic()
         max_turns = self.session.config.rollout.max_turns
         episodes = packing.episode_batch(trajectories, max_turns=max_turns)
         turn_credit = jax.device_get(self.assign(self._fill(episodes)))
-        turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
-        batches = list(self._minibatches(step, trajectories, turn_credit.advantages))
+        self.last_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
+        credited = time.monotonic()
+        batches = list(self._minibatches(step, trajectories, self.last_credit.advantages))
         gap = float(self.gap(state.params, batches[0]))
         batches = [self._with_logprobs(state.params, batch) for batch in batches]
         updates = []
@@ -158,12 +153,13 @@ class Trainer:
         updates = jax.device_get(updates)
         for metrics in updates:
             display.skipped_update(step, learner.nonfinite_names(state, metrics.pop("nonfinite")))
-        figures = {"rollout/logprob_gap": gap} | credit_figures(episodes, turn_credit)
-        figures |= {
-            f"update/{name}": float(np.mean([metrics[name] for metrics in updates]))
-            for name in updates[0]
+        return state, {
+            "rollout/logprob_gap": gap,
+            **figures_of.credit(episodes, self.last_credit),
+            **figures_of.update(updates),
+            "time/credit_seconds": credited - began,
+            "time/update_seconds": time.monotonic() - credited,
         }
-        return state, figures
 
     def _with_logprobs(self, params: Params, batch: TokenBatch) -> TokenBatch:
         """The batch with the log-probs of further policies that its loss asks for."""
@@ -217,37 +213,6 @@ class Trainer:
             yield self.session.put_batch(batch)
 
 
-def rollout_figures(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """What the trajectories that a step sampled were like, those of dropped groups among them."""
-    summary = evaluation.evaluate_trajectories(trajectories)
-    success = np.array([t.success for t in trajectories], np.float32)
-    groups = np.array([t.group for t in trajectories])
-    shares = np.array([success[groups == group].mean() for group in np.unique(groups)])
-    entropies = np.concatenate([turn.entropies for t in trajectories for turn in t.turns])
-    return {
-        "rollout/success": summary.success,
-        "rollout/violations": summary.violations,
-        "rollout/turns": summary.turns,
-        "rollout/tool_errors": summary.tool_errors,
-        "rollout/tokens": summary.tokens,
-        "rollout/truncated": summary.truncated,
-        "rollout/excluded": summary.excluded,
-        "rollout/entropy": float(entropies.mean()),
-        # Judged by outcomes: with a discount, equal outcomes still give unequal returns.
-        "credit/groups_without_signal": float(np.mean((shares == 0) | (shares == 1))),
-    }
-
-
-def credit_figures(episodes: EpisodeBatch, turn_credit: credit.TurnCredit) -> dict[str, float]:
-    """The credit that the trajectories learned from were given; 0 when there are none."""
-    advantages = np.abs(turn_credit.advantages[np.asarray(episodes.turn_mask)])
-    rewards = turn_credit.rewards.sum(axis=1)
-    return {
-        "credit/reward": float(rewards.mean()) if len(rewards) else 0.0,
-        "credit/advantage_size": float(advantages.mean()) if len(advantages) else 0.0,
-    }
-
-
 def run_training(
     session: Session,
     cold_start: Params,
@@ -271,11 +236,23 @@ def run_training(
         checkpoint_every=config.checkpoint_every,
         go_on=go_on or f"launch.train --resume --run-dir {session.run_dir}",
     ) as phase:
+        keeper = keeping.Keeper(
+            phase.folder,
+            session.dialogue.tokenizer,
+            every=config.keep_every,
+            steps=config.steps,
+            start=phase.start,
+        )
         with display.Display(config.algorithm.name, config.steps, phase.start) as bar:
             held_out = {}
+            ended = time.monotonic()
             for step in phase.steps(config.steps):
-                phase.state, _, figures = trainer.step(step, phase.state, bar)
+                began = time.monotonic()
+                phase.state, trajectories, figures = trainer.step(step, phase.state, bar)
+                learned = time.monotonic()
                 done = step + 1
+                keeper.keep(done, trajectories, trainer.last_credit)
+                kept = time.monotonic()
                 if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                     result, _ = evaluator(phase.state.params, "sampled", bar=bar)
                     held_out = {"held-out": result.success}
@@ -283,7 +260,14 @@ def run_training(
                         "eval/sampled_success": result.success,
                         "eval/sampled_violations": result.violations,
                     }
+                figures |= figures_of.memory() | {
+                    # Between two steps stands the checkpoint of the earlier one.
+                    "time/checkpoint_seconds": began - ended,
+                    "time/keep_seconds": kept - learned,
+                    "time/evaluation_seconds": time.monotonic() - kept,
+                }
                 phase.metrics.write(done, figures)
+                ended = time.monotonic()
                 shown = {
                     "success": figures["rollout/success"],
                     "reward": figures["credit/reward"],
@@ -303,7 +287,7 @@ def run(argv: Sequence[str]) -> None:
         if not resume:
             check_gate(session, evaluator, cold_start)
         params = run_training(session, cold_start, evaluator, resume=resume)
-        figures = {mode: evaluator(params, mode)[0].record() for mode in MODES}
+        figures = {mode: evaluator.final(params, mode)[0].record() for mode in MODES}
     if arguments.json is not None:
         cli.write_json(arguments.json, figures)
     display.CONSOLE.print(

@@ -9,18 +9,21 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from configs.functions import make_source
 from gtpo_jax import tokenizers
 from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
 from gtpo_jax.tasks.demonstrations import play
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
 from launch import cli, display
-from launch.session import make_source, make_tool
+from launch.session import make_tool
 
 
 def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterator[str]:
     """Questions, thoughts, code, outputs and answers of `count` demonstrations."""
-    for played in play((source.demonstration(index) for index in range(count)), tool):
+    # What it replies to a call that is not closed does not depend on its tokenizer.
+    shipped = Dialogue(tokenizers.SentencePieceTokenizer(tokenizers.ASSETS / "tools-256.model"))
+    for played in play((source.demonstration(index) for index in range(count)), shipped, tool):
         yield played.problem.question
         for step in played.calls:
             yield from (step.call.thought, step.call.code, step.output)

@@ -47,6 +47,7 @@ ROOMS = [
     "tokenizers",
     "templates",
     "dialogue",
+    "answers",
     "protocols",
     "chat",
     "tasks",
@@ -56,6 +57,7 @@ ROOMS = [
     "checkpoint",
     "evaluation",
     "metrics",
+    "records",
     "report",
     "testing",
 ]

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.functions import make_algorithm
+from configs.schema import AlgorithmConfig
 from gtpo_jax import advantages, credit
 from gtpo_jax.types import EpisodeBatch
 from tests import reference
@@ -64,6 +66,70 @@ def test_gtpo_credit_of_two_groups_matches_hand_rewards_and_the_reference():
     expected, _ = reference.padded(reference.gtpo(rewards, GROUPS, INCLUDED, discount=0.9), 3)
     chex.assert_trees_all_close(result.advantages, expected, atol=1e-5)
     chex.assert_trees_all_equal(result.advantages[5], jnp.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [
+        (credit.gtpo_reward_parts, credit.gtpo_turn_rewards),
+        (credit.grpo_reward_parts, credit.grpo_turn_rewards),
+    ],
+    ids=["gtpo", "grpo"],
+)
+def test_parts_of_rewards_sum_to_them_exactly(parts, whole):
+    batch = episodes()
+    broken = dataclasses.replace(batch, violations=batch.violations.at[0, 0].set(True))
+    for case in (batch, broken):
+        named = jax.jit(parts)(case)
+        chex.assert_trees_all_equal(sum(named.values()), jax.jit(whole)(case))
+        result = credit.assign(case, parts, advantages.gtpo_advantages)
+        chex.assert_trees_all_equal(result.rewards, sum(result.parts.values()))
+        same = credit.assign(case, whole, advantages.gtpo_advantages)
+        chex.assert_trees_all_equal(result.advantages, same.advantages)
+        assert same.parts == {} and set(result.parts) == set(named)
+
+
+def test_parts_say_where_the_rewards_of_gtpo_come_from():
+    parts = credit.gtpo_reward_parts(episodes(), shaping=0.5, format_penalty=0.1)
+    success = np.array(SUCCESS) & np.array(INCLUDED)
+    last = np.arange(3) == np.array(TURNS)[:, None] - 1
+    np.testing.assert_array_equal(parts["outcome"], last & success[:, None])
+    assert np.all((parts["partial"] > 0) == (last & np.array([0, 1, 0, 0, 1, 0], bool)[:, None]))
+    broken = np.zeros((6, 3))
+    broken[[1, 2], 0] = -0.1
+    np.testing.assert_allclose(parts["format"], broken, atol=1e-7)
+
+
+def test_parts_of_grpo_name_the_success_that_the_format_cost():
+    batch = episodes()
+    broken = dataclasses.replace(batch, violations=batch.violations.at[0, 0].set(True))
+    parts = credit.grpo_reward_parts(broken)
+    np.testing.assert_array_equal(parts["outcome"].sum(axis=1), SUCCESS)
+    np.testing.assert_array_equal(parts["format"].sum(axis=1), [-1, 0, 0, 0, 0, 0])
+
+
+def test_returns_are_what_is_still_to_come():
+    batch = episodes()
+    plain = credit.assign(batch, credit.gtpo_turn_rewards, advantages.gtpo_advantages)
+    rewards = np.where(batch.turn_mask, plain.rewards, 0)
+    to_come = np.where(batch.turn_mask, np.cumsum(rewards[:, ::-1], axis=1)[:, ::-1], 0)
+    np.testing.assert_allclose(plain.returns, to_come, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["gtpo", "grpo"])
+def test_recorded_returns_are_those_that_advantages_are_made_of(name):
+    algorithm = make_algorithm(AlgorithmConfig(name=name))
+    batch = episodes()
+    result = credit.assign(
+        batch, algorithm.turn_rewards, algorithm.turn_advantages, algorithm.turn_returns
+    )
+    # Normalized as the algorithm does, with no discount left to apply.
+    mask = batch.turn_mask & batch.included[:, None]
+    per = mask if name == "gtpo" else mask & (jnp.arange(3) == 0)
+    expected = advantages.normalize_within_groups(result.returns, per, batch.group_ids)
+    if name == "grpo":
+        expected = jnp.where(batch.turn_mask, expected[:, :1], 0.0)
+    chex.assert_trees_all_close(result.advantages, expected, atol=1e-6)
 
 
 def test_gtpo_credit_without_shaping_leaves_failures_their_penalties_only():

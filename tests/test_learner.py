@@ -386,6 +386,11 @@ def test_metrics_are_means_over_trained_tokens():
     assert metrics["trained_tokens"] == mask.sum()
     np.testing.assert_allclose(metrics["entropy"], np.asarray(entropy)[mask].mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["clip_fraction"], clipped.mean(), rtol=1e-5)
+    positive = np.asarray(row.token_advantages)[mask] > 0
+    np.testing.assert_allclose(metrics["clip_high"], (clipped & positive).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["clip_low"], (clipped & ~positive).mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["ratio"], ratio.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["ratio_max"], ratio.max(), rtol=1e-4)
     kl = (ratio - 1 - np.log(ratio)).mean()
     np.testing.assert_allclose(metrics["behavior_kl"], kl, rtol=1e-4)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies
 
 from gtpo_jax import protocols
+from gtpo_jax.answers import UNCLOSED_ANSWER, read_answer, write_answer
 from gtpo_jax.dialogue import NO_ACTION
 from gtpo_jax.protocols import (
     CALL_AND_ANSWER,
@@ -14,7 +15,6 @@ from gtpo_jax.protocols import (
     NO_CODE,
     NOT_JSON,
     NOT_UNICODE,
-    UNCLOSED_ANSWER,
     UNCLOSED_CALL,
     UNCLOSED_THOUGHT,
     UNKNOWN_TOOL,
@@ -22,7 +22,6 @@ from gtpo_jax.protocols import (
     CodeTags,
     FencedPython,
     HermesCalls,
-    read_answer,
 )
 
 FENCED, TAGS, HERMES = FencedPython(), CodeTags(), HermesCalls()
@@ -267,6 +266,65 @@ def test_code_comes_back_from_its_call(protocol, code, other):
     assert said(protocol, f"First:\n{protocol.call(code)}") == call(code)
     both = f"{protocol.call(code)}\n{protocol.call(other)}\nThat is all."
     assert said(protocol, both, most_calls=2) == call(code, other)
+
+
+@ALL
+@hypothesis.given(code=TEXTS)
+@hypothesis.settings(max_examples=200)
+def test_call_that_lacks_its_end_is_a_violation(protocol, code):
+    hypothesis.assume(expressible(protocol, code))
+    text = protocol.call(code, closed=False)
+    assert protocol.call(code).startswith(text)
+    codes, answer, violation = said(protocol, f"So:\n{text}")
+    assert codes == () and answer is None and violation is not None
+
+
+@hypothesis.given(answer=TEXTS)
+@hypothesis.settings(max_examples=500)
+def test_answer_comes_back_from_its_text(answer):
+    try:
+        text = write_answer(answer)
+    except ValueError as error:
+        assert repr(answer) in str(error)
+        assert "boxed" in answer or "answer>" in answer or not _balanced(answer)
+        return
+    assert read_answer(f"It is {text}.") == (answer.strip(), None)
+    assert said(FENCED, text.replace("`", "")) == ((), answer.replace("`", "").strip(), None)
+
+
+def _balanced(text):
+    return text.count("{") == text.count("}") and "\\" not in text
+
+
+@ALL
+@hypothesis.given(text=TEXTS, in_thought=strategies.booleans())
+@hypothesis.settings(max_examples=200)
+def test_segments_of_a_turn_are_its_text_and_only_tags_are_meant(protocol, text, in_thought):
+    pieces = protocol.segments(text, in_thought=in_thought)
+    assert "".join(piece.text for piece in pieces) == text
+    tags = {*protocols.TAGS, getattr(protocol, "opening", ""), getattr(protocol, "closing", "")}
+    assert {piece.text for piece in pieces if piece.template} <= tags
+
+
+def meant(protocol, text, **settings):
+    return [piece.text for piece in protocol.segments(text, **settings) if piece.template]
+
+
+def test_tags_are_meant_around_calls_and_text_in_their_code():
+    # T-14
+    code = "print('</tool_call><tool_call><think></answer>')"
+    around = ["<think>", "</think>"]
+    thought = "<think>\nhm\n</think>\n"
+    assert meant(HERMES, f"{thought}{HERMES.call(code)}") == [
+        *around,
+        "<tool_call>",
+        "</tool_call>",
+    ]
+    assert meant(FENCED, f"{thought}{FENCED.call(code)}") == around
+    assert meant(TAGS, f"{thought}{TAGS.call(code)}") == [*around, "<code>", "</code>"]
+    assert meant(HERMES, "<tool_call>\n{'</tool_call>") == ["<tool_call>", "</tool_call>"]
+    assert meant(HERMES, f"hm</think>{HERMES.call('1')}", in_thought=True)[0] == "</think>"
+    assert meant(FENCED, "<tool_call> <answer>4</answer>") == ["<answer>", "</answer>"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from gtpo_jax.evaluation import Evaluation
+from gtpo_jax.evaluation import Estimate, Evaluation
 from gtpo_jax.types import ToolResult, Trajectory
 
 
@@ -59,3 +59,49 @@ def render_results(rows: Mapping[str, Mapping[str, Evaluation]]) -> Table:
             f"{sampled.tool_errors:.3f}",
         )
     return table
+
+
+def render_evaluations(evaluations: Mapping[str, Evaluation], *, title: str) -> Table:
+    """All figures of evaluations, one a column; in parentheses 95 % confidence intervals."""
+    table = Table(title=title)
+    table.add_column("")
+    rows: dict[str, dict[str, str]] = {}
+    for name, evaluation in evaluations.items():
+        table.add_column(name, justify="right")
+        for figure, cell in _cells(evaluation).items():
+            rows.setdefault(figure, {})[name] = cell
+    for figure, cells in rows.items():
+        table.add_row(figure, *(cells.get(name, "") for name in evaluations))
+    return table
+
+
+def _cells(evaluation: Evaluation) -> dict[str, str]:
+    """Figure → what is shown of it."""
+    scores = evaluation.scores
+    cells = {
+        "problems": str(scores.problems),
+        "problems left out": str(scores.left_out),
+        "samples (k)": str(scores.samples),
+        "samples excluded": str(evaluation.excluded),
+        "avg@k": _interval(scores.average),
+    }
+    cells |= {f"pass@{k}": _interval(estimate) for k, estimate in scores.pass_at.items()}
+    cells |= {f"maj@{k}": _interval(estimate) for k, estimate in scores.maj_at.items()}
+    cells |= {
+        "turns": f"{evaluation.turns:.2f}",
+        "tool calls": f"{evaluation.tool_calls:.2f}",
+        "tool error rate": f"{evaluation.tool_errors:.3f}",
+        "format violations": f"{evaluation.violations:.3f}",
+        "cut by a limit": f"{evaluation.truncated:.3f}",
+        "tokens": f"{evaluation.tokens:,.0f}",
+    }
+    return cells | {
+        f"avg@k, {family or 'no family'}": _interval(estimate)
+        for family, estimate in scores.families.items()
+    }
+
+
+def _interval(estimate: Estimate) -> str:
+    if not estimate.problems:
+        return "none"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"

@@ -149,7 +149,7 @@ class RolloutEngine:
         `version` is that of `params`; every turn records the one it was sampled with. When
         `refresh` has newer parameters, all caches are computed anew with those, and turns go on in
         the middle. An exception, also one of `on_progress`, gives the rollout up: the calls in
-        flight are canceled.
+        flight are canceled. Verdicts that a `SubmittingVerifier` owes are waited for at the end.
         """
         prompts = {r.problem.id: self.prompt(r.problem) for r in requests}
         run = Loop(self, params, requests, prompts, seed=seed, step=step, version=version)
@@ -161,6 +161,6 @@ class RolloutEngine:
                 run.advance()
                 if on_progress is not None:
                     on_progress(run.progress())
+            return run.trajectories(), run.stats()
         finally:
             run.cancel()
-        return [run.finished[number] for number in range(len(requests))], run.stats()

@@ -22,7 +22,8 @@ from gtpo_jax import decoding, tools
 from gtpo_jax.dialogue import violation_output
 from gtpo_jax.rollout.limits import fitting, given
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
-from gtpo_jax.rollout.slots import Request, Slot
+from gtpo_jax.rollout.slots import Finished, Request, Slot
+from gtpo_jax.tasks import verifiers
 from gtpo_jax.types import Params, Problem, StopReason, ToolResult, ToolStatus, Trajectory
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Loop:
         self.active = np.zeros(self.limits.slots, bool)
         self.holds: dict[int, str] = {}  # row → problem whose prompt its cache begins with
         self.started = 0
-        self.finished: dict[int, Trajectory] = {}  # by number of the request
+        self.finished: dict[int, Finished] = {}  # by number of the request
         self.sampled_tokens = self.row_steps = self.tool_calls = 0
         self.prefilled_tokens = self.extended_tokens = 0
         self.tool_seconds = 0.0
@@ -127,12 +128,19 @@ class Loop:
 
     @property
     def done(self) -> bool:
+        """Every trajectory has ended; verdicts may still be due."""
         return len(self.finished) == len(self.requests)
 
+    def trajectories(self) -> list[Trajectory]:
+        """All of them in the order of the requests, once their verdicts are there."""
+        return [self.finished[number].trajectory() for number in range(len(self.requests))]
+
     def cancel(self) -> None:
-        """Gives up the calls still in flight."""
+        """Gives up the calls and the verdicts still in flight."""
         for slot in self._under_way():
             slot.cancel()
+        for finished in self.finished.values():
+            finished.verdict.cancel()
 
     def progress(self) -> RolloutProgress:
         return RolloutProgress(
@@ -406,5 +414,5 @@ class Loop:
         for held in (self.slots, self.lot.slots):
             for at in [at for at, other in held.items() if other is slot]:
                 del held[at]
-        verdict = self.engine.verifier(slot.request.problem, answer)
-        self.finished[slot.number] = slot.trajectory(stop, verdict, answer)
+        verdict = verifiers.submit(self.engine.verifier, slot.request.problem, answer)
+        self.finished[slot.number] = Finished(slot, stop, answer, verdict)

@@ -150,6 +150,20 @@ class Slot:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A trajectory that has ended, and the verdict on it, which may not be there yet."""
+
+    slot: Slot
+    stop: StopReason
+    answer: str | None
+    verdict: futures.Future[Verdict]
+
+    def trajectory(self) -> Trajectory:
+        """The finished record; waits for the verdict."""
+        return self.slot.trajectory(self.stop, self.verdict.result(), self.answer)
+
+
 def _result(call: futures.Future[ToolResult]) -> ToolResult:
     try:
         return call.result()

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from gtpo_jax import tools
-from gtpo_jax.dialogue import CODE, END, Dialogue, parse_turn, turn_violation, violation_output
+from gtpo_jax.dialogue import AnyDialogue, turn_violation, violation_output
+from gtpo_jax.tasks import verifiers
 from gtpo_jax.tasks.source import Answer, Call, Script
 from gtpo_jax.types import (
     Problem,
@@ -18,6 +19,7 @@ from gtpo_jax.types import (
     ToolStatus,
     Trajectory,
     Turn,
+    Verdict,
     Verifier,
 )
 
@@ -50,10 +52,13 @@ class _Stage:
     calls: list[PlayedCall] = dataclasses.field(default_factory=list)
 
 
-def play(scripts: Iterable[tuple[Problem, Script]], tool: Tool) -> list[Played]:
+def play(
+    scripts: Iterable[tuple[Problem, Script]], dialogue: AnyDialogue, tool: Tool
+) -> list[Played]:
     """Runs scripts with the tool: all first calls at once, then all second calls, and so on.
 
-    Raises `RuntimeError` when the tool itself breaks: that is nothing to imitate.
+    The dialogue says what is wrong with a call that is not closed, which is the reply to it. Raises
+    `RuntimeError` when the tool itself breaks: that is nothing to imitate.
     """
     stages = [_Stage(problem, script, next(script)) for problem, script in scripts]
     while calling := [(stage, stage.action) for stage in stages if isinstance(stage.action, Call)]:
@@ -63,8 +68,8 @@ def play(scripts: Iterable[tuple[Problem, Script]], tool: Tool) -> list[Played]:
         for (stage, call), future in zip(calling, futures, strict=True):
             if future is None:
                 result = None
-                violation = parse_turn([call.thought, CODE, call.code, END]).violation
-                output = violation_output(violation or "")
+                unclosed = dialogue.parse(dialogue.unclosed_call(call.thought, call.code))
+                output = violation_output(unclosed.violation or "")
             else:
                 result = future.result()
                 if result.status is ToolStatus.INFRA_ERROR:
@@ -84,21 +89,24 @@ def play(scripts: Iterable[tuple[Problem, Script]], tool: Tool) -> list[Played]:
 
 def demonstrate(
     scripts: Iterable[tuple[Problem, Script]],
-    dialogue: Dialogue,
+    dialogue: AnyDialogue,
     tool: Tool,
     verifier: Verifier,
     *,
     max_observation_tokens: int,
 ) -> list[Trajectory]:
     """One trajectory per script. The turns carry log-probs 0: nobody sampled them."""
+    shown = play(scripts, dialogue, tool)
+    # All are submitted before the first is waited for.
+    verdicts = [verifiers.submit(verifier, played.problem, played.answer.text) for played in shown]
     return [
-        _trajectory(index, played, dialogue, verifier, max_observation_tokens)
-        for index, played in enumerate(play(scripts, tool))
+        _trajectory(index, played, dialogue, verdict.result(), max_observation_tokens)
+        for index, (played, verdict) in enumerate(zip(shown, verdicts, strict=True))
     ]
 
 
 def _trajectory(
-    index: int, played: Played, dialogue: Dialogue, verifier: Verifier, budget: int
+    index: int, played: Played, dialogue: AnyDialogue, verdict: Verdict, budget: int
 ) -> Trajectory:
     turns: list[Turn] = []
 
@@ -117,9 +125,11 @@ def _trajectory(
 
     for step in played.calls:
         render = dialogue.call if step.call.closed else dialogue.unclosed_call
-        observation, dropped = dialogue.observation(step.output, budget=budget)
+        tokens = render(step.call.thought, step.call.code)
+        ended = bool(tokens[-1] in dialogue.stop_ids)
+        observation, dropped = dialogue.observation(step.output, budget=budget, ended=ended)
         write(
-            render(step.call.thought, step.call.code),
+            tokens,
             results=() if step.result is None else (step.result,),
             observation=observation,
             observation_dropped=dropped,
@@ -132,6 +142,6 @@ def _trajectory(
         prompt=dialogue.prompt(played.problem.question),
         turns=tuple(turns),
         stop_reason=StopReason.ANSWERED,
-        verdict=verifier(played.problem, played.answer.text),
+        verdict=verdict,
         answer=played.answer.text,
     )

@@ -12,6 +12,9 @@ from launch import cli
 
 ROOT = pathlib.Path(__file__).parents[2]
 
+MEASURED = ("time/", "memory/", "tool/latency")
+"""Names of figures that differ between two equal runs begin with these."""
+
 OPTIONS = [
     *("--model.width", "16", "--model.layers", "1", "--model.head-dim", "8"),
     *("--model.mlp-width", "32", "--rollout.slots", "8", "--rollout.turn-tokens", "12"),
@@ -48,10 +51,10 @@ def finish(launcher: str, *options: object) -> str:
 
 
 def records(run_dir: pathlib.Path, phase: str) -> list[dict]:
-    """The metrics of a phase, without those that measure time."""
+    """The metrics of a phase, without those that measure time and memory."""
     lines = (run_dir / phase / "metrics.jsonl").read_text().splitlines()
     return [
-        {name: value for name, value in json.loads(line).items() if not name.startswith("time/")}
+        {name: value for name, value in json.loads(line).items() if not name.startswith(MEASURED)}
         for line in lines
     ]
 

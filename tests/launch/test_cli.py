@@ -9,12 +9,13 @@ from tyro import _docstrings
 from configs.functions import make_algorithm, make_lora, make_optimizer
 from configs.presets import PRESETS
 from configs.schema import AdapterConfig, AlgorithmConfig, RunConfig
-from launch import cli, compare, demo, evaluate, rollout, sft, train
+from launch import cli, compare, demo, evaluate, report, rollout, sft, train
 
 ARGUMENTS = [
     compare.CompareArguments,
     demo.DemoArguments,
     evaluate.EvaluateArguments,
+    report.ReportArguments,
     rollout.RolloutArguments,
     sft.SftArguments,
     train.TrainArguments,

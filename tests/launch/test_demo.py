@@ -45,7 +45,7 @@ def test_demo_run_can_be_evaluated_again_with_the_same_figures(finished, tmp_pat
 def test_evaluation_on_a_terminal_shows_the_rollouts_under_way(finished, monkeypatch):
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
     monkeypatch.setattr(display, "CONSOLE", console)
-    evaluate.run([*small.OPTIONS, "--run-dir", str(finished[0])])
+    evaluate.run([*small.OPTIONS, "--run-dir", str(finished[0]), "--name", "shown"])
     shown = console.file.getvalue()
     assert "sampled eval" in shown and "greedy eval" in shown
 

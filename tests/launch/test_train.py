@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+import re
+import types
 
 import chex
 import jax
@@ -14,12 +16,21 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gtpo_jax import credit, packing
+from gtpo_jax import credit, metrics, packing, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
-from gtpo_jax.types import Problem, StopReason, Trajectory, Turn, Verdict
-from launch import display
-from launch.session import MODES, Evaluator, Session
-from launch.train import TrainArguments, Trainer
+from gtpo_jax.types import (
+    Problem,
+    StopReason,
+    ToolResult,
+    ToolStatus,
+    Trajectory,
+    Turn,
+    Verdict,
+)
+from launch import display, figures, keeping
+from launch.evaluator import MODES, Evaluator
+from launch.session import Session
+from launch.train import TrainArguments, Trainer, run_training
 from tests.launch import small
 from tests.tiny import compilations
 
@@ -233,6 +244,153 @@ def test_prompts_of_all_problems_that_a_run_may_need_are_checked(sessions, round
             Trainer(session, params)
     finally:
         session.source = Numbers()
+
+
+def test_step_has_the_same_finite_figures_whatever_it_learned_from(trainer):
+    seen = []
+    state = fresh(trainer)
+    for step, names in enumerate([{"0", "1"}, (), {"15"}]):
+        trainer.engine = ScriptedEngine(some_succeed(names))
+        state, _, of_step = trainer.step(step, state)
+        seen.append(of_step)
+    assert seen[0].keys() == seen[1].keys() == seen[2].keys()
+    assert all(math.isfinite(value) for of_step in seen for value in of_step.values())
+    groups = {name.partition("/")[0] for name in seen[0]}
+    assert groups == {"rollout", "length", "tool", "credit", "update", "time"}
+    for of_step in seen:
+        parts = [of_step[f"credit/{name}"] for name in ("outcome", "partial", "format")]
+        assert sum(parts) == pytest.approx(of_step["credit/reward"], abs=1e-6)
+    assert seen[0]["credit/outcome"] == pytest.approx(1 / 3)
+    assert seen[0]["update/ratio_max"] >= seen[0]["update/ratio"] > 0
+    turns = [seen[0][f"credit/advantage_turn_{k}"] for k in range(trainer_turns(trainer))]
+    assert turns[0] > 0 and turns[1] > 0 and turns[2:] == [0.0] * (len(turns) - 2)
+    assert seen[1]["credit/advantage_turn_0"] == 0.0
+
+
+def trainer_turns(trainer):
+    return trainer.session.config.rollout.max_turns
+
+
+def test_figures_of_credit_by_hand():
+    mask = np.array([[True, True], [True, False]])
+    given = credit.TurnCredit(
+        rewards=np.array([[-0.1, 1.0], [0.0, 0.0]], np.float32),
+        advantages=np.array([[1.0, 2.0], [-3.0, 9.0]], np.float32),
+        returns=np.array([[0.8, 1.0], [0.0, 9.0]], np.float32),
+        parts={"mine": np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)},
+    )
+    episodes = dataclasses.make_dataclass("Episodes", ["turn_mask"])(mask)
+    assert figures.credit(episodes, given) == pytest.approx(
+        {
+            "credit/reward": 0.45,
+            "credit/mine": 0.5,
+            "credit/return": 0.4,
+            "credit/advantage_size": 2.0,
+            "credit/advantage_turn_0": 2.0,
+            "credit/advantage_turn_1": 2.0,
+        }
+    )
+
+
+def with_results(*results):
+    """A trajectory whose first turn made these calls."""
+    request = dataclasses.make_dataclass("Request", ["problem", "group", "sample"])
+    trajectory = make_trajectory(request(Numbers().train_problem(0), 0, 0), False)
+    made = [ToolResult(status=status, wall_seconds=seconds) for status, seconds in results]
+    turns = (dataclasses.replace(trajectory.turns[0], results=tuple(made)), trajectory.turns[1])
+    return dataclasses.replace(trajectory, turns=turns)
+
+
+def test_figures_of_calls_are_shares_of_calls_and_seconds_of_one():
+    ok, error = (ToolStatus.OK, 0.1), (ToolStatus.ERROR, 0.3)
+    found = figures.tool([with_results(ok, ok, error), with_results((ToolStatus.TIMEOUT, 2.0))])
+    assert (found["tool/ok"], found["tool/error"], found["tool/timeout"]) == (0.5, 0.25, 0.25)
+    assert found["tool/latency_p50"] == pytest.approx(0.2)
+    assert 0.3 < found["tool/latency_p95"] < found["tool/latency_max"] == 2.0
+    none = figures.tool([with_results()])
+    assert none.keys() == found.keys() and set(none.values()) == {0.0}
+
+
+def test_figures_of_lengths_and_verdicts():
+    one = with_results()
+    unknown = dataclasses.replace(one, verdict=Verdict.UNVERIFIABLE, prompt=np.zeros(7, np.int32))
+    found = figures.rollout([one, one, one, unknown])
+    assert (found["length/prompt_mean"], found["length/prompt_max"]) == (4.0, 7.0)
+    assert (found["length/response_mean"], found["length/observation_max"]) == (12.0, 0.0)
+    assert (found["length/total_mean"], found["length/total_max"]) == (16.0, 19.0)
+    assert (found["rollout/wrong"], found["rollout/unverifiable"]) == (0.75, 0.25)
+    assert (found["rollout/no_answer"], found["rollout/excluded"]) == (0.0, 1)
+
+
+def test_memory_of_this_process_grows_with_what_it_holds():
+    before = figures.memory()["memory/host_bytes"]
+    held = np.ones(64 << 20, np.uint8)
+    assert figures.memory()["memory/host_bytes"] - before > 0.9 * held.nbytes
+
+
+@pytest.mark.slow
+def test_named_project_of_weights_and_biases_gets_the_figures_of_training(tmp_path, monkeypatch):
+    opened, sent = [], []
+    service = types.SimpleNamespace(
+        Settings=dict,
+        init=lambda **options: opened.append(options) or service,
+        resumed=False,
+        log=lambda values, step: sent.append((step, values)),
+        finish=lambda: None,
+    )
+    monkeypatch.setattr(metrics, "import_wandb", lambda: service)
+    options = ("--wandb", "tests", "--train.steps", "2", "--train.eval-every", "0")
+    with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
+        session.source = Numbers()
+        engine = ScriptedEngine(lambda problem, sample: sample == 0)
+        monkeypatch.setattr(session, "engine", lambda sampler: engine)
+        run_training(session, session.network.random(), Evaluator(session))
+        assert opened[0]["project"] == "tests" and opened[0]["config"]["train"]["steps"] == 2
+    told = metrics.read_metrics(tmp_path / "train" / "metrics.jsonl")
+    assert [{"step": step, **values} for step, values in sent] == told and len(told) == 2
+
+
+@pytest.mark.slow
+def test_training_keeps_the_trajectories_of_some_steps_with_their_credit(tmp_path, monkeypatch):
+    options = ("--train.keep-every", "2", "--train.steps", "5", "--train.eval-every", "0")
+    with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
+        session.source = Numbers()
+        engine = ScriptedEngine(lambda problem, sample: sample == 0)
+        monkeypatch.setattr(session, "engine", lambda sampler: engine)
+        folder = tmp_path / "train" / "trajectories"
+        records.write_records(records.step_path(folder, 9), [])  # of a run that never saved
+        run_training(session, session.network.random(), Evaluator(session))
+        saved = dict(records.saved_records(folder))
+        assert list(saved) == [1, 2, 4, 5]
+        kept = list(records.read_records(saved[4]))
+        told = metrics.read_metrics(tmp_path / "train" / "metrics.jsonl")
+    assert [(r["group"], r["sample"]) for r in kept] == [(g, s) for g in (0, 1) for s in range(3)]
+    credits = [turn["credit"] for record in kept for turn in record["turns"]]
+    names = {"reward", "return", "advantage", "outcome", "partial", "format"}
+    assert all(set(given) == names for given in credits)
+    for given in credits:
+        parts = given["outcome"] + given["partial"] + given["format"]
+        assert parts == pytest.approx(given["reward"], abs=1e-5)
+    glossary = (small.ROOT / "docs" / "evaluation.md").read_text()
+    names = {re.sub(r"turn_\d+", "turn_0", name) for name in told[-1]} - {"step"}
+    assert [name for name in sorted(names) if f"`{name}`" not in glossary] == []
+    mean = sum(given["reward"] for given in credits) / len(kept)
+    assert mean == pytest.approx(told[3]["credit/reward"], abs=1e-5)
+    split = ("rollout", "credit", "update", "evaluation", "checkpoint", "keep")
+    assert all(record[f"time/{name}_seconds"] >= 0 for record in told for name in split)
+    assert all(record["memory/host_bytes"] > 0 for record in told)
+
+
+def test_trajectories_of_steps_that_are_done_again_are_removed(tmp_path, trainer):
+    tokenizer = trainer.session.dialogue.tokenizer
+    folder = tmp_path / "trajectories"
+    for step in (0, 1, 10, 20):
+        keeping.write(folder, tokenizer, step, [with_results()])
+    keeper = keeping.Keeper(tmp_path, tokenizer, every=10, steps=35, start=12)
+    assert [step for step, _ in records.saved_records(folder)] == [0, 1, 10]
+    assert [step for step in range(1, 36) if keeper.due(step)] == [1, 10, 20, 30, 35]
+    none = keeping.Keeper(tmp_path, tokenizer, every=0, steps=35, start=12)
+    assert not any(none.due(step) for step in range(1, 36))
 
 
 @pytest.fixture

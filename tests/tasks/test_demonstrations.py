@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 
-from gtpo_jax import packing
+from gtpo_jax import packing, protocols
+from gtpo_jax.chat import ChatDialogue
 from gtpo_jax.dialogue import END
 from gtpo_jax.tasks.demonstrations import demonstrate, play
 from gtpo_jax.tasks.source import Answer, Call
 from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import INFRA_FAILURE, FakeTool
 from gtpo_jax.types import Problem, StopReason, ToolResult, ToolStatus, Verdict
+from tests.chat_families import FAMILIES
 from tests.tiny import BYTES, DIALOGUE
 
 OUTPUTS = {
@@ -28,11 +30,11 @@ def script(*actions):
         output = yield action
 
 
-def make(*scripts, budget=40, tool=None):
+def make(*scripts, budget=40, tool=None, dialogue=DIALOGUE):
     problems = [Problem(id=f"p{i}", question="2+2?", answer="4") for i in range(len(scripts))]
     return demonstrate(
         zip(problems, scripts, strict=True),
-        DIALOGUE,
+        dialogue,
         FakeTool(OUTPUTS) if tool is None else tool,
         numeric_or_exact,
         max_observation_tokens=budget,
@@ -72,6 +74,51 @@ def test_every_written_token_is_trained_and_nothing_else():
     assert np.count_nonzero(trained == BYTES.control_id(END)) == 5
     for turn in trajectories[0].turns:
         assert np.all(turn.logprobs == 0) and turn.logprobs.shape == turn.tokens.shape
+
+
+CHATS = {
+    "fenced": (
+        protocols.FencedPython(),
+        "```python\n2+2\n```<|im_end|>",
+        "\n<|im_start|>user\n```output\n4\n```<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "tags": (
+        protocols.CodeTags(),
+        "<code>\n2+2\n</code>",
+        "\n<interpreter>\n4\n</interpreter>\n",
+    ),
+    "hermes": (
+        protocols.HermesCalls(),
+        '<tool_call>\n{"name": "python", "arguments": {"code": "2+2"}}\n</tool_call><|im_end|>',
+        "\n<|im_start|>user\n<tool_response>\n4\n</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_script_is_played_in_the_protocol_of_a_chat(name):
+    protocol, call, reply = CHATS[name]
+    qwen = FAMILIES["qwen2.5"]
+    dialogue = ChatDialogue(qwen.tokenizer(), qwen.chat_template(), protocol, system_prompt="")
+    decode = dialogue.tokenizer.decode
+    [good, bad] = make(
+        script(Call(thought="Go.", code="2+2"), LAST),
+        script(Call(code="2+2", closed=False), LAST),
+        dialogue=dialogue,
+        budget=100,
+    )
+    first, last = good.turns
+    assert decode(first.tokens.tolist()) == f"Go.\n{call}" and first.codes == ("2+2",)
+    assert decode(first.observation.tolist()) == reply
+    assert decode(last.tokens.tolist()) == "The answer is \\boxed{4}<|im_end|>"
+    assert good.verdict is Verdict.RIGHT and good.answer == "4"
+    # The tag of Hermes is a token of its own, as a policy writes it.
+    if name == "hermes":
+        assert dialogue.tokenizer.control_id("<tool_call>") in first.tokens
+    assert bad.turns[0].violation == protocols.UNCLOSED_CALL and bad.turns[0].codes == ()
+    assert f"Error: {protocols.UNCLOSED_CALL}" in decode(bad.turns[0].observation.tolist())
+    assert bad.verdict is Verdict.WRONG
 
 
 def test_script_reads_the_output_that_it_is_shown():
@@ -134,4 +181,4 @@ def test_broken_tool_is_an_error_and_nothing_to_imitate():
 
 
 def test_no_scripts_give_no_demonstrations():
-    assert play([], FakeTool({})) == []
+    assert play([], DIALOGUE, FakeTool({})) == []

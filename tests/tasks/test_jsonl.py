@@ -1,16 +1,12 @@
-"""Problem files: what is read, what is refused with its line, and demonstrations of expressions."""
+"""Problems in JSON: what is read, and what is refused with its line."""
 
 import json
-import math
-import random
+import pathlib
 
 import pytest
 
-from gtpo_jax.tasks.demonstrations import play
-from gtpo_jax.tasks.jsonl import SLIP_SHARE, JsonlTask, expression_script, read_problems
-from gtpo_jax.tasks.source import Answer, Noise
-from gtpo_jax.testing import FakeTool
-from tests.tasks.scripted import run_here
+from gtpo_jax.tasks.mappings import MAPPINGS
+from gtpo_jax.tasks.reading import keep_apart, read_problems
 
 GOOD = {"question": "What is 2+2?", "answer": 4, "expression": "2 + 2"}
 
@@ -22,17 +18,9 @@ def write(tmp_path, *lines):
     return path
 
 
-def make_task(tmp_path, count=10, **arguments):
-    records = [
-        {"question": f"q{i}", "answer": 3 * i, "expression": f"3 * {i}"} for i in range(count)
-    ]
-    entries = tuple(read_problems(write(tmp_path, *records)))
-    return JsonlTask(train=entries[:-2], evaluation=entries[-2:], seed=0, **arguments)
-
-
 def test_fields_are_read_and_filled_in(tmp_path):
     path = write(tmp_path, GOOD, "", {"question": " q ", "answer": " a ", "id": 7, "more": [1]})
-    first, second = read_problems(path)
+    first, second = read_problems(path).entries
     assert (first.problem.id, first.problem.family) == ("problems-1", "problems")
     assert (first.problem.answer, first.expression) == ("4", "2 + 2")
     problem = second.problem
@@ -43,14 +31,14 @@ def test_fields_are_read_and_filled_in(tmp_path):
 def test_line_separators_inside_a_text_do_not_end_the_line(tmp_path):
     question = "one\u2028two\x85three"
     path = write(tmp_path, json.dumps({"question": question, "answer": 1}, ensure_ascii=False))
-    [entry] = read_problems(path)
+    [entry] = read_problems(path).entries
     assert entry.problem.question == question
 
 
 def test_windows_line_ends_are_read(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\r\n")
-    assert read_problems(path)[0].problem.answer == "4"
+    assert read_problems(path).entries[0].problem.answer == "4"
 
 
 @pytest.mark.parametrize(
@@ -68,6 +56,7 @@ def test_windows_line_ends_are_read(tmp_path):
         ({"question": "q", "answer": True}, "`answer` must be .* got True"),
         ({"question": "q", "answer": 1, "expression": 3}, "`expression` must be a text, got 3"),
         ({"question": "q", "answer": 1, "id": None}, "`id` must be"),
+        ({"question": "q", "answer": 1, "family": [1]}, r"`family` must be .* got \[1\]"),
         ({"question": "q", "answer": 1, "id": "problems-1"}, "id 'problems-1' is that of line 1"),
     ],
 )
@@ -87,54 +76,50 @@ def test_file_without_problems_is_an_error(tmp_path):
         read_problems(tmp_path / "latin.jsonl")
 
 
-def test_epochs_hold_every_problem_once_in_new_orders(tmp_path):
-    task = make_task(tmp_path)
-    epochs = [[task.train_problem(8 * e + i).question for i in range(8)] for e in range(3)]
-    assert all(
-        sorted(epoch) == sorted(epochs[0]) == [f"q{i}" for i in range(8)] for epoch in epochs
-    )
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] == [make_task(tmp_path).train_problem(i).question for i in range(8)]
+def test_broken_record_names_the_expected_schema(tmp_path):
+    with pytest.raises(ValueError, match="; expected `question` and `answer`; `id`, `family`"):
+        read_problems(write(tmp_path, {"question": "q"}))
 
 
-def test_evaluation_problems_come_from_their_own_file(tmp_path):
-    task = make_task(tmp_path)
-    assert [p.question for p in task.held_out(5)] == ["q8", "q9"]
-    assert [p.question for p in task.held_out(1)] == ["q8"]
+def test_message_of_a_long_value_stays_short(tmp_path):
+    with pytest.raises(ValueError, match="…") as raised:
+        read_problems(write(tmp_path, {"question": ["long"] * 999, "answer": 1}))
+    assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
 
 
-def test_demonstration_prints_the_expression_and_answers_with_it(tmp_path):
-    task = make_task(tmp_path, noise=Noise(skip_tool=0.0, unclosed_call=0.0))
-    count = 800
-    played = play((task.demonstration(i) for i in range(count)), FakeTool(run_here))
-    faithful = [
-        p for p in played if p.calls[0].call.code == f"print(3*{int(p.problem.answer) // 3})"
-    ]
-    assert all(p.answer.text == p.problem.answer for p in faithful)
-    share = 1 - len(faithful) / count
-    # A slip that exchanges the factors of 3*3 cannot be seen.
-    unseen = SLIP_SHARE * 0.5 / 8
-    assert share == pytest.approx(SLIP_SHARE - unseen, abs=4 * math.sqrt(0.21 / count))
+def test_list_of_objects_is_read_with_their_numbers(tmp_path):
+    path = tmp_path / "problems.json"
+    path.write_text(json.dumps([GOOD, {"question": "q", "answer": 2}], indent=1))
+    assert [e.problem.id for e in read_problems(path).entries] == ["problems-1", "problems-2"]
+    path.write_text(json.dumps([GOOD, {"question": "q"}], indent=1))
+    with pytest.raises(ValueError, match=r"problems\.json, record 2: `answer` must be"):
+        read_problems(path)
+    path.write_text("[{},\n nonsense]")
+    with pytest.raises(ValueError, match=r"problems\.json, line 2: not JSON"):
+        read_problems(path)
+    path.write_text(json.dumps(GOOD) + "\n\n" + json.dumps(GOOD))
+    assert [e.problem.id for e in read_problems(path).entries] == ["problems-1", "problems-3"]
 
 
-@pytest.mark.parametrize("expression", ["7", "(8 - 3) * 2", "1.5 / 4", ""])
-def test_slip_keeps_the_expression_a_program(expression):
-    for seed in range(40):
-        script = expression_script(expression, random.Random(seed))
-        code = next(script).code
-        compile(code, "demonstration", "exec")
-        assert script.send("out") == Answer(text="out")
+def test_fields_under_other_names(tmp_path):
+    path = write(tmp_path, {"Problem": "q", "question": "not this", "answer": 3})
+    [entry] = read_problems(path, fields={"question": "Problem"}).entries
+    assert entry.problem.question == "q"
+    with pytest.raises(ValueError, match="line 1: there is no field `Solution` to be read as"):
+        read_problems(path, fields={"answer": "Solution"})
 
 
-def test_file_without_expressions_cannot_demonstrate(tmp_path):
-    entries = tuple(read_problems(write(tmp_path, {"question": "q", "answer": 1})))
-    task = JsonlTask(train=entries, evaluation=entries, seed=0)
-    assert task.train_problem(3).question == "q"
-    with pytest.raises(ValueError, match="no problem of the training file has an `expression`"):
-        task.demonstration(0)
+SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 
-def test_demonstrations_are_made_of_problems_with_an_expression_alone(tmp_path):
-    entries = tuple(read_problems(write(tmp_path, {"question": "q", "answer": 1}, GOOD)))
-    task = JsonlTask(train=entries, evaluation=entries, seed=0)
-    assert {task.demonstration(i)[0].answer for i in range(10)} == {"4"}
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the problem files are not beside this checkout")
+def test_real_problem_files_load_and_share_no_question():
+    train = read_problems(SHARED / "mawps_asdiv_train.jsonl").entries
+    held_out = read_problems(SHARED / "svamp_dev.jsonl").entries
+    assert (len(train), len(held_out)) == (3130, 700)
+    assert all(entry.expression for entry in train)
+    assert keep_apart(train, held_out).entries == train
+    for name, count in (("aime24", 30), ("amc23", 40)):
+        loaded = read_problems(SHARED / f"{name}.jsonl", MAPPINGS[name])
+        assert (len(loaded.entries), loaded.notes) == (count, ())
+        assert all(entry.problem.answer.lstrip("-").isdecimal() for entry in loaded.entries)

@@ -1,0 +1,207 @@
+"""Trajectories as JSON lines: what `report` shows, and what other programs can read.
+
+A record is one trajectory with the texts of its tokens, so that it can be read without the
+tokenizer:
+
+| key | what |
+|---|---|
+| `version` | of this format |
+| `step`, `group`, `sample` | where the trajectory comes from |
+| `problem` | `id`, `question`, `answer`, `family` |
+| `prompt` | text, control symbols written out |
+| `stop_reason`, `verdict`, `answer`, `success`, `included` | how it ended |
+| `turns` | `pieces`, `markers`, `logprobs`, `entropies`, `codes`, `violation`, `results`, \
+`observation`, `observation_dropped`, `credit` |
+
+`pieces` is one text a token, and their concatenation is the text of the turn: a character that
+several tokens spell stands with the last of them. `markers` are the indices of control symbols.
+A number that is not finite is null.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import json
+import math
+import pathlib
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from gtpo_jax.types import Tokenizer, ToolResult, Trajectory, Turn
+
+VERSION = 1
+"""Of the format. A reader takes no other one."""
+
+DIGITS = 4
+"""Decimal places of log-probs, entropies and seconds."""
+
+_STEP = re.compile(r"step-(\d+)\.jsonl\.gz")
+
+
+def trajectory_record(
+    trajectory: Trajectory,
+    tokenizer: Tokenizer,
+    *,
+    step: int,
+    credit: Mapping[str, np.ndarray] | None = None,
+) -> dict:
+    """A trajectory as a JSON object.
+
+    `credit` maps names, such as `reward`, `return` and `advantage`, to one number a turn. Raises
+    `ValueError` when there are more or fewer.
+    """
+    credit = {name: np.asarray(values, np.float64) for name, values in (credit or {}).items()}
+    for name, values in credit.items():
+        if values.shape != (len(trajectory.turns),):
+            raise ValueError(
+                f"credit {name!r} of a trajectory of {len(trajectory.turns)} turns must be one"
+                f" number a turn, got shape {values.shape}; leave out turns that are padding"
+            )
+    problem = trajectory.problem
+    return {
+        "version": VERSION,
+        "step": int(step),
+        "group": int(trajectory.group),
+        "sample": int(trajectory.sample),
+        "problem": {
+            "id": problem.id,
+            "question": problem.question,
+            "answer": problem.answer,
+            "family": problem.family,
+        },
+        "prompt": tokenizer.decode(trajectory.prompt.tolist()),
+        "stop_reason": str(trajectory.stop_reason),
+        "verdict": str(trajectory.verdict),
+        "answer": trajectory.answer,
+        "success": trajectory.success,
+        "included": trajectory.included,
+        "turns": [
+            _turn_record(turn, tokenizer, {name: values[i] for name, values in credit.items()})
+            for i, turn in enumerate(trajectory.turns)
+        ],
+    }
+
+
+def _turn_record(turn: Turn, tokenizer: Tokenizer, credit: Mapping[str, float]) -> dict:
+    pieces, markers = token_pieces(turn.tokens.tolist(), tokenizer)
+    return {
+        "pieces": pieces,
+        "markers": markers,
+        "logprobs": _rounded(turn.logprobs),
+        "entropies": _rounded(turn.entropies),
+        "codes": list(turn.codes),
+        "violation": turn.violation,
+        "results": [_result_record(result) for result in turn.results],
+        "observation": tokenizer.decode(turn.observation.tolist()),
+        "observation_dropped": int(turn.observation_dropped),
+        "credit": {name: _finite(float(f"{value:.6g}")) for name, value in credit.items()},
+    }
+
+
+def _result_record(result: ToolResult) -> dict:
+    return {
+        "status": str(result.status),
+        "stdout": result.stdout,
+        "stderr": result.stderr,
+        "wall_seconds": _finite(round(float(result.wall_seconds), DIGITS)),
+        "truncated_bytes": int(result.truncated_bytes),
+        "state_lost": result.state_lost,
+    }
+
+
+def token_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
+    """One text a token, and the indices of those that are control symbols, written as their names.
+
+    A character that several tokens spell stands with the last of them, the others are empty. What
+    is no UTF-8 becomes replacement characters.
+    """
+    pieces: list[str] = []
+    markers: list[int] = []
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for i, token in enumerate(ids):
+        text = tokenizer.token_bytes(token)
+        if text:
+            pieces.append(decoder.decode(text))
+            continue
+        # A control symbol ends the text before it, half a character there perhaps.
+        unfinished = decoder.decode(b"", final=True)
+        decoder.reset()
+        if unfinished:
+            pieces[-1] += unfinished
+        pieces.append(tokenizer.decode([token]) or f"<token {token}>")
+        markers.append(i)
+    unfinished = decoder.decode(b"", final=True)
+    if unfinished:
+        pieces[-1] += unfinished
+    return pieces, markers
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    return [_finite(round(float(value), DIGITS)) for value in values]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write_records(path: str | pathlib.Path, records: Iterable[dict]) -> None:
+    """Writes one JSON line a record, the folder made where it is missing.
+
+    The file is compressed when its name ends with `.gz`. It has its name when all of it is
+    written; equal records make equal files. Raises `ValueError` for a number that is not finite.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(temporary.open("wb"))
+            if path.suffix == ".gz":
+                # Neither the name nor the time, which differ between equal runs.
+                file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
+            for record in records:
+                # Escaped to ASCII: half of a surrogate pair, which a tool may print, is no UTF-8.
+                file.write(json.dumps(record, allow_nan=False).encode("ascii") + b"\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_records(path: str | pathlib.Path) -> Iterator[dict]:
+    """The records of a file, one after the other.
+
+    Raises `ValueError` for a file that cannot be read, and for a line that is no record of this
+    version.
+    """
+    path = pathlib.Path(path)
+    opened = gzip.open if path.suffix == ".gz" else open
+    number = 0
+    try:
+        with opened(path, "rb") as file:
+            for line in file:
+                number += 1
+                record = json.loads(line)
+                version = record.get("version") if isinstance(record, dict) else None
+                if version != VERSION:
+                    raise ValueError(f"expected a record of version {VERSION}, got {version}")
+                yield record
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"cannot read trajectories from {path}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from None
+
+
+def step_path(folder: str | pathlib.Path, step: int) -> pathlib.Path:
+    """The file of a step's trajectories in a folder."""
+    return pathlib.Path(folder) / f"step-{step:06d}.jsonl.gz"
+
+
+def saved_records(folder: str | pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+    """Steps whose trajectories a folder holds, and their files, in the order of steps."""
+    found = [(_STEP.fullmatch(path.name), path) for path in pathlib.Path(folder).glob("*")]
+    return sorted((int(match[1]), path) for match, path in found if match)

@@ -1,0 +1,89 @@
+"""Trajectories and curves of a run as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from gtpo_jax.report import panels
+from gtpo_jax.report.bundle import bundle, pack
+
+ASSETS = pathlib.Path(__file__).parent / "assets"
+SCRIPTS = ("data", "state", "curves", "highlight", "turns", "view", "list", "main")
+"""In the order in which they are joined: a script uses those before it while it loads."""
+
+
+def build_page(
+    sources: Mapping[str, Sequence[dict]],
+    *,
+    title: str,
+    subtitle: str = "",
+    note: str = "",
+    runs: Mapping[str, Mapping[str, panels.Metrics]] | None = None,
+) -> str:
+    """The page of the records of named sources (`records.trajectory_record`).
+
+    `subtitle` and `note` stand below the title; `runs[run][phase]` are metrics to draw. Equal
+    arguments make equal pages. Raises `ValueError` when there is no record.
+
+    Nothing that a policy, a tool or a problem wrote becomes markup: all of it is data, compressed
+    and in base64, that the page's script puts in as text. The content security policy allows that
+    one script and nothing from anywhere else.
+    """
+    if not any(sources.values()):
+        raise ValueError(f"no trajectory to show in {', '.join(sources) or 'no source'}")
+    runs = runs or {}
+    made = bundle(sources)
+    index = made.index | {
+        "title": title,
+        "subtitle": subtitle,
+        "note": note,
+        "figures": panels.figures(_only_training(runs)),
+        "panels": panels.panels(runs),
+    }
+    style = _asset("page.css")
+    script = _script()
+    data = [f'<script type="application/octet-stream" id="index">{pack(index)}</script>']
+    data += [
+        f'<script type="application/octet-stream" class="chunk">{pack(chunk)}</script>'
+        for chunk in made.chunks
+    ]
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)};"
+        " img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    page = _asset("page.html")
+    for name, value in {
+        "POLICY": policy,
+        "STYLE": style,
+        "DATA": "\n".join(data),
+        "SCRIPT": script,
+        "TITLE": html.escape(title),  # the last one: it may hold anything
+    }.items():
+        before, after = page.split("{{" + name + "}}")
+        page = before + value + after
+    return page
+
+
+def _only_training(runs: Mapping[str, Mapping[str, panels.Metrics]]) -> panels.Metrics:
+    """The metrics that key figures are taken from: with several runs there are none."""
+    [*phases] = runs.values()
+    return phases[0].get("train", ()) if len(phases) == 1 else ()
+
+
+def _script() -> str:
+    parts = [_asset(f"{name}.js") for name in SCRIPTS]
+    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
+
+
+def _asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """A source of a content security policy: inline text of this content."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

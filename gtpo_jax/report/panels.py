@@ -1,0 +1,109 @@
+"""The metrics of a run as the curves and the key figures of a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+Metrics = Sequence[Mapping[str, float]]
+
+POINTS = 800
+"""Of a curve at most: a longer one is thinned out evenly, its last point kept."""
+
+HELD_OUT = ("eval/sampled_success", "eval/success")
+"""Names of the held-out success, the first of which that a run has is drawn; see `held_out_name`"""
+
+TOGETHER = {
+    "success": ("rollout/success", "held out"),
+    "violations": ("rollout/violations", "eval/sampled_violations"),
+}
+"""Panels of more than one metric."""
+
+SHOWN = ("success", "credit/reward", "violations", "rollout/tool_errors", "rollout/turns")
+SHOWN += ("rollout/entropy",)
+"""Panels that a page begins with; the others are a click away."""
+
+
+def held_out_name(metrics: Metrics) -> str | None:
+    """The metric of success on held-out problems: sampled once, or the mean over samples."""
+    names = {name for record in metrics for name in record}
+    known = [name for name in HELD_OUT if name in names]
+    averages = sorted(name for name in names if name.startswith("eval/") and "avg@" in name)
+    return next(iter([*known, *averages]), None)
+
+
+def curve(metrics: Metrics, name: str) -> dict[str, list] | None:
+    """Steps and values of a metric, where it is a number; None when it never is."""
+    points = [
+        (record["step"], record[name])
+        for record in metrics
+        if name in record and math.isfinite(record[name])
+    ]
+    if not points:
+        return None
+    stride = -(-len(points) // POINTS)
+    points = points[::-1][::stride][::-1]
+    return {
+        "steps": [step for step, _ in points],
+        "values": [float(f"{value:.5g}") for _, value in points],
+    }
+
+
+def panels(runs: Mapping[str, Mapping[str, Metrics]]) -> list[dict]:
+    """The panels of `runs[run][phase]`: those shown first in front, then the others by name."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for number, (run, phases) in enumerate(runs.items()):
+        for phase, metrics in phases.items():
+            held_out = held_out_name(metrics)
+            names = dict.fromkeys(name for record in metrics for name in record if name != "step")
+            for name in names:
+                series = curve(metrics, name)
+                if series is None:
+                    continue
+                title, label = _place(name, held_out)
+                series |= {"name": label, "run": run, "color": number}
+                series["heldOut"] = name.startswith("eval/")
+                found.setdefault((phase, title), []).append(series)
+    made = [
+        {"phase": phase, "title": title, "shown": title in SHOWN, "series": series}
+        for (phase, title), series in found.items()
+    ]
+    return sorted(made, key=_order)
+
+
+def _place(name: str, held_out: str | None) -> tuple[str, str]:
+    """The panel of a metric, and what it is called there."""
+    known = "held out" if name == held_out else name
+    for title, names in TOGETHER.items():
+        if known in names:
+            return title, "held out" if name.startswith("eval/") else "rollouts"
+    return name, name
+
+
+def _order(panel: Mapping) -> tuple:
+    title = panel["title"]
+    shown = SHOWN.index(title) if title in SHOWN else len(SHOWN)
+    return shown, panel["phase"], title
+
+
+FIGURES = {
+    "held-out success": None,
+    "rollout success": "rollout/success",
+    "violations": "rollout/violations",
+    "turns": "rollout/turns",
+    "tool errors": "rollout/tool_errors",
+    "tokens": "rollout/tokens",
+}
+
+
+def figures(metrics: Metrics) -> list[dict]:
+    """Key figures of a training phase: the first and the last value, and their steps."""
+    found = []
+    for label, name in FIGURES.items():
+        name = name or held_out_name(metrics)
+        series = None if name is None else curve(metrics, name)
+        if series is not None:
+            steps, values = series["steps"], series["values"]
+            ends = {"first": values[0], "since": steps[0], "last": values[-1], "step": steps[-1]}
+            found.append({"label": label} | ends)
+    return found

@@ -1,0 +1,12 @@
+"""What decides whether an answer is right, as programs that need neither JAX nor the library.
+
+A worker process runs them (`worker.py`): nothing in here imports a module of `gtpo_jax` outside of
+this package at its top, so a worker starts fast and holds no device.
+
+    notation     one way of writing for many
+    structure    lists, tuples, intervals, equations
+    units        of a number
+    spelling     what the parser of math-verify would misread
+    leaves       numbers, words and expressions
+    equivalence  two answers, part by part
+"""

@@ -1,0 +1,84 @@
+"""Mappings: pure functions from a record of a published data set to a problem, and their names.
+
+A mapping knows the schema of its data set in the variants that are common, and raises `ValueError`
+with the field and the reason when a record has another one. It gives an `Entry`, or says by
+`LeftOut` why a record is none of its problems. An id or a family that the record lacks stays empty:
+whoever reads the records fills them in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+from gtpo_jax.tasks.mappings import choices, maths, programs
+from gtpo_jax.tasks.mappings.fields import LeftOut, Record
+from gtpo_jax.tasks.stream import Entry
+
+__all__ = ["MAPPINGS", "LeftOut", "Mapping", "Record"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mapping:
+    """A mapping and what a person has to know of it."""
+
+    convert: Callable[[Record], Entry | LeftOut]
+    expects: str  # the schema, for messages
+    repeats: bool = False  # the data set repeats its ids; only the first of each is taken
+
+
+_COMPETITION = (
+    "`problem` or `question`, and `answer` or a `solution` with a \\boxed one; `id`, and `year` or"
+    " `url`, if there are any"
+)
+
+MAPPINGS: dict[str, Mapping] = {
+    "plain": Mapping(
+        convert=maths.plain,
+        expects="`question` and `answer`; `id`, `family` and `expression`, if there are any",
+    ),
+    "gsm8k": Mapping(
+        convert=maths.gsm8k, expects="`question`, and `answer` that ends with #### and a number"
+    ),
+    "math": Mapping(
+        convert=maths.math,
+        expects="`problem` and `solution` with a \\boxed answer; `type`, if there is one",
+    ),
+    "math-500": Mapping(
+        convert=maths.math_500,
+        expects="`problem` and `answer`; `subject` and `unique_id`, if there are any",
+    ),
+    "aime24": Mapping(convert=functools.partial(maths.aime, year=2024), expects=_COMPETITION),
+    "aime25": Mapping(convert=functools.partial(maths.aime, year=2025), expects=_COMPETITION),
+    "amc23": Mapping(convert=functools.partial(maths.amc, year=2023), expects=_COMPETITION),
+    "svamp": Mapping(
+        convert=maths.svamp,
+        expects="`Body`, `Question` and `Answer`; `Equation`, `ID` and `Type`, if there are any",
+    ),
+    "dapo-math": Mapping(
+        convert=maths.dapo_math,
+        expects="`prompt`, a list of one message, and `reward_model` with `ground_truth`;"
+        " `extra_info` with `index`, if there is one",
+        repeats=True,
+    ),
+    "commonsenseqa": Mapping(
+        convert=choices.commonsenseqa,
+        expects="`question`, `choices` with `label` and `text`, and `answerKey`; `id`, if there is"
+        " one",
+    ),
+    "strategyqa": Mapping(
+        convert=choices.strategyqa,
+        expects="`question`, and `answer` that is true or false; `qid`, if there is one",
+    ),
+    "humaneval": Mapping(
+        convert=programs.humaneval,
+        expects="`task_id`, `prompt`, `canonical_solution`, `test` and `entry_point`",
+    ),
+    "mbpp": Mapping(
+        convert=programs.mbpp,
+        expects="`task_id`, `text` or `prompt`, `code` and `test_list`; `test_setup_code` or"
+        " `test_imports`, if there are any",
+    ),
+}
+"""Every ready mapping by its name."""

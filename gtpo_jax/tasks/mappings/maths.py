@@ -1,0 +1,179 @@
+"""Data sets of mathematics: a question and an answer that is a number or an expression."""
+
+from __future__ import annotations
+
+import re
+
+from gtpo_jax.tasks.mappings.fields import LeftOut, Record, inside, number, optional, shown, text
+from gtpo_jax.tasks.stream import Entry
+from gtpo_jax.types import Problem
+
+_NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)")
+_YEARS = {"year": r"(20\d\d)", "url": r"\b(20\d\d)_A", "ID": r"(20\d\d)-I+-"}
+"""How the common variants of AIME and AMC tell the year: `…/2023_AMC_12A_Problems`, `2024-II-4`."""
+_DEGREES = re.compile(r"\^\{?\\circ\}?$")
+
+
+def plain(record: Record) -> Entry:
+    """Your own problems: `question`, `answer` and, for demonstrations, `expression`."""
+    expression = record.get("expression")
+    if expression is not None and not isinstance(expression, str):
+        raise ValueError(f"`expression` must be a text, got {shown(expression)}")
+    problem = Problem(
+        id=text(record, "id") if "id" in record else "",
+        question=text(record, "question"),
+        answer=text(record, "answer"),
+        family=optional(record, "family"),
+    )
+    return Entry(problem, expression)
+
+
+def gsm8k(record: Record) -> Entry:
+    """GSM8K: the answer is what stands after `####`."""
+    question, solution = text(record, "question"), text(record, "answer")
+    _, mark, last = solution.rpartition("####")
+    answer = number(last.strip().removeprefix("$"))
+    if not mark or not _NUMBER.fullmatch(answer):
+        raise ValueError(f"`answer` must end with #### and a number, got …{shown(solution[-40:])}")
+    return Entry(
+        Problem(id="", question=question, answer=answer, family="gsm8k", verifier="numeric")
+    )
+
+
+def math(record: Record) -> Entry:
+    """MATH: the answer is the last one in a box of the solution."""
+    solution = text(record, "solution")
+    answer = last_boxed(solution)
+    if answer is None:
+        raise ValueError(f"`solution` has no \\boxed answer, it ends …{shown(solution[-40:])}")
+    return _mathematics(record, answer, optional(record, "unique_id"), optional(record, "type"))
+
+
+def math_500(record: Record) -> Entry:
+    """MATH-500, a selection of MATH with its answers taken out."""
+    answer, identity = text(record, "answer"), optional(record, "unique_id")
+    return _mathematics(record, answer, identity, optional(record, "subject"))
+
+
+def _mathematics(record: Record, answer: str, identity: str, family: str) -> Entry:
+    question = text(record, "problem")
+    problem = Problem(
+        id=identity, question=question, answer=answer, family=family or "math", verifier="math"
+    )
+    return Entry(problem)
+
+
+def aime(record: Record, *, year: int) -> Entry | LeftOut:
+    """AIME of a year: whole numbers from 0 to 999. Those of other years are left out."""
+    entry = _competition(record, year, f"aime{year % 100}")
+    if isinstance(entry, Entry):
+        answer = entry.problem.answer
+        if not re.fullmatch(r"\d{1,3}", answer):
+            raise ValueError(f"the answer must be a number from 0 to 999, got {shown(answer)}")
+    return entry
+
+
+def amc(record: Record, *, year: int) -> Entry | LeftOut:
+    """AMC of a year, its questions made to have a number as their answer."""
+    return _competition(record, year, f"amc{year % 100}")
+
+
+def _competition(record: Record, year: int, family: str) -> Entry | LeftOut:
+    held = _year(record)
+    if held is not None and held != year:
+        return LeftOut(f"of another year than {year}")
+    if "answer" in record or "Answer" in record:
+        answer = text(record, "answer", "Answer")
+    else:
+        solution = text(record, "solution", "Solution")
+        boxed = last_boxed(solution)
+        if boxed is None:
+            raise ValueError(
+                f"there is no `answer`, and no \\boxed one in `solution` {shown(solution)}"
+            )
+        answer = boxed
+    problem = Problem(
+        id=optional(record, "id", "ID", "problem_idx"),
+        question=text(record, "problem", "question", "Problem"),
+        answer=number(_DEGREES.sub("", answer.strip(" $"))),
+        family=family,
+        verifier="math",
+    )
+    return Entry(problem)
+
+
+def _year(record: Record) -> int | None:
+    """The year of a competition, if the record tells it."""
+    for name, written in _YEARS.items():
+        found = re.search(written, str(record.get(name, "")))
+        if found:
+            return int(found[1])
+    return None
+
+
+def svamp(record: Record) -> Entry:
+    """SVAMP: a body and a question; the equation solves it."""
+    equation = optional(record, "Equation")
+    problem = Problem(
+        id=optional(record, "ID"),
+        question=f"{text(record, 'Body')} {text(record, 'Question')}",
+        answer=number(text(record, "Answer")),
+        family=optional(record, "Type") or "svamp",
+        verifier="numeric",
+    )
+    return Entry(problem, re.sub(r"(\d)\.0+\b", r"\1", equation) or None)
+
+
+def dapo_math(record: Record) -> Entry:
+    """DAPO-Math-17k: a prompt that wraps the question, and repeats each of them many times.
+
+    The wrapping is the first and the last paragraph: how to answer is said by the dialogue here.
+    """
+    prompt = record.get("prompt")
+    if isinstance(prompt, list | tuple) and len(prompt) == 1 and isinstance(prompt[0], dict):
+        question = text(prompt[0], "content")
+    else:
+        raise ValueError(f"`prompt` must be a list of one message, got {shown(prompt)}")
+    paragraphs = question.split("\n\n")
+    if paragraphs[0].startswith("Solve the following math problem"):
+        paragraphs = paragraphs[1:]
+    if paragraphs and paragraphs[-1].startswith("Remember to put your answer"):
+        paragraphs = paragraphs[:-1]
+    question = "\n\n".join(paragraphs).strip()
+    if not question:
+        raise ValueError("`prompt` has no question between its instructions")
+    identity = optional(inside(record, "extra_info"), "index") if "extra_info" in record else ""
+    answer = text(inside(record, "reward_model"), "ground_truth")
+    problem = Problem(
+        id=identity, question=question, answer=answer, family="dapo-math", verifier="math"
+    )
+    return Entry(problem)
+
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
+
+
+def last_boxed(solution: str) -> str | None:
+    """What stands in the last `\\boxed{…}` of a text, its braces balanced; None without one.
+
+    `\\boxed 5`, without braces, is a box around one sign or command.
+    """
+    for box in reversed(list(_BOX.finditer(solution))):
+        content = _group(solution, box.end())
+        if content:
+            return content
+    return None
+
+
+def _group(source: str, start: int) -> str | None:
+    """The argument of a command of LaTeX that begins at `start`."""
+    if source[start : start + 1] != "{":
+        argument = re.compile(r"\\[A-Za-z]+|[^\s$\\{}]").match(source, start)
+        return argument[0] if argument else None
+    depth = 0
+    # An escaped brace is a sign of the text, not one that opens or closes.
+    for part in re.compile(r"\\.|[{}]", re.DOTALL).finditer(source, start):
+        depth += {"{": 1, "}": -1}.get(part[0], 0)
+        if depth == 0 and part[0] == "}":
+            return source[start + 1 : part.start()].strip()
+    return None

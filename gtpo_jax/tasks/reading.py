@@ -1,0 +1,125 @@
+"""Problems of files and data sets: read, mapped, numbered, and kept apart from those held out.
+
+All is read and checked before a run begins. What is left out on purpose is counted.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Mapping as FieldNames
+from collections.abc import Sequence
+
+from gtpo_jax.tasks.mappings import MAPPINGS, LeftOut, Mapping, Record
+from gtpo_jax.tasks.rows import open_rows
+from gtpo_jax.tasks.stream import Entry
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """Entries of one source, and what was left out of it and why."""
+
+    entries: list[Entry]
+    notes: tuple[str, ...] = ()
+
+
+def read_problems(
+    source: str, mapping: Mapping = MAPPINGS["plain"], *, fields: FieldNames[str, str] | None = None
+) -> Loaded:
+    """All problems of a source; `rows.open_rows` says what one may be.
+
+    `fields` gives the names that fields of the mapping have in this source. A record that is not as
+    expected is a `ValueError` with its place and the reason.
+    """
+    rows = open_rows(str(source))
+    entries: list[Entry] = []
+    places: dict[str, str] = {}
+    left_out: collections.Counter[str] = collections.Counter()
+    for place, record in rows.rows:
+        where = f"{source}, {place}"
+        try:
+            entry = mapping.convert(_renamed(record, fields or {}))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}; expected {mapping.expects}") from None
+        if isinstance(entry, LeftOut):
+            left_out[entry.reason] += 1
+            continue
+        entry = _filled(entry, f"{rows.label}-{place.split()[-1]}", rows.label)
+        first = places.setdefault(entry.problem.id, place)
+        if first == place:
+            entries.append(entry)
+        elif mapping.repeats:
+            left_out["that repeat an earlier one"] += 1
+        else:
+            raise ValueError(
+                f"{where}: the id {entry.problem.id!r} is that of {first}; ids must differ"
+            )
+    notes = tuple(f"{source}: {count:,} left out {why}" for why, count in left_out.items())
+    if not entries:
+        reasons = f" ({'; '.join(notes)})" if notes else ""
+        raise ValueError(f"{source} holds no problem{reasons}; expected {mapping.expects}")
+    return Loaded(entries, notes)
+
+
+def join(parts: Sequence[Sequence[Entry]]) -> list[Entry]:
+    """The entries of several sources; where sources share ids, they are told apart by a number."""
+    ids = [entry.problem.id for part in parts for entry in part]
+    if len(set(ids)) == len(ids):
+        return [entry for part in parts for entry in part]
+    return [
+        _with_id(entry, f"{number}/{entry.problem.id}")
+        for number, part in enumerate(parts, 1)
+        for entry in part
+    ]
+
+
+def keep_apart(
+    train: Sequence[Entry], evaluation: Sequence[Entry], *, drop: bool = False
+) -> Loaded:
+    """The training entries, none of which asks what an evaluation entry asks.
+
+    Questions are compared without regard to case and white space. Where some are in both, they are
+    dropped from training, or else a `ValueError` names the first.
+    """
+    held_out = {_normalized(entry): entry.problem for entry in evaluation}
+    shared = [entry for entry in train if _normalized(entry) in held_out]
+    if not shared:
+        return Loaded(list(train))
+    if not drop:
+        first = shared[0].problem
+        question = " ".join(first.question.split())
+        raise ValueError(
+            f"{len(shared):,} of {len(train):,} training problems are also evaluated on; the first"
+            f" is {first.id!r}, there {held_out[_normalized(shared[0])].id!r}: {question[:120]!r};"
+            " give other files, or --task.drop-overlap leaves them out of training"
+        )
+    kept = [entry for entry in train if _normalized(entry) not in held_out]
+    if not kept:
+        raise ValueError("every training problem is also evaluated on; give other files")
+    return Loaded(kept, (f"{len(shared):,} training problems left out that are evaluated on",))
+
+
+def _normalized(entry: Entry) -> str:
+    return " ".join(entry.problem.question.split()).casefold()
+
+
+def _renamed(record: Record, fields: FieldNames[str, str]) -> Record:
+    """The record with its fields under the names that the mapping knows."""
+    for name, held in fields.items():
+        if held not in record:
+            raise ValueError(f"there is no field `{held}` to be read as `{name}`")
+    return {**record, **{name: record[held] for name, held in fields.items()}}
+
+
+def _filled(entry: Entry, identity: str, family: str) -> Entry:
+    problem = entry.problem
+    if problem.id and problem.family:
+        return entry
+    problem = dataclasses.replace(
+        problem, id=problem.id or identity, family=problem.family or family
+    )
+    return Entry(problem, entry.expression)
+
+
+def _with_id(entry: Entry, identity: str) -> Entry:
+    return Entry(dataclasses.replace(entry.problem, id=identity), entry.expression)

@@ -79,7 +79,7 @@ def make_source(config: RunConfig) -> ProblemSource:
     if not task.train_file:
         for field in (
             *("eval_file", "mapping", "fields"),
-            *("eval_mapping", "eval_fields", "drop_overlap", "retell"),
+            *("eval_mapping", "eval_fields", "drop_overlap", "other_numbers"),
         ):
             if getattr(task, field) != getattr(TaskConfig, field):
                 raise ValueError(f"task.{field} needs task.train_file beside it")
@@ -118,7 +118,7 @@ def make_source(config: RunConfig) -> ProblemSource:
         evaluation.entries,
         seed=config.seed,
         noise=noise,
-        retell=task.retell,
+        other_numbers=task.other_numbers,
         notes=notes,
     )
 

@@ -26,10 +26,10 @@ TINY = RunConfig(
 
 WORD_PROBLEMS = RunConfig(
     model=dataclasses.replace(presets.TINY, vocab_size=1024, width=128, mlp_width=384),
-    task=TaskConfig(retell=0.9),
-    sft=SftConfig(steps=1500, rows=8, row_tokens=320, demonstrations=20_000),
-    train=TrainConfig(steps=80, eval_every=40),
-    rollout=RolloutLimits(context=320, prompt_tokens=240, slots=64, lockstep=True),
+    task=TaskConfig(other_numbers=0.75),
+    sft=SftConfig(steps=1800, rows=8, row_tokens=320, demonstrations=15_000),
+    train=TrainConfig(steps=80, eval_every=0),
+    rollout=RolloutLimits(context=320, prompt_tokens=192, slots=64, lockstep=True),
     evaluation=EvalConfig(problems=700, samples=8),
 )
 """Word problems from JSON lines, given as `task.train_file`, `task.eval_file` and `tokenizer`."""

@@ -38,9 +38,9 @@ class TaskConfig:
     drop_overlap: bool = False
     """Training problems that are also evaluated on are left out, and counted, instead of refused.
     """
-    retell: float = 0.0
-    """Share of training problems with an `expression`, and of their demonstrations, that are told
-    anew: in other words, with other numbers, at times with a sentence beside the point."""
+    other_numbers: float = 0.0
+    """Share of training problems with an `expression`, and of their demonstrations, that have other
+    numbers than in the file, others in each epoch."""
     skip_tool: float = 0.15
     """Share of demonstrations that answer without calling the tool."""
     unclosed_call: float = 0.06

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from configs.functions import make_source
+from configs.schema import RunConfig
 from gtpo_jax import tokenizers
 from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
 from gtpo_jax.tasks.demonstrations import play
@@ -17,6 +18,8 @@ from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
 from launch import cli, display
 from launch.session import make_tool
+
+TEXTS = 6_000
 
 
 def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterator[str]:
@@ -38,27 +41,32 @@ class TokenizerArguments(cli.Arguments):
     """File to write."""
     vocab_size: int = 256
     """Tokens, control symbols included."""
-    texts: int = 6_000
+    texts: int = TEXTS
     """Demonstrations to learn from."""
+
+
+def make_tokenizer(
+    config: RunConfig, out: pathlib.Path, *, vocab_size: int, texts: int = TEXTS
+) -> int:
+    """Writes a SentencePiece model; returns the tokens that the longest prompt takes with it."""
+    source = make_source(config)
+    with make_tool(config) as tool:
+        lines = [text for text in demonstration_texts(source, tool, texts) if text]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizers.train_sentencepiece(
+        lines, out, vocab_size=vocab_size, control_symbols=CONTROL_SYMBOLS
+    )
+    dialogue = Dialogue(tokenizers.SentencePieceTokenizer(out))
+    problems = [source.train_problem(index) for index in range(texts)]
+    problems += source.held_out(texts)
+    return max(len(dialogue.prompt(problem.question)) for problem in problems)
 
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TokenizerArguments, argv, program="launch.train_tokenizer")
-    config = arguments.config
-    source = make_source(config)
-    with make_tool(config) as tool:
-        lines = [text for text in demonstration_texts(source, tool, arguments.texts) if text]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    tokenizers.train_sentencepiece(
-        lines,
-        arguments.out,
-        vocab_size=arguments.vocab_size,
-        control_symbols=CONTROL_SYMBOLS,
+    longest = make_tokenizer(
+        arguments.config, arguments.out, vocab_size=arguments.vocab_size, texts=arguments.texts
     )
-    dialogue = Dialogue(tokenizers.SentencePieceTokenizer(arguments.out))
-    problems = [source.train_problem(index) for index in range(arguments.texts)]
-    problems += source.held_out(arguments.texts)
-    longest = max(len(dialogue.prompt(problem.question)) for problem in problems)
     display.CONSOLE.print(
         f"{arguments.out}: {arguments.vocab_size} tokens; the longest prompt takes {longest}"
         " (rollout.prompt_tokens)"

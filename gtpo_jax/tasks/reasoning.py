@@ -133,7 +133,7 @@ def _dataset(name: str, level: int, seed: int) -> Any:
         from reasoning_gym import factory
     except ImportError as error:
         raise ValueError(
-            f"{name} needs the package reasoning-gym: pip install -e '.[tasks]'"
+            f"{name} needs the package reasoning-gym: pip install -e '.[reasoning]'"
         ) from error
     family = name.removeprefix(PREFIX)
     if family not in factory.DATASETS:

@@ -15,8 +15,8 @@ from typing import TypeVar
 import grain
 
 from gtpo_jax.tasks.expressions import expression_script
-from gtpo_jax.tasks.retelling import Wording, retell, wording_of
 from gtpo_jax.tasks.source import Noise, Script, with_noise
+from gtpo_jax.tasks.variation import vary_numbers
 from gtpo_jax.types import Problem
 
 T = TypeVar("T")
@@ -43,18 +43,22 @@ def shuffled(items: Sequence[T], *, seed: int, stream: str) -> grain.MapDataset[
     return grain.MapDataset.source(items).shuffle(seed=drawn).repeat()
 
 
-def retold(
-    pipeline: grain.MapDataset[Entry], wording: Wording, *, share: float, seed: int, stream: str
+def with_other_numbers(
+    pipeline: grain.MapDataset[Entry], *, share: float, seed: int, stream: str
 ) -> grain.MapDataset[Entry]:
-    """The entries, a share of those with an expression told anew, in each epoch otherwise."""
+    """The entries, a share of those with an expression with other numbers, each epoch with others.
 
-    def tell(index: int, entry: Entry) -> Entry:
-        rng = random.Random(f"{seed}/{stream}/retell/{index}")
+    An entry stays as it is where `vary_numbers` finds no way.
+    """
+
+    def vary(index: int, entry: Entry) -> Entry:
+        rng = random.Random(f"{seed}/{stream}/numbers/{index}")
         if entry.expression is None or rng.random() >= share:
             return entry
-        return Entry(*retell(entry.problem, entry.expression, wording, rng))
+        found = vary_numbers(entry.problem, entry.expression, rng)
+        return entry if found is None else Entry(*found)
 
-    return pipeline.map_with_index(tell)
+    return pipeline.map_with_index(vary)
 
 
 def settled(pipeline: grain.MapDataset[T]) -> grain.MapDataset[T]:
@@ -118,18 +122,17 @@ def entries_task(
     *,
     seed: int,
     noise: Noise | None = None,
-    retell: float = 0.0,
+    other_numbers: float = 0.0,
     notes: Sequence[str] = (),
 ) -> GrainTask:
     """Training entries in an order drawn anew each epoch; those with an expression demonstrate.
 
-    `retell` is the share of either that is told otherwise than the entry it is made of.
+    `other_numbers` is the share of either that has other numbers than the entry it is made of.
     """
-    wording = wording_of(entry.problem.question for entry in train)
 
     def ordered(entries: Sequence[Entry], stream: str) -> grain.MapDataset[Entry]:
         order = shuffled(entries, seed=seed, stream=stream)
-        return retold(order, wording, share=retell, seed=seed, stream=stream)
+        return with_other_numbers(order, share=other_numbers, seed=seed, stream=stream)
 
     solved = [entry for entry in train if entry.expression]
     return GrainTask(

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 import subprocess
 import sys
 
@@ -181,3 +182,50 @@ def test_element_that_is_no_problem_is_an_error():
     task = GrainTask(train=grain.MapDataset.source([{"question": "q"}]), evaluation=())
     with pytest.raises(ValueError, match="element 0 of the pipeline is a dict, expected a Problem"):
         task.train_problem(0)
+
+
+def told(count=200):
+    """Questions with the number of their expression."""
+    return [
+        Entry(
+            Problem(id=str(i), question=f"Of 12 rows of {i} pens?", answer=str(12 * i)), f"12 * {i}"
+        )
+        for i in range(13, 13 + count)
+    ]
+
+
+def test_the_share_with_other_numbers_is_that_of_the_option():
+    entries = told()
+    as_written = {entry.problem.question for entry in entries}
+    for share, low, high in ((0.0, 0.0, 0.0), (0.5, 0.4, 0.6), (1.0, 0.9, 1.0)):
+        task = entries_task(entries, [], seed=0, other_numbers=share)
+        problems = [task.train_problem(index) for index in range(400)]
+        changed = sum(problem.question not in as_written for problem in problems) / 400
+        assert low <= changed <= high
+        assert len({problem.id for problem in problems if "/" in problem.id}) >= 395 * changed
+
+
+def test_other_numbers_are_the_same_for_a_position_and_others_in_the_next_epoch():
+    tasks = [entries_task(told(), [], seed=3, other_numbers=1.0) for _ in range(2)]
+    epochs = [tasks[0].train_problem(index).question for index in range(400)]
+    assert [tasks[1].train_problem(i).question for i in reversed(range(400))][::-1] == epochs
+    assert len(set(epochs)) > 380
+
+
+def test_demonstrations_with_other_numbers_are_of_the_problem_they_stand_beside():
+    quiet = Noise(skip_tool=0.0, unclosed_call=0.0)
+    task = entries_task(told(), [], seed=0, noise=quiet, other_numbers=1.0)
+    played = play((task.demonstration(i) for i in range(100)), DIALOGUE, FakeTool(run_here))
+    # Slips exchange the factors or take another operator; without one the answer is right.
+    right = sum(p.answer.text == p.problem.answer for p in played)
+    assert right > 60
+    for p in played:
+        shown = set(re.findall(r"\d+", p.problem.question))
+        assert set(re.findall(r"\d+", p.calls[0].call.code)) <= shown
+
+
+def test_a_problem_without_an_expression_keeps_its_numbers():
+    plain = [Entry(entry.problem) for entry in told(50)]
+    task = entries_task(plain, [], seed=0, other_numbers=1.0)
+    as_written = {entry.problem for entry in plain}
+    assert {task.train_problem(index) for index in range(50)} == as_written

@@ -19,7 +19,8 @@ from gtpo_jax.types import Problem, Tool, Verdict, Verifier
 KINDS = ("numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym")
 """What the answers of a run, or of a problem, may be."""
 
-_PACKAGES = {"math": "math_verify", "reasoning-gym": "reasoning_gym"}
+_PACKAGES = {"math": ("math_verify", "tasks"), "reasoning-gym": ("reasoning_gym", "reasoning")}
+"""Of a kind: what it needs, and the extra that brings it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,12 +159,12 @@ class KindVerifier:
         return verdict
 
     def _pool(self, kind: str) -> WorkerPool:
-        package = _PACKAGES[kind]
+        package, extra = _PACKAGES[kind]
         with self._lock:
             if kind not in self._pools:
                 if importlib.util.find_spec(package) is None:
                     raise ValueError(
-                        f"the verifier {kind} needs {package}: pip install -e '.[tasks]'"
+                        f"the verifier {kind} needs {package}: pip install -e '.[{extra}]'"
                     )
                 self._pools[kind] = WorkerPool(kind, workers=self.workers, seconds=self.seconds)
             return self._pools[kind]

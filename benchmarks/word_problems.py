@@ -1,0 +1,184 @@
+"""Word problems from nothing: what GTPO adds to its own cold start, and GRPO with the same budget.
+
+    python -m benchmarks.word_problems --task.train-file train.jsonl --task.eval-file eval.jsonl
+
+Files are JSON lines with `question`, `answer` and, for training, `expression`; the settings are
+those of the preset `word-problems`. Each seed has its own parameters, demonstrations, cold start
+and rollouts; GTPO and GRPO begin with the same cold start. What is done is not done again when an
+interrupted benchmark is called once more. Look at a run with `launch.report`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from statistics import mean
+from typing import TypeVar
+
+from rich.table import Table
+
+from benchmarks.figures import Figure, publish
+from configs.schema import AlgorithmConfig, RunConfig
+from gtpo_jax.checkpoint import has_checkpoint, newest_step
+from gtpo_jax.evaluation import Evaluation
+from launch import cli, display, train_tokenizer
+from launch.evaluate import Checkpoint, evaluate
+from launch.evaluator import Evaluator
+from launch.network import CHECKPOINTS
+from launch.session import Session
+from launch.sft import run_sft
+from launch.train import run_training
+
+T = TypeVar("T")
+
+Policies = dict[str, dict[str, Evaluation]]
+"""The evaluations, sampled and greedy, of cold start, GTPO and GRPO."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WordProblemsArguments(cli.RunArguments):
+    """Cold start, GTPO and GRPO on word problems, over several seeds."""
+
+    run_dir: pathlib.Path = pathlib.Path("runs/word-problems")
+    """Folder of the tokenizer and of the runs, two a seed."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Seeds of parameters, problems, demonstrations and sampling."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """What one seed gave."""
+
+    policies: Policies
+    minutes: float | None  # of cold start and GTPO; None when they were interrupted
+
+
+def run_seed(config: RunConfig, folder: pathlib.Path) -> SeedResult:
+    """Both algorithms from one cold start."""
+    gtpo, grpo = folder / f"gtpo-{config.seed}", folder / f"grpo-{config.seed}"
+    with Session(config, gtpo) as session:
+        _phase(session, "sft", lambda resume: run_sft(session, resume=resume))
+        _reinforce(session, gtpo)
+        policies = {phase: _evaluate(session, phase) for phase in ("sft", "train")}
+    algorithm = config.train.algorithm
+    plain = AlgorithmConfig(name="grpo", clip_low=algorithm.clip_low, clip_high=algorithm.clip_high)
+    train = dataclasses.replace(config.train, algorithm=plain)
+    with Session(dataclasses.replace(config, train=train), grpo) as session:
+        session.save_tokenizer()
+        _reinforce(session, gtpo)
+        policies["grpo"] = _evaluate(session, "train")
+    spent = [_seconds(gtpo / phase) for phase in ("sft", "train")]
+    return SeedResult(
+        policies={
+            "cold start": policies["sft"],
+            "GTPO": policies["train"],
+            "GRPO": policies["grpo"],
+        },
+        minutes=None if None in spent else sum(filter(None, spent)) / 60,
+    )
+
+
+def _reinforce(session: Session, cold_start: pathlib.Path) -> None:
+    evaluator = Evaluator(session)
+    params = session.load_params(cold_start, "sft")
+    _phase(session, "train", lambda resume: run_training(session, params, evaluator, resume=resume))
+
+
+def _phase(session: Session, name: str, run: Callable[[bool], T]) -> T:
+    """Runs a phase, or the rest of it; keeps the seconds of one that was not interrupted."""
+    folder = session.run_dir / name
+    resume = has_checkpoint(folder / CHECKPOINTS)
+    began = time.monotonic()
+    result = run(resume)
+    if not resume:
+        cli.write_json(folder / "seconds.json", time.monotonic() - began)
+    return result
+
+
+def _seconds(folder: pathlib.Path) -> float | None:
+    path = folder / "seconds.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _evaluate(session: Session, phase: str) -> dict[str, Evaluation]:
+    step = newest_step(session.run_dir / phase / CHECKPOINTS)
+    assert step is not None
+    checkpoint = Checkpoint(run_dir=session.run_dir, phase=phase, step=step)
+    folder = session.run_dir / "evaluation" / f"{phase}-{step}"
+    return evaluate(session, checkpoint, folder)[0]
+
+
+def figures_of(results: Sequence[SeedResult]) -> dict[str, Figure]:
+    """Means over the seeds, and the time of the slowest."""
+    policies = list(results[0].policies)
+    samples = results[0].policies["GTPO"]["sampled"].scores.samples
+
+    def over_seeds(of: Callable[[dict[str, Evaluation]], float], policy: str) -> float:
+        return mean(of(result.policies[policy]) for result in results)
+
+    average = {policy: over_seeds(_average, policy) for policy in policies}
+    figures = {
+        f"{policy}, avg@{samples}": Figure(value=average[policy], unit="share")
+        for policy in policies
+    }
+    for policy, bar in (("GTPO", 0.05), ("GRPO", None)):
+        figures[f"gain of {policy}, avg@{samples}"] = Figure(
+            value=average[policy] - average["cold start"], unit="share", at_least=bar
+        )
+    for policy in policies:
+        figures[f"{policy}, pass@{samples}"] = Figure(
+            value=over_seeds(lambda e: e["sampled"].scores.pass_at[samples].value, policy),
+            unit="share",
+        )
+        figures[f"{policy}, greedy"] = Figure(
+            value=over_seeds(lambda e: e["greedy"].success, policy), unit="share"
+        )
+        figures[f"{policy}, format violations"] = Figure(
+            value=over_seeds(lambda e: e["sampled"].violations, policy), unit="share"
+        )
+    minutes = [result.minutes for result in results if result.minutes is not None]
+    figures["cold start and GTPO, slowest seed"] = Figure(
+        value=max(minutes) if len(minutes) == len(results) else None, unit="minutes", at_most=40
+    )
+    return figures
+
+
+def _average(evaluations: dict[str, Evaluation]) -> float:
+    return evaluations["sampled"].scores.average.value
+
+
+def table(seeds: Sequence[int], results: Sequence[SeedResult]) -> Table:
+    """avg@k of each seed, with its interval."""
+    rendered = Table(title="held-out problems, avg@k and its 95 % interval")
+    rendered.add_column("seed", justify="right")
+    for policy in results[0].policies:
+        rendered.add_column(policy, justify="right")
+    for seed, result in zip(seeds, results, strict=True):
+        scores = [e["sampled"].scores.average for e in result.policies.values()]
+        cells = [f"{s.value:.3f} [{s.low:.3f}, {s.high:.3f}]" for s in scores]
+        rendered.add_row(str(seed), *cells)
+    return rendered
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(
+        WordProblemsArguments, ["word-problems", *argv], program="benchmarks.word_problems"
+    )
+    config, folder = arguments.config, arguments.run_dir
+    tokenizer = folder / "words.model"
+    if not tokenizer.exists():
+        train_tokenizer.make_tokenizer(config, tokenizer, vocab_size=config.model.vocab_size)
+    config = dataclasses.replace(config, tokenizer=str(tokenizer))
+    results = []
+    for seed in arguments.seeds:
+        display.CONSOLE.print(f"seed {seed}", style="bold")
+        results.append(run_seed(dataclasses.replace(config, seed=seed), folder))
+    display.CONSOLE.print(table(arguments.seeds, results))
+    publish(figures_of(results), arguments.json)
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -417,7 +417,9 @@ def test_largest_gap_is_found_in_any_micro_batch():
         ({"data": 1, "fsdp": 2, "sequence": 4}, AxisType.Auto),
         pytest.param({"data": 8}, AxisType.Explicit, marks=pytest.mark.long),
         pytest.param({"data": 1, "fsdp": 8}, AxisType.Explicit, marks=pytest.mark.long),
-        ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Explicit),
+        pytest.param(
+            {"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Explicit, marks=pytest.mark.long
+        ),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, dict) else value.name,
 )

@@ -94,8 +94,7 @@ def slow(*names, also=()):
     "name",
     [
         "two_ropes",
-        *slow("experts"),
-        *slow(*(VARIANTS.keys() - {"two_ropes", "experts"}), also=[pytest.mark.long]),
+        *slow(*(VARIANTS.keys() - {"two_ropes"}), also=[pytest.mark.long]),
     ],
 )
 def test_shared_prompts_give_the_loss_and_gradient_of_repeated_ones(name):

@@ -149,14 +149,8 @@ def test_behavior_logprobs_equal_the_learners(trajectories, params):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param("soft_caps", marks=pytest.mark.long),
-        pytest.param("two_ropes", marks=pytest.mark.long),
-        "experts",
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["soft_caps", "two_ropes", "experts"])
 def test_behavior_logprobs_equal_the_learners_in_every_family(family):
     # T-20: windows, soft caps, two kinds of positions, experts.
     config = VARIANTS[family]
@@ -212,6 +206,7 @@ def test_other_seed_step_or_sample_gives_another_trajectory(engine, trajectories
         assert not any(map(same, changed, trajectories[:4]))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_trajectories_do_not_depend_on_how_the_cache_grows(trajectories, params):
     engine = make_engine(first_cache=16)

@@ -48,6 +48,7 @@ def figures_of(options: list[str], path) -> dict[str, dict]:
     return json.loads(path.read_text())["figures"]
 
 
+@pytest.mark.long
 def test_benchmark_without_peers_writes_every_figure_and_leaves_peers_unmeasured(tmp_path):
     figures = figures_of([], tmp_path / "figures.json")
     assert {name: f["bar"] for name, f in figures.items() if f["bar"]} == BARS

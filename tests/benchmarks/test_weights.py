@@ -19,6 +19,7 @@ OPTIONS = ["--layers=1", "--vocab-size=1000", "--repeats=1"]
 CONFIG = dataclasses.replace(QWEN2_5_1_5B, layers=1, vocab_size=1000)
 
 
+@pytest.mark.long
 def test_benchmark_without_peers_writes_figures_and_leaves_peers_unmeasured(tmp_path):
     path = tmp_path / "figures.json"
     weights.run([*OPTIONS, f"--json={path}"])

@@ -8,7 +8,7 @@ from benchmarks import word_problems
 from gtpo_jax.checkpoint import newest_step
 from tests.launch import small
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def write_problems(path, numbers):

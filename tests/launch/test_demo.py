@@ -51,6 +51,7 @@ def test_evaluation_on_a_terminal_shows_the_rollouts_under_way(finished, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_second_demo_keeps_the_first(finished):
     run_dir, _ = finished
     before = (run_dir / "summary.json").read_text()

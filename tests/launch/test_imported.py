@@ -32,7 +32,6 @@ MODELS = {
     "gemma2": ("gemma3", "soft_caps"),
     "gemma3": ("gemma3", "two_ropes"),
 }
-LONG = [name for name in MODELS if name != "qwen2.5"]
 OPTIONS = [
     *("--train.prompts", "2", "--train.group-size", "4", "--train.rows", "8"),
     *("--train.minibatches", "1", "--train.steps", "1", "--rollout.slots", "8"),
@@ -85,9 +84,8 @@ def step(run_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in MODELS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", MODELS)
 def test_step_from_a_checkpoint_is_the_same_on_one_device_and_on_eight(name, tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "there", name)
     convert.run(["import", str(tmp_path / "there"), "--run-dir", str(tmp_path / "run")])

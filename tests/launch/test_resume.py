@@ -156,6 +156,7 @@ def test_training_in_rounds_killed_and_resumed_is_the_run_that_was_not(server, r
     assert any(record["rollout/rounds"] == 2 for record in small.records(run_dir, "train"))
 
 
+@pytest.mark.long
 def test_cold_start_without_room_interrupted_and_killed_is_the_run_that_was_not(
     server, whole_run, tmp_path
 ):

@@ -201,6 +201,7 @@ def test_imported_model_is_taught_trained_on_and_exported(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:'VariableState' was removed:DeprecationWarning")  # qwix 0.1.8
 def test_adapters_are_taught_beside_an_imported_model(tmp_path):
     pytest.importorskip("qwix", reason="needs the extra `lora`")

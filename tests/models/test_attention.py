@@ -207,7 +207,7 @@ def test_splash_attention_serves_layers_of_two_kinds_under_one_scan():
         pytest.param(1, False, "tensor", marks=pytest.mark.long),
         pytest.param(2, False, "tensor", marks=pytest.mark.long),
         (2, True, "tensor"),
-        (2, False, "sequence"),
+        pytest.param(2, False, "sequence", marks=pytest.mark.long),
     ],
 )
 def test_splash_attention_over_devices_equals_that_of_one(kv_heads, behind, axis):

@@ -197,6 +197,7 @@ def test_steps_are_found_in_their_order(tmp_path):
 
 
 LINE = json.dumps({"version": 1}).encode() + b"\n"
+PACKED = gzip.compress(LINE, mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -206,9 +207,10 @@ LINE = json.dumps({"version": 1}).encode() + b"\n"
         ("t.jsonl", LINE + b'{"version": 2}\n', "line 2: expected a record of version 1, got 2"),
         ("t.jsonl", b"[1]\n", "line 1: expected a record of version 1, got None"),
         ("t.jsonl.gz", LINE, "cannot read trajectories from .*t.jsonl.gz: Not a gzipped file"),
-        ("t.jsonl.gz", gzip.compress(LINE)[:-9], "cannot read trajectories from"),
-        ("t.jsonl.gz", gzip.compress(LINE)[:10] + b"\xff" * 20, "cannot read trajectories from"),
+        ("t.jsonl.gz", PACKED[:-9], "cannot read trajectories from"),
+        ("t.jsonl.gz", PACKED[:10] + b"\xff" * 20, "cannot read trajectories from"),
     ],
+    ids=["no_object", "other_version", "list", "not_packed", "cut_off", "damaged"],
 )
 def test_a_broken_file_is_named(tmp_path, name, content, message):
     path = tmp_path / name

@@ -43,7 +43,7 @@ def vary_numbers(
     if not any(literal.value in drawn for literal in literals):
         return None
     for _ in range(_TRIES):
-        numbers = {number: _draw(number, rng) for number in drawn}
+        numbers: dict[float, int] = {number: _draw(number, rng) for number in drawn}
         if whole:
             _mend_quotients(tree, numbers)
         value = _value(tree, numbers, whole=whole)
@@ -86,12 +86,13 @@ def _parse(expression: str) -> ast.expr | None:
     return tree
 
 
-def _value(node: ast.expr, numbers: Mapping[int, int], *, whole: bool) -> Fraction | None:
+def _value(node: ast.expr, numbers: Mapping[float, int], *, whole: bool) -> Fraction | None:
     """The value with numbers put in the place of others.
 
     None for a division by 0; with `whole` also when a value on the way is negative or not whole.
     """
     if isinstance(node, ast.Constant):
+        assert isinstance(node.value, int | float)
         value = Fraction(str(numbers.get(node.value, node.value)))
     else:
         assert isinstance(node, ast.BinOp)
@@ -116,7 +117,7 @@ def _draw(number: int, rng: random.Random) -> int:
     return rng.randint(max(10 ** (digits - 1), _FEWEST), 10**digits - 1)
 
 
-def _mend_quotients(node: ast.expr, numbers: dict[int, int]) -> None:
+def _mend_quotients(node: ast.expr, numbers: dict[float, int]) -> None:
     """Raises a summand of every dividend, the innermost first, so that the quotient is whole."""
     if not isinstance(node, ast.BinOp):
         return

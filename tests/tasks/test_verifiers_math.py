@@ -101,7 +101,7 @@ def test_a_long_answer_is_wrong_at_once(verifier):
 def answers(name):
     path = DATA / name
     if not path.exists():
-        pytest.skip(f"no {name}")
+        pytest.skip(f"the answers of {name} are not beside this checkout")
     return [json.loads(line)["answer"] for line in path.read_text().splitlines()]
 
 

@@ -79,7 +79,8 @@ def make_source(config: RunConfig) -> ProblemSource:
     if not task.train_file:
         for field in (
             *("eval_file", "mapping", "fields"),
-            *("eval_mapping", "eval_fields", "drop_overlap", "other_numbers"),
+            *("eval_mapping", "eval_fields", "drop_overlap"),
+            *("other_numbers", "other_words"),
         ):
             if getattr(task, field) != getattr(TaskConfig, field):
                 raise ValueError(f"task.{field} needs task.train_file beside it")
@@ -119,6 +120,7 @@ def make_source(config: RunConfig) -> ProblemSource:
         seed=config.seed,
         noise=noise,
         other_numbers=task.other_numbers,
+        other_words=task.other_words,
         notes=notes,
     )
 

@@ -41,6 +41,9 @@ class TaskConfig:
     other_numbers: float = 0.0
     """Share of training problems with an `expression`, and of their demonstrations, that have other
     numbers than in the file, others in each epoch."""
+    other_words: float = 0.0
+    """Share of them that is told of other persons and things, now and then with a sentence that is
+    beside the point, anew in each epoch."""
     skip_tool: float = 0.15
     """Share of demonstrations that answer without calling the tool."""
     unclosed_call: float = 0.06

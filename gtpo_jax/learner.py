@@ -159,14 +159,15 @@ def logprob_gap(
     decode programs and the forward pass of the learner.
     """
 
-    def largest(_, micro_batch: TokenBatch) -> tuple[None, jax.Array]:
+    def larger(index: jax.Array, gap: jax.Array) -> jax.Array:
+        micro_batch = _micro_batch(batch, index)
         policy_logprobs, _ = batch_logprobs(
             forward, params, micro_batch, temperature=temperature, chunk=chunk
         )
-        gap = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
-        return None, jnp.max(jnp.where(micro_batch.loss_mask, gap, 0.0))
+        gaps = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
+        return jnp.maximum(gap, jnp.max(jnp.where(micro_batch.loss_mask, gaps, 0.0)))
 
-    return jnp.max(jax.lax.scan(largest, None, batch)[1])
+    return jax.lax.fori_loop(0, _filled(batch), larger, jnp.zeros((), jnp.float32))
 
 
 def stepwise_logprobs(
@@ -177,14 +178,15 @@ def stepwise_logprobs(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> jax.Array:
-    """Log-probs `[A, B, T]` of a batch's tokens, one micro-batch after another."""
+    """Log-probs `[A, B, T]` of a batch's tokens, one micro-batch after another; 0 in empty ones."""
 
-    def of_one(micro_batch: TokenBatch) -> jax.Array:
-        return batch_logprobs(
-            forward, params, micro_batch, temperature=temperature, chunk=chunk
-        ).logprobs
+    def write(index: jax.Array, found: jax.Array) -> jax.Array:
+        policy_logprobs, _ = batch_logprobs(
+            forward, params, _micro_batch(batch, index), temperature=temperature, chunk=chunk
+        )
+        return found.at[index].set(policy_logprobs)
 
-    return jax.lax.map(of_one, batch)
+    return jax.lax.fori_loop(0, _filled(batch), write, jnp.zeros(batch.tokens.shape, jnp.float32))
 
 
 def make_update(
@@ -231,7 +233,7 @@ def make_update(
         gradient = jax.grad(micro_loss, has_aux=True)
 
         def accumulate(index: jax.Array, total):
-            micro_batch = jax.tree.map(lambda x: x[index], batch)
+            micro_batch = _micro_batch(batch, index)
             gradients, (sums, peaks) = gradient(state.trained, state.frozen, micro_batch)
             added = jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[:2], (gradients, sums))
             return *added, jax.tree.map(jnp.maximum, total[2], peaks)
@@ -242,10 +244,7 @@ def make_update(
             jax.tree.map(lambda x: jnp.zeros_like(x, _at_least_float32(x.dtype)), state.trained),
             *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), figures),
         )
-        # Packing fills micro-batches from the front: the empty ones behind cost nothing.
-        count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
-        filled = jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))
-        gradients, sums, peaks = jax.lax.fori_loop(0, filled, accumulate, zeros)
+        gradients, sums, peaks = jax.lax.fori_loop(0, _filled(batch), accumulate, zeros)
 
         weight = sums["loss"].weight
         gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
@@ -273,6 +272,18 @@ def make_update(
         return dataclasses.replace(state, **new), metrics
 
     return update
+
+
+def _micro_batch(batch: TokenBatch, index: jax.Array) -> TokenBatch:
+    return jax.tree.map(lambda x: jnp.asarray(x)[index], batch)
+
+
+def _filled(batch: TokenBatch) -> jax.Array:
+    """Micro-batches up to the last with a trained token: packing fills them from the front, and the
+    empty ones behind cost nothing.
+    """
+    count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
+    return jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))
 
 
 def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:

@@ -358,12 +358,39 @@ def test_ratios_are_against_proximal_logprobs_where_there_are_some():
 
 
 def test_stepwise_logprobs_are_those_of_each_micro_batch():
-    batch, params = toy_batch(micro_batches=3, rows=2), toy_params()
+    batch, params = toy_batch(micro_batches=2, rows=2), toy_params()
+    assert batch.loss_mask.any(axis=(1, 2)).all()
     found = jax.jit(functools.partial(learner.stepwise_logprobs, TOY))(params, batch)
-    for index in range(3):
+    for index in range(2):
         one = jax.device_put(jax.tree.map(lambda x, index=index: x[index], batch))
         expected = learner.batch_logprobs(TOY, params, one).logprobs
         np.testing.assert_allclose(found[index], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_empty_micro_batches_behind_are_not_computed():
+    runs = []
+
+    def hidden(params, tokens, *others, **options):
+        jax.debug.callback(runs.append, tokens[0, 0])
+        return TOY.hidden(params, tokens, *others, **options)
+
+    forward = dataclasses.replace(TOY, hidden=hidden)
+    update = learner.make_update(forward, optax.sgd(0.1), CLIPPED, reductions.token_mean)
+    batch, params = toy_batch(micro_batches=7, rows=2), toy_params()
+    filled = int(np.flatnonzero(batch.loss_mask.any(axis=(1, 2)))[-1]) + 1
+    assert 1 < filled < 7
+
+    def computed(program, *arguments):
+        runs.clear()
+        found = jax.block_until_ready(jax.jit(program)(*arguments))
+        jax.effects_barrier()
+        return len(runs), found
+
+    assert computed(update, learner.init_state(params, optax.sgd(0.1)), batch)[0] == filled
+    assert computed(functools.partial(learner.logprob_gap, forward), params, batch)[0] == filled
+    count, logprobs = computed(functools.partial(learner.stepwise_logprobs, forward), params, batch)
+    assert count == filled
+    assert np.all(logprobs[batch.loss_mask] < 0) and not np.any(logprobs[filled:])
 
 
 def test_frozen_parts_are_not_donated():

@@ -15,6 +15,7 @@ from typing import TypeVar
 import grain
 
 from gtpo_jax.tasks.expressions import expression_script
+from gtpo_jax.tasks.retelling import Wording, retell, wording_of
 from gtpo_jax.tasks.source import Noise, Script, with_noise
 from gtpo_jax.tasks.variation import vary_numbers
 from gtpo_jax.types import Problem
@@ -59,6 +60,25 @@ def with_other_numbers(
         return entry if found is None else Entry(*found)
 
     return pipeline.map_with_index(vary)
+
+
+def told_anew(
+    pipeline: grain.MapDataset[Entry], wording: Wording, *, share: float, seed: int, stream: str
+) -> grain.MapDataset[Entry]:
+    """The entries, a share of those with an expression in other words, each epoch in others."""
+
+    def tell(index: int, entry: Entry) -> Entry:
+        rng = random.Random(f"{seed}/{stream}/words/{index}")
+        if entry.expression is None or rng.random() >= share:
+            return entry
+        problem = dataclasses.replace(
+            entry.problem,
+            id=f"{entry.problem.id}/{rng.getrandbits(32):08x}",
+            question=retell(entry.problem.question, wording, rng),
+        )
+        return dataclasses.replace(entry, problem=problem)
+
+    return pipeline.map_with_index(tell)
 
 
 def settled(pipeline: grain.MapDataset[T]) -> grain.MapDataset[T]:
@@ -123,15 +143,19 @@ def entries_task(
     seed: int,
     noise: Noise | None = None,
     other_numbers: float = 0.0,
+    other_words: float = 0.0,
     notes: Sequence[str] = (),
 ) -> GrainTask:
     """Training entries in an order drawn anew each epoch; those with an expression demonstrate.
 
-    `other_numbers` is the share of either that has other numbers than the entry it is made of.
+    `other_numbers` is the share of either that has other numbers than the entry it is made of, and
+    `other_words` the share that is told in other words.
     """
+    wording = wording_of(entry.problem.question for entry in train)
 
     def ordered(entries: Sequence[Entry], stream: str) -> grain.MapDataset[Entry]:
         order = shuffled(entries, seed=seed, stream=stream)
+        order = told_anew(order, wording, share=other_words, seed=seed, stream=stream)
         return with_other_numbers(order, share=other_numbers, seed=seed, stream=stream)
 
     solved = [entry for entry in train if entry.expression]

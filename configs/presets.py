@@ -26,10 +26,16 @@ TINY = RunConfig(
 
 WORD_PROBLEMS = RunConfig(
     model=dataclasses.replace(presets.TINY, vocab_size=1024, width=128, mlp_width=384),
-    task=TaskConfig(other_numbers=0.75),
-    sft=SftConfig(steps=1800, rows=8, row_tokens=320, demonstrations=15_000),
-    train=TrainConfig(steps=80, eval_every=0),
-    rollout=RolloutLimits(context=320, prompt_tokens=192, slots=64, lockstep=True),
+    task=TaskConfig(other_numbers=0.9, other_words=0.9),
+    sft=SftConfig(steps=4500, rows=8, row_tokens=320, demonstrations=30_000, checkpoint_every=500),
+    train=TrainConfig(
+        steps=60,
+        prompts=32,
+        minibatches=4,
+        optimizer=OptimizerConfig(learning_rate=2.5e-4, final_fraction=0.1),
+        eval_every=0,
+    ),
+    rollout=RolloutLimits(context=320, prompt_tokens=240, slots=64, lockstep=True),
     evaluation=EvalConfig(problems=700, samples=8),
 )
 """Word problems from JSON lines, given as `task.train_file`, `task.eval_file` and `tokenizer`."""

@@ -42,8 +42,8 @@ class TaskConfig:
     """Share of training problems with an `expression`, and of their demonstrations, that have other
     numbers than in the file, others in each epoch."""
     other_words: float = 0.0
-    """Share of them that is told of other persons and things, now and then with a sentence that is
-    beside the point, anew in each epoch."""
+    """Share of those demonstrations that tell of other persons and things, now and then with a
+    sentence beside the point, others in each epoch."""
     skip_tool: float = 0.15
     """Share of demonstrations that answer without calling the tool."""
     unclosed_call: float = 0.06

@@ -149,20 +149,24 @@ def entries_task(
     """Training entries in an order drawn anew each epoch; those with an expression demonstrate.
 
     `other_numbers` is the share of either that has other numbers than the entry it is made of, and
-    `other_words` the share that is told in other words.
+    `other_words` the share of demonstrations that are told in other words.
     """
-    wording = wording_of(entry.problem.question for entry in train)
 
-    def ordered(entries: Sequence[Entry], stream: str) -> grain.MapDataset[Entry]:
-        order = shuffled(entries, seed=seed, stream=stream)
-        order = told_anew(order, wording, share=other_words, seed=seed, stream=stream)
+    def renumbered(order: grain.MapDataset[Entry], stream: str) -> grain.MapDataset[Entry]:
         return with_other_numbers(order, share=other_numbers, seed=seed, stream=stream)
 
-    solved = [entry for entry in train if entry.expression]
+    demonstrated = None
+    if solved := [entry for entry in train if entry.expression]:
+        stream = "demonstration"
+        order = shuffled(solved, seed=seed, stream=stream)
+        wording = wording_of(entry.problem.question for entry in train)
+        told = told_anew(order, wording, share=other_words, seed=seed, stream=stream)
+        demonstrated = renumbered(told, stream)
+    asked = renumbered(shuffled(train, seed=seed, stream="train"), "train")
     return GrainTask(
-        train=ordered(train, "train").map(lambda entry: entry.problem),
+        train=asked.map(lambda entry: entry.problem),
         evaluation=[entry.problem for entry in evaluation],
-        solved=ordered(solved, "demonstration") if solved else None,
+        solved=demonstrated,
         seed=seed,
         noise=noise or Noise(),
         notes=notes,

@@ -22,9 +22,11 @@ from rich.table import Table
 
 from benchmarks.figures import Figure, publish
 from configs.schema import AlgorithmConfig, RunConfig
+from gtpo_jax import gains
 from gtpo_jax.checkpoint import has_checkpoint, newest_step
-from gtpo_jax.evaluation import Evaluation
+from gtpo_jax.evaluation import RIGHT, Evaluation, Outcome
 from launch import cli, display, train_tokenizer
+from launch import results as results_of
 from launch.evaluate import Checkpoint, evaluate
 from launch.evaluator import Evaluator
 from launch.network import CHECKPOINTS
@@ -36,6 +38,8 @@ T = TypeVar("T")
 
 Policies = dict[str, dict[str, Evaluation]]
 """The evaluations, sampled and greedy, of cold start, GTPO and GRPO."""
+
+COLD_START = "cold start"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,7 @@ class SeedResult:
     """What one seed gave."""
 
     policies: Policies
+    outcomes: dict[str, dict[str, list[Outcome]]]  # of each policy, sampled and greedy
     minutes: float | None  # of cold start and GTPO; None when they were interrupted
 
 
@@ -62,21 +67,18 @@ def run_seed(config: RunConfig, folder: pathlib.Path) -> SeedResult:
     with Session(config, gtpo) as session:
         _phase(session, "sft", lambda resume: run_sft(session, resume=resume))
         _reinforce(session, gtpo)
-        policies = {phase: _evaluate(session, phase) for phase in ("sft", "train")}
+        found = {COLD_START: _evaluate(session, "sft"), "GTPO": _evaluate(session, "train")}
     algorithm = config.train.algorithm
     plain = AlgorithmConfig(name="grpo", clip_low=algorithm.clip_low, clip_high=algorithm.clip_high)
     train = dataclasses.replace(config.train, algorithm=plain)
     with Session(dataclasses.replace(config, train=train), grpo) as session:
         session.save_tokenizer()
         _reinforce(session, gtpo)
-        policies["grpo"] = _evaluate(session, "train")
+        found["GRPO"] = _evaluate(session, "train")
     spent = [_seconds(gtpo / phase) for phase in ("sft", "train")]
     return SeedResult(
-        policies={
-            "cold start": policies["sft"],
-            "GTPO": policies["train"],
-            "GRPO": policies["grpo"],
-        },
+        policies={policy: evaluations for policy, (evaluations, _) in found.items()},
+        outcomes={policy: outcomes for policy, (_, outcomes) in found.items()},
         minutes=None if None in spent else sum(filter(None, spent)) / 60,
     )
 
@@ -103,12 +105,16 @@ def _seconds(folder: pathlib.Path) -> float | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _evaluate(session: Session, phase: str) -> dict[str, Evaluation]:
+def _evaluate(
+    session: Session, phase: str
+) -> tuple[dict[str, Evaluation], dict[str, list[Outcome]]]:
+    """Evaluations, and the outcomes that they are made of, of each mode."""
     step = newest_step(session.run_dir / phase / CHECKPOINTS)
     assert step is not None
     checkpoint = Checkpoint(run_dir=session.run_dir, phase=phase, step=step)
     folder = session.run_dir / "evaluation" / f"{phase}-{step}"
-    return evaluate(session, checkpoint, folder)[0]
+    evaluations, _ = evaluate(session, checkpoint, folder)
+    return evaluations, results_of.read_problems(folder).outcomes
 
 
 def figures_of(results: Sequence[SeedResult]) -> dict[str, Figure]:
@@ -126,7 +132,7 @@ def figures_of(results: Sequence[SeedResult]) -> dict[str, Figure]:
     }
     for policy, bar in (("GTPO", 0.05), ("GRPO", None)):
         figures[f"gain of {policy}, avg@{samples}"] = Figure(
-            value=average[policy] - average["cold start"], unit="share", at_least=bar
+            value=average[policy] - average[COLD_START], unit="share", at_least=bar
         )
     for policy in policies:
         figures[f"{policy}, pass@{samples}"] = Figure(
@@ -163,6 +169,46 @@ def table(seeds: Sequence[int], results: Sequence[SeedResult]) -> Table:
     return rendered
 
 
+def failure_table(results: Sequence[SeedResult]) -> Table:
+    """Shares of right samples and of those that failed each way, mean over the seeds."""
+    policies = list(results[0].policies)
+    rendered = Table(title="where the gain comes from: failures, mean over the seeds")
+    rendered.add_column("")
+    for policy in policies:
+        rendered.add_column(policy, justify="right")
+    shares = [
+        {policy: gains.shares(modes["sampled"]) for policy, modes in result.outcomes.items()}
+        for result in results
+    ]
+    for way in (RIGHT, *reversed(gains.FAILURES)):
+        cells = [mean(found[policy][way] for found in shares) for policy in policies]
+        rendered.add_row(way, *(f"{cell:.3f}" for cell in cells))
+    return rendered
+
+
+def part_table(results: Sequence[SeedResult]) -> Table:
+    """The gain of each algorithm by what the cold start solves greedily, mean over the seeds."""
+    rendered = Table(title="where the gain comes from: problems, mean over the seeds")
+    for column in ("problems", "share", "avg@k before", "after", "gain"):
+        rendered.add_column(column, justify="left" if column == "problems" else "right")
+    for policy in (policy for policy in results[0].policies if policy != COLD_START):
+        compared = [_compare(result, policy) for result in results]
+        for name, label in ((RIGHT, "solved greedily before"), (gains.WRONG, "not solved")):
+            parts = [comparison.parts[name] for comparison in compared]
+            share = mean(c.parts[name].problems / max(c.problems, 1) for c in compared)
+            before, after = mean(part.before for part in parts), mean(part.after for part in parts)
+            gain = mean(part.gain for part in parts)
+            cells = [f"{share:.3f}", f"{before:.3f}", f"{after:.3f}", f"{gain:+.3f}"]
+            rendered.add_row(f"{policy}, {label}", *cells)
+    return rendered
+
+
+def _compare(result: SeedResult, policy: str) -> gains.Comparison:
+    """A policy with the cold start that it comes from."""
+    before = result.outcomes[COLD_START]
+    return gains.compare(before["greedy"], before["sampled"], result.outcomes[policy]["sampled"])
+
+
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(
         WordProblemsArguments, ["word-problems", *argv], program="benchmarks.word_problems"
@@ -176,7 +222,8 @@ def run(argv: Sequence[str]) -> None:
     for seed in arguments.seeds:
         display.CONSOLE.print(f"seed {seed}", style="bold")
         results.append(run_seed(dataclasses.replace(config, seed=seed), folder))
-    display.CONSOLE.print(table(arguments.seeds, results))
+    for rendered in (table(arguments.seeds, results), failure_table(results), part_table(results)):
+        display.CONSOLE.print(rendered)
     publish(figures_of(results), arguments.json)
 
 

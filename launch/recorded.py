@@ -1,4 +1,4 @@
-"""What the folder of a run holds for a report: trajectories, metrics, settings."""
+"""What the folder of a run holds for a report: trajectories, metrics, settings, evaluations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import numpy as np
 
 from gtpo_jax.metrics import read_metrics
 from gtpo_jax.records import read_records, saved_records
+from gtpo_jax.report.evaluations import HeldOut
+from launch import results
 
 PHASES = ("train", "sft")
 """Whose metrics are drawn."""
+
+POLICIES = ("import", "sft", "train")
+"""Phases in the order in which a policy goes through them."""
 
 ORIGIN = {
     "trajectories": "training keeps them in train/trajectories, an evaluation in evaluation",
@@ -86,6 +91,34 @@ def settings_of(run: pathlib.Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from None
+
+
+def evaluations_of(run: pathlib.Path) -> list[HeldOut]:
+    """The evaluations that went to their end, the earliest policy first.
+
+    Raises `ValueError` for one that cannot be read.
+    """
+    found = []
+    for path in (run / "evaluation").rglob(results.PROBLEMS):
+        written = results.read_problems(path.parent)
+        name = path.parent.relative_to(run / "evaluation").as_posix()
+        held_out = HeldOut(name=name, outcomes=written.outcomes, texts=written.texts)
+        found.append((*_policy(path.parent), name, held_out))
+    return [held_out for *_, held_out in sorted(found, key=lambda each: each[:3])]
+
+
+def _policy(folder: pathlib.Path) -> tuple[int, int]:
+    """The place of the phase, and the step, of the checkpoint that an evaluation was of."""
+    path = folder / "settings.json"
+    try:
+        checkpoint = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
+        phase, _, step = pathlib.PurePath(checkpoint).parts[-3:]
+        return POLICIES.index(phase), int(step)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: expected the settings of an evaluation, with its checkpoint as"
+            f" PHASE/checkpoints/STEP; {type(error).__name__}: {error}"
+        ) from None
 
 
 def record_files(run: pathlib.Path) -> Files:

@@ -94,6 +94,7 @@ def write_page(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> path
         subtitle=_subtitle(runs),
         note=note,
         runs=dict(zip(names, map(recorded.metrics_of, runs), strict=True)),
+        evaluations=dict(zip(names, map(recorded.evaluations_of, runs), strict=True)),
     )
     path = arguments.out or arguments.runs[0] / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)

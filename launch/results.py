@@ -19,7 +19,7 @@ import itertools
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +40,7 @@ SETTINGS = ("model", "tokenizer", "dialogue", "lora", "seed", "task", "rollout",
 changes how much."""
 
 WHOLE, PART = "trajectories.jsonl.gz", "part-[0-9]*.jsonl.gz"
+PROBLEMS = "problems.jsonl"
 
 FILLS = 4
 """A part has as many trajectories as fill all slots so many times."""
@@ -110,7 +111,7 @@ class Results:
         for path in reversed(parts):
             path.unlink()
 
-    def write_problems(self, requests: dict[str, Sequence[Request]]) -> None:
+    def write_problems(self, requests: Mapping[str, Sequence[Request]]) -> None:
         """One JSON line a problem and mode, in the order of the requests."""
         lines = []
         for mode, asked in requests.items():
@@ -130,9 +131,9 @@ class Results:
                 for sample in line["samples"]:
                     del sample["problem"], sample["family"]
                 lines.append(json.dumps(line) + "\n")
-        temporary = self.folder / "problems.jsonl.tmp"
+        temporary = self.folder / f"{PROBLEMS}.tmp"
         temporary.write_text("".join(lines), encoding="utf-8")
-        temporary.replace(self.folder / "problems.jsonl")
+        temporary.replace(self.folder / PROBLEMS)
 
     def _open(self) -> None:
         path = self.folder / "settings.json"
@@ -163,6 +164,37 @@ class Results:
 
     def _parts(self, mode: str) -> list[pathlib.Path]:
         return sorted((self.folder / mode).glob(PART))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """What an evaluation that went to its end has left."""
+
+    outcomes: dict[str, list[Outcome]]  # of each mode
+    texts: dict[str, tuple[str, str]]  # question and answer of each problem, by its id
+
+
+def read_problems(folder: pathlib.Path) -> Written:
+    """What `Results.write_problems` wrote. Raises ValueError for what it could not have written."""
+    path, number = folder / PROBLEMS, 0
+    found = Written(outcomes={}, texts={})
+    try:
+        with path.open(encoding="utf-8") as file:
+            for text in file:
+                number += 1
+                line = json.loads(text)
+                id, family = line["problem"], line["family"]
+                found.texts[id] = line["question"], line["answer"]
+                outcomes = found.outcomes.setdefault(line["mode"], [])
+                outcomes += [Outcome(problem=id, family=family, **s) for s in line["samples"]]
+    except OSError as error:
+        raise ValueError(f"cannot read the results of an evaluation from {path}: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}, line {number}: expected a problem with its samples, as `launch.evaluate`"
+            f" writes it; {type(error).__name__}: {error}"
+        ) from None
+    return found
 
 
 def parts(requests: Sequence[Request], slots: int) -> Iterator[list[Request]]:

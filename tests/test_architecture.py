@@ -56,6 +56,7 @@ ROOMS = [
     "learner",
     "checkpoint",
     "evaluation",
+    "gains",
     "metrics",
     "records",
     "report",

@@ -8,11 +8,12 @@ import html
 import pathlib
 from collections.abc import Mapping, Sequence
 
+from gtpo_jax.report import evaluations as held_out
 from gtpo_jax.report import panels
 from gtpo_jax.report.bundle import bundle, pack
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
-SCRIPTS = ("data", "state", "curves", "highlight", "turns", "view", "list", "main")
+SCRIPTS = ("data", "state", "curves", "evaluations", "highlight", "turns", "view", "list", "main")
 """In the order in which they are joined: a script uses those before it while it loads."""
 
 
@@ -23,11 +24,13 @@ def build_page(
     subtitle: str = "",
     note: str = "",
     runs: Mapping[str, Mapping[str, panels.Metrics]] | None = None,
+    evaluations: Mapping[str, Sequence[held_out.HeldOut]] | None = None,
 ) -> str:
     """The page of the records of named sources (`records.trajectory_record`).
 
-    `subtitle` and `note` stand below the title; `runs[run][phase]` are metrics to draw. Equal
-    arguments make equal pages. Raises `ValueError` when there is no record.
+    `subtitle` and `note` stand below the title; `runs[run][phase]` are metrics to draw,
+    `evaluations[run]` those on held-out problems, the earliest policy first. Equal arguments make
+    equal pages. Raises `ValueError` when there is no record.
 
     Nothing that a policy, a tool or a problem wrote becomes markup: all of it is data, compressed
     and in base64, that the page's script puts in as text. The content security policy allows that
@@ -43,6 +46,7 @@ def build_page(
         "note": note,
         "figures": panels.figures(_only_training(runs)),
         "panels": panels.panels(runs),
+        "evaluations": held_out.section(evaluations or {}),
     }
     style = _asset("page.css")
     script = _script()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gtpo_jax import records
 from gtpo_jax.dialogue import ANSWER, ANSWER_END, CODE, CODE_END, CONTROL_SYMBOLS, END, Dialogue
+from gtpo_jax.evaluation import Outcome
+from gtpo_jax.report.evaluations import HeldOut
 from gtpo_jax.testing import ByteTokenizer
 from gtpo_jax.types import Problem, StopReason, ToolResult, ToolStatus, Trajectory, Turn, Verdict
 
@@ -110,3 +114,13 @@ def make_metrics(steps: int) -> list[dict]:
         | ({"eval/sampled_success": step / steps} if step % 5 == 0 else {})
         for step in range(1, steps + 1)
     ]
+
+
+def make_held_out(name: str, *, sampled: Sequence[Outcome], greedy: Sequence[Outcome]) -> HeldOut:
+    """An evaluation of problems whose texts are made of their ids."""
+    ids = {outcome.problem for outcome in (*sampled, *greedy)}
+    return HeldOut(
+        name=name,
+        outcomes={"sampled": sampled, "greedy": greedy},
+        texts={id: (f"What is {id}?", f"{id}!") for id in ids},
+    )

@@ -5,7 +5,9 @@ import urllib.parse
 
 import pytest
 
+from gtpo_jax.evaluation import RIGHT
 from gtpo_jax.report.page import build_page
+from tests.outcomes import samples
 from tests.report import made
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
@@ -16,6 +18,7 @@ from tests.report import browser  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("usual_device"),
     pytest.mark.skipif(
         browser.DRIVER is None or browser.CHROMIUM is None,
         reason="needs chromium and chromedriver on PATH",
@@ -23,33 +26,6 @@ pytestmark = [
 ]
 
 CONTRAST = (pathlib.Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with browser.started() as driver:
-        yield driver
-
-
-@pytest.fixture(autouse=True)
-def usual_device(driver):
-    """Every test begins with the same window, and with an empty log."""
-    browser.resize(driver, *browser.SIZE)
-    browser.emulate(driver, "light")
-    driver.get_log("browser")
-    driver.get_log("performance")
-
-
-@pytest.fixture(scope="module")
-def page(driver, tmp_path_factory):
-    """Steps 1 and 2 of 4 groups of 3, and an evaluation of two problems."""
-    sources = {"train": made.make_step(1) + made.make_step(2)}
-    sources["evaluation/train"] = made.make_step(20, groups=2, samples=1)
-    runs = {"mine": {"train": made.make_metrics(20)}}
-    text = build_page(sources, title="mine", subtitle="GTPO", note="8 of 9", runs=runs)
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(text, encoding="utf-8")
-    return browser.Page(driver, path)
 
 
 def test_it_opens_without_network_or_complaint(page):
@@ -238,6 +214,8 @@ def test_what_a_trajectory_holds_stays_text(driver, tmp_path):
     record = made.make_record(trajectory, 1)
     record["turns"][0]["credit"][attack] = 1.0
     record["stop_reason"] = attack
+    sampled = samples(attack, RIGHT)
+    held_out = made.make_held_out(attack, sampled=sampled, greedy=sampled)
     page = browser.Page(driver, tmp_path / "report.html")
     text = build_page(
         {attack: [record, {**record, "group": 1}], "b": [record]},
@@ -245,6 +223,7 @@ def test_what_a_trajectory_holds_stays_text(driver, tmp_path):
         subtitle=attack,
         note=attack,
         runs={attack: {"train": [{"step": 1, attack: 1.0}, {"step": 2, attack: 2.0}]}},
+        evaluations={attack: 2 * [held_out], "b": []},
     )
     page.path.write_text(text, encoding="utf-8")
     page.open()
@@ -252,7 +231,8 @@ def test_what_a_trajectory_holds_stays_text(driver, tmp_path):
     page.press("j", "l", "t", "t", "?", keys.Keys.ESCAPE)
     for selector in ("#title", "#subtitle", "#note", "#question", ".truth b", ".code", ".violation",
                      ".stdout", ".stderr", ".asked", ".row .where", ".facts p", ".credit dt",
-                     ".ended", "#choices label", ".trajectory header b"):  # fmt: skip
+                     ".ended", "#choices label", ".trajectory header b", "#evaluations h3",
+                     ".bars b", ".comparison summary", ".comparison p"):  # fmt: skip
         texts = "".join(page.texts(selector))
         assert attack in texts or attack.replace("_", " ") in texts, selector
     assert page.driver.title == attack

@@ -15,7 +15,9 @@ from PIL import Image
 
 from configs.presets import PRESETS
 from gtpo_jax import records
-from launch import cli, recorded, report
+from gtpo_jax.evaluation import outcome_of
+from gtpo_jax.rollout import Request
+from launch import cli, recorded, report, results
 from tests.report import made
 
 
@@ -34,6 +36,29 @@ def make_run(folder, *, seed=0, steps=(2, 4), evaluation=True):
     train = {"steps": 20, "prompts": 4, "group_size": 3, "algorithm": algorithm}
     cli.write_json(folder / "train" / "config.json", {"seed": seed, "train": train})
     return folder
+
+
+def write_evaluation(run, name, checkpoint, *, right, problems=3, samples=2):
+    """What an evaluation leaves where all samples are right or wrong; its trajectories."""
+    settings = {"checkpoint": checkpoint}
+    folder = results.Results(run / "evaluation" / name, settings, made.TOKENIZER)
+    asked = {
+        mode: [
+            Request(problem=made.make_problem(number), group=number, sample=sample)
+            for number in range(problems)
+            for sample in range(samples if mode == "sampled" else 1)
+        ]
+        for mode in ("sampled", "greedy")
+    }
+    done = {}
+    for mode, requests in asked.items():
+        done[mode] = [
+            made.make_trajectory(r.problem, r.group, r.sample, right=right) for r in requests
+        ]
+        folder.add(mode, int(checkpoint.split("/")[-1]), done[mode])
+        folder.join_parts(mode)
+    folder.write_problems(asked)
+    return done
 
 
 def index_of(path):
@@ -61,6 +86,67 @@ def test_page_of_several_runs_names_them(tmp_path):
     index = index_of(tmp_path / "new" / "both.html")
     assert index["title"] == "a · b" and index["figures"] == []
     assert index["sources"] == ["a: train", "b: train"]
+
+
+def test_evaluations_are_read_as_they_were_written(tmp_path):
+    done = write_evaluation(tmp_path, "train-4", "train/checkpoints/4", right=True)
+    found = results.read_problems(tmp_path / "evaluation" / "train-4")
+    assert found.outcomes == {m: list(map(outcome_of, made)) for m, made in done.items()}
+    assert found.texts == {f"sum-{n}": (f"What is {n} + 2?", str(n + 2)) for n in range(3)}
+
+
+def test_page_of_a_run_has_its_evaluations_in_the_order_of_policies(tmp_path):
+    run = make_run(tmp_path / "mine", evaluation=False)
+    for name, checkpoint, right in (
+        ("again", "train/checkpoints/9", True),
+        ("train-4", "train/checkpoints/4", True),
+        ("train-12", "/elsewhere/runs/other/train/checkpoints/12", False),
+        ("sft-20", "sft/checkpoints/20", False),
+        ("zero/import-0", "import/checkpoints/0", False),
+    ):
+        write_evaluation(run, name, checkpoint, right=right)
+    # One that was stopped, and one of a run without any.
+    (run / "evaluation" / "stopped" / "sampled").mkdir(parents=True)
+    report.run([str(run), "--most", "10"])
+    index = index_of(run / "report.html")
+    [held_out] = index["evaluations"]["runs"]
+    names = ["zero/import-0", "sft-20", "train-4", "again", "train-12"]
+    assert [(bar["name"], bar["mode"]) for bar in held_out["bars"]] == [
+        (name, mode) for name in names for mode in ("sampled", "greedy")
+    ]
+    # Of all samples, though the page holds few.
+    assert len(index["trajectories"]["sample"]) <= 10
+    assert {bar["samples"] for bar in held_out["bars"] if bar["mode"] == "sampled"} == {6}
+    compared = {tuple(each["names"]): each["gain"] for each in held_out["comparisons"]}
+    gains = dict(zip(names[1:], (0, 1, 1, 0), strict=True))
+    assert compared == {("zero/import-0", name): gain for name, gain in gains.items()}
+
+
+def test_page_of_several_runs_has_the_evaluations_of_each(tmp_path):
+    runs = [make_run(tmp_path / name, evaluation=False) for name in ("a", "b", "c")]
+    write_evaluation(runs[0], "train-4", "train/checkpoints/4", right=True)
+    write_evaluation(runs[2], "train-4", "train/checkpoints/4", right=False)
+    report.run([*map(str, runs), "--out", str(tmp_path / "all.html")])
+    held_out = index_of(tmp_path / "all.html")["evaluations"]
+    assert held_out["several"] and [each["run"] for each in held_out["runs"]] == ["a", "c"]
+    assert [each["bars"][0]["shares"][:2] for each in held_out["runs"]] == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("problems.jsonl", '{"mode": "sampled"}\n', r"problems.jsonl, line 1: expected a problem"),
+        ("problems.jsonl", "[", r"problems.jsonl, line 1: expected a problem"),
+        ("settings.json", "{}", r"settings.json: expected the settings.*KeyError: 'checkpoint'"),
+        ("settings.json", '{"checkpoint": "policy/4"}', r"settings.json: expected the settings"),
+    ],
+)
+def test_a_broken_evaluation_is_named(tmp_path, file, text, message):
+    run = make_run(tmp_path, evaluation=False)
+    write_evaluation(run, "train-4", "train/checkpoints/4", right=True)
+    (run / "evaluation" / "train-4" / file).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        report.run([str(run)])
 
 
 def test_page_of_some_steps(tmp_path):

@@ -82,7 +82,7 @@ const KEYS = {
 };
 
 function clearFilters() {
-  choose(Object.fromEntries(FILTERS.map((name) => [name, ""])));
+  choose(NO_FILTERS);
 }
 
 function onKey(event) {
@@ -145,6 +145,7 @@ async function start() {
   fillHeader();
   fillFilters();
   drawCurves();
+  drawEvaluations();
   listen();
   showFilters();
   drawList();

@@ -6,6 +6,7 @@ const DEFAULTS = {
   violations: "", unequal: "", tint: "", group: "", sample: "",
 };
 const FILTERS = ["search", "source", "step", "family", "outcome", "stop", "violations", "unequal"];
+const NO_FILTERS = Object.fromEntries(FILTERS.map((name) => [name, ""]));
 const state = { ...DEFAULTS };
 
 function readAddress() {

@@ -73,12 +73,13 @@ report-demo: $(MARK)-demo  ## a page of what the demo did: every trajectory, tur
 	@test -d runs/demo/train/trajectories || $(RUN) -m launch.demo $(ARGS)
 	@$(RUN) -m launch.report runs/demo
 
-# By file: the programs that one file compiles are compiled once.
+# By file: the programs that one file compiles are compiled once. In their order: long files have few
+# tests, and would come last.
 test: $(MARK)-test  ## all tests that need no accelerator
-	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not gpu and not long" $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not gpu and not long" $(ARGS)
 
 test-fast: $(MARK)-test  ## the tests that take no more than seconds
-	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu and not long and not hf" $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu and not long and not hf" $(ARGS)
 
 lint: $(MARK)-lint  ## ruff and pyright, changing nothing
 	@$(RUN) -m ruff check .

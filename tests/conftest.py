@@ -6,6 +6,11 @@ from pathlib import Path
 # Read when jax and matplotlib are first imported, and inherited by the processes that tests start.
 os.environ["JAX_PLATFORMS"] = os.environ.get("GTPO_TEST_PLATFORM", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
+# Half of the suite's time would be LLVM's, for programs that run once: without its optimizations
+# the same HLO is compiled sooner. `XLA_FLAGS=--xla_backend_optimization_level=3` asks for them.
+FLAGS = os.environ.get("XLA_FLAGS", "")
+if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not in FLAGS:
+    os.environ["XLA_FLAGS"] = f"{FLAGS} --xla_backend_optimization_level=0".strip()
 # One folder a worker: JAX does not write the entries of its cache atomically.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CACHE = Path(__file__).parents[1] / ".cache" / "jax" / WORKER

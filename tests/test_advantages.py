@@ -98,7 +98,11 @@ def test_suite_holds_every_advantage_function():
 
 @pytest.mark.parametrize(
     "name, option",
-    [(name, option) for name, m in MEMBERS.items() for option in (None, *m.options)],
+    [
+        pytest.param(name, option, marks=[pytest.mark.slow] if option and name != "gtpo" else [])
+        for name, m in MEMBERS.items()
+        for option in (None, *m.options)
+    ],
 )
 def test_advantages_of_ragged_groups_match_the_reference(name, option):
     # T-39, T-42 as well: a fifth of the rows are excluded, and two have no turns.
@@ -338,7 +342,13 @@ def test_gtpo_advantages_discount_first_and_normalize_then():
     assert float(jnp.max(jnp.abs(reference.padded(swapped, TURNS)[0] - right))) > 0.3
 
 
-@pytest.mark.parametrize("options", [{}, {"ddof": 1}, {"divide_by_std": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        *(pytest.param({k: OPTIONS[k]}, marks=pytest.mark.slow) for k in ("ddof", "divide_by_std")),
+    ],
+)
 @pytest.mark.parametrize("width", [1, 4])
 def test_gtpo_at_discount_one_with_single_turns_is_grpo_bit_for_bit(options, width):
     # T-56

@@ -1,5 +1,7 @@
 """Dialogues in chat templates: what is appended turn by turn is what the template renders whole."""
 
+import functools
+
 import hypothesis
 import numpy as np
 import pytest
@@ -31,7 +33,22 @@ EACH = pytest.mark.parametrize(
 )
 
 
+# Of each protocol, which is compared by identity: its tools are dictionaries.
+PROTOCOLS = (FENCED, TAGS, HERMES, DESCRIBED)
+
+
 def make(name, protocol, **settings):
+    """A dialogue; without settings the one that was made before."""
+    numbers = [number for number, one in enumerate(PROTOCOLS) if one is protocol]
+    return build(name, protocol, **settings) if settings else plain(name, *numbers)
+
+
+@functools.cache
+def plain(name, number):
+    return build(name, PROTOCOLS[number])
+
+
+def build(name, protocol, **settings):
     family = FAMILIES[name]
     return ChatDialogue(
         family.tokenizer(),

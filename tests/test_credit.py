@@ -79,9 +79,10 @@ def test_gtpo_credit_of_two_groups_matches_hand_rewards_and_the_reference():
 def test_parts_of_rewards_sum_to_them_exactly(parts, whole):
     batch = episodes()
     broken = dataclasses.replace(batch, violations=batch.violations.at[0, 0].set(True))
+    parts, whole = jax.jit(parts), jax.jit(whole)
     for case in (batch, broken):
-        named = jax.jit(parts)(case)
-        chex.assert_trees_all_equal(sum(named.values()), jax.jit(whole)(case))
+        named = parts(case)
+        chex.assert_trees_all_equal(sum(named.values()), whole(case))
         result = credit.assign(case, parts, advantages.gtpo_advantages)
         chex.assert_trees_all_equal(result.rewards, sum(result.parts.values()))
         same = credit.assign(case, whole, advantages.gtpo_advantages)
@@ -90,7 +91,8 @@ def test_parts_of_rewards_sum_to_them_exactly(parts, whole):
 
 
 def test_parts_say_where_the_rewards_of_gtpo_come_from():
-    parts = credit.gtpo_reward_parts(episodes(), shaping=0.5, format_penalty=0.1)
+    weights = {"shaping": 0.5, "format_penalty": 0.1}
+    parts = jax.jit(functools.partial(credit.gtpo_reward_parts, **weights))(episodes())
     success = np.array(SUCCESS) & np.array(INCLUDED)
     last = np.arange(3) == np.array(TURNS)[:, None] - 1
     np.testing.assert_array_equal(parts["outcome"], last & success[:, None])
@@ -110,7 +112,7 @@ def test_parts_of_grpo_name_the_success_that_the_format_cost():
 
 def test_returns_are_what_is_still_to_come():
     batch = episodes()
-    plain = credit.assign(batch, credit.gtpo_turn_rewards, advantages.gtpo_advantages)
+    plain = gtpo(batch)
     rewards = np.where(batch.turn_mask, plain.rewards, 0)
     to_come = np.where(batch.turn_mask, np.cumsum(rewards[:, ::-1], axis=1)[:, ::-1], 0)
     np.testing.assert_allclose(plain.returns, to_come, atol=1e-6)
@@ -120,9 +122,8 @@ def test_returns_are_what_is_still_to_come():
 def test_recorded_returns_are_those_that_advantages_are_made_of(name):
     algorithm = make_algorithm(AlgorithmConfig(name=name))
     batch = episodes()
-    result = credit.assign(
-        batch, algorithm.turn_rewards, algorithm.turn_advantages, algorithm.turn_returns
-    )
+    functions = (algorithm.turn_rewards, algorithm.turn_advantages, algorithm.turn_returns)
+    result = jax.jit(lambda batch: credit.assign(batch, *functions))(batch)
     # Normalized as the algorithm does, with no discount left to apply.
     mask = batch.turn_mask & batch.included[:, None]
     per = mask if name == "gtpo" else mask & (jnp.arange(3) == 0)

@@ -285,8 +285,12 @@ def test_restricted_model_gives_the_learner_the_distribution_sampled_from():
     batch = jax.tree.map(lambda x: x[0], batch)
     run = jax.jit(functools.partial(learner.batch_logprobs, forward))
     logprobs, entropies = run(params, batch)
-    hidden, _ = FORWARD.hidden(params, batch.tokens, batch.positions)
-    kept = np.asarray(FORWARD.logits(params, hidden))[0, :, :100]
+
+    @jax.jit
+    def unrestricted(params, tokens, positions):
+        return FORWARD.logits(params, FORWARD.hidden(params, tokens, positions)[0])
+
+    kept = np.asarray(unrestricted(params, batch.tokens, batch.positions))[0, :, :100]
     reference = np.asarray(jax.nn.log_softmax(kept))
     for t in np.flatnonzero(batch.loss_mask[0]):
         assert logprobs[0, t] == pytest.approx(reference[t - 1, batch.tokens[0, t]], abs=1e-5)

@@ -33,6 +33,7 @@ KEEP_GRADIENT = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params),
     lambda gradient, state, params=None: (jax.tree.map(jnp.zeros_like, gradient), gradient),
 )
+ADAM = optax.adam(0.1)
 # Logits that are a parameter, `[B, T, V]`.
 EXPLICIT = ForwardFn(
     hidden=lambda params, tokens, positions, *, segment_ids=None, prefix_ids=None, cache=None: (
@@ -176,7 +177,7 @@ def test_padding_changes_nothing():
     assert_same(gradient(wide), expected)
 
 
-@pytest.mark.parametrize("micro_batches", [2, 4])
+@pytest.mark.parametrize("micro_batches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_cut_into_micro_batches_changes_nothing(micro_batches):
     # T-51: micro-batches hold different numbers of trained tokens, so a mean of means would differ.
     batch = toy_batch()
@@ -196,11 +197,12 @@ def test_empty_micro_batch_in_the_middle_hides_nothing_behind_it():
 @pytest.mark.parametrize("chunk", [5, 64])
 def test_logits_in_chunks_change_nothing(chunk):
     update = learner.make_update(
-        FORWARD, KEEP_GRADIENT, LOSSES["both"], reductions.token_mean, chunk=chunk
+        TOY, KEEP_GRADIENT, LOSSES["both"], reductions.token_mean, chunk=chunk
     )
-    state = learner.init_state(make_params(), KEEP_GRADIENT)
-    state, metrics = jax.jit(update)(state, make_batch())
-    assert_same(jax.device_get((state.optimizer_state, metrics)), gradient(make_batch()))
+    state = learner.init_state(toy_params(), KEEP_GRADIENT)
+    state, metrics = jax.jit(update)(state, toy_batch())
+    found = jax.device_get((state.optimizer_state, metrics))
+    assert_same(found, gradient(toy_batch(), forward=TOY))
 
 
 @pytest.mark.slow
@@ -208,14 +210,19 @@ def test_packing_and_order_change_nothing():
     # T-51: several documents in a row, or one row each and in another order.
     packed = make_batch(length=40, rows=3)
     assert packed.segment_ids.max() > 1
-    alone = packing.empty_batch(5, 20)
-    for row in range(5):
-        here = packed.trajectory_ids[0] == row
-        for field in dataclasses.fields(TokenBatch):
-            if (target := getattr(alone, field.name)) is not None:
-                target[4 - row, : here.sum()] = getattr(packed, field.name)[0][here]
+    # In one shape, that of the longer rows above, so that one program serves both.
+    together, alone = (packing.empty_batch(ROWS + 1, 2 * LENGTH) for _ in range(2))
+    for field in dataclasses.fields(TokenBatch):
+        if (target := getattr(alone, field.name)) is None:
+            continue
+        values = getattr(packed, field.name)[0]
+        getattr(together, field.name)[:3, :40] = values
+        for row in range(5):
+            here = packed.trajectory_ids[0] == row
+            target[4 - row, : here.sum()] = values[here]
     alone.segment_ids[...] = alone.trajectory_ids >= 0
-    assert_same(gradient(jax.tree.map(lambda x: x[None], alone)), gradient(packed))
+    together, alone = (jax.tree.map(lambda x: x[None], batch) for batch in (together, alone))
+    assert_same(gradient(alone), gradient(together))
 
 
 def test_gradient_matches_finite_differences_in_float64():
@@ -282,8 +289,7 @@ def test_batch_without_trained_tokens_changes_no_parameter(loss):
     # T-53
     batch = toy_batch()
     masked = dataclasses.replace(batch, loss_mask=np.zeros_like(batch.loss_mask))
-    optimizer = optax.adam(0.1)
-    update = jax.jit(learner.make_update(TOY, optimizer, LOSSES[loss], reductions.token_mean))
+    optimizer, update = ADAM, compiled(loss, TOY, optimizer=ADAM)
     # After one step Adam has momentum, and would move on a gradient of zero.
     before, _ = update(learner.init_state(toy_params(), optimizer), batch)
     after, metrics = update(before, masked)
@@ -293,7 +299,7 @@ def test_batch_without_trained_tokens_changes_no_parameter(loss):
 
 
 def test_gradient_that_is_not_finite_changes_nothing_and_is_named():
-    batch, optimizer = toy_batch(), optax.adam(0.1)
+    batch, optimizer = toy_batch(), ADAM
     update = compiled("clipped", TOY, optimizer=optimizer)
     before, metrics = update(learner.init_state(toy_params(), optimizer), batch)
     assert float(metrics["skipped"]) == 0.0 and not np.any(metrics["nonfinite"])
@@ -434,6 +440,16 @@ def test_largest_gap_is_found_in_any_micro_batch():
     assert float(learner.logprob_gap(TOY, toy_params(), cut)) == pytest.approx(0.25, abs=1e-4)
 
 
+MESH_OPTIMIZER = optax.adam(1e-2)
+
+
+@functools.cache
+def updated_on_one_device():
+    """The state and the metrics of an update of eight rows, the last ones empty."""
+    update = learner.make_update(FORWARD, MESH_OPTIMIZER, CLIPPED, reductions.token_mean)
+    return jax.jit(update)(learner.init_state(make_params(), MESH_OPTIMIZER), make_batch(rows=8))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "kind"),
@@ -453,21 +469,19 @@ def test_largest_gap_is_found_in_any_micro_batch():
 @pytest.mark.slow
 def test_mesh_changes_nothing(axes, kind):
     # T-52: rows shared by devices, some of which hold nothing but padding.
-    optimizer = optax.adam(1e-2)
     batch = make_batch(rows=8)
     empty_rows = ~batch.loss_mask[0].any(axis=1)
     assert empty_rows[-2:].all() and not empty_rows.all()
-    update = learner.make_update(FORWARD, optimizer, CLIPPED, reductions.token_mean)
-    state = learner.init_state(make_params(), optimizer)
-    expected, expected_metrics = jax.jit(update)(state, batch)
+    expected, expected_metrics = updated_on_one_device()
+    update = learner.make_update(FORWARD, MESH_OPTIMIZER, CLIPPED, reductions.token_mean)
 
     mesh = sharding.make_mesh(**axes)
     if kind is AxisType.Explicit:
         mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(kind,) * len(mesh.axis_names))
         forward = sharding.with_auto_axes(FORWARD, mesh)
-        update = learner.make_update(forward, optimizer, CLIPPED, reductions.token_mean)
+        update = learner.make_update(forward, MESH_OPTIMIZER, CLIPPED, reductions.token_mean)
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
-    state = learner.init_state(jax.device_put(make_params(), placed), optimizer)
+    state = learner.init_state(jax.device_put(make_params(), placed), MESH_OPTIMIZER)
     shared = jax.device_put(batch, sharding.batch_sharding(mesh, leading=1))
     shared_update = learner.CompiledUpdate(update, state)
     with jax.set_mesh(mesh):

@@ -238,7 +238,7 @@ TEXTS = PIECES | strategies.text(max_size=40)
 
 @ALL
 @hypothesis.given(text=TEXTS, in_thought=strategies.booleans(), most=strategies.integers(1, 3))
-@hypothesis.settings(max_examples=500)
+@hypothesis.settings(max_examples=200)
 def test_any_text_is_calls_or_an_answer_or_a_violation(protocol, text, in_thought, most):
     turn = protocol.parse(text, most_calls=most, in_thought=in_thought)
     assert turn.text == text
@@ -260,7 +260,7 @@ def expressible(protocol, code):
 
 @ALL
 @hypothesis.given(code=TEXTS, other=TEXTS)
-@hypothesis.settings(max_examples=500)
+@hypothesis.settings(max_examples=200)
 def test_code_comes_back_from_its_call(protocol, code, other):
     hypothesis.assume(expressible(protocol, code) and expressible(protocol, other))
     assert said(protocol, f"First:\n{protocol.call(code)}") == call(code)
@@ -280,7 +280,7 @@ def test_call_that_lacks_its_end_is_a_violation(protocol, code):
 
 
 @hypothesis.given(answer=TEXTS)
-@hypothesis.settings(max_examples=500)
+@hypothesis.settings(max_examples=200)
 def test_answer_comes_back_from_its_text(answer):
     try:
         text = write_answer(answer)

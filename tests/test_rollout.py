@@ -262,6 +262,7 @@ def test_results_come_in_the_order_of_requests_through_few_slots(engine):
         assert [t.tokens.tolist() for t in first.turns] == [t.tokens.tolist() for t in second.turns]
 
 
+@pytest.mark.slow
 def test_stop_string_ends_a_turn_and_the_environment_adds_the_marker():
     # T-03, T-12: all that was sampled is the turn, the marker that was not is the environment's.
     dialogue_ = dialogue.Dialogue(BYTES, stop_strings=("STOP", "@@"))
@@ -287,6 +288,7 @@ def test_stop_string_ends_a_turn_and_the_environment_adds_the_marker():
     assert trained.tolist() == [True] * len(written) + [False] * len(reply)
 
 
+@pytest.mark.slow
 def test_turn_of_several_calls_is_observed_once_all_have_returned():
     dialogue_ = dialogue.Dialogue(BYTES, most_calls=2)
     both = np.concatenate([call("2+2")[:-1], call("1/0")])

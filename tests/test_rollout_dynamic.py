@@ -261,11 +261,12 @@ def test_groups_kept_do_not_depend_on_how_long_tools_take():
     forward = scripted_forward(dialogues, vocab_size=BYTES.vocab_size, otherwise=ord("?"))
     stream = [Problem(id=name, question=name, answer="4") for name in names]
 
+    engine = RolloutEngine(
+        forward, DIALOGUE, FakeTool({}), numeric_or_exact, limits, sampling.categorical
+    )
+
     def kept(seconds):
-        with FakeTool(lambda code: "4", seconds=seconds, threads=3) as tool:
-            engine = RolloutEngine(
-                forward, DIALOGUE, tool, numeric_or_exact, limits, sampling.categorical
-            )
+        with FakeTool(lambda code: "4", seconds=seconds, threads=3) as engine.tool:
             groups = rollout.collect_groups(
                 lambda requests: engine.run({}, requests, seed=0, step=0),
                 stream,

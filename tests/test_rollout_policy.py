@@ -1,5 +1,6 @@
 """Rollouts of a real decoder: what the sampler says of a token is what the learner says of it."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -112,6 +113,17 @@ def gaps(forward, params, batch):
     return np.concatenate(gaps)
 
 
+@contextlib.contextmanager
+def slow_tool(engine, seconds):
+    """For a while the engine's tool takes so long, in three threads."""
+    usual = engine.tool
+    try:
+        with FakeTool(output, seconds=seconds, threads=3) as engine.tool:
+            yield
+    finally:
+        engine.tool = usual
+
+
 @pytest.fixture(scope="module")
 def engine():
     return make_engine()
@@ -186,11 +198,10 @@ def test_trajectory_depends_on_seed_step_problem_and_sample_alone(trajectories, 
 @pytest.mark.slow
 def test_in_lockstep_the_last_bits_do_not_depend_on_how_long_tools_take(params):
     # T-90: a run that is resumed finds the tool slower or faster.
-    runs = []
+    runs, engine = [], make_engine(slots=6, first_cache=40, lockstep=True)
     for slowest in (0.0, 0.06):
         latencies = iter(np.random.default_rng(1).uniform(0, slowest, 1000))
-        with FakeTool(output, seconds=lambda code, new=latencies: next(new), threads=3) as tool:
-            engine = make_engine(tool, slots=6, first_cache=16, lockstep=True)
+        with slow_tool(engine, lambda code, new=latencies: next(new)):
             runs.append(engine.run(params, REQUESTS, seed=1, step=5))
     (fast, fast_stats), (slow, slow_stats) = runs
     assert slow_stats.row_steps == fast_stats.row_steps
@@ -217,7 +228,8 @@ def test_trajectories_do_not_depend_on_how_the_cache_grows(trajectories, params)
 @pytest.mark.slow
 def test_warmed_up_engine_grows_its_cache_without_compiling(params):
     # Invariant 7
-    engine = make_engine(first_cache=16)
+    engine = make_engine(first_cache=40)
+    assert engine.limits.cache_lengths == (40, 80)
     engine.warm_up(params)
     with compilations() as compiled:
         run(engine, params, REQUESTS)
@@ -237,10 +249,8 @@ def test_refresh_with_equal_parameters_changes_nothing_but_the_versions(
     # T-25: caches dropped in the middle of turns, between them and while a tool is busy.
     latencies = iter(np.random.default_rng(0).uniform(0, 0.05, 1000))
     refresh = updates({look: (params, 10 + look) for look in (1, 2, 5, 9)})
-    with FakeTool(output, seconds=lambda code: next(latencies), threads=3) as tool:
-        again, _ = make_engine(tool).run(
-            params, REQUESTS, seed=1, step=5, version=7, refresh=refresh
-        )
+    with slow_tool(engine, lambda code: next(latencies)):
+        again, _ = engine.run(params, REQUESTS, seed=1, step=5, version=7, refresh=refresh)
     assert all(map(same, again, trajectories))
     versions = [[turn.version for turn in t.turns] for t in again]
     assert all(v == sorted(v) for v in versions)
@@ -316,8 +326,8 @@ def test_repeated_rollouts_compile_nothing(engine, params):
             run(engine, params, requests, seed=9, step=0)
     assert compiled == []
     with compilations() as compiled:
-        run(make_engine(), params, REQUESTS[:1])
-    assert compiled
+        jax.jit(lambda x: x + 1.5)(np.float32(9))
+    assert compiled  # the measure is not blind
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ SAMPLERS = {
 }
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=list(SAMPLERS))
 jitted_truncated = jax.jit(sampling.truncated, static_argnames="top_k")
+jitted_categorical = jax.jit(sampling.categorical)
 
 
 def random_logits(rows: int, width: int = 8, seed: int = 0) -> jax.Array:
@@ -235,7 +236,7 @@ def test_truncated_agrees_with_filters_on_lists(
     check_draw(draw, row.tolist(), **filters)
     if top_k in (None, 12, 50):
         # The same noise: the token of the plain draw, if it is kept.
-        plain = np.asarray(sampling.categorical(keys, logits, temperature=temperature).tokens)
+        plain = np.asarray(jitted_categorical(keys, logits, temperature=temperature).tokens)
         same = np.isin(plain, reference_kept(row.tolist(), **filters))
         np.testing.assert_array_equal(np.asarray(draw.tokens)[same], plain[same])
 

@@ -93,6 +93,7 @@ def test_similarity_of_hashed_ngrams_is_that_of_exact_ngrams_up_to_collisions():
     assert default[1] > default[2] > default[4]
 
 
+@pytest.mark.slow
 def test_hashed_ngrams_under_jit_equal_eager():
     arguments = encoded(["print(1+2)", "x = 5"])
     eager = similarity.hashed_ngrams(*arguments)

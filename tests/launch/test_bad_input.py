@@ -109,10 +109,17 @@ def test_tokenizer_that_does_not_exist_names_the_trainer(tmp_path, capsys, monke
     assert "train_tokenizer" in complaint("sft", capsys, monkeypatch, *options)
 
 
-@pytest.mark.slow
-def test_finished_phase_is_not_overwritten(tmp_path, capsys, monkeypatch):
-    run_dir = tmp_path / "run"
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run whose cold start is done."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
     sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])
+    return run_dir
+
+
+@pytest.mark.slow
+def test_finished_phase_is_not_overwritten(finished, capsys, monkeypatch):
+    run_dir = finished
     before = (run_dir / "sft" / "metrics.jsonl").read_text()
     message = complaint("sft", capsys, monkeypatch, *small.OPTIONS, "--run-dir", run_dir)
     assert "--resume" in message and "--run-dir" in message
@@ -120,10 +127,8 @@ def test_finished_phase_is_not_overwritten(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
-def test_resume_with_other_settings_names_them(tmp_path, capsys, monkeypatch):
-    run_dir = tmp_path / "run"
-    sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])
-    changed = ("--sft.steps", "7", "--resume", "--run-dir", run_dir)
+def test_resume_with_other_settings_names_them(finished, capsys, monkeypatch):
+    changed = ("--sft.steps", "7", "--resume", "--run-dir", finished)
     message = complaint("sft", capsys, monkeypatch, *small.OPTIONS, *changed)
     assert "sft.steps" in message
 

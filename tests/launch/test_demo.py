@@ -21,6 +21,7 @@ def finished(tmp_path_factory):
     return run_dir, demo.run_demo(arguments)
 
 
+@pytest.mark.slow
 def test_demo_writes_what_it_promises(finished):
     run_dir, summary = finished
     assert json.loads((run_dir / "summary.json").read_text()) == summary
@@ -35,6 +36,7 @@ def test_demo_writes_what_it_promises(finished):
     assert {"jax", "gtpo_jax", "python"} <= summary["versions"].keys()
 
 
+@pytest.mark.slow
 def test_demo_run_can_be_evaluated_again_with_the_same_figures(finished, tmp_path):
     run_dir, summary = finished
     figures = tmp_path / "figures.json"
@@ -42,6 +44,7 @@ def test_demo_run_can_be_evaluated_again_with_the_same_figures(finished, tmp_pat
     assert json.loads(figures.read_text()) == summary["gtpo"]
 
 
+@pytest.mark.slow
 def test_evaluation_on_a_terminal_shows_the_rollouts_under_way(finished, monkeypatch):
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
     monkeypatch.setattr(display, "CONSOLE", console)
@@ -66,6 +69,7 @@ def test_demo_without_gain_exits_nonzero(monkeypatch):
     assert stop.value.code == demo.EXIT_NOT_BETTER
 
 
+@pytest.mark.slow
 def test_benchmark_judges_every_figure(finished):
     figures = demo_benchmark.figures_of([finished[1]])
     assert figures["log-prob gap, worst step"].holds is True

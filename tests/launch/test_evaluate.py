@@ -130,6 +130,7 @@ class Stopped(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_evaluation_goes_on_where_it_stopped(run_dir, whole, monkeypatch):
     add = results.Results.add
     count = itertools.count()

@@ -11,7 +11,6 @@ import types
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -176,8 +175,8 @@ def test_credit_of_few_groups_is_what_it_is_without_the_filling(trainer, count):
         return
     algorithm = trainer.session.algorithm
     episodes = packing.episode_batch(kept, max_turns=trainer.session.config.rollout.max_turns)
-    episodes = jax.tree.map(jnp.asarray, episodes)
-    alone = credit.assign(episodes, algorithm.turn_rewards, algorithm.turn_advantages)
+    functions = (algorithm.turn_rewards, algorithm.turn_advantages)
+    alone = jax.jit(lambda episodes: credit.assign(episodes, *functions))(episodes)
     sizes = np.abs(alone.advantages[np.asarray(episodes.turn_mask)])
     assert figures["credit/reward"] == pytest.approx(float(alone.rewards.sum(axis=1).mean()))
     assert figures["credit/advantage_size"] == pytest.approx(float(sizes.mean()))

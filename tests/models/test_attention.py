@@ -63,7 +63,9 @@ WINDOWS = pytest.mark.parametrize("window", [None, 1, 40, LENGTH + 9])
 
 
 @PACKED
-@WINDOWS
+@pytest.mark.parametrize(
+    "window", [40, *(pytest.param(w, marks=pytest.mark.slow) for w in (None, 1, LENGTH + 9))]
+)
 def test_library_attention_equals_the_plain_one(packed, window):
     args, ids = inputs(LENGTH), segments(LENGTH) if packed else None
     run = functools.partial(attention.fused, implementation="xla")
@@ -79,7 +81,7 @@ def test_library_attention_equals_the_plain_one(packed, window):
 @pytest.mark.parametrize(
     ("packed", "window", "softcap"),
     [
-        (True, 40, 0.7),
+        pytest.param(True, 40, 0.7, marks=pytest.mark.slow),
         pytest.param(False, None, None, marks=pytest.mark.slow),
         pytest.param(False, 40, None, marks=pytest.mark.slow),
         pytest.param(True, None, None, marks=pytest.mark.slow),

@@ -37,6 +37,7 @@ PUBLISHED = {
 }
 
 
+@functools.cache
 def shapes(config):
     return jax.eval_shape(functools.partial(decoder.init_params, config), jax.random.key(0))
 
@@ -45,16 +46,23 @@ def random_tokens(rows, length, seed=0):
     return np.random.default_rng(seed).integers(0, CONFIG.vocab_size, (rows, length), np.int32)
 
 
-def full_logits(forward, params, tokens, positions=None, segment_ids=None):
-    """Logits of a forward pass without a cache."""
+@functools.cache
+def whole(config):
+    """A forward pass without a cache, compiled once for each shape of tokens."""
+    forward = decoder.forward_fn(config)
 
+    @jax.jit
     def run(params, tokens, positions, segment_ids):
         hidden, _ = forward.hidden(params, tokens, positions, segment_ids=segment_ids)
         return forward.logits(params, hidden)
 
+    return run
+
+
+def full_logits(config, params, tokens, positions=None, segment_ids=None):
     if positions is None:
         positions = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    return np.asarray(jax.jit(run)(params, tokens, positions, segment_ids))
+    return np.asarray(whole(config)(params, tokens, positions, segment_ids))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -97,7 +105,7 @@ def test_config_that_cannot_work_is_refused(change, named):
         dataclasses.replace(CONFIG, **change)
 
 
-@pytest.mark.parametrize("name", ["qk_norm", "two_ropes"])
+@pytest.mark.parametrize("name", ["qk_norm", pytest.param("two_ropes", marks=pytest.mark.slow)])
 def test_fresh_norms_multiply_by_one(name):
     params = jax.jit(functools.partial(decoder.init_params, VARIANTS[name]))(jax.random.key(0))
     names = {"attention_norm", "mlp_norm", "q_norm", "k_norm"}
@@ -109,11 +117,20 @@ def test_fresh_norms_multiply_by_one(name):
         np.testing.assert_array_equal(scale, 0.0 if VARIANTS[name].zero_centered_norms else 1.0)
 
 
-@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+QUICK = ("grouped_with_bias", "two_ropes", "experts")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name, config in VARIANTS.items()
+    ],
+)
 def test_forward_equals_a_reference_in_float64(config):
-    params, tokens = make_params(config), random_tokens(2, 9)
-    logits = full_logits(decoder.forward_fn(config), params, tokens)
-    for row in range(2):
+    params, tokens = make_params(config), random_tokens(3, 12)
+    logits = full_logits(config, params, tokens)
+    for row in range(3):
         expected = reference_logits(config, params, tokens[row])
         np.testing.assert_allclose(logits[row], expected, atol=1e-4, rtol=0)
 
@@ -123,7 +140,7 @@ def test_forward_equals_a_reference_in_float64(config):
 def test_ragged_chunks_through_the_cache_equal_the_full_forward(config):
     forward, params = decoder.forward_fn(config), make_params(config)
     tokens = random_tokens(3, 12)
-    expected = full_logits(forward, params, tokens)
+    expected = full_logits(config, params, tokens)
 
     @jax.jit
     def feed(cache, chunk, positions):
@@ -186,10 +203,10 @@ def test_token_beyond_the_cache_is_dropped():
 
 def test_changed_token_changes_what_follows_and_nothing_before():
     # T-02: every token is attended by all later ones, whoever wrote it.
-    params, tokens = make_params(), random_tokens(1, 9)
+    params, tokens = make_params(), random_tokens(3, 12)
     changed = tokens.copy()
     changed[0, 4] = (tokens[0, 4] + 1) % CONFIG.vocab_size
-    before, after = (full_logits(FORWARD, params, t)[0] for t in (tokens, changed))
+    before, after = (full_logits(CONFIG, params, t)[0] for t in (tokens, changed))
     np.testing.assert_array_equal(before[:4], after[:4])
     assert np.all(np.abs(before[4:] - after[4:]).max(axis=-1) > 1e-3)
 
@@ -200,20 +217,22 @@ def test_packed_documents_equal_the_documents_alone():
     packed = np.concatenate([first, second, random_tokens(1, 3, seed=3)], axis=1)
     positions = np.array([[*range(5), *range(4), *range(3)]])
     segments = np.array([[1] * 5 + [2] * 4 + [0] * 3])
-    logits = full_logits(FORWARD, params, packed, positions, segments)[0]
-    for start, alone in ((0, first), (5, second)):
-        expected = full_logits(FORWARD, params, alone)[0]
-        chex.assert_trees_all_close(logits[start : start + len(expected)], expected, atol=2e-5)
+    logits = full_logits(CONFIG, params, packed, positions, segments)[0]
+    alone = random_tokens(3, 12)
+    alone[0, :5], alone[1, :4] = first[0], second[0]
+    expected = full_logits(CONFIG, params, alone)  # what stands behind a token is not seen
+    chex.assert_trees_all_close(logits[:5], expected[0, :5], atol=2e-5)
+    chex.assert_trees_all_close(logits[5:9], expected[1, :4], atol=2e-5)
 
 
 def test_packed_document_does_not_see_its_neighbors():
     params = make_params()
-    tokens = random_tokens(1, 9)
+    tokens = random_tokens(1, 12)
     changed = tokens.copy()
     changed[0, :5] = random_tokens(1, 5, seed=9)
-    positions, segments = np.array([[*range(5), *range(4)]]), np.array([[1] * 5 + [2] * 4])
+    positions, segments = np.array([[*range(5), *range(7)]]), np.array([[1] * 5 + [2] * 7])
     before, after = (
-        full_logits(FORWARD, params, t, positions, segments)[0] for t in (tokens, changed)
+        full_logits(CONFIG, params, t, positions, segments)[0] for t in (tokens, changed)
     )
     np.testing.assert_array_equal(before[5:], after[5:])
     assert np.abs(before[:5] - after[:5]).max() > 1e-3
@@ -223,11 +242,11 @@ def test_bfloat16_model_stays_near_the_float32_one():
     low = dataclasses.replace(CONFIG, param_dtype="bfloat16", compute_dtype="bfloat16")
     params = make_params()
     half = make_params(low)
-    tokens = random_tokens(2, 8)
-    logits = full_logits(decoder.forward_fn(low), half, tokens)
+    tokens = random_tokens(3, 12)
+    logits = full_logits(low, half, tokens)
     assert logits.dtype == np.float32
     assert decoder.forward_fn(low).init_cache(1, 2)[0][0].dtype == jnp.bfloat16
-    reference = full_logits(FORWARD, params, tokens)
+    reference = full_logits(CONFIG, params, tokens)
     assert np.abs(logits - reference).max() < 0.1 * np.abs(reference).max()
 
 
@@ -275,19 +294,21 @@ def squared_logits(config, params, tokens):
 @pytest.mark.parametrize(
     ("name", "remat"),
     [
-        ("soft_caps", "full"),
+        pytest.param("soft_caps", "full", marks=pytest.mark.slow),
         pytest.param("experts", "full", marks=pytest.mark.slow),
         pytest.param("soft_caps", "dots", marks=pytest.mark.slow),
         pytest.param("experts", "dots", marks=pytest.mark.slow),
     ],
 )
 def test_rematerialized_gradient_is_the_gradient(name, remat):
-    config, tokens = VARIANTS[name], random_tokens(2, 7)
-    gradients = [
-        jax.jit(jax.grad(functools.partial(squared_logits, c, tokens=tokens)))(make_params(config))
-        for c in (config, dataclasses.replace(config, remat=remat))
-    ]
-    chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-5)
+    config = dataclasses.replace(VARIANTS[name], remat=remat)
+    chex.assert_trees_all_close(gradient(config), gradient(VARIANTS[name]), rtol=1e-4, atol=1e-5)
+
+
+@functools.cache
+def gradient(config):
+    loss = functools.partial(squared_logits, config, tokens=random_tokens(2, 7))
+    return jax.jit(jax.grad(loss))(make_params(config))
 
 
 @pytest.mark.parametrize("name", ["two_ropes", "experts"])

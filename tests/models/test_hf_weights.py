@@ -148,7 +148,13 @@ MESHES = {
 }
 
 
-@pytest.mark.parametrize("axes", MESHES.values(), ids=MESHES)
+@pytest.mark.parametrize(
+    "axes",
+    [
+        pytest.param(axes, id=name, marks=[pytest.mark.slow] if name != "both" else [])
+        for name, axes in MESHES.items()
+    ],
+)
 @pytest.mark.parametrize("config", [CONFIG, MOE], ids=["dense", "experts"])
 def test_sharded_import_and_export_equal_unsharded_ones(axes, config, path, small_pieces, tmp_path):
     source = write(tmp_path / "source", config, tensors(config))
@@ -228,6 +234,7 @@ def peak_of(call):
 SLACK = 6 * 2**20  # pieces of all threads, and what tracing a program takes
 
 
+@pytest.mark.slow
 def test_import_to_a_device_holds_few_pieces_on_the_host(monkeypatch, tmp_path):
     _, _, folder = big(tmp_path)
     monkeypatch.setattr(hf_weights, "_in_host_memory", lambda devices: False)

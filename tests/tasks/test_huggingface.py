@@ -10,15 +10,17 @@ import pytest
 from gtpo_jax.tasks.mappings import MAPPINGS
 from gtpo_jax.tasks.reading import read_problems
 
-datasets = pytest.importorskip("datasets")
-pyarrow = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
-
 ROWS = [{"question": f"q{i}", "answer": str(i)} for i in range(3)]
 
 
+@pytest.fixture
+def datasets():
+    # Not above: collecting the tests, of which each process takes its share, would be slower.
+    return pytest.importorskip("datasets")
+
+
 @pytest.fixture(autouse=True)
-def no_network(tmp_path, monkeypatch):
+def no_network(datasets, tmp_path, monkeypatch):
     """Every attempt to look up or reach a host is noted; caches are the test's own."""
     attempts = []
 
@@ -35,6 +37,8 @@ def no_network(tmp_path, monkeypatch):
 
 
 def write(path, rows=ROWS):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     return path
@@ -76,11 +80,12 @@ def test_parquet_that_is_none_is_an_error(tmp_path):
 
 
 def test_missing_package_names_the_extra(tmp_path, monkeypatch):
+    path = write(tmp_path / "mine.parquet")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(
         ValueError, match=r"needs the package pyarrow: pip install -e '\.\[tasks\]'"
     ):
-        read_problems(write(tmp_path / "mine.parquet"))
+        read_problems(path)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(
         ValueError, match=r"needs the package datasets: pip install -e '\.\[tasks\]'"
@@ -88,7 +93,7 @@ def test_missing_package_names_the_extra(tmp_path, monkeypatch):
         read_problems("openai/gsm8k:main:test")
 
 
-def test_saved_data_sets_are_read(tmp_path, no_network):
+def test_saved_data_sets_are_read(datasets, tmp_path, no_network):
     whole = datasets.DatasetDict(
         train=datasets.Dataset.from_list(ROWS), test=datasets.Dataset.from_list(ROWS[:1])
     )
@@ -139,7 +144,7 @@ def test_name_that_is_not_cached_is_not_looked_up(no_network):
     assert "\n" not in str(raised.value) and not no_network
 
 
-def test_cached_data_set_is_read_offline(tmp_path, no_network):
+def test_cached_data_set_is_read_offline(datasets, tmp_path, no_network):
     """Laid out as the package leaves what it once took from the hub."""
     builder = datasets.load_dataset_builder(str(clone(tmp_path / "sums")), "main")
     builder.download_and_prepare()
@@ -155,7 +160,7 @@ def test_cached_data_set_is_read_offline(tmp_path, no_network):
     assert not no_network
 
 
-def test_hub_is_asked_only_by_its_prefix(no_network, monkeypatch):
+def test_hub_is_asked_only_by_its_prefix(datasets, no_network, monkeypatch):
     import huggingface_hub
 
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between attempts

@@ -50,6 +50,7 @@ def test_evaluation_problems_come_from_their_own_file():
     assert [p.question for p in task.held_out(1)] == ["q8"]
 
 
+@pytest.mark.slow
 def test_demonstration_prints_the_expression_and_answers_with_it():
     task = make_task(noise=Noise(skip_tool=0.0, unclosed_call=0.0))
     count = 800

@@ -65,6 +65,7 @@ FALSE_POSITIVES = [
 ]
 
 
+@pytest.mark.slow
 def test_the_false_positives_of_math_verify_are_known():
     """Those of its release, by itself: the guards answer to these, and a new release shows."""
     # T-81

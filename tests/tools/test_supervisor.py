@@ -174,6 +174,7 @@ def test_zygote_that_hangs_is_replaced_and_the_call_is_not_blamed():
         assert run(executor, "print(2)").stdout == "2\n"
 
 
+@pytest.mark.slow
 def test_supervisor_that_dies_costs_no_call():
     """T-62"""
     code = "import time; time.sleep(0.5); print('done')"

@@ -241,6 +241,7 @@ def test_run_that_loses_a_trajectory_is_an_error():
         )
 
 
+@pytest.mark.slow
 def test_groups_kept_do_not_depend_on_how_long_tools_take():
     limits = RolloutLimits(
         slots=3, context=64, prompt_tokens=12, max_turns=3, turn_tokens=24, observation_tokens=16

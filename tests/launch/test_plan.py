@@ -292,6 +292,7 @@ def test_operations_of_an_update_are_those_of_its_model(small_reports):
     assert update.cost.guessed == 0 and update.cost.unknown == ()
 
 
+@pytest.mark.slow
 def test_operations_of_a_decode_segment_are_those_of_its_tokens(small_reports):
     config, reports = small_reports
     model, segment = config.model, reports["decode segment"]

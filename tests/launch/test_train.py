@@ -150,6 +150,7 @@ def test_single_round_keeps_every_group(trainers):
     assert groups.kept == groups.sampled and len(groups.kept) == PROMPTS * GROUP_SIZE
 
 
+@pytest.mark.slow
 def test_figures_are_of_all_that_was_sampled_and_credit_of_what_was_kept(trainer):
     trainer.engine = ScriptedEngine(some_succeed({"1", "4"}))
     state, trajectories, figures = trainer.step(0, fresh(trainer))

@@ -107,10 +107,10 @@ def test_the_expression_solves_what_is_told_with_other_numbers_too():
 def test_the_share_of_problems_told_anew_is_that_of_the_option():
     entries = [entry(*told) for told in TOLD]
     as_written = {item.problem.id for item in entries}
-    for share, low, high in ((0.0, 0.0, 0.0), (0.5, 0.4, 0.6), (1.0, 1.0, 1.0)):
+    for share, low, high in ((0.0, 0.0, 0.0), (0.5, 0.35, 0.65), (1.0, 1.0, 1.0)):
         task = entries_task(entries + FILLING, [], seed=0, other_words=share)
-        problems = [task.demonstration(index)[0] for index in range(600)]
-        anew = sum(problem.id not in as_written for problem in problems) / 600
+        problems = [task.demonstration(index)[0] for index in range(150)]
+        anew = sum(problem.id not in as_written for problem in problems) / 150
         assert low <= anew <= high
 
 

@@ -60,6 +60,7 @@ def _has_begun(pid):
 # Many calls.
 
 
+@pytest.mark.slow
 def test_hung_call_does_not_delay_others(executor):
     """T-70: neither `submit` nor the other calls wait for it."""
     begin = time.monotonic()
@@ -136,6 +137,7 @@ def test_call_with_a_result_cannot_be_canceled(executor):
 # Recovery.
 
 
+@pytest.mark.slow
 def test_zygote_that_dies_costs_no_call():
     """T-62: what ran is tried once more; what waited waits on."""
     code = "import time; time.sleep(0.5); print('done')"

@@ -138,6 +138,7 @@ def test_latest_phase_is_exported_unless_another_is_named(source, tmp_path):
         assert (tmp_path / phase / "tokenizer.json").exists()
 
 
+@pytest.mark.slow
 def test_export_divides_files_and_overwrites_when_told(source, tmp_path, capsys, monkeypatch):
     run_dir, out = tmp_path / "run", tmp_path / "out"
     call("import", source, "--run-dir", run_dir)

@@ -305,6 +305,7 @@ def test_operations_of_a_decode_segment_are_those_of_its_tokens(small_reports):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_memory_of_arguments_is_that_of_a_real_state(small_reports):
     config, reports = small_reports
     mesh = search.make_mesh(config, topologies.find("cpu:8"))

@@ -147,7 +147,7 @@ def score(outcomes: Sequence[Outcome]) -> Scores:
     counts = sorted({2**i for i in range(samples.bit_length())} | {samples} - {0})
     families: dict[str, list[float]] = {}
     for group in known:
-        families.setdefault(group[0].family, []).append(_average(group))
+        families.setdefault(group[0].family, []).append(average(group))
 
     def mean(of_problem, k: int) -> Estimate:
         return estimate([of_problem(group) for group in known if len(group) >= k])
@@ -156,7 +156,7 @@ def score(outcomes: Sequence[Outcome]) -> Scores:
         problems=len(known),
         left_out=len(groups) - len(known),
         samples=samples,
-        average=mean(_average, 1),
+        average=mean(average, 1),
         pass_at={
             k: mean(lambda group, k=k: pass_at_k(len(group), sum(o.success for o in group), k), k)
             for k in counts
@@ -170,7 +170,8 @@ def score(outcomes: Sequence[Outcome]) -> Scores:
     )
 
 
-def _average(group: Sequence[Outcome]) -> float:
+def average(group: Sequence[Outcome]) -> float:
+    """Share of right answers among the known outcomes of one problem."""
     return sum(outcome.success for outcome in group) / len(group)
 
 

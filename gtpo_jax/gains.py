@@ -17,7 +17,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from gtpo_jax.evaluation import RIGHT, Outcome, by_problem
+from gtpo_jax.evaluation import RIGHT, Outcome, average, by_problem
 from gtpo_jax.types import StopReason
 
 FAILURES = ("cut off", "no call", "badly formed", "failed call", "wrong")
@@ -94,7 +94,7 @@ def by_greedy(
         (RIGHT, [id for id in problems if id in solved]),
         (WRONG, [id for id in problems if id not in solved]),
     ):
-        ends = [sum(_average(group[id]) for id in part) for group in (first, last)]
+        ends = [sum(average(group[id]) for id in part) for group in (first, last)]
         size = max(len(part), 1)
         found[name] = Part(
             problems=len(part),
@@ -133,7 +133,7 @@ def compare(
         [outcome for id, group in groups.items() if id in both for outcome in group]
         for groups in known[1:]
     )
-    gains = [_average(known[2][id]) - _average(known[1][id]) for id in sorted(both)]
+    gains = [average(known[2][id]) - average(known[1][id]) for id in sorted(both)]
     spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
     return Comparison(
         problems=len(both),
@@ -148,7 +148,3 @@ def compare(
 
 def _known(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return by_problem([outcome for outcome in outcomes if outcome.included])
-
-
-def _average(group: Sequence[Outcome]) -> float:
-    return sum(outcome.success for outcome in group) / len(group)

@@ -466,7 +466,6 @@ def updated_on_one_device():
     ],
     ids=lambda value: "_".join(value) if isinstance(value, dict) else value.name,
 )
-@pytest.mark.slow
 def test_mesh_changes_nothing(axes, kind):
     # T-52: rows shared by devices, some of which hold nothing but padding.
     batch = make_batch(rows=8)

@@ -12,6 +12,8 @@ from typing import Any
 
 import sentencepiece
 
+from gtpo_jax.files import refuse_git_lfs_pointer
+
 ASSETS = pathlib.Path(__file__).parent / "assets"
 SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space in its pieces
 
@@ -29,7 +31,11 @@ class SentencePieceTokenizer:
             raise ValueError(
                 f"no tokenizer at {self.path}; train one with `python -m launch.train_tokenizer`"
             )
-        self._model = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
+        refuse_git_lfs_pointer(self.path)
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{self.path} is no SentencePiece model: {error}") from None
         self._control = {
             self._model.id_to_piece(i): i
             for i in range(self._model.vocab_size())
@@ -120,13 +126,14 @@ class JsonTokenizer:
         self.path = pathlib.Path(path)
         if not self.path.is_file():
             raise ValueError(f"no tokenizer at {self.path}; name a tokenizer.json")
+        refuse_git_lfs_pointer(self.path)
         try:
             import tokenizers as huggingface  # the library, not this module
         except ImportError as error:
             raise ImportError(
                 f"{self.path} takes the package `tokenizers`; pip install 'gtpo_jax[hf]'"
             ) from error
-        data: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        data = _read_json(self.path)
         model = data["model"]
         kind = model.get("type") or ("BPE" if "merges" in model else "unnamed")
         if kind != "BPE":
@@ -146,7 +153,7 @@ class JsonTokenizer:
                 f"{self.path} lacks {len(missing)} of the 256 bytes, {missing[0]!r} the first: text"
                 " is lost; train it with the whole alphabet"
             )
-        added: list[dict[str, Any]] = data["added_tokens"]
+        added: list[dict[str, Any]] = data.setdefault("added_tokens", [])
         self._control: dict[str, int] = {
             token["content"]: token["id"]
             for token in added
@@ -242,6 +249,20 @@ def load(path: str | pathlib.Path) -> SentencePieceTokenizer | JsonTokenizer:
             raise ValueError(f"neither tokenizer.json nor tokenizer.model in {path}")
         path = found[0]
     return JsonTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A `tokenizer.json` that has a model with a vocabulary; ValueError for anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; fetch the file again") from None
+    model = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        raise ValueError(
+            f"{path} has no model with a vocabulary; name the tokenizer.json of a model"
+        )
+    return data
 
 
 _TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from gtpo_jax.files import refuse_git_lfs_pointer
+
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FAULT_BYTES = 2**21  # that Linux may map at the first use of a page, before it and behind
@@ -89,6 +91,7 @@ def read_header(path: pathlib.Path) -> dict[str, Stored]:
     Raises ValueError unless the tensors fill the file from the header to the end, one behind the
     other.
     """
+    refuse_git_lfs_pointer(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -198,6 +201,7 @@ def _ranges(values: set[int]) -> str:
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
+    refuse_git_lfs_pointer(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

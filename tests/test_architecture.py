@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # package → what it may import of the repository; the others may import everything.
 PACKAGES = {
     "gtpo_jax": ("gtpo_jax",),
-    "models": ("models", "gtpo_jax.sharding", "gtpo_jax.types"),
+    "models": ("models", "gtpo_jax.files", "gtpo_jax.sharding", "gtpo_jax.types"),
     "configs": ("configs", "gtpo_jax", "models"),
 }
 OURS = {*PACKAGES, "launch", "benchmarks", "tests"}
@@ -26,6 +26,7 @@ PROGRAMS = "gtpo_jax/tools/sandbox"
 
 # A room imports only rooms that stand before it.
 ROOMS = [
+    "files",
     "types",
     "checks",
     "masking",

@@ -429,3 +429,23 @@ def test_missing_library_is_an_error_that_names_the_extra(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(ImportError, match=r"pip install 'gtpo_jax\[hf\]'"):
         tokenizers.JsonTokenizer(saved(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("tokenizer.model", b"garbage", "is no SentencePiece model"),
+        ("tokenizer.model", b"", "is no SentencePiece model"),
+        ("tokenizer.json", b"{", "is no JSON"),
+        ("tokenizer.json", b"\xff\xfe", "is no JSON"),
+        ("tokenizer.json", b"[]", "has no model with a vocabulary"),
+        ("tokenizer.json", b'{"model": null}', "has no model with a vocabulary"),
+        ("tokenizer.json", b'{"model": {"type": "BPE"}}', "has no model with a vocabulary"),
+        ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+    ],
+)
+def test_file_that_holds_no_tokenizer_is_named(name, content, named, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name}.*{named}"):
+        tokenizers.load(tmp_path)

@@ -550,6 +550,15 @@ def test_damaged_file_is_named_with_its_damage(change, message, tmp_path):
     assert message in damaged(tmp_path, change)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", hf_files.INDEX])
+def test_pointer_of_git_lfs_is_named_with_the_way_out(name, tmp_path):
+    source = write(tmp_path / "source", CONFIG, tensors(CONFIG))
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n"
+    (source / name).write_text(pointer)
+    message = complaint(source)
+    assert f"{source / name} is a pointer of Git LFS" in message and "git lfs pull" in message
+
+
 # Export.
 
 

@@ -1,0 +1,106 @@
+"""Replays reports of users: how many give the result that was expected.
+
+python -m benchmarks.cases REPORTS.jsonl --json figures.json
+
+A file has one case a line: `area`, `kind`, `input`, `expected`. An area has an adapter, which does
+with the input what a user did. An input that is prose cannot be replayed; it is counted apart, and
+so is a case of `decisions.py`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import tyro
+from rich.table import Table
+
+from benchmarks.cases import files, folders, programs, runs, texts
+from benchmarks.cases.decisions import DECISIONS
+from benchmarks.cases.row import Adapter, Row, agrees, read_rows
+from benchmarks.figures import Figure, publish
+from launch import cli, display
+
+RESULTS = ("right", "otherwise", "prose", "wrong")
+"""As expected; as decided; not replayed; neither."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CasesArguments:
+    """Replays reports of users."""
+
+    reports: tyro.conf.Positional[tuple[pathlib.Path, ...]]
+    """Files of cases, one JSON object a line."""
+    areas: tuple[str, ...] = ()
+    """Beginnings of the areas to replay. Default: all."""
+    json: pathlib.Path | None = None
+    """Also write the figures to this file."""
+
+
+def replay(rows: Sequence[Row]) -> list[tuple[Row, str, object]]:
+    """Each case, its result (one of `RESULTS`), and what came out instead of the expected."""
+    replayed = []
+    with contextlib.ExitStack() as stack:
+        adapters: dict[str, Adapter] = {}
+        for module in (texts, programs, files, folders, runs):
+            adapters |= stack.enter_context(module.adapters())
+        for row in rows:
+            # `verifier numeric (what the mapping names)`: an area may say more than its name.
+            adapter = adapters.get(row.area.partition(" (")[0])
+            got = None if adapter is None else adapter(row.input)
+            if got is None:
+                result = "prose"
+            elif agrees(row.expected, got):
+                result = "right"
+            else:
+                result = "otherwise" if row.key in DECISIONS else "wrong"
+            replayed.append((row, result, got))
+    return replayed
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = tyro.cli(CasesArguments, args=list(argv), prog="python -m benchmarks.cases")
+    rows = [row for path in arguments.reports for row in read_rows(path)]
+    rows = [row for row in rows if row.area.startswith(arguments.areas or "")]
+    replayed = replay(rows)
+    for row, result, got in replayed:
+        if result in ("wrong", "prose"):
+            because = "an input in prose" if result == "prose" else f"expected {row.expected!r}"
+            display.CONSOLE.print(
+                f"{row.place}, {row.area}: {because}\n  {row.key[1]}"
+                + (f"\n  got {got!r}" if result == "wrong" else ""),
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+    display.CONSOLE.print(_table(replayed))
+    counts = collections.Counter(result for _, result, _ in replayed)
+    publish(
+        {
+            "cases replayed": Figure(value=len(rows) - counts["prose"], unit="cases"),
+            "neither right nor decided otherwise": Figure(
+                value=counts["wrong"], unit="cases", at_most=0
+            ),
+            "decided otherwise": Figure(value=counts["otherwise"], unit="cases"),
+            "in prose, not replayed": Figure(value=counts["prose"], unit="cases"),
+        },
+        arguments.json,
+    )
+
+
+def _table(replayed: Sequence[tuple[Row, str, object]]) -> Table:
+    table = Table("area", *RESULTS)
+    counts: dict[str, collections.Counter[str]] = {}
+    for row, result, _ in replayed:
+        area = row.area.partition(" (")[0]
+        counts.setdefault(area, collections.Counter())[result] += 1
+    for area, results in counts.items():
+        table.add_row(area, *(str(results[name] or "") for name in RESULTS))
+    return table
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -23,7 +23,7 @@ from typing import Literal
 
 import tyro
 
-from launch import cli
+from launch import cli, stopping
 
 GRACE_SECONDS = 60.0
 """What the others have to end by themselves when one has failed; then they are killed."""
@@ -124,14 +124,18 @@ def _kill(workers: list[subprocess.Popen]) -> None:
 
 @contextlib.contextmanager
 def _forwarded(workers: list[subprocess.Popen]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to all processes; this one waits for what they make of it."""
+    """Ctrl-C and SIGTERM go to all processes; this one waits for what they make of it.
+
+    A Ctrl-C that is ignored here is ignored there.
+    """
 
     def forward(number, frame) -> None:
         for worker in workers:
             if worker.poll() is None:
                 worker.send_signal(number)
 
-    previous = {n: signal.signal(n, forward) for n in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if stopping.interruptible() else [])]
+    previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:

@@ -1,18 +1,23 @@
 """Being told to stop: SIGTERM by a host that is wanted for something else, Ctrl-C by a person.
 
 Between steps nothing is under way that could be lost: SIGTERM raises `Preempted` where it comes, as
-Ctrl-C raises KeyboardInterrupt. Within `AfterStep` both wait for the step to end.
+Ctrl-C raises KeyboardInterrupt. Within `AfterStep` both wait for the step to end. A process that was
+started with SIGINT ignored, as a shell without job control starts what it puts in the background,
+goes on ignoring it: that Ctrl-C is meant for others.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import signal
 from collections.abc import Iterator
 
 import jax
 
 from gtpo_jax.rollout import hosts
+from launch import display
 
 
 class Preempted(BaseException):
@@ -21,6 +26,11 @@ class Preempted(BaseException):
 
 go_on = ""
 """The command that goes on from what this process has saved; empty before its first checkpoint."""
+
+
+def interruptible() -> bool:
+    """False where Ctrl-C is ignored and SIGTERM alone stops this process."""
+    return signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
 @contextlib.contextmanager
@@ -48,10 +58,12 @@ class AfterStep:
         self._told: signal.Signals | None = None
 
     def __enter__(self) -> AfterStep:
-        self._previous = {
-            signal.SIGINT: signal.signal(signal.SIGINT, self._interrupt),
-            signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate),
-        }
+        handlers = {signal.SIGTERM: self._terminate}
+        if interruptible():
+            handlers[signal.SIGINT] = self._interrupt
+        else:
+            tell_who_is_heard()
+        self._previous = {number: signal.signal(number, f) for number, f in handlers.items()}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_) -> None:
@@ -79,6 +91,16 @@ class AfterStep:
 
     def _terminate(self, signum, frame) -> None:
         self._told = signal.SIGTERM
+
+
+@functools.cache  # a run of several phases says it once
+def tell_who_is_heard() -> None:
+    """Says what stops a process that ignores Ctrl-C."""
+    display.CONSOLE.print(
+        f"Ctrl-C is ignored, as in the background; `kill {os.getpid()}` saves and stops",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _ignore() -> None:

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from tests.launch import small
 
 SERVER = """
-import json, os, sys
+import json, os, signal, sys
 import launch.cli, launch.demo, launch.sft, launch.train
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
 
 for line in sys.stdin:
     launcher, options, log = json.loads(line)

@@ -48,6 +48,22 @@ def wait_for(condition, seconds, what):
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("ignored", [False, True])
+def test_interrupt_is_forwarded_unless_it_is_ignored(ignored, interruptible):
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    script = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); print(); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as worker:
+        worker.stdout.readline()
+        with local_cluster._forwarded([worker]):
+            signal.raise_signal(signal.SIGINT)
+            if ignored:
+                worker.stdin.write(b"end\n")
+            worker.communicate(timeout=60)
+    assert worker.returncode == (0 if ignored else -signal.SIGINT)
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_processes_learn_as_one_and_outlive_the_death_of_one(tmp_path):

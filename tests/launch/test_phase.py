@@ -22,13 +22,12 @@ CONFIG = PRESETS["tiny"]
 
 
 @pytest.fixture(autouse=True)
-def signals(monkeypatch):
+def signals(monkeypatch, interruptible):
     """What a test does to signals and to the command that goes on ends with it."""
     monkeypatch.setattr(stopping, "go_on", "")
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.getsignal(signal.SIGTERM)
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGTERM, before)
 
 
 def open_phase(run_dir, *, resume=False, every=100, config=CONFIG):
@@ -98,6 +97,19 @@ def test_second_interrupt_is_heard_at_once(tmp_path):
         work(open_phase(tmp_path), 5, at=1, do=twice)
     assert not stop.value.args
     assert saved_steps(tmp_path / "train" / "checkpoints") == {}
+
+
+def test_ignored_interrupt_stays_ignored_and_is_told_once(tmp_path, capsys):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stopping.tell_who_is_heard.cache_clear()
+    for name in ("one", "two"):
+        work(open_phase(tmp_path / name), 3, at=1, do=lambda: (interrupt(), interrupt()))
+        assert steps_told(tmp_path / name) == [1, 2, 3]
+    told = f"Ctrl-C is ignored, as in the background; `kill {os.getpid()}` saves and stops\n"
+    assert capsys.readouterr().out.count(told) == 1
+    with pytest.raises(stopping.Preempted, match="saved step 1"):
+        work(open_phase(tmp_path / "three"), 3, at=0, do=terminate)
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 def test_sigterm_while_the_last_save_is_awaited_is_not_lost(tmp_path, monkeypatch):

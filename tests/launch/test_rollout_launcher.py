@@ -154,7 +154,7 @@ def test_successes_on_training_problems_are_written(tmp_path, capsys):
     }
 
 
-def test_interrupt_keeps_what_was_found_and_says_how_to_go_on(tmp_path, monkeypatch):
+def test_interrupt_keeps_what_was_found_and_says_how_to_go_on(tmp_path, monkeypatch, interruptible):
     goal = wanted(tmp_path, first=2, problems=9, samples=8)  # one problem at a time
     write = successes.records.write_records
 

@@ -157,7 +157,7 @@ def peers_of(python: pathlib.Path | None, facts: Facts) -> Iterator[Peers | None
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",
         ) as process:
             yield Peers(process)
 

@@ -84,7 +84,7 @@ def fresh(command: Sequence[str], calls: int) -> list[float]:
     seconds = []
     for _ in range(calls):
         begin = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, check=True, text=True)
+        done = subprocess.run(command, capture_output=True, check=True, encoding="utf-8")
         seconds.append(time.perf_counter() - begin)
         if done.stdout != "1024\n":
             raise RuntimeError(f"{command} printed {done.stdout!r}")

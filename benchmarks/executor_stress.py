@@ -120,7 +120,7 @@ class Outcome:
 
 def children(pid: int) -> list[int]:
     try:
-        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        text = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
     except OSError:
         return []
     return [int(word) for word in text.split()]
@@ -132,7 +132,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def resident(pid: int) -> int:
-    pages = pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]
+    pages = pathlib.Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -146,7 +146,8 @@ def descriptors(pid: int) -> int:
 
 def is_alive(pid: int) -> bool:
     try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        state = stat.rpartition(")")[2].split()[0]
     except OSError:
         return False
     return state not in "ZX"

@@ -53,7 +53,7 @@ def workers_of(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                text=True,
+                encoding="utf-8",
             )
             workers.append(Worker(stack.enter_context(process), failure))
         yield workers

@@ -152,7 +152,7 @@ def serve_tunix(server: Server, folder: pathlib.Path, options: dict) -> None:
     from tunix.rl.grpo import grpo_learner
     from tunix.sft.peft_trainer import TrainingConfig
 
-    shape = json.loads((folder / "checkpoint" / "config.json").read_text())
+    shape = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
     config = qwen2.ModelConfig(
         num_layers=shape["num_hidden_layers"],
         vocab_size=shape["vocab_size"],

@@ -106,7 +106,7 @@ def touch_memory(size: int) -> None:
 
 def memory(key: str) -> float:
     """Bytes of this process in memory: now (`VmRSS`), at the peak (`VmHWM`)."""
-    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+    for line in pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key + ":"):
             return 1024.0 * int(line.split()[1])
     raise ValueError(f"this system does not say {key} in /proc/self/status; run it on Linux")
@@ -123,7 +123,9 @@ def import_theirs(python: pathlib.Path, folder: str, dtype: str) -> tuple[Import
     """The same by transformers, and its version."""
     worker = pathlib.Path(__file__).with_name("weights_peers.py")
     done = subprocess.run(
-        [str(python), "-W", "ignore", str(worker), folder, dtype], capture_output=True, text=True
+        [str(python), "-W", "ignore", str(worker), folder, dtype],
+        capture_output=True,
+        encoding="utf-8",
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

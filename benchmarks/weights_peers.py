@@ -21,7 +21,7 @@ import transformers
 
 def memory(key: str) -> float:
     """Bytes of this process in memory: now (`VmRSS`), at the peak (`VmHWM`)."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     [line] = [line for line in lines if line.startswith(key + ":")]
     return 1024.0 * int(line.split()[1])
 

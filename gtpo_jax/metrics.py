@@ -43,7 +43,9 @@ class MetricsWriter:
             self._hosted = _HostedRun(folder, project, config or {}, resume_step, last)
         kept = [record for record in told if record["step"] <= resume_step]
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.write_text(
+            "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
+        )
         temporary.replace(self.path)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(

@@ -121,6 +121,7 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
     So do a disk without room and a lost process (status 1), SIGTERM (75) and Ctrl-C (130).
     """
     _tell_once()
+    _print_in_any_encoding()
     with stopping.heard():
         try:
             run(sys.argv[1:])
@@ -176,6 +177,13 @@ def _tell_once() -> None:
             shown(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _print_in_any_encoding() -> None:
+    """A sign that the terminal's encoding lacks is printed as a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def write_json(path: pathlib.Path, value: object) -> None:

@@ -58,7 +58,9 @@ def run_cluster(arguments: ClusterArguments, options: Sequence[str]) -> int:
         for process in range(arguments.processes):
             log = None
             if process:
-                log = stack.enter_context((arguments.logs / f"process-{process}.log").open("w"))
+                log = stack.enter_context(
+                    (arguments.logs / f"process-{process}.log").open("w", encoding="utf-8")
+                )
             workers.append(_start(arguments, process, address, options, log))
         stack.callback(_kill, workers)
         with _forwarded(workers):

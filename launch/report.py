@@ -142,7 +142,12 @@ def take_picture(page: pathlib.Path, out: pathlib.Path) -> None:
         ]
         try:
             ended = subprocess.run(
-                command, capture_output=True, text=True, timeout=PICTURE_SECONDS, check=False
+                command,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=PICTURE_SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise ValueError(f"{found[0]} made no picture in {PICTURE_SECONDS} seconds") from None

@@ -1,7 +1,7 @@
 """Being told to stop: SIGTERM by a host that is wanted for something else, Ctrl-C by a person.
 
 Between steps nothing is under way that could be lost: SIGTERM raises `Preempted` where it comes, as
-Ctrl-C raises KeyboardInterrupt. Within `AfterStep` both wait for the step to end. A process that was
+Ctrl-C raises KeyboardInterrupt. Within `AfterStep` both wait for the step to end. A process that is
 started with SIGINT ignored, as a shell without job control starts what it puts in the background,
 goes on ignoring it: that Ctrl-C is meant for others.
 """

@@ -78,6 +78,6 @@ def save(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     said = adapter_config(config, lora, base_model=base_model)
-    (folder / "adapter_config.json").write_text(json.dumps(said, indent=2) + "\n")
+    (folder / "adapter_config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
     tensors = dict(adapter_tensors(config, adapters, prefix=prefix))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -161,6 +161,30 @@ def test_a_right_arrow_passes(tmp_path, file, line):
     assert wrong_arrows(tmp_path) == []
 
 
+def in_the_encoding_of_the_locale(tree: ast.AST):
+    """Lines that read or write text and do not say in which encoding."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        called = ast.unparse(call.func)
+        name = called.rpartition(".")[2]
+        words = [ast.unparse(word) for word in call.args[0 if "." in called else 1 :]]
+        mode = given.get("mode", words[0] if words else "'r'")
+        opens = name == "open" and "b" not in mode and called not in ("os.open", "Image.open")
+        piped = given.get("text") == "True"
+        if "encoding" not in given and (opens or piped or name in ("read_text", "write_text")):
+            yield call.lineno
+
+
+@pytest.mark.parametrize("folder", ["gtpo_jax", "models", "configs", "launch", "benchmarks"])
+def test_text_is_read_and_written_in_an_encoding_that_is_named(folder):
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in (ROOT / folder).rglob("*.py")
+        for line in in_the_encoding_of_the_locale(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not found
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_library_alone(tmp_path):
     source = tmp_path / "source"

@@ -1,6 +1,9 @@
 """The command line: every option is told, every preset can be taken."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 import typing
 
 import pytest
@@ -10,6 +13,7 @@ from configs.functions import make_algorithm, make_lora, make_optimizer
 from configs.presets import PRESETS
 from configs.schema import AdapterConfig, AlgorithmConfig, RunConfig
 from launch import cli, compare, demo, evaluate, report, rollout, sft, train
+from tests.launch import small
 
 ARGUMENTS = [
     compare.CompareArguments,
@@ -64,3 +68,17 @@ def test_option_that_would_be_ignored_is_an_error(kind, options, message):
     # T-92
     with pytest.raises(ValueError, match=message):
         kind(**options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_a_terminal_cannot_show_is_a_question_mark(encoding):
+    program = "from launch import cli, display; cli.main(lambda _: display.CONSOLE.print('2 × 3 …'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        cwd=small.ROOT,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == "2 × 3 …\n".encode(encoding, errors="replace")

@@ -106,7 +106,7 @@ def _unshare() -> None:
             ("uid_map", f"0 {user} 1"),
             ("gid_map", f"0 {group} 1"),
         ):
-            with open(f"/proc/self/{name}", "w") as file:
+            with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
                 file.write(text)
     except OSError as error:
         raise Refused(f"map of the user namespace: {error}") from error

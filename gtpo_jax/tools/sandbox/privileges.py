@@ -84,7 +84,10 @@ def yield_to_trainer() -> None:
     """Stops calls from taking the processor, or the last memory, from the training job."""
     with contextlib.suppress(OSError):
         os.nice(5)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file,
+    ):
         file.write("1000")
 
 

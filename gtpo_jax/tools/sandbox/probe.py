@@ -77,7 +77,7 @@ def _writes_nothing(scratch: str | None, writable: list[str]) -> bool:
 
 def _scratch_is_bounded(scratch: str) -> bool:
     path = os.path.join(scratch, _NAME)
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write("x")
     os.unlink(path)
     usage = os.statvfs(scratch)

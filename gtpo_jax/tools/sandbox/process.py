@@ -87,7 +87,10 @@ class Process:
 
 def _pid_of(handle: int) -> int | None:
     """The number of a process in this namespace."""
-    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{handle}") as file:
+    with (
+        contextlib.suppress(OSError),
+        open(f"/proc/self/fdinfo/{handle}", encoding="utf-8") as file,
+    ):
         for line in file:
             name, _, value = line.partition(":")
             if name == "Pid" and int(value) > 0:

@@ -104,6 +104,7 @@ def launch(launcher: str, *options: object) -> Outcome:
         capture_output=True,
         text=True,
         check=False,
+        encoding="utf-8",
     )
     crashed = done.returncode != 0 and "Traceback" in done.stderr
     text = done.stderr if done.returncode else done.stdout

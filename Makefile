@@ -66,8 +66,9 @@ $(MARK)-lint: $(MARK)-venv pyproject.toml $(CONSTRAINTS)
 
 endif
 
+# As it stands the demo has to end better than it began; flags of one's own may shorten it.
 demo: $(MARK)-demo  ## train a small model from nothing: cold start, then GTPO
-	@$(RUN) -m launch.demo $(ARGS)
+	@$(RUN) -m launch.demo $(or $(ARGS),--require-gain)
 
 report-demo: $(MARK)-demo  ## a page of what the demo did: every trajectory, turn by turn
 	@test -d runs/demo/train/trajectories || $(RUN) -m launch.demo $(ARGS)

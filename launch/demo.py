@@ -38,6 +38,8 @@ class DemoArguments(cli.RunArguments):
     """Folder of the run; an earlier run in it is kept under another name."""
     resume: bool = False
     """Go on where the interrupted demo stopped."""
+    require_gain: bool = False
+    """End with status 1 unless reinforcement improved sampled success, as `make demo` does."""
 
 
 def run_demo(arguments: DemoArguments) -> dict:
@@ -145,8 +147,11 @@ def run(argv: Sequence[str]) -> None:
     summary = run_demo(arguments)
     if arguments.json is not None:
         cli.write_json(arguments.json, summary)
-    if summary["gain"] <= 0:
-        sys.stderr.write("error: reinforcement did not improve on the cold start\n")
+    if arguments.require_gain and summary["gain"] <= 0:
+        sys.stderr.write(
+            "error: reinforcement did not improve on the cold start: sampled success changed by"
+            f" {summary['gain']:+.3f}, and --require-gain asks for more than 0\n"
+        )
         sys.exit(EXIT_NOT_BETTER)
 
 

@@ -62,11 +62,13 @@ def test_second_demo_keeps_the_first(finished):
     assert (run_dir.with_name("run.1") / "summary.json").read_text() == before
 
 
-def test_demo_without_gain_exits_nonzero(monkeypatch):
+def test_demo_without_gain_fails_only_where_a_gain_is_required(monkeypatch, capsys):
     monkeypatch.setattr(demo, "run_demo", lambda arguments: {"gain": 0.0})
+    demo.run(["tiny", "--train.steps", "2"])
     with pytest.raises(SystemExit) as stop:
-        demo.run([])
+        demo.run(["--require-gain"])
     assert stop.value.code == demo.EXIT_NOT_BETTER
+    assert "sampled success changed by +0.000" in capsys.readouterr().err
 
 
 @pytest.mark.slow

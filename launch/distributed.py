@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pathlib
 import sys
 from typing import Literal, NoReturn
 
@@ -28,6 +29,9 @@ class Distributed:
     """How many there are."""
     process_id: int = 0
     """Of this process, from 0."""
+    native_log: pathlib.Path | None = None
+    """File for what libraries in C++ print to stdout, such as Gloo's connections; without one it
+    appears among the lines of the run."""
 
     def __post_init__(self):
         if self.coordinator is None:
@@ -49,6 +53,8 @@ def start(cluster: Cluster, given: Distributed) -> None:
         return
     if cluster == "auto" and given.coordinator is not None:
         raise ValueError("--cluster auto finds the coordinator; leave out one of the two")
+    if given.native_log is not None:
+        redirect_native_output(given.native_log)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
@@ -61,6 +67,17 @@ def start(cluster: Cluster, given: Distributed) -> None:
         where = f"coordinator {given.coordinator}" if given.coordinator else "--cluster auto"
         raise ValueError(f"the processes did not find each other ({where}): {error}") from error
     display.CONSOLE.quiet = not is_first()
+
+
+def redirect_native_output(path: pathlib.Path) -> None:
+    """Sends what this process writes to file descriptor 1 to a file, all but Python's own output:
+    that stays on the stdout that it was started with.
+    """
+    sys.stdout.flush()
+    shown, own = sys.stdout, os.dup(1)
+    with path.open("wb") as log:
+        os.dup2(log.fileno(), 1)
+    sys.stdout = os.fdopen(own, "w", buffering=1, encoding=shown.encoding, errors=shown.errors)
 
 
 def is_first() -> bool:

@@ -4,7 +4,8 @@
     python -m launch.local_cluster --processes 4 --devices 2 --program train -- tiny --train.steps 5
 
 What follows `--` goes to the program, which is `launch.demo` by default. Process 0 prints; what the
-others print is in `runs/cluster/process-1.log` and so on.
+others print is in `runs/cluster/process-1.log` and so on. What libraries in C++ print in process 0,
+such as the connections of Gloo, is in `process-0.log`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class ClusterArguments:
     program: Literal["demo", "sft", "train", "evaluate", "rollout"] = "demo"
     """What every process runs."""
     logs: pathlib.Path = pathlib.Path("runs/cluster")
-    """Folder for what processes 1, 2, … print."""
+    """Folder for what processes 1, 2, … print, and for what C++ prints in process 0."""
 
     def __post_init__(self):
         for name in ("processes", "devices"):
@@ -71,6 +72,8 @@ def _start(arguments, process, address, options, log) -> subprocess.Popen:
     cluster = ["--distributed.coordinator", address]
     cluster += ["--distributed.processes", str(arguments.processes)]
     cluster += ["--distributed.process-id", str(process)]
+    if log is None:
+        cluster += ["--distributed.native-log", str(arguments.logs / f"process-{process}.log")]
     flags = os.environ.get("XLA_FLAGS", "")
     devices = f"--xla_force_host_platform_device_count={arguments.devices}"
     return subprocess.Popen(

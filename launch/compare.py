@@ -93,16 +93,16 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def table(result: dict) -> Table:
-    """Mean ± standard deviation over seeds."""
+    """Mean ± standard deviation over seeds: a column for each algorithm."""
     rendered = Table(title="after reinforcement, mean ± std over seeds")
-    rendered.add_column("algorithm")
-    columns = ("sampled_success", "greedy_success", "sampled_violations", "sampled_turns")
-    columns += ("sampled_tool_errors",)
-    for column in columns:
-        rendered.add_column(column.replace("_", " "), justify="right")
-    for name, summary in result["summary"].items():
-        cells = [f"{summary[c]['mean']:.3f} ± {summary[c]['std']:.3f}" for c in columns]
-        rendered.add_row(name, *cells)
+    rendered.add_column("")
+    for name in result["summary"]:
+        rendered.add_column(name, justify="right")
+    figures = ("sampled_success", "greedy_success", "sampled_violations", "sampled_turns")
+    for figure in (*figures, "sampled_tool_errors"):
+        found = [summary[figure] for summary in result["summary"].values()]
+        cells = [f"{each['mean']:.3f} ± {each['std']:.3f}" for each in found]
+        rendered.add_row(figure.replace("_", " "), *cells)
     return rendered
 
 

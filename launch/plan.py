@@ -28,13 +28,14 @@ from models import hf_config, presets
 from models.config import ModelConfig
 
 EXIT_DOES_NOT_FIT = 3
+DEFAULT_TOPOLOGY = "cpu:8"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanArguments(cli.Arguments):
     """Memory, least time and cost of a run, by compiling its programs for other machines."""
 
-    topology: str = "cpu:8"
+    topology: str = DEFAULT_TOPOLOGY
     """Chips and their grid, such as v5p:4x4x4, v5e:4x4, v6e:4x8, tpu7x:2x2x1; or fake devices."""
     model_preset: str | None = None
     """A published shape in the place of the preset's model, such as qwen2.5-7b."""
@@ -94,6 +95,13 @@ def run(argv: Sequence[str]) -> None:
     jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
     config = choose_model(arguments)
     topology = topologies.find(arguments.topology)
+    if arguments.topology == DEFAULT_TOPOLOGY:
+        CONSOLE.print(
+            f"the plan is for {DEFAULT_TOPOLOGY}, fake devices without times; --topology names"
+            " chips, such as v5p:4x4x4",
+            highlight=False,
+            soft_wrap=True,
+        )
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(_progress())
         task = bar.add_task("", total=None)

@@ -14,22 +14,22 @@ from launch.planning.topologies import Topology
 
 
 def memory_table(reports: Sequence[Report], topology: Topology) -> Table:
-    """Memory of a device while each program runs, in GiB."""
+    """Memory of a device while each program runs, in GiB: a column for each program."""
     table = Table(title=f"memory of a device, GiB: {topology.name}", title_justify="left")
-    table.add_column("program")
-    for name in ("arguments", "temporary", "other", "beside it", "total", "available"):
-        table.add_column(name, justify="right")
-    limit = f"{topology.chip.available / GIB:.2f}" if topology.chip else "unknown"
+    table.add_column("")
     for report in reports:
-        memory = report.memory
-        sizes = (
-            memory.arguments,
-            memory.temporary,
-            memory.results + memory.code,
-            memory.resident,
-            memory.total,
-        )
-        table.add_row(report.name, *(_short(size / GIB) for size in sizes), limit)
+        table.add_column(report.name, justify="right")
+    parts = {
+        "arguments": [report.memory.arguments for report in reports],
+        "temporary": [report.memory.temporary for report in reports],
+        "other": [report.memory.results + report.memory.code for report in reports],
+        "beside it": [report.memory.resident for report in reports],
+        "total": [report.memory.total for report in reports],
+    }
+    for name, sizes in parts.items():
+        table.add_row(name, *(_short(size / GIB) for size in sizes))
+    limit = f"{topology.chip.available / GIB:.2f}" if topology.chip else "unknown"
+    table.add_row("available", *(limit for _ in reports))
     return table
 
 

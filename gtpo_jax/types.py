@@ -94,12 +94,23 @@ class ToolResult:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamTest:
+    """The standard output that a program must write when it reads a standard input."""
+
+    stdin: str
+    stdout: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitTests:
-    """By what a program is judged that is asked for as an answer."""
+    """Tests that judge a program given as the answer: `tests` of one that defines names, or
+    `streams` of one that reads and writes.
+    """
 
     __test__ = False  # pytest takes the name for a class of tests
 
-    tests: tuple[str, ...]  # each of them Python that raises when the program is wrong
+    tests: tuple[str, ...] = ()  # each of them Python that raises when the program is wrong
+    streams: tuple[StreamTest, ...] = ()  # nothing of what follows concerns them
     setup: str = ""  # imports and helpers, run first
     names: tuple[str, ...] | None = None  # global names of the program that tests see; None: all
     prompt: str = ""  # the beginning of a program whose end alone may be the answer

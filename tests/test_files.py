@@ -1,4 +1,4 @@
-"""Pointers of Git LFS are told from the files that they stand for."""
+"""Texts are read whatever their suffix says of them; what stands for another file is named."""
 
 import pytest
 
@@ -40,3 +40,43 @@ def test_what_cannot_be_read_is_left_to_its_reader(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
         assert not files.git_lfs_pointer(path)
         files.refuse_git_lfs_pointer(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (
+            b"one\ntwo \xe9",
+            "is not UTF-8: line 2 has the byte 0xe9; .*iconv -f ISO-8859-1 -t UTF-8",
+        ),
+        ("text".encode("utf-16"), "is not UTF-8: it is UTF-16; .*iconv -f UTF-16 -t UTF-8"),
+        ("text".encode("utf-32"), "is not UTF-8: it is UTF-32; .*iconv -f UTF-32 -t UTF-8"),
+        (POINTER.encode(), "is a pointer of Git LFS"),
+    ],
+)
+def test_text_in_another_encoding_is_named_with_the_way_out(data, reason, tmp_path):
+    path = tmp_path / "file.jsonl"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"file\.jsonl {reason}") as raised:
+        files.read_text(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", files.COMPRESSED)
+def test_compressed_file_that_is_none_or_cut_short_is_an_error(suffix, tmp_path):
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(b"plain text")
+    with pytest.raises(ValueError, match=rf"cannot read .*file\{suffix}: "):
+        files.read_text(path)
+    with files.COMPRESSED[suffix](path, "wb") as file:
+        file.write(bytes(range(256)) * 99)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=rf"cannot read .*file\{suffix}: "):
+        files.read_text(path)
+
+
+def test_text_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read .*absent: No such file or directory"):
+        files.read_text(tmp_path / "absent")
+    with pytest.raises(ValueError, match=r"cannot read .*: Is a directory"):
+        files.read_text(tmp_path)

@@ -12,7 +12,7 @@ from benchmarks.cases.row import Adapter
 from gtpo_jax import tools
 from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.tools import PythonExecutor, ToolLimits
-from gtpo_jax.types import Problem, UnitTests
+from gtpo_jax.types import Problem, StreamTest, UnitTests
 
 _MARK = re.compile(r"^\[.* truncated\]$", re.MULTILINE)
 
@@ -51,9 +51,11 @@ def _verdict(verifier: KindVerifier, given: Mapping[str, Any]) -> str | None:
     """The verdict on `answer`, judged by the record of tests in `unit_tests`."""
     if not isinstance(given.get("unit_tests"), Mapping):
         return None
-    tests = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in given["unit_tests"].items()
-    }
+    tests: dict[str, Any] = dict(given["unit_tests"])
+    for name in ("tests", "names"):
+        if name in tests:
+            tests[name] = tuple(tests[name])
+    if "streams" in tests:
+        tests["streams"] = tuple(StreamTest(**each) for each in tests["streams"])
     problem = Problem(id="1", question="?", answer="", unit_tests=UnitTests(**tests))
     return verifier(problem, given["answer"]).value

@@ -13,12 +13,14 @@ One object a line. `docs/cold-start.md` says what each key means; keys with null
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from gtpo_jax.types import Problem, UnitTests
+from gtpo_jax import files
+from gtpo_jax.tasks import jsonl
+from gtpo_jax.tasks.mappings.fields import as_text, is_missing
+from gtpo_jax.types import Problem, StreamTest, UnitTests
 
 T = TypeVar("T")
 
@@ -89,11 +91,8 @@ def read_conversations(
     """
     lines: list[tuple[pathlib.Path, int, str]] = []
     for path in map(pathlib.Path, paths):
-        try:
-            # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
-            texts = path.read_text(encoding="utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read demonstrations from {path}: {error}") from None
+        # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
+        texts = files.read_text(path).split("\n")
         found = [(n, text) for n, text in enumerate(texts, 1) if text.strip()]
         if not found:
             raise ValueError(f"{path} holds no demonstration; expected one JSON object a line")
@@ -115,12 +114,7 @@ def read_conversations(
 
 
 def _conversation(path: pathlib.Path, number: int, text: str) -> Conversation:
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from None
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
+    record = jsonl.decode(text)
     if not isinstance(record, dict):
         raise ValueError(f"expected an object, got {type(record).__name__}")
     record = _present(record)
@@ -132,15 +126,16 @@ def _conversation(path: pathlib.Path, number: int, text: str) -> Conversation:
     if not named or named[0][1] != "user":
         raise ValueError("the first message, but for the system's, must be the user's")
     asked = named.pop(0)[2]["content"]
+    label = files.uncompressed(path).stem
     _text(record, "problem")
     _text(record, "question")
     return Conversation(
         where=f"{path}, line {number}",
         problem=Problem(
-            id=_text(record, "id") or f"{path.stem}-{number}",
+            id=_text(record, "id") or f"{label}-{number}",
             question=asked,
             answer=_text(record, "answer").strip(),
-            family=_text(record, "family") or path.stem,
+            family=_text(record, "family") or label,
             verifier=_text(record, "verifier"),
             choices=_texts(record, "choices"),
             unit_tests=_unit_tests(record),
@@ -223,6 +218,7 @@ def _message(number: int, message: Any) -> tuple[int, str, dict[str, Any]]:
 
 def _code(number: int, call: dict[str, Any]) -> str:
     """The program of a call, its arguments as an object or as JSON text."""
+    call = _present(call)
     function = call.get("function")
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or call.get("type", "function") != "function":
@@ -232,12 +228,12 @@ def _code(number: int, call: dict[str, Any]) -> str:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"message {number}: arguments are not JSON ({error.msg})") from None
+            arguments = jsonl.decode(arguments)
+        except ValueError as error:
+            raise ValueError(f"message {number}: arguments: {error}") from None
     code = None
-    if isinstance(arguments, dict) and len(arguments) == 1:
-        code = arguments.get("code")
+    if isinstance(arguments, dict) and [*_present(arguments)] == ["code"]:
+        code = arguments["code"]
     if not isinstance(code, str) or not code.strip():
         raise ValueError(
             f'message {number}: arguments must be {{"code": "print(1)"}}, got {arguments!r}'
@@ -250,16 +246,13 @@ def _call_record(code: str) -> dict[str, Any]:
 
 
 def _present(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Without keys of null: tables write them where others have a value."""
-    return {key: value for key, value in record.items() if value is not None}
+    """Without the keys that a table has only because other records have them."""
+    return {key: value for key, value in record.items() if not is_missing(value)}
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:
     """A text or number as text; empty where there is none."""
-    value = record.get(key, "")
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise ValueError(f"`{key}` must be a text or a number, got {value!r}")
-    return str(value)
+    return as_text(record.get(key, ""), key)
 
 
 def _texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -274,12 +267,20 @@ def _unit_tests(record: Mapping[str, Any]) -> UnitTests | None:
     said = record.get("unit_tests")
     if said is None:
         return None
-    if not isinstance(said, dict) or not said.keys() <= {"tests", "setup", "names", "prompt"}:
+    known = {field.name for field in dataclasses.fields(UnitTests)}
+    if not isinstance(said, dict) or not said.keys() <= known:
         raise ValueError(f"`unit_tests` must be an object with tests, got {said!r}")
     said = _present(said)
     return UnitTests(
         tests=_texts(said, "tests"),
+        streams=tuple(map(_stream, said.get("streams", []))),
         setup=_text(said, "setup"),
         names=_texts(said, "names") if "names" in said else None,
         prompt=_text(said, "prompt"),
     )
+
+
+def _stream(said: Any) -> StreamTest:
+    if not isinstance(said, dict) or said.keys() != {"stdin", "stdout"}:
+        raise ValueError(f"`streams` must be objects with stdin and stdout, got {said!r}")
+    return StreamTest(stdin=_text(said, "stdin"), stdout=_text(said, "stdout"))

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from gtpo_jax import files
 from gtpo_jax.tasks.mappings.fields import Record
 
 _BATCH = 1024
@@ -17,6 +18,7 @@ _BATCH = 1024
 def read_parquet(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
     """Rows of a file, with their numbers."""
     parquet = _needed("pyarrow.parquet", str(path))
+    files.refuse_git_lfs_pointer(path)
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
@@ -38,6 +40,8 @@ def read_folder(
         raise ValueError(
             f"{path} is a saved data set, which has no config {config!r}; leave it out"
         )
+    for file in path.rglob("*"):
+        files.refuse_git_lfs_pointer(file)
     with _network(False), _told(str(path)):
         if saved:
             found = datasets.load_from_disk(str(path))

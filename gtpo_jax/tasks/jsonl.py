@@ -4,50 +4,70 @@ from __future__ import annotations
 
 import json
 import pathlib
+import sys
 from collections.abc import Iterator
 
+from gtpo_jax import files
 from gtpo_jax.tasks.mappings.fields import Record
+
+
+def decode(text: str) -> object:
+    """The value of a JSON text; raises `ValueError` with the reason, and the line of several.
+
+    NaN and Infinity, which are no JSON, are read all the same, since pandas writes NaN for a
+    missing value: the field that holds one decides.
+    """
+    try:
+        return json.loads(text, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}: " if "\n" in text else ""
+        raise ValueError(f"{where}not JSON ({error.msg} at column {error.colno})") from None
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
 
 
 def read_lines(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
     """Objects with their lines; empty lines are none."""
-    # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
-    for number, line in enumerate(_read(path).split("\n"), 1):
-        if line.strip():
-            place = f"line {number}"
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, {place}: not JSON ({error.msg} at column {error.colno})"
-                ) from None
-            yield place, _object(path, place, value)
+    return _lines(path, files.read_text(path))
 
 
 def read_json(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
     """Objects of one list, with their numbers, or else of lines."""
-    text = _read(path)
+    text = files.read_text(path)
     if not text.lstrip().startswith("["):
-        yield from read_lines(path)
+        yield from _lines(path, text)
         return
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})"
-        ) from None
+        values = decode(text)
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
+    assert isinstance(values, list)
     for number, value in enumerate(values, 1):
         yield f"record {number}", _object(path, f"record {number}", value)
+
+
+def _lines(path: pathlib.Path, text: str) -> Iterator[tuple[str, Record]]:
+    # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            place = f"line {number}"
+            try:
+                value = decode(line)
+            except ValueError as error:
+                raise ValueError(f"{path}, {place}: {error}") from None
+            yield place, _object(path, place, value)
+
+
+def _integer(digits: str) -> int:
+    most = sys.get_int_max_str_digits()
+    if most and len(digits.lstrip("-")) > most:
+        raise ValueError(
+            f"an integer of {len(digits):,} digits, and {most:,} are the most; write it as a text"
+        )
+    return int(digits)
 
 
 def _object(path: pathlib.Path, place: str, value: object) -> Record:
     if not isinstance(value, dict):
         raise ValueError(f"{path}, {place}: expected an object, got {type(value).__name__}")
     return value
-
-
-def _read(path: pathlib.Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read problems from {path}: {error}") from None

@@ -4,12 +4,14 @@
 |---|---|
 | `FILE.jsonl` | one JSON object a line |
 | `FILE.json` | the same, or one list of objects |
+| `FILE.csv`, `FILE.tsv` | a table of text, its first row the names of the fields |
 | `FILE.parquet` | Parquet |
 | `FOLDER[:CONFIG][:SPLIT]` | what `save_to_disk` of Hugging Face wrote, or a clone of data files |
 | `NAME[:CONFIG][:SPLIT]` | a data set in the local cache of Hugging Face |
 | `hub:NAME[:CONFIG][:SPLIT]` | the same; where it is not cached, the hub is asked |
 
-Without `hub:` nothing is asked over the network. All but JSON needs the extra `tasks`.
+Files of text are UTF-8, and may be compressed: `FILE.jsonl.gz`, `.bz2`, `.xz`. Without `hub:`
+nothing is asked over the network. Parquet and data sets need the extra `tasks`.
 """
 
 from __future__ import annotations
@@ -18,15 +20,20 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from gtpo_jax.tasks import huggingface, jsonl
+from gtpo_jax import files
+from gtpo_jax.tasks import huggingface, jsonl, tabular
 from gtpo_jax.tasks.mappings.fields import Record
 
-FILES = {
+TEXTS = {
     ".jsonl": jsonl.read_lines,
+    ".ndjson": jsonl.read_lines,
     ".json": jsonl.read_json,
-    ".parquet": huggingface.read_parquet,
+    ".csv": tabular.read_csv,
+    ".tsv": tabular.read_tsv,
 }
-"""What is read as a file, by the end of its name."""
+"""Files of text by the end of their name, behind which a suffix of compression may stand."""
+FILES = {**TEXTS, ".parquet": huggingface.read_parquet}
+"""Every kind of file by the end of its name."""
 HUB = "hub:"
 
 
@@ -41,10 +48,15 @@ class Rows:
 def open_rows(source: str) -> Rows:
     """The records of a source; what it may be is in the table of this module."""
     path = pathlib.Path(source)
-    if path.suffix in FILES and not source.startswith(HUB):
-        return Rows(path.stem, FILES[path.suffix](path))
+    plain = files.uncompressed(path)
+    read = (FILES if plain == path else TEXTS).get(plain.suffix)
+    if read is not None and not source.startswith(HUB):
+        return Rows(plain.stem, read(path))
     if path.is_file():
-        raise ValueError(f"{source} must end with {', '.join(FILES)}; rename or convert it")
+        raise ValueError(
+            f"{source} must end with {', '.join(FILES)}, those of text perhaps with"
+            f" {', '.join(files.COMPRESSED)} behind it; rename or convert it"
+        )
     name, *parts = source.removeprefix(HUB).split(":")
     if not name or len(parts) > 2 or not all(parts):
         raise ValueError(f"{source!r} is no source of problems; expected NAME[:CONFIG][:SPLIT]")

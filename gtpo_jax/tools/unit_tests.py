@@ -38,7 +38,7 @@ import functools
 import inspect
 import secrets
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent import futures
 
 from gtpo_jax import types
@@ -116,23 +116,30 @@ def submit_unit_tests(
             raise TypeError(f"{name} must be a sequence of texts, got a str; put it in a list")
     if not tests:
         raise ValueError("tests is empty, and a program that no test has seen would pass")
-    calls: list[tuple[str, futures.Future[types.ToolResult]]] = []
+    keys = [secrets.token_hex(16) for _ in tests]
+    programs = [
+        _program(setup, solution, test, names, key) for test, key in zip(tests, keys, strict=True)
+    ]
+    reports = [functools.partial(_report, key) for key in keys]
+    return submit_programs(tool, programs, reports, timeout=timeout)
+
+
+Report = Callable[[str], tuple[TestStatus, str]]
+"""How a test ended, and why, from the standard output of a call that ended well."""
+
+
+def submit_programs(
+    tool: types.Tool, programs: Sequence[str], reports: Sequence[Report], *, timeout: float | None
+) -> futures.Future[list[TestOutcome]]:
+    """Runs each program, one test, in a call of its own; no thread waits for the outcomes."""
+    calls: list[tuple[Report, futures.Future[types.ToolResult]]] = []
     try:
-        for test in tests:
-            key = secrets.token_hex(16)
-            program = _program(setup, solution, test, names, key)
-            calls.append((key, busy.submit_when_free(tool, program, timeout=timeout)))
+        for program, report in zip(programs, reports, strict=True):
+            calls.append((report, busy.submit_when_free(tool, program, timeout=timeout)))
     except BaseException:
         for _, call in calls:
             call.cancel()
         raise
-    return _gather(calls)
-
-
-def _gather(
-    calls: list[tuple[str, futures.Future[types.ToolResult]]],
-) -> futures.Future[list[TestOutcome]]:
-    """One future for all of the calls, with no thread that waits for them."""
     gathered: futures.Future[list[TestOutcome]] = futures.Future()
     gathered.set_running_or_notify_cancel()  # from here on it cannot be canceled
     lock = threading.Lock()
@@ -145,7 +152,7 @@ def _gather(
             missing -= 1
             last = missing == 0
         if last:
-            gathered.set_result([_outcome(key, call) for key, call in calls])
+            gathered.set_result([_outcome(report, call) for report, call in calls])
 
     for _, call in calls:
         call.add_done_callback(count)
@@ -161,7 +168,7 @@ _STATUS = {
 }
 
 
-def _outcome(key: str, call: futures.Future[types.ToolResult]) -> TestOutcome:
+def _outcome(report: Report, call: futures.Future[types.ToolResult]) -> TestOutcome:
     """Judges a call that is done."""
     if call.cancelled():
         return TestOutcome(status=TestStatus.UNKNOWN, message="the call was canceled")
@@ -171,7 +178,7 @@ def _outcome(key: str, call: futures.Future[types.ToolResult]) -> TestOutcome:
         return TestOutcome(status=TestStatus.UNKNOWN, message=message)
     result = call.result()
     if result.status is types.ToolStatus.OK:
-        status, message = _report(key, result.stdout)
+        status, message = report(result.stdout)
     else:
         status = _STATUS.get(result.status, TestStatus.ERROR)
         last = result.stderr.rstrip().rpartition("\n")[2]

@@ -1,11 +1,13 @@
 """Demonstrations in files: what is read, what is written, and what each broken line is told."""
 
+import dataclasses
+import gzip
 import json
 
 import pytest
 
 from gtpo_jax.tasks.conversations import SHOWN, Conversation, Said, read_conversations
-from gtpo_jax.types import Problem, UnitTests
+from gtpo_jax.types import Problem, StreamTest, UnitTests
 
 USER = {"role": "user", "content": "What is 2 + 2?"}
 TOOL = {"role": "tool", "content": "4"}
@@ -143,7 +145,7 @@ BROKEN = [
         {"messages": [USER, calls({"function": {"name": "bash"}}), TOOL, LAST]},
         "the tool is named 'python', the call names 'bash'",
     ),
-    ({"messages": [USER, calls(call(arguments="print(1)")), TOOL, LAST]}, "are not JSON"),
+    ({"messages": [USER, calls(call(arguments="print(1)")), TOOL, LAST]}, "arguments: not JSON"),
     ({"messages": [USER, calls(call(arguments='{"x": 1}')), TOOL, LAST]}, "arguments must be"),
     ({"messages": [USER, calls(call(" ")), TOOL, LAST]}, "arguments must be"),
     (
@@ -153,7 +155,12 @@ BROKEN = [
     ({"id": ["a"], "messages": [USER, LAST]}, "`id` must be a text or a number"),
     ({"answer": True, "messages": [USER, LAST]}, "`answer` must be a text or a number"),
     ({"choices": "ab", "messages": [USER, LAST]}, "`choices` must be a list of texts"),
+    ('{"answer": Infinity, "messages": [1]}', "message 1: expected an object|finite number"),
     ({"unit_tests": {"test": []}, "messages": [USER, LAST]}, "`unit_tests` must be an object"),
+    (
+        {"unit_tests": {"streams": [{"stdin": "1"}]}, "messages": [USER, LAST]},
+        "`streams` must be objects with stdin and stdout",
+    ),
 ]
 
 
@@ -185,10 +192,46 @@ def test_all_broken_lines_are_told_at_once_also_those_that_their_user_refuses(tm
 
 
 def test_file_without_demonstrations_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot read demonstrations from .*none\.jsonl"):
+    with pytest.raises(ValueError, match=r"cannot read .*none\.jsonl: No such file"):
         read(tmp_path / "none.jsonl")
     with pytest.raises(ValueError, match=r"x\.jsonl holds no demonstration"):
         read(write(tmp_path / "x.jsonl", ""))
     (tmp_path / "y.jsonl").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="cannot read"):
+    with pytest.raises(ValueError, match=r"y\.jsonl is not UTF-8"):
         read(tmp_path / "y.jsonl")
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        call(arguments={"code": "print(1)", "query": None}),
+        call(arguments='{"code": "print(1)", "query": null}'),
+        call(arguments={"code": "print(1)", "timeout": float("nan")}),
+        call("print(1)", type=None),
+        call("print(1)", id=None, index=0),
+    ],
+)
+def test_keys_that_a_table_gives_to_every_record_count_as_absent(called, tmp_path):
+    last = {**LAST, "tool_calls": None, "refusal": None}
+    record = {"id": None, "answer": float("nan"), "messages": [USER, calls(called), TOOL, last]}
+    [found] = read(write(tmp_path / "x.jsonl", record))
+    assert found.turns[0].codes == ("print(1)",)
+    assert found.problem.id == "x-1" and found.problem.answer == ""
+
+
+def test_streams_of_a_program_come_back_as_they_were_written(tmp_path):
+    tests = UnitTests(
+        streams=(StreamTest(stdin="1\n", stdout="2"), StreamTest(stdin="", stdout=""))
+    )
+    record = {"unit_tests": dataclasses.asdict(tests), "messages": [USER, LAST]}
+    [found] = read(write(tmp_path / "x.jsonl", record))
+    assert found.problem.unit_tests == tests
+    [again] = read(write(tmp_path / "y.jsonl", found.record()))
+    assert again.problem.unit_tests == tests
+
+
+def test_compressed_demonstrations_are_read(tmp_path):
+    with gzip.open(tmp_path / "x.jsonl.gz", "wt", encoding="utf-8-sig") as file:
+        file.write(json.dumps({"messages": [USER, LAST]}))
+    [found] = read(tmp_path / "x.jsonl.gz")
+    assert found.problem.id == "x-1"

@@ -55,7 +55,18 @@ def test_windows_line_ends_are_read(tmp_path):
         ({"question": "q", "answer": [1]}, r"`answer` must be .* got \[1\]"),
         ({"question": "q", "answer": True}, "`answer` must be .* got True"),
         ({"question": "q", "answer": 1, "expression": 3}, "`expression` must be a text, got 3"),
-        ({"question": "q", "answer": 1, "id": None}, "`id` must be"),
+        ({"question": "q", "answer": 1, "id": [1]}, "`id` must be"),
+        ('{"question": "q", "answer": NaN}', "`answer` must be a text or a finite number, got nan"),
+        ('{"question": "q", "answer": -Infinity}', "`answer` must be .* finite number, got -inf"),
+        ('{"question": "q", "answer": 1e400}', "`answer` must be .* finite number, got inf"),
+        ('{"question": "q", "answer": 1, "id": Infinity}', "`id` must be .* finite number"),
+        (
+            '{"question": "q", "answer": ' + "9" * 5000 + "}",
+            "an integer of 5,000 digits, and 4,300",
+        ),
+        ('{"question": "q", "answer": ' + "[" * 10**5 + "}", "JSON nested too deeply|not JSON"),
+        ({"prompt": "q", "answer": 1}, "--task.fields question=prompt reads the field `prompt`"),
+        ({"question": "q", "target": 1}, "--task.fields answer=target reads the field `target`"),
         ({"question": "q", "answer": 1, "family": [1]}, r"`family` must be .* got \[1\]"),
         ({"question": "q", "answer": 1, "id": "problems-1"}, "id 'problems-1' is that of line 1"),
     ],
@@ -69,11 +80,17 @@ def test_broken_line_is_an_error_with_its_number(tmp_path, line, reason):
 def test_file_without_problems_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no problem"):
         read_problems(write(tmp_path, "", ""))
-    with pytest.raises(ValueError, match="cannot read problems from"):
+    with pytest.raises(ValueError, match=r"cannot read .*nowhere\.jsonl: No such file"):
         read_problems(tmp_path / "nowhere.jsonl")
-    (tmp_path / "latin.jsonl").write_bytes(b'{"question": "\xe9", "answer": 1}')
-    with pytest.raises(ValueError, match="cannot read problems from"):
-        read_problems(tmp_path / "latin.jsonl")
+
+
+@pytest.mark.parametrize("missing", ["null", "NaN"])
+def test_fields_that_may_be_absent_may_be_missing(tmp_path, missing):
+    line = f'{{"id": {missing}, "question": "q", "answer": 1, "family": {missing},'
+    path = write(tmp_path, *[f'{line} "expression": {missing}, "more": NaN}}'] * 2)
+    first, second = read_problems(path).entries
+    assert (first.problem.id, second.problem.id) == ("problems-1", "problems-2")
+    assert first.problem.family == "problems" and first.expression is None
 
 
 def test_broken_record_names_the_expected_schema(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gtpo_jax import files
 from gtpo_jax.tasks.mappings import MAPPINGS
 from gtpo_jax.tasks.reading import join, keep_apart, read_problems
 from gtpo_jax.tasks.stream import Entry
@@ -81,7 +82,8 @@ def test_competitions_of_other_years_are_left_out_and_counted(tmp_path):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("problems.csv", "must end with .jsonl, .json, .parquet"),
+        ("problems.txt", "must end with .jsonl, .ndjson, .json, .csv, .tsv, .parquet"),
+        ("problems.parquet.gz", r"must end with .* those of text perhaps with \.gz, \.bz2, \.xz"),
         ("hub:", "is no source of problems"),
         ("some/name:a:b:c", "is no source of problems"),
         ("some/name::test", "is no source of problems"),
@@ -89,6 +91,70 @@ def test_competitions_of_other_years_are_left_out_and_counted(tmp_path):
 )
 def test_impossible_source_is_an_error(tmp_path, monkeypatch, source, reason):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "problems.csv").write_text("question,answer\n")
+    for name in ("problems.txt", "problems.parquet.gz"):
+        (tmp_path / name).write_text("question,answer\n")
     with pytest.raises(ValueError, match=reason):
         read_problems(source)
+
+
+JSON_LINE = '{"question": "q", "answer": 7}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("p.jsonl", JSON_LINE),
+        ("p.ndjson", JSON_LINE),
+        ("p.json", f"[{JSON_LINE}]"),
+        ("p.csv", "question,answer\nq,7\n"),
+        ("p.csv", 'answer,question\r\n\r\n"7","q"\r\n'),
+        ("p.tsv", "question\tanswer\nq\t7"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_files_of_text_are_read_compressed_and_with_a_byte_order_mark(
+    tmp_path, name, text, suffix, mark
+):
+    path = tmp_path / (name + suffix)
+    with files.COMPRESSED.get(suffix, open)(path, "wb") as file:
+        file.write((mark + text).encode())
+    [entry] = read_problems(str(path)).entries
+    problem = entry.problem
+    assert (problem.question, problem.answer, problem.family) == ("q", "7", "p")
+    assert problem.id.startswith("p-")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "question,answer\nq,1,2\n",
+            r"t\.csv, line 2: 3 values for 2 columns; put values .* quotes",
+        ),
+        ("question,answer\nq\n", r"t\.csv, line 2: 1 values for 2 columns"),
+        ("question,question\nq,1\n", "line 1: the columns need names that differ"),
+        ("question,\nq,1\n", "line 1: the columns need names"),
+        ('question,answer\n"q\nr",\n', r"t\.csv, line 3: `answer` must be a text"),
+        ('question,answer\n"q,1\n', r"t\.csv, line 2: unexpected end of data"),
+        ('question,answer\n"q"r,1\n', r"t\.csv, line 2: .*expected after"),
+        ("question,answer\n", "holds no problem"),
+    ],
+)
+def test_broken_table_is_an_error_with_its_line(tmp_path, text, reason):
+    (tmp_path / "t.csv").write_text(text, newline="")
+    with pytest.raises(ValueError, match=reason):
+        read_problems(str(tmp_path / "t.csv"))
+
+
+@pytest.mark.parametrize(
+    "name", ["p.jsonl", "p.json", "p.csv", "p.parquet", "p.jsonl.gz", "folder"]
+)
+def test_pointer_of_git_lfs_is_named(tmp_path, name):
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    pointer = path / "train.parquet" if name == "folder" else path
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(ValueError, match=r"is a pointer of Git LFS.*git lfs pull"):
+        read_problems(str(path))

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
-from gtpo_jax.tasks.mappings import choices, maths, programs
+from gtpo_jax.tasks.mappings import choices, contests, maths, programs
 from gtpo_jax.tasks.mappings.fields import LeftOut, Record
 from gtpo_jax.tasks.stream import Entry
 
@@ -79,6 +79,16 @@ MAPPINGS: dict[str, Mapping] = {
         convert=programs.mbpp,
         expects="`task_id`, `text` or `prompt`, `code` and `test_list`; `test_setup_code` or"
         " `test_imports`, if there are any",
+    ),
+    "livecodebench": Mapping(
+        convert=contests.livecodebench,
+        expects="`question_id`, `question_content`, `public_test_cases` and `private_test_cases`;"
+        " `starter_code` and `metadata` with `func_name`, if a function is asked for",
+    ),
+    "apps": Mapping(
+        convert=contests.apps,
+        expects="`question` and `input_output` with `inputs` and `outputs`; `starter_code`, if"
+        " there is one",
     ),
 }
 """Every ready mapping by its name."""

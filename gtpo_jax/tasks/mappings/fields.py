@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import math
 import re
 from typing import Any
 
@@ -11,6 +12,12 @@ Record = collections.abc.Mapping[str, Any]
 """Field → value, as JSON, Parquet or a Hugging Face data set gives it."""
 
 _SHOWN = 80
+_ALSO_CALLED = {
+    "question": ("prompt", "problem", "instruction", "input", "query"),
+    "problem": ("question", "prompt", "instruction", "input", "query"),
+    "answer": ("final_answer", "target", "output", "response", "solution", "label"),
+}
+"""Names that other data sets give to a field."""
 _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 
@@ -27,14 +34,29 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
+def is_missing(value: object) -> bool:
+    """True for null and for NaN, which tables hold where a record has no value."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def as_text(value: object, name: str) -> str:
+    """A text, or a finite number as text."""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError(f"`{name}` must be a text or a number, got {shown(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"`{name}` must be a text or a finite number, got {value}")
+    return str(value)
+
+
 def text(record: Record, *names: str) -> str:
     """The first of the fields that the record has, stripped: a text or a number, not empty."""
     name = _present(record, names)
     value = record.get(name)
-    plain = isinstance(value, str | int | float) and not isinstance(value, bool)
-    if not plain or not str(value).strip():
-        raise ValueError(f"`{name}` must be a text or a number, got {shown(value)}")
-    return str(value).strip()
+    found = "" if value is None else as_text(value, name).strip()
+    if not found:
+        hint = _hint(record, name)
+        raise ValueError(f"`{name}` must be a text or a number, got {shown(value)}{hint}")
+    return found
 
 
 def raw(record: Record, *names: str) -> str:
@@ -47,10 +69,10 @@ def raw(record: Record, *names: str) -> str:
 
 
 def optional(record: Record, *names: str) -> str:
-    """The first of the fields that the record has and that is neither null nor blank; or empty."""
+    """The first of the fields that the record has, neither missing nor blank; or empty."""
     for name in names:
         value = record.get(name)
-        if value is not None and not (isinstance(value, str) and not value.strip()):
+        if not is_missing(value) and not (isinstance(value, str) and not value.strip()):
             return text(record, name)
     return ""
 
@@ -81,3 +103,11 @@ def number(value: str) -> str:
 def _present(record: Record, names: tuple[str, ...]) -> str:
     """The first name that the record has; where it has none, the first of all."""
     return next((name for name in names if name in record), names[0])
+
+
+def _hint(record: Record, name: str) -> str:
+    """The option that reads another field instead, where the record has a likely one."""
+    other = next((each for each in _ALSO_CALLED.get(name, ()) if each in record), None)
+    if name in record or other is None:
+        return ""
+    return f"; --task.fields {name}={other} reads the field `{other}`"

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import re
 
-from gtpo_jax.tasks.mappings.fields import LeftOut, Record, inside, number, optional, shown, text
+from gtpo_jax.tasks.mappings.fields import (
+    LeftOut,
+    Record,
+    inside,
+    is_missing,
+    number,
+    optional,
+    raw,
+    shown,
+    text,
+)
 from gtpo_jax.tasks.stream import Entry
 from gtpo_jax.types import Problem
 
@@ -16,16 +26,14 @@ _DEGREES = re.compile(r"\^\{?\\circ\}?$")
 
 def plain(record: Record) -> Entry:
     """Your own problems: `question`, `answer` and, for demonstrations, `expression`."""
-    expression = record.get("expression")
-    if expression is not None and not isinstance(expression, str):
-        raise ValueError(f"`expression` must be a text, got {shown(expression)}")
+    expression = None if is_missing(record.get("expression")) else raw(record, "expression")
     problem = Problem(
-        id=text(record, "id") if "id" in record else "",
+        id=optional(record, "id"),
         question=text(record, "question"),
         answer=text(record, "answer"),
         family=optional(record, "family"),
     )
-    return Entry(problem, expression)
+    return Entry(problem, expression or None)
 
 
 def gsm8k(record: Record) -> Entry:

@@ -6,7 +6,7 @@ import ast
 import re
 from concurrent import futures
 
-from gtpo_jax.tools import unit_tests
+from gtpo_jax.tools import stream_tests, unit_tests
 from gtpo_jax.types import Problem, Tool, UnitTests, Verdict
 
 _FENCE = re.compile(r"(`{3,})[ \t]*(?:python3?|py)?[ \t]*\r?\n", re.IGNORECASE)
@@ -19,9 +19,13 @@ def submit_program(tool: Tool, tests: UnitTests, answer: str) -> futures.Future[
     Right when all of them pass, unverifiable when one of them could not tell. May wait for a place
     in the queue of the tool.
     """
-    outcomes = unit_tests.submit_unit_tests(
-        tool, whole_program(tests, answer), tests.tests, setup=tests.setup, names=tests.names
-    )
+    program = whole_program(tests, answer)
+    if tests.streams:
+        outcomes = stream_tests.submit_stream_tests(tool, program, tests.streams)
+    else:
+        outcomes = unit_tests.submit_unit_tests(
+            tool, program, tests.tests, setup=tests.setup, names=tests.names
+        )
     verdict: futures.Future[Verdict] = futures.Future()
     verdict.set_running_or_notify_cancel()
     outcomes.add_done_callback(lambda done: verdict.set_result(_verdict(done.result())))
@@ -71,8 +75,12 @@ def check(problem: Problem) -> str:
     if problem.unit_tests is None:
         return "has no unit_tests, by which the verifier unit_tests judges"
     tests = problem.unit_tests
-    if not tests.tests:
+    if not tests.tests and not tests.streams:
         return "has no test among its unit_tests"
+    if tests.tests and tests.streams:
+        return (
+            "has both `tests` and `streams` among its unit_tests; a program is judged by one kind"
+        )
     broken = [text for text in (tests.setup, *tests.tests) if not is_program(text)]
     return f"has a unit test that is not Python: {broken[0][:60]!r}" if broken else ""
 

@@ -57,7 +57,6 @@ def test_equal_text_or_number_is_right(expected, given):
     [
         ("4", "5"),
         ("4", "4 pens"),
-        ("4", "$4"),
         ("4", "4%"),
         ("4", "4 4"),
         ("4", "4 or 5"),
@@ -94,6 +93,73 @@ def test_equal_text_or_number_is_right(expected, given):
 )
 def test_anything_else_is_wrong(expected, given):
     # T-81
+    assert verdict(expected, given) is Verdict.WRONG
+
+
+@pytest.mark.parametrize(
+    ("expected", "given"),
+    [
+        ("18", "\\boxed{\\$18}"),
+        ("18", "\\$18"),
+        ("18", "$\\$18$"),
+        ("18", "$18"),
+        ("18", "$18$"),
+        ("18", "$18.00$."),
+        ("18", "18\\text{ dollars}"),
+        ("18", "18 dollars."),
+        ("18", "18\\$"),
+        ("18", "€18"),
+        ("18", "\\text{18}"),
+        ("18", "\\mathbf{18}"),
+        ("18", "**18**"),
+        ("18", "**$18**"),
+        ("18", "`18`"),
+        ("18", "{18}"),
+        ("18", "18."),
+        ("18", "18 cm"),
+        ("18", "18\\text{ cm}^2"),
+        ("18", "18 km/h"),
+        ("18", "１８"),
+        ("-5", "−5"),
+        ("-5", "- 5"),
+        ("-5", "-\\$5"),
+        ("1080", "1{,}080"),
+        ("1080", "1\\,080"),
+        ("1080", "1 080"),
+        ("1080", "\\$1,080.00"),
+        ("$1,080", "1080 dollars"),
+        ("3/4", "\\frac{3}{4}"),
+        ("3/4", "¾"),
+    ],
+)
+def test_number_as_people_write_it_is_right(expected, given):
+    assert verdict(expected, given) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize(
+    ("expected", "given"),
+    [
+        ("75", "75\\%"),
+        ("75", "$75\\%$"),
+        ("75", "75 percent"),
+        ("0.75", "75%"),
+        ("18", "18 pens"),
+        ("18", "18\\text{ million}"),
+        ("18", "x = 18"),
+        ("18", "18, 19"),
+        ("18", "\\{18\\}"),
+        ("18", "(18)"),
+        ("18", "9 \\cdot 2"),
+        ("18", "$9$ $2$"),
+        ("18", "\\boxed{17}\\boxed{18}"),
+        ("18", "18!"),
+        ("$18", "18 euros"),
+        ("18 cm", "18 m/s"),
+        ("5", "--5"),
+        ("1080", "1.080,00"),
+    ],
+)
+def test_more_than_a_number_is_wrong(expected, given):
     assert verdict(expected, given) is Verdict.WRONG
 
 

@@ -3,6 +3,9 @@
 A worker process runs them (`worker.py`): nothing in here imports a module of `gtpo_jax` outside of
 this package at its top, so a worker starts fast and holds no device.
 
+    characters   Unicode
+    groups       braces
+    printed      what programs print
     notation     one way of writing for many
     structure    lists, tuples, intervals, equations
     units        of a number

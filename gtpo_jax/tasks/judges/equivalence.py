@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gtpo_jax.tasks.judges import leaves, notation, spelling
+from gtpo_jax.tasks.judges import leaves, notation, printed, spelling
 from gtpo_jax.tasks.judges.structure import (
     Equation,
     Group,
@@ -32,8 +32,11 @@ def judge(record: dict[str, Any]) -> str:
         return "unverifiable"
     if len(given) > LONGEST:
         return "wrong"
-    cleaned, answer = notation.clean(expected), notation.clean(given)
+    cleaned = notation.clean(expected)
+    answer = printed.as_expected(notation.clean(given), cleaned)
     if expected == given or _tight(cleaned) == _tight(answer):
+        return "right"
+    if leaves.sentence(cleaned) == leaves.sentence(answer) != "":
         return "right"
     try:
         target = read(cleaned)
@@ -78,10 +81,10 @@ def _same(expected: Node, given: Node, tolerance: float) -> bool:
         # `4 = 5` is no answer 5, `3 + 2 = 5` and `x = 5` are.
         return bool(given.values) and all(_same(expected, v, tolerance) for v in given.values)
     if isinstance(expected, Equation):
-        return bool(expected.names and expected.values) and _same(
-            expected.values[-1], given, tolerance
-        )
+        return _says_value(expected, tolerance) and _same(expected.values[-1], given, tolerance)
     expected, given = _single(expected), _single(given)
+    if isinstance(expected, Items) and isinstance(given, Group):
+        given = _printed_list(given)
     if isinstance(expected, Leaf) and isinstance(given, Leaf):
         return leaves.same(expected, given, tolerance)
     if isinstance(expected, Group) and isinstance(given, Group):
@@ -102,6 +105,21 @@ def _same(expected: Node, given: Node, tolerance: float) -> bool:
     if isinstance(expected, Union) and isinstance(given, Union):
         return _matched(expected.items, given.items, tolerance)
     return False
+
+
+def _says_value(equation: Equation, tolerance: float) -> bool:
+    """Whether the last side is the value of an equation: `x = 5`, `7 · 8 = 56`, not `x + y = 5`."""
+    *others, last = equation.values or (None,)
+    if last is None or equation.names:
+        return last is not None
+    return all(_same(last, other, tolerance) for other in others)
+
+
+def _printed_list(group: Group) -> Node:
+    """A list as Python prints it; two numbers in square brackets are an interval."""
+    is_interval = len(group.items) == 2 and all(isinstance(item, Leaf) for item in group.items)
+    is_list = (group.opening, group.closing) == ("[", "]") and not group.name and not is_interval
+    return Items(group.items) if is_list else group
 
 
 def _single(node: Node) -> Node:

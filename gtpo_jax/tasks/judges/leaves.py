@@ -30,6 +30,7 @@ from latex2sympy2_extended import latex2sympy2
 
 from gtpo_jax.tasks.judges import numbers, spelling
 from gtpo_jax.tasks.judges.structure import Leaf
+from gtpo_jax.tasks.judges.units import split_unit
 
 Expression = Any
 """An expression or a matrix of sympy."""
@@ -42,6 +43,13 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _MOST_DIGITS = 20_000
 """Of a value. Larger ones take longer than anybody waits, and are no answers."""
 
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_LETTER = re.compile(r"\\text\s*\{\s*([a-zA-Z])\s*\}")  # upright: `\mathrm{e}`
+
+# Letters beside a sign of mathematics: `6abc`, `\frac{abc}{2}`, `xyz^2`.
+_FACTORS = re.compile(
+    r"(?:(?<=[\d})^_+/{(])|(?<=^-)|(?<=[({]-))[a-z]{3,4}(?![a-z])|[a-z]{3,4}(?=[\^_+/)}])"
+)
 _REPEATING = re.compile(r"(-?\d*)\.(\d*)\\overline\s*\{(\d+)\}", flags=re.ASCII)
 
 
@@ -85,15 +93,27 @@ def is_clear(found: Value) -> bool:
 
 def same(expected: Leaf, given: Leaf, tolerance: float) -> bool:
     """Whether a leaf is the one expected, which has a value."""
+    given = _with_letters_as_unit(expected, given)
     if expected.unit and given.unit and expected.unit != given.unit:
         return False
     left, right = value(expected), value(given)
+    if isinstance(left, Word) != isinstance(right, Word):
+        left, right = _product(left), _product(right)
     if left is None or right is None or isinstance(left, Word) or isinstance(right, Word):
         return left is not None and left == right
     if isinstance(left, Exact) and left.decimal:
         number = right.value if isinstance(right, Exact) else _decimal(right)
         return number is not None and numbers.agree(left.value, number, tolerance)
     return same_expression(_as_expression(left), _as_expression(right))
+
+
+def sentence(text: str) -> str:
+    """A text of words alone, in lower case but for single letters; empty for every other text."""
+    text = re.sub(r"\\SEP(and|or)", r"\1", _TEXT.sub(r"\1", text))
+    text = " ".join(text.split()).strip(" .!")
+    if not re.search(r"[^\W\d_]{2}", text) or not re.fullmatch(r"[\w\s.,;:'\"()!?&%/-]*", text):
+        return ""
+    return re.sub(r"[^\W\d_]{2,}|^A(?= )", lambda found: found[0].casefold(), text)
 
 
 def as_expression(leaf: Leaf) -> Expression | None:
@@ -153,10 +173,27 @@ def _value(text: str) -> Value | None:
     repeating = _REPEATING.fullmatch(text)
     if repeating:
         return Exact(_repeating(*repeating.groups()), decimal=False)
-    if "\\text" in text or re.search(r"[A-Za-z]{3,}", _without_commands(text)):
-        plain = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
+    text = _LETTER.sub(r" \1 ", text)
+    if "\\text" in text or re.search(r"[A-Za-z]{3,}", _FACTORS.sub(" ", _without_commands(text))):
+        plain = _TEXT.sub(r"\1", text)
         return Word(" ".join(plain.split()).casefold())
     return _parsed(text)
+
+
+def _product(found: Value | None) -> Value | None:
+    """A word of a few letters as their product, which is what `a*b*c` says of `abc`."""
+    if isinstance(found, Word) and re.fullmatch("[a-z]{3,4}", found.text):
+        return _parsed(" ".join(found.text))
+    return found
+
+
+def _with_letters_as_unit(expected: Leaf, given: Leaf) -> Leaf:
+    """`5 J` where the expected answer has no J that it could be a product with."""
+    rest, unit = split_unit(given.text, by_letters=True)
+    letters = set(re.findall("[a-zA-Z]", given.text.removeprefix(rest)))
+    if given.unit or not unit or letters & set(expected.text):
+        return given
+    return Leaf(rest, unit, given.percent)
 
 
 def _without_commands(text: str) -> str:

@@ -3,99 +3,135 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-_CHARACTERS = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "×": "\\times ",
-        "·": "\\cdot ",
-        "⋅": "\\cdot ",
-        "÷": "/",
-        "π": "\\pi ",
-        "∞": "\\infty ",
-        "≤": "\\le ",
-        "≥": "\\ge ",
-        "≠": "\\ne ",
-        "∪": "\\cup ",
-        "∈": "\\in ",
-        "∅": "\\emptyset ",
-        "±": "\\pm ",
-        "°": "^\\circ ",
-        "²": "^2",
-        "³": "^3",
-        "θ": "\\theta ",
-        "ℝ": "\\mathbb{R}",
-        "％": "%",
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-    }
+from gtpo_jax.tasks.judges import characters, printed
+from gtpo_jax.tasks.judges.groups import end_of_group, ungrouped
+
+
+def _rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), replacement) for pattern, replacement in pairs]
+
+
+# What changes only how an answer looks.
+_LOOKS = _rules(
+    (
+        (r"\\(?:left|right|middle|[bB]igg?[lr]?|(?:no)?limits)(?![a-zA-Z])\.?", ""),
+        (r"\\(?:display|text|script|scriptscript)style(?![a-zA-Z])", ""),
+        (
+            r"\\(?:tiny|scriptsize|footnotesize|small|normalsize|large|Large|LARGE|huge|Huge"
+            r"|boldmath|mathstrut|strut|hfill|noindent|centering|nonumber|notag)(?![a-zA-Z])",
+            "",
+        ),
+        (r"\{\s*\\(?:rm|bf|it|sf|tt|sl)(?![a-zA-Z])([^{}]*)\}", r"\\text{\1}"),
+        (r"\\(?:rm|bf|it|sf|tt|sl)(?![a-zA-Z])", ""),
+        (
+            r"\\(?:color|hspace\*?|vspace\*?|[hv]?phantom|label|tag\*?|textcolor|colorbox"
+            r"|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}",
+            "",
+        ),
+        (
+            r"\\(?:underline|uline|ensuremath|boldsymbol|bm|pmb|smash|mathop|mathrel|mathbin"
+            r"|mathord|mathopen|mathclose)(?![a-zA-Z])\s*",
+            "",
+        ),
+        (
+            r"\\(?:textbf|textit|textrm|textnormal|textsf|texttt|textsl|textsc|textup|emph|hbox"
+            r"|mathrm|mathit|mathbf|mathsf|mathtt|mbox|operatorname\*?)(?![a-zA-Z])\s*\{",
+            r"\\text{",
+        ),
+        (
+            r"\\(?:begin|end)\s*\{(?:equation|align|aligned|gather|gathered|split|math"
+            r"|displaymath|center)\*?\}",
+            " ",
+        ),
+        (r"\\!", ""),
+    )
 )
 
 # In this order: later rules rely on what earlier ones left.
-_RULES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
+_RULES = _rules(
+    (
         (r"(?<=\d)(?:\{,\}|\\[,! ])(?=\d{3}(?!\d))", ","),  # of thousands
-        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits)(?![a-zA-Z])\.?", ""),
-        (r"\\!", ""),
-        (r"√\s*(?=\()", r"\\sqrt"),
-        (r"√\s*(\d+|[a-z])", r"\\sqrt{\1}"),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\(?:nicefrac|sfrac|flatfrac|xfrac)(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
         (r"\\(?:leq|leqslant|leqq)(?![a-zA-Z])", r"\\le"),
         (r"\\(?:geq|geqslant|geqq)(?![a-zA-Z])", r"\\ge"),
         (r"<=", r"\\le "),
         (r">=", r"\\ge "),
-        (r"!=", r"\\ne "),
+        (r"!=|\\not\s*=", r"\\ne "),
+        (r"==", "="),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\neq(?![a-zA-Z])", r"\\ne"),
         (r"\\varnothing(?![a-zA-Z])", r"\\emptyset"),
+        (r"\\var(epsilon|phi|theta|rho|sigma|kappa)(?![a-zA-Z])", r"\\\1"),
         (r"\\lbrace(?![a-zA-Z])", r"\\{"),
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
-        (r"\\degree(?![a-zA-Z])", r"^\\circ"),
-        (
-            r"\\(?:textbf|textit|textrm|textnormal|mathrm|mathit|mathbf|mathsf|mbox"
-            r"|operatorname)\s*\{",
-            r"\\text{",
-        ),
-        (r"(?<!\\)\\[,;: ]|\\q?quad(?![a-zA-Z])|~|\s+", " "),
+        (r"\\(?:lvert|rvert|vert)(?![a-zA-Z])\s*", "|"),
+        (r"\\(?:lbrack)(?![a-zA-Z])", "["),
+        (r"\\(?:rbrack)(?![a-zA-Z])", "]"),
+        (r"\\colon(?![a-zA-Z])", ":"),
+        (r"\\(?:ast|star|bullet)(?![a-zA-Z])", r"\\cdot"),
+        (r"\\(?:text)?degree(?![a-zA-Z])", r"^\\circ"),
+        (r"\\(?:textdollar|mathdollar)(?![a-zA-Z])\s*", r"\\$"),
+        (r"\\(arc)?tg(?![a-zA-Z])", r"\\\1tan"),
+        (r"\\(?:arc)?ctg(?![a-zA-Z])", r"\\cot"),
+        (r"(?<!\\)\\[,;:> /]|\\q?quad(?![a-zA-Z])|~|\s+", " "),
+        (r"\\(?:thin|en|neg|med|thick)space(?![a-zA-Z])|\\(?:enspace|nobreakspace)\b", " "),
         (r"\\text\{\s*\}", " "),
         (r"\\text\{,?\s*(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])", r" \\SEP\1\2 "),
+        (r"\\(?:land|wedge)(?![a-zA-Z])", r" \\SEPand "),
+        (r"\\(?:lor|vee)(?![a-zA-Z])", r" \\SEPor "),
         (r"\\%", "%"),
-        (r"(?<![a-zA-Z\\])percent$", "%"),
+        (r"(?<![a-zA-Z\\])(?:per ?cent|pct)$", "%"),
+        (
+            r"\\text\{\s*(arc(?:sin|cos|tan|cot|sec|csc)|(?:sin|cos|tan|cot|csc)h?|sec|ln|log|exp"
+            r"|lcm|gcd|max|min)\s*\}(?=\s*[\w(\\^{])",
+            r"\\\1 ",
+        ),
+        (
+            r"[(\[]\s*\\begin\s*\{array\}\s*\{[^{}]*\}(.*?)\\end\s*\{array\}\s*[)\]]",
+            r"\\begin{pmatrix}\1\\end{pmatrix}",
+        ),
         # As a program writes it.
         (r"\*\*", "^"),
         (r"\*", r"\\cdot "),
-        (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
-        (r"(?<![a-zA-Z\\])(?:oo|inf|infinity)(?![a-zA-Z])", r"\\infty "),
-        (r"(?<![a-zA-Z\\])(sqrt|sin|cos|tan|ln|exp)(?=\s*\()", r"\\\1"),
     )
-]
-_WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
-_WHOLE = re.compile(r"\\(?:boxed|fbox|text|textbf|textrm|mathrm|mathbf)\s*\{")
+)
+_WRAPPERS = (("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"))
+_WHOLE = re.compile(r"\\(?:boxed|fbox|framebox|text|textbf|textrm|mathrm|mathbf)\s*\{")
+_MATH_SIGN = re.compile(r"(?<!\\)\$\$?|(?<!\\)\\[()\[\]]")
+_PUNCTUATION = re.compile(r"(?:(?<=[^\s.])\s*\.|(?<=[$*`)\]])\s*[,;:])$")
 
 
 def clean(text: str) -> str:
     """The text without what surrounds it and without spellings that mean the same."""
-    text = _unwrapped(text.translate(_CHARACTERS).strip())
+    text = characters.in_ascii(text).strip()
+    for pattern, replacement in _LOOKS:
+        text = pattern.sub(replacement, text)
+    text = _unwrapped(text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
+    text = printed.in_latex(text.strip())
+    if text.count("{") > text.count("\\{") or re.search(r"\\(?:over|choose)(?![a-zA-Z])", text):
+        text = ungrouped(text)
     text = _braced_argument(text, "\\sqrt")
     text = _braced_argument(text, "^")
     return _unwrapped(text.strip())
 
 
 def _unwrapped(text: str) -> str:
-    """Without math signs, boxes, stars and the full stop around the whole of it."""
+    """Without math signs, boxes, stars, quotes and the punctuation around the whole of it."""
     while True:
-        inner = text.removesuffix(".").strip() if re.search(r"[\w})\]]\.$", text) else text
+        inner = _PUNCTUATION.sub("", text).strip()
+        inner = _without_math_signs(inner)
+        inner = re.sub(r"\\\\$", "", inner).strip()
         for opening, closing in _WRAPPERS:
             if inner.startswith(opening) and inner.endswith(closing):
                 middle = inner[len(opening) : -len(closing)]
-                if middle.strip() and opening not in middle and closing not in middle:
+                if middle.strip() and opening not in middle:
                     inner = middle.strip()
         box = _WHOLE.match(inner)
         if box and inner.endswith("}") and end_of_group(inner, box.end() - 1) == len(inner):
@@ -105,17 +141,13 @@ def _unwrapped(text: str) -> str:
         text = inner
 
 
-def end_of_group(text: str, at: int) -> int:
-    """The place behind the bracket that closes the one at `at`; the length + 1 if none does."""
-    closing = {"(": ")", "{": "}", "[": "]"}[text[at]]
-    depth = 0
-    for place in range(at, len(text)):
-        if place and text[place - 1] == "\\":
-            continue
-        depth += (text[place] == text[at]) - (text[place] == closing)
-        if depth == 0:
-            return place + 1
-    return len(text) + 1
+def _without_math_signs(text: str) -> str:
+    """Without `$`, `\\(` and the like, if they come in pairs; one alone is a currency."""
+    signs = [found[0] for found in _MATH_SIGN.finditer(text)]
+    if not signs or sum(sign in ("$", "$$") for sign in signs) % 2:
+        return text
+    text = re.sub(r"((?<!\\)\$\$?|(?<!\\)\\[)\]])\s*[.,;:]$", r"\1", text)
+    return _MATH_SIGN.sub(" ", text).strip()
 
 
 def _braced_argument(text: str, before: str) -> str:

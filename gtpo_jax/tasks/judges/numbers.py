@@ -11,7 +11,7 @@ LONGEST = 4000
 
 # Commas are read as separators of thousands only: `1,2` is a pair, not twelve.
 _NUMBER = re.compile(
-    r"[+-]?((\d{1,3}(,\d{3})+|\d+)(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII
+    r"[+-]?((\d{1,3}((,\d{3})+|( \d{3})+)|\d+)(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", flags=re.ASCII
 )
 _FRACTION = re.compile(r"([+-]?)(\d+)\s*/\s*(\d+)", flags=re.ASCII)
 
@@ -23,7 +23,7 @@ def read_number(text: str) -> Fraction | None:
     text = text.strip()
     if len(text) > LONGEST or not _NUMBER.fullmatch(text):
         return None
-    return Fraction(decimal.Decimal(text.replace(",", "")))
+    return Fraction(decimal.Decimal(re.sub("[, ]", "", text)))
 
 
 def read_fraction(text: str) -> Fraction | None:

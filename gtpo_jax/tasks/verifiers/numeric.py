@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from gtpo_jax.tasks.judges import numbers
+import re
+from fractions import Fraction
+
+from gtpo_jax.tasks.judges import notation, numbers
+from gtpo_jax.tasks.judges.units import split_unit
 from gtpo_jax.types import Problem, Verdict
 
 TOLERANCE = 1e-6
@@ -20,17 +24,33 @@ def numeric_or_exact(
 ) -> Verdict:
     """Right when the texts are equal, or are numbers that agree to a relative `tolerance`.
 
-    Integers agree when they are equal, whatever their size (`judges.numbers.agree`). A text with
-    anything besides one number (a unit, a percent sign, a sentence) is no number. Fractions such as
-    3/4 are read where the expected answer is one; elsewhere they are a division not carried out.
+    A number is read as people write one: in a box, between dollar signs or stars, with separators
+    of thousands, with a unit or a currency. A text with anything besides is no number: a percent
+    sign, a sentence, an expression. Integers agree when they are equal, whatever their size
+    (`judges.numbers.agree`). Fractions such as 3/4 are read where the expected answer is one;
+    elsewhere they are a division not carried out.
     """
     verdict = exact(problem, answer)
     if answer is None or verdict is not Verdict.WRONG:
         return verdict
-    given, expected = numbers.read_number(answer), numbers.read_number(problem.answer)
-    if expected is None:
-        expected = numbers.read_fraction(problem.answer)
-        given = numbers.read_fraction(answer) if given is None else given
-    if given is None or expected is None:
+    (expected, unit), (given, other) = _bare(problem.answer), _bare(answer)
+    target, value = numbers.read_number(expected), numbers.read_number(given)
+    if target is None:
+        target = _read_fraction(expected)
+        value = _read_fraction(given) if value is None else value
+    if target is None or value is None or (unit and other and unit != other):
         return Verdict.WRONG
-    return Verdict.RIGHT if numbers.agree(expected, given, tolerance) else Verdict.WRONG
+    return Verdict.RIGHT if numbers.agree(target, value, tolerance) else Verdict.WRONG
+
+
+def _bare(text: str) -> tuple[str, str]:
+    """A number without what surrounds it, and its unit, if it has one."""
+    if len(text) > numbers.LONGEST:
+        return "", ""
+    value, unit = split_unit(notation.clean(text))
+    return re.sub(r"^([+-])\s+", r"\1", value.strip()), unit
+
+
+def _read_fraction(text: str) -> Fraction | None:
+    """The value of `3/4` or `\\frac{3}{4}`; None for every other text."""
+    return numbers.read_fraction(re.sub(r"\\frac\s*\{(\d+)\}\s*\{(\d+)\}", r"\1/\2", text))

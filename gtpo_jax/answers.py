@@ -4,35 +4,90 @@ from __future__ import annotations
 
 import re
 
-ANSWER, ANSWER_END = "<answer>", "</answer>"
+from gtpo_jax import fences
+from gtpo_jax.fences import ANSWER, ANSWER_END
+
+THINK, THINK_END = "<think>", "</think>"
 UNCLOSED_ANSWER = "the answer is not closed"
+UNCLOSED_THOUGHT = f"the thought is not closed by {THINK_END}"
 
-_BOXED = re.compile(r"\\boxed\s*\{")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # what a backslash stands before is skipped
+_PART = re.compile(
+    r"(?!\\(?:boxed|fbox))\\[A-Za-z]+|\\[^A-Za-z\s()\[\]]|[^\s$\\{}`<>]"
+)  # of what stands unbraced
+_OPENED = re.compile(r"\s*\{")
+_MEANT = re.compile(r"[+−.-]*\d|[A-Za-z]|[+−-]?\\|\(.*\)\Z", re.DOTALL)
+_END_OF_MATHS = re.compile(r"[ \t]*(?:\$|\\[)\]])")
+_END_OF_CLAUSE = re.compile(r"[ \t]*(?:[$.,;:)\n]|\\[)\]]|\Z)")
 
 
-def read_answer(text: str) -> tuple[str | None, str | None]:
+def read_answer(text: str, *, in_thought: bool = False) -> tuple[str | None, str | None]:
     """The answer of a turn and what is wrong with it; at most one of them is there.
 
-    The last `<answer>…</answer>` counts, without it the last `\\boxed{…}`, its braces balanced; a
-    brace behind a backslash is no brace. An `<answer>` that holds a box is what the box holds.
+    The last `<answer>…</answer>` counts, without it the last box (`boxes`); an empty one counts
+    where there is no other. An `<answer>` that holds a box is what the box holds. Nothing is read
+    in a fenced block, but an answer between tags may hold some, and in a thought: before the last
+    `</think>`, or behind a `<think>` that is not closed. `in_thought`: the text begins in one.
     """
-    _, opened, inside = text.rpartition(ANSWER)
-    if opened:
-        answer, closed, _ = inside.partition(ANSWER_END)
-        if not closed:
-            return None, UNCLOSED_ANSWER
-        boxed, wrong = read_answer(answer)
-        return (answer.strip() if boxed is None and wrong is None else boxed), wrong
-    begins = [found.end() for found in _BOXED.finditer(text)]
-    if not begins:
-        return None, None
-    inside, depth = text[begins[-1] :], 1
-    for found in _BRACE.finditer(inside):
-        depth += {"{": 1, "}": -1}.get(found[0], 0)
-        if depth == 0:
-            return inside[: found.start()].strip(), None
-    return None, UNCLOSED_ANSWER
+    parts = _behind_thoughts(text, in_thought)
+    if parts is None:
+        return None, UNCLOSED_THOUGHT
+    text, plain = parts
+    tagged, wrong = _tagged(text, plain)
+    if tagged or wrong:
+        return tagged, wrong
+    boxed, wrong = _boxed(plain, text)
+    return (tagged if boxed is None and wrong is None else boxed), wrong
+
+
+def thought_end(text: str, *, in_thought: bool = False) -> int | None:
+    """Where the thought that a turn begins with has ended; None if it does not end."""
+    if not in_thought and not text.lstrip().startswith(THINK):
+        return 0
+    end = text.find(THINK_END)
+    return None if end < 0 else end + len(THINK_END)
+
+
+def unmarked_answer(text: str, *, in_thought: bool = False) -> str | None:
+    """All of a turn but its thoughts, as programs are answered; None where nothing is left."""
+    parts = _behind_thoughts(text, in_thought)
+    return (trimmed(parts[0]) or None) if parts else None
+
+
+def tagged_spans(plain: str) -> list[tuple[int, int]]:
+    """Where in a text, its blocks masked, answers stand between tags, be they closed or not."""
+    spans: list[tuple[int, int]] = []
+    end = 0
+    while (begin := plain.find(ANSWER, end)) >= 0:
+        close = plain.find(ANSWER_END, begin)
+        end = len(plain) if close < 0 else close
+        spans.append((begin, end))
+    return spans
+
+
+def boxes(text: str) -> list[str | None]:
+    """What each `\\boxed{…}` and `\\fbox{…}` of a text holds, in their order; None if not closed.
+
+    Braces are balanced; a brace behind a backslash is no brace. Without braces, as in `\\boxed 5`
+    and `\\boxed\\frac{1}{2}`, a box holds the number, the letter or the command that follows, with
+    its arguments. A word that follows is prose about boxes.
+    """
+    return _boxes(text, text)
+
+
+def trimmed(answer: str) -> str:
+    """An answer without the white space around it.
+
+    The first of several lines keeps its indentation, as the rest of a program needs it. One space
+    behind a tag is none.
+    """
+    whole = answer.strip()
+    before = answer[: len(answer) - len(answer.lstrip())]
+    indent = before.rpartition("\n")[2]
+    if "\n" not in whole or before == " " or indent.strip(" \t"):
+        return whole
+    return indent + whole
 
 
 def write_answer(answer: str) -> str:
@@ -41,9 +96,99 @@ def write_answer(answer: str) -> str:
     Raises `ValueError` for one that neither a box nor tags can hold.
     """
     for text in (f"\\boxed{{{answer}}}", f"{ANSWER}{answer}{ANSWER_END}"):
-        if read_answer(text) == (answer.strip(), None):
+        if read_answer(text) == (trimmed(answer), None):
             return text
     raise ValueError(
         f"the answer {answer!r} can stand neither in \\boxed{{}} nor between {ANSWER} and"
         f" {ANSWER_END}; give what is in its box or tags alone"
     )
+
+
+def _behind_thoughts(text: str, in_thought: bool) -> tuple[str, str] | None:
+    """What follows the last thought, and the same with its blocks masked; None within a thought."""
+    begin = thought_end(text, in_thought=in_thought)
+    if begin is None:
+        return None
+    text = text[begin:]
+    plain = fences.masked(text, fences.blocks(text))
+    behind = plain.rfind(THINK_END)
+    if behind >= 0:
+        text, plain = text[behind + len(THINK_END) :], plain[behind + len(THINK_END) :]
+    return None if THINK in plain else (text, plain)
+
+
+def _tagged(text: str, plain: str) -> tuple[str | None, str | None]:
+    """The last answer between tags, `plain` being the text with its blocks masked."""
+    end, answer = len(plain), None
+    while (at := plain.rfind(ANSWER, 0, end)) >= 0:
+        begin = at + len(ANSWER)
+        close = plain.find(ANSWER_END, begin, None if end == len(plain) else end)
+        if close < 0 and end == len(plain):
+            return None, UNCLOSED_ANSWER
+        if close >= 0:
+            boxed, wrong = _boxed(plain[begin:close], text[begin:close])
+            answer = trimmed(text[begin:close]) if boxed is None else boxed
+            if answer or wrong:
+                return (None if wrong else answer), wrong
+        end = at
+    return answer, None
+
+
+def _boxed(plain: str, text: str) -> tuple[str | None, str | None]:
+    """The last answer in a box."""
+    answer = None
+    for answer in reversed(_boxes(plain, text)):
+        if answer is None:
+            return None, UNCLOSED_ANSWER
+        if answer:
+            break
+    return answer, None
+
+
+def _boxes(plain: str, text: str) -> list[str | None]:
+    """What boxes hold that stand in `plain`, taken from the text."""
+    ends = _ends_of_groups(plain)
+    held: list[str | None] = []
+    for box in _BOX.finditer(plain):
+        if opened := _OPENED.match(plain, box.end()):
+            end = ends.get(opened.end() - 1)
+            held.append(None if end is None else trimmed(text[opened.end() : end]))
+        elif argument := _argument(plain, box.end(), ends):
+            held.append(argument)
+    return held
+
+
+def _ends_of_groups(text: str) -> dict[int, int]:
+    """The place of the brace that closes each one that opens, if one does."""
+    opened: list[int] = []
+    ends: dict[int, int] = {}
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif brace[0] == "}" and opened:
+            ends[opened.pop()] = brace.start()
+    return ends
+
+
+def _argument(text: str, at: int, ends: dict[int, int]) -> str:
+    """What a box without braces holds; empty where prose goes on."""
+    while text.startswith((" ", "\t"), at):
+        at += 1
+    begin = at
+    while at < len(text):
+        part = _PART.match(text, at)
+        inside = text[begin:at]
+        if inside and at in ends:
+            at = ends[at] + 1
+        elif part is None or (part[0] == ")" and inside.count("(") <= inside.count(")")):
+            break
+        else:
+            at = part.end()
+    argument = text[begin:at].rstrip(".,;:")
+    at = begin + len(argument)
+    if not _MEANT.match(argument):
+        return ""
+    if argument[0].isalpha():
+        followed = _END_OF_CLAUSE if len(argument) == 1 else _END_OF_MATHS
+        return argument if followed.match(text, at) else ""
+    return argument

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from gtpo_jax import stops
-from gtpo_jax.answers import write_answer
+from gtpo_jax.answers import THINK, THINK_END, trimmed, write_answer
 from gtpo_jax.dialogue import ParsedTurn, cut_stopped
-from gtpo_jax.protocols import THINK, THINK_END, ToolProtocol
+from gtpo_jax.protocols import ToolProtocol
 from gtpo_jax.templates import ChatTemplate, Message, Segment, SegmentEncoder, segments
 from gtpo_jax.types import TemplateTokenizer
 
@@ -127,7 +127,13 @@ class ChatDialogue:
         whole = np.array([*itertools.chain.from_iterable(kept)], np.int32)
         return whole, own + sum(lengths) - len(whole)
 
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+    def parse(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        *,
+        before: ParsedTurn | None = None,
+        unmarked: bool = False,
+    ) -> ParsedTurn:
         """Reads the tokens of one turn.
 
         Behind a stop string comes nothing of the text, though the token that completes it may have
@@ -142,13 +148,18 @@ class ChatDialogue:
         if not ended:
             said = stops.cut(said, self.stop_strings)
             if not said.endswith(tuple(self.stop_strings)):
-                return ParsedTurn(text=text, violation="the turn did not end")
+                return self._violated(text, "the turn did not end")
         if controls:
-            return ParsedTurn(text=text, violation="a control symbol inside the turn")
+            return self._violated(text, "a control symbol inside the turn")
         parsed = self.protocol.parse(
-            said, most_calls=self.most_calls, in_thought=self._begins_in_thought
+            said,
+            most_calls=self.most_calls,
+            in_thought=self._begins_in_thought if before is None else before.thinking,
+            unmarked=unmarked,
         )
-        return dataclasses.replace(parsed, text=text)
+        goes_on = self.protocol.inline and not ended
+        thinking = parsed.thinking if goes_on else self._begins_in_thought
+        return dataclasses.replace(parsed, text=text, thinking=thinking)
 
     def turn(self, text: str) -> np.ndarray:
         """Ids of a turn that was written as text, its end marker left out.
@@ -189,12 +200,15 @@ class ChatDialogue:
         """Ids of a turn that answers. Raises `ValueError` for what would be read otherwise."""
         tokens = self.turn(self._opened(thought) + write_answer(answer))
         read = self.parse(tokens)
-        if read.answer != answer.strip():
+        if read.answer != trimmed(answer):
             raise ValueError(
                 f"the answer {answer!r} behind {thought!r} would be read as {read.answer!r}"
                 f" ({read.violation or 'well formed'}); write less before it"
             )
         return tokens
+
+    def _violated(self, text: str, violation: str) -> ParsedTurn:
+        return ParsedTurn(text=text, violation=violation, thinking=self._begins_in_thought)
 
     def _opened(self, thought: str, *calls: str) -> str:
         """Text of a turn; a thought that the prompt has opened and that is not closed is."""

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from gtpo_jax import stops
+from gtpo_jax.answers import trimmed
 from gtpo_jax.types import Tokenizer
 
 
@@ -38,7 +39,7 @@ CONTROL_SYMBOLS = (USER, ASSISTANT, TOOL, END, CODE, CODE_END, ANSWER, ANSWER_EN
 _ACTIONS = re.compile(f"({'|'.join(map(re.escape, (CODE, CODE_END, ANSWER, ANSWER_END)))})")
 
 NO_ACTION = "neither a call nor an answer"
-"""The violation of a turn that leaves nothing to do."""
+"""How the violation of a turn begins that leaves nothing to do."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,13 +50,20 @@ class ParsedTurn:
     codes: tuple[str, ...] = ()
     answer: str | None = None
     violation: str | None = None  # why the turn is not well formed
+    thinking: bool = False  # the next turn begins in a thought that is open
+
+    @property
+    def acts(self) -> bool:
+        """There is something to do: calls, an answer, or a violation to be told."""
+        return self.violation is None or not self.violation.startswith(NO_ACTION)
 
 
-def parse_turn(pieces: Sequence[str], *, most_calls: int = 1) -> ParsedTurn:
+def parse_turn(pieces: Sequence[str], *, most_calls: int = 1, unmarked: bool = False) -> ParsedTurn:
     """Reads one turn from its markers and the texts between them, the end marker included.
 
     A turn is well formed when it holds one to `most_calls` calls *or* exactly one answer, each
-    closed, and no turn marker but the final one.
+    closed, and no turn marker but the final one. With `unmarked`, text without markers is an
+    answer.
     """
     text = "".join(pieces)
     if not pieces or not _is(pieces[-1], END):
@@ -69,7 +77,9 @@ def parse_turn(pieces: Sequence[str], *, most_calls: int = 1) -> ParsedTurn:
         return ParsedTurn(text=text, codes=tuple(_enclosed(body, CODE, CODE_END)))
     if markers == [ANSWER, ANSWER_END]:
         [answer] = _enclosed(body, ANSWER, ANSWER_END)
-        return ParsedTurn(text=text, answer=answer.strip())
+        return ParsedTurn(text=text, answer=trimmed(answer))
+    if not markers and unmarked and (said := trimmed("".join(body))):
+        return ParsedTurn(text=text, answer=said)
     if not markers:
         return ParsedTurn(text=text, violation=NO_ACTION)
     calls = any(marker in (CODE, CODE_END) for marker in markers)
@@ -166,8 +176,18 @@ class AnyDialogue(Protocol):
         """
         ...
 
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
-        """Reads the tokens of one turn. Never raises for what the policy wrote."""
+    def parse(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        *,
+        before: ParsedTurn | None = None,
+        unmarked: bool = False,
+    ) -> ParsedTurn:
+        """Reads the tokens of one turn. Never raises for what the policy wrote.
+
+        `before` is the turn before it. `unmarked`: text that neither calls nor marks an answer is
+        an answer, as programs are answered.
+        """
         ...
 
     def turn(self, text: str) -> np.ndarray:
@@ -270,12 +290,19 @@ class Dialogue:
         ids = self._ids(output if isinstance(output, str) else "\n".join(output))
         return np.concatenate([before, ids[:room], after]), max(0, len(ids) - room)
 
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+    def parse(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        *,
+        before: ParsedTurn | None = None,
+        unmarked: bool = False,
+    ) -> ParsedTurn:
         """Reads the tokens of one turn.
 
         Behind a stop string comes nothing of the text, though the token that completes it may have
         more.
         """
+        del before  # every turn is read by itself
         symbols = {self.tokenizer.control_id(marker): marker for marker in CONTROL_SYMBOLS}
         pieces: list[str] = []
         for symbol, run in itertools.groupby(map(int, tokens), key=symbols.get):
@@ -287,7 +314,7 @@ class Dialogue:
             text = stops.cut(pieces[-1], self.stop_strings)
             if text.endswith(self.stop_strings):
                 pieces[-1:] = [text, END]
-        return parse_turn(pieces, most_calls=self.most_calls)
+        return parse_turn(pieces, most_calls=self.most_calls, unmarked=unmarked)
 
     def _ids(self, *parts: str) -> np.ndarray:
         ids: list[int] = []

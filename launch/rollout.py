@@ -89,8 +89,14 @@ class WatchedDialogue:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dialogue, name)
 
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
-        parsed = self._dialogue.parse(tokens)
+    def parse(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        *,
+        before: ParsedTurn | None = None,
+        unmarked: bool = False,
+    ) -> ParsedTurn:
+        parsed = self._dialogue.parse(tokens, before=before, unmarked=unmarked)
         display.CONSOLE.print(terminal.render_turn(parsed.text, parsed.violation))
         return parsed
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies
 
 from gtpo_jax import protocols
-from gtpo_jax.answers import UNCLOSED_ANSWER, read_answer, write_answer
+from gtpo_jax.answers import UNCLOSED_ANSWER, read_answer, trimmed, write_answer
 from gtpo_jax.dialogue import NO_ACTION
 from gtpo_jax.protocols import (
     CALL_AND_ANSWER,
@@ -43,6 +43,16 @@ def wrong(violation):
     return (), None, violation
 
 
+def answers(text):
+    return (), text, None
+
+
+def unrun(label):
+    block = f"a block labeled {label!r}" if label else "a block without a label"
+    rule = "is not run, those labeled python, py, ipython, tool_code are"
+    return wrong(f"{NO_ACTION}; {block} {rule}")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -60,21 +70,73 @@ def wrong(violation):
         # In a list, the code is indented with its fence.
         (f"1. a\n   {FENCE}python\n   if x:\n       y\n   {FENCE}", call("if x:\n    y")),
         # Other blocks are no calls, whatever they hold.
-        (f"{FENCE}\nx\n{FENCE}", wrong(NO_ACTION)),
-        (f"{FENCE}text\nprint(1)\n{FENCE}", wrong(NO_ACTION)),
-        (f"`{FENCE}markdown\n{FENCE}python\nx\n{FENCE}\n`{FENCE}", wrong(NO_ACTION)),
+        (f"{FENCE}\nx\n{FENCE}", unrun("")),
+        (f"{FENCE}text\nprint(1)\n{FENCE}", unrun("text")),
+        (f"`{FENCE}markdown\n{FENCE}python\nx\n{FENCE}\n`{FENCE}", unrun("markdown")),
         (f"{FENCE}python\nx\n{FENCE}\n{FENCE}output", call("x")),
-        (f"{FENCE}\n\\boxed{{3}}\n{FENCE}", wrong(NO_ACTION)),
-        (f"{FENCE}python3\nx\n{FENCE}", wrong(NO_ACTION)),
+        (f"{FENCE}\n\\boxed{{3}}\n{FENCE}", unrun("")),
+        (f"{FENCE}python-repl\nx\n{FENCE}", unrun("python-repl")),
+        (f"{FENCE}python2\nx\n{FENCE}", unrun("python2")),
+        (f"{FENCE}Bash\nls\n{FENCE}\nas said", unrun("Bash")),
+        (f"{FENCE}bash\nls\n{FENCE}\n{FENCE}python\nx\n{FENCE}", call("x")),
+        (f"{FENCE}bash\nls\n{FENCE}\n\\boxed{{4}}", answers("4")),
+        # Labels that mean Python.
+        (f"{FENCE}python3\nx\n{FENCE}", call("x")),
+        (f"{FENCE}PYTHON3.11\nx\n{FENCE}", call("x")),
+        (f"{FENCE}py3\nx\n{FENCE}", call("x")),
+        (f"{FENCE}ipython3\nx\n{FENCE}", call("x")),
+        (f"{FENCE}tool_code\nx\n{FENCE}", call("x")),
+        (f"{FENCE}{{.python}}\nx\n{FENCE}", call("x")),
+        (f"{FENCE}{{python}}\nx\n{FENCE}", call("x")),
+        (f"{FENCE}{{python, echo=FALSE}}\nx\n{FENCE}", call("x")),
+        (f"{FENCE}{{.python .numberLines}}\nx\n{FENCE}", call("x")),
+        (f'{FENCE}python title="a b.py"\nx\n{FENCE}', call("x")),
+        (f"{FENCE}python {{linenos=true}}\nx\n{FENCE}", call("x")),
+        (f"{FENCE}python:src/a.py\nx\n{FENCE}", call("x")),
+        (f"{FENCE}python main.py\nx\n{FENCE}", call("x")),
+        # Tildes, and fences in strings that are indented deeper than the block.
+        ("~~~python\nx\n~~~~", call("x")),
+        (f"~~~python\n{FENCE}\nx\n~~~", call(f"{FENCE}\nx")),
+        (f"{FENCE}python\n~~~\n{FENCE}", call("~~~")),
+        (
+            f'{FENCE}python\n  """\n  {FENCE}\n  f()\n  {FENCE}\n  """\n{FENCE}',
+            call(f'  """\n  {FENCE}\n  f()\n  {FENCE}\n  """'),
+        ),
+        (
+            f'   {FENCE}py\n   def f():\n       """\n       {FENCE}\n       """\n   {FENCE}',
+            call(f'def f():\n    """\n    {FENCE}\n    """'),
+        ),
+        (f"{FENCE}python\nx\n  {FENCE}\n", call("x")),
+        (f"{FENCE}python\nx\n    {FENCE}\n", wrong(UNCLOSED_CALL)),
+        # A block in an answer is the answer, whatever its label.
+        (
+            f"<answer>\n{FENCE}python\nx\n{FENCE}\n</answer>",
+            answers(f"{FENCE}python\nx\n{FENCE}"),
+        ),
+        (f"<answer>{FENCE}py\nx\n{FENCE}</answer> is it", answers(f"{FENCE}py\nx\n{FENCE}")),
+        (f"<answer>\n{FENCE}\nx\n{FENCE}\n</answer>", answers(f"{FENCE}\nx\n{FENCE}")),
+        (f"<answer>\n{FENCE}python\nx\n</answer>", answers(f"{FENCE}python\nx")),
+        (
+            f"<answer>\n{FENCE}python\ns = '</answer>'\n{FENCE}\n</answer>",
+            answers(f"{FENCE}python\ns = '</answer>'\n{FENCE}"),
+        ),
+        (f"<answer>\n{FENCE}python\nx\n{FENCE}\n", wrong(UNCLOSED_ANSWER)),
+        (
+            f"{FENCE}python\nx\n{FENCE}\n<answer>\n{FENCE}python\nx\n{FENCE}\n</answer>",
+            wrong(CALL_AND_ANSWER),
+        ),
         # Not well formed.
         (f"{FENCE}python\nx", wrong(UNCLOSED_CALL)),
         (f"{FENCE}python\nx{FENCE}", wrong(UNCLOSED_CALL)),
         (f"{FENCE}python\nx\n{FENCE} done", wrong(UNCLOSED_CALL)),
         (f"Go: {FENCE}python\nx\n{FENCE}", wrong(FENCE_NOT_ALONE)),
         (f"{FENCE}python x{FENCE}", wrong(FENCE_NOT_ALONE)),
+        (f"{FENCE}python print(1)\n{FENCE}", wrong(FENCE_NOT_ALONE)),
+        (f"Go: {FENCE}tool_code\nx\n{FENCE}", wrong(FENCE_NOT_ALONE)),
         (f"{FENCE}python\nx\n{FENCE}\n\\boxed{{3}}", wrong(CALL_AND_ANSWER)),
         (f"{FENCE}python\nx\n{FENCE}\n\\boxed{{3", wrong(CALL_AND_ANSWER)),
         (f"{FENCE}python\nprint('\\boxed{{3}}')\n{FENCE}", call("print('\\boxed{3}')")),
+        (f"{FENCE}python\nx\n{FENCE}\nThen I answer in \\boxed{{}}.", call("x")),
         ("print(1)", wrong(NO_ACTION)),
         ("", wrong(NO_ACTION)),
     ],
@@ -92,6 +154,18 @@ def test_fenced_block_is_a_call(text, expected):
         ("<code></code>", call("")),
         (f"<code>\n{FENCE}python\nprint(1)\n{FENCE}\n</code>", call("print(1)")),
         (f"<code>{FENCE}\nx\n{FENCE}</code>", call("x")),
+        # Of whatever label, length, sign and indentation, closed or not.
+        (f"<code>\n{FENCE}Python3\nx\n{FENCE}\n</code>", call("x")),
+        (f"<code>\n{FENCE}python\nx\n</code>", call("x")),
+        (f"<code>\n`{FENCE}py\n{FENCE}\n`{FENCE}\n</code>", call(FENCE)),
+        ("<code>~~~python\nx\n~~~</code>", call("x")),
+        (f"<code>\n\t{FENCE}python\n\tif x:\n\t\ty\n\t{FENCE}\n</code>", call("if x:\n\ty")),
+        (
+            f"<code>\n    {FENCE}python\n    if x:\n        y\n    {FENCE}\n</code>",
+            call("if x:\n    y"),
+        ),
+        (f"<code>\n{FENCE}bash\nx\n{FENCE}\n</code>", call(f"{FENCE}bash\nx\n{FENCE}")),
+        (f"<code>\nx\n{FENCE}\ny\n{FENCE}\n</code>", call(f"x\n{FENCE}\ny\n{FENCE}")),
         ("<code>s = '<code>'</code>", call("s = '<code>'")),
         ("<code>'<answer>4</answer>'</code>", call("'<answer>4</answer>'")),
         ("<code>x", wrong(UNCLOSED_CALL)),
@@ -102,6 +176,7 @@ def test_fenced_block_is_a_call(text, expected):
         ("<think>\nhm <code>x</code>", call("x")),
         ("<think>\\boxed{3}</think>\\boxed{4}", ((), "4", None)),
         ("<think>\\boxed{3}</think>", wrong(NO_ACTION)),
+        ("<think>hm <code>x</code> \\boxed{3}", call("x")),
         ("code: x", wrong(NO_ACTION)),
     ],
 )
@@ -129,11 +204,16 @@ GOOD = {"name": "python", "arguments": {"code": "x"}}
         (hermes(GOOD | {"arguments": {"code": 'é\n\t"\\'}}), call('é\n\t"\\')),
         (hermes('{"name": "python", "arguments": {"code": "\\u00e9"}}'), call("é")),
         (hermes(GOOD | {"id": 1, "arguments": {"code": "x", "timeout": 9}}), call("x")),
+        # As models write it that are not strict.
+        (hermes('{"name": "python", "arguments": {"code": "a\n\tb"}}'), call("a\n\tb")),
+        (hermes({"name": "python", "parameters": {"code": "x"}}), call("x")),
+        (hermes(GOOD | {"arguments": None, "parameters": {"code": "y"}}), call("y")),
+        (hermes(GOOD | {"arguments": '{"code": "x"}'}), call("x")),
+        (hermes(GOOD | {"arguments": '{"code": "a\nb"}'}), call("a\nb")),
         # Malformed.
         (hermes("{'name': 'python'}"), wrong(NOT_JSON)),
         (hermes('{"name": "python", "arguments": {"code": "x"}'), wrong(NOT_JSON)),
         (hermes(json.dumps(GOOD) + "}"), wrong(NOT_JSON)),
-        (hermes('{"name": "python", "arguments": {"code": "a\nb"}}'), wrong(NOT_JSON)),
         (hermes(""), wrong(NOT_JSON)),
         (hermes("print(1)"), wrong(NOT_JSON)),
         (hermes([GOOD]), wrong(NOT_JSON)),
@@ -147,7 +227,8 @@ GOOD = {"name": "python", "arguments": {"code": "x"}}
         (hermes(GOOD | {"arguments": {}}), wrong(NO_CODE)),
         (hermes(GOOD | {"arguments": {"code": 1}}), wrong(NO_CODE)),
         (hermes(GOOD | {"arguments": {"code": None}}), wrong(NO_CODE)),
-        (hermes(GOOD | {"arguments": '{"code": "x"}'}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": "x"}), wrong(NO_CODE)),
+        (hermes(GOOD | {"arguments": "[" * 100_000}), wrong(NO_CODE)),
         (hermes(GOOD | {"arguments": {"code": "\ud800"}}), wrong(NOT_UNICODE)),
         (f"<tool_call>\n{json.dumps(GOOD)}", wrong(UNCLOSED_CALL)),
         ("<tool_call>", wrong(UNCLOSED_CALL)),
@@ -184,7 +265,41 @@ def test_json_between_tags_is_a_call(text, expected):
         ("\\boxed{\\frac{1}{2}", None, UNCLOSED_ANSWER),
         ("<answer>4", None, UNCLOSED_ANSWER),
         ("<answer>\\boxed{4</answer>", None, UNCLOSED_ANSWER),
-        ("boxed{4} \\boxed 4 4</answer>", None, None),
+        ("boxed{4} 4</answer>", None, None),
+        # Other boxes, and boxes without braces.
+        ("So \\fbox{\\frac{1}{2}}", "\\frac{1}{2}", None),
+        ("So $\\boxed 5$.", "5", None),
+        ("\\(\\boxed5\\)", "5", None),
+        ("So \\boxed -1,080.", "-1,080", None),
+        ("$\\boxed\\frac{1}{2}$", "\\frac{1}{2}", None),
+        ("$\\boxed\\text{of two words}$", "\\text{of two words}", None),
+        ("$\\boxed \\$18$", "\\$18", None),
+        ("It is \\boxed B.", "B", None),
+        ("(see \\boxed 5)", "5", None),
+        ("\\boxed{\\boxed{5}}", "5", None),
+        ("\\boxed{\\text{no}}", "\\text{no}", None),
+        # Prose about boxes.
+        ("the answer goes in \\boxed and nowhere else", None, None),
+        ("in \\boxed, or in `\\boxed`, or \\boxedfoo{3}", None, None),
+        ("give \\boxed a number", None, None),
+        # An empty one speaks of answers, where there is another.
+        ("\\boxed{5}\n\nI gave the final answer in \\boxed{}.", "5", None),
+        ("<answer>5</answer> between <answer></answer>", "5", None),
+        ("\\boxed{5} and <answer> </answer>", "5", None),
+        # Nothing is read in blocks that nobody runs, be they closed or not.
+        ("\\boxed{8}\n~~~text\n\\boxed{7}\n~~~", "8", None),
+        (f"\\boxed{{8}}\n{FENCE}text\n<answer>7</answer>\n{FENCE}", "8", None),
+        (f"\\boxed{{8}}\n{FENCE}\n\\boxed{{7}}", "8", None),
+        # Nor in thoughts, wherever they begin.
+        ("so <think>\\boxed{3}</think> \\boxed{4}", "4", None),
+        ("\\boxed{3} </think> \\boxed{4}", "4", None),
+        ("so <think>\\boxed{3}", None, UNCLOSED_THOUGHT),
+        ("\\boxed{4} <think>or \\boxed{3}", None, UNCLOSED_THOUGHT),
+        # The first of several lines keeps its indentation.
+        ("<answer>    x\n    y\n</answer>", "    x\n    y", None),
+        ("<answer>\n    x\n    y\n</answer>", "    x\n    y", None),
+        ("<answer> x\n    y</answer>", "x\n    y", None),
+        ("<answer>\n    x\n</answer>", "x", None),
     ],
 )
 def test_answer_is_the_last_of_the_turn(text, answer, violation):
@@ -196,6 +311,37 @@ def test_answer_is_the_last_of_the_turn(text, answer, violation):
     for protocol in (FENCED, TAGS, HERMES):
         expected = NO_ACTION if answer is None and violation is None else violation
         assert said(protocol, text) == ((), answer, expected)
+
+
+@ALL
+def test_no_answer_is_read_in_a_thought_that_is_not_closed(protocol):
+    for text, in_thought in (("so \\boxed{1}", True), ("<think>so \\boxed{1}", False)):
+        assert said(protocol, text, in_thought=in_thought) == wrong(UNCLOSED_THOUGHT)
+    assert said(protocol, "hm</think><answer>3</answer>", in_thought=True) == answers("3")
+
+
+@pytest.mark.parametrize("protocol", [TAGS, HERMES], ids=["tags", "hermes"])
+def test_block_of_python_is_no_answer_where_it_is_no_call(protocol):
+    block = f"{FENCE}python\nprint('\\boxed{{7}} <answer>7</answer>')\n{FENCE}"
+    assert said(protocol, block) == wrong(NO_ACTION)
+    assert said(protocol, f"It is \\boxed{{8}}.\nCheck:\n{block}") == answers("8")
+    assert said(protocol, f"<answer>{block}</answer>") == answers(block)
+
+
+@ALL
+def test_turn_without_marks_is_an_answer_where_programs_are_asked_for(protocol):
+    program = "    if x:\n        return 1\n    return 2"
+    for text, answer in (
+        (program, program),
+        (f"<think>hm\n{FENCE}</think>\n{program}\n", program),
+        (f"So:\n{FENCE}\nx\n{FENCE}", f"So:\n{FENCE}\nx\n{FENCE}"),
+        ("return 1 if x else \\boxed{}", "return 1 if x else \\boxed{}"),
+        ("return <answer>4</answer>", "4"),
+    ):
+        assert said(protocol, text, unmarked=True) == answers(answer)
+    assert said(protocol, protocol.call("x"), unmarked=True) == call("x")
+    assert said(protocol, "<think>x", unmarked=True) == wrong(UNCLOSED_THOUGHT)
+    assert said(protocol, "<think>x</think>\n", unmarked=True) == wrong(NO_ACTION)
 
 
 @pytest.mark.parametrize("protocol", [FENCED, HERMES], ids=["fenced", "hermes"])
@@ -286,10 +432,10 @@ def test_answer_comes_back_from_its_text(answer):
         text = write_answer(answer)
     except ValueError as error:
         assert repr(answer) in str(error)
-        assert "boxed" in answer or "answer>" in answer or not _balanced(answer)
+        marks = ("boxed", "answer>", "think>")
+        assert any(mark in answer for mark in marks) or not _balanced(answer)
         return
-    assert read_answer(f"It is {text}.") == (answer.strip(), None)
-    assert said(FENCED, text.replace("`", "")) == ((), answer.replace("`", "").strip(), None)
+    assert read_answer(f"It is {text}.") == (trimmed(answer), None)
 
 
 def _balanced(text):

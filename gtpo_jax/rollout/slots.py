@@ -8,7 +8,7 @@ from concurrent import futures
 import numpy as np
 
 from gtpo_jax import sampling
-from gtpo_jax.dialogue import NO_ACTION, AnyDialogue, ParsedTurn, turn_violation
+from gtpo_jax.dialogue import AnyDialogue, ParsedTurn, turn_violation
 from gtpo_jax.types import (
     Problem,
     StopReason,
@@ -39,6 +39,7 @@ class Slot:
         self.length = len(prompt)
         self.limit = 0  # length at which the turn under way must have ended
         self.turns: list[Turn] = []
+        self.read: ParsedTurn | None = None  # the last of them
         self.written: list[sampling.Draw] = []  # the turn under way
         self.version = 0  # of the oldest parameters that it was sampled with
         self.ended = True  # the last turn wrote its own end marker
@@ -72,7 +73,9 @@ class Slot:
             return np.concatenate([getattr(draws, name) for draws in self.written])
 
         tokens = all_of("tokens")
-        parsed = dialogue.parse(tokens)
+        parsed = self.read = dialogue.parse(
+            tokens, before=self.read, unmarked=self.request.problem.unit_tests is not None
+        )
         turn = Turn(
             tokens=tokens,
             logprobs=all_of("logprobs"),
@@ -101,7 +104,7 @@ class Slot:
             return StopReason.TURN_LIMIT if full else StopReason.CONTEXT_FULL
         if parsed.answer is not None:
             return StopReason.ANSWERED
-        if parsed.violation == NO_ACTION:
+        if not parsed.acts:
             return StopReason.NO_ACTION
         if len(self.turns) == max_turns:
             return StopReason.MAX_TURNS

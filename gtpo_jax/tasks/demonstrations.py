@@ -109,9 +109,11 @@ def _trajectory(
     index: int, played: Played, dialogue: AnyDialogue, verdict: Verdict, budget: int
 ) -> Trajectory:
     turns: list[Turn] = []
+    parsed = None
 
     def write(tokens: np.ndarray, **observed) -> None:
-        parsed = dialogue.parse(tokens)
+        nonlocal parsed
+        parsed = dialogue.parse(tokens, before=parsed)
         turns.append(
             Turn(
                 tokens=tokens,

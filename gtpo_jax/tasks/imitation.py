@@ -13,7 +13,6 @@ import numpy as np
 
 from gtpo_jax import tools
 from gtpo_jax.dialogue import (
-    NO_ACTION,
     AnyDialogue,
     ParsedTurn,
     turn_violation,
@@ -42,10 +41,11 @@ def render_conversation(
     if not drop_system:
         _check_system(conversation.system, dialogue)
     turns: list[Turn] = []
-    answer = None
+    answer = read = None
+    unmarked = conversation.problem.unit_tests is not None
     for number, said in enumerate(conversation.turns):
         tokens = _tokens(said, dialogue)
-        read = dialogue.parse(tokens)
+        read = dialogue.parse(tokens, before=read, unmarked=unmarked)
         violation = turn_violation(read, number)
         _check_order(number, said, read, last=number == len(conversation.turns) - 1)
         if violation is not None and not violations:
@@ -146,9 +146,9 @@ def _check_order(number: int, said: Said, read: ParsedTurn, *, last: bool) -> No
     if last:
         if read.codes:
             raise ValueError(f"{where} calls the tool, and nothing replies to it")
-        if read.answer is None and read.violation != NO_ACTION:
+        if read.answer is None and read.acts:
             raise ValueError(f"{where}, the last one: {read.violation}")
-    elif read.answer is not None or read.violation == NO_ACTION:
+    elif read.answer is not None or not read.acts:
         what = read.violation or f"answers {read.answer!r}"
         raise ValueError(f"{where}: {what}, which ends a rollout, and here it goes on")
     elif replies != max(len(read.codes), 1):

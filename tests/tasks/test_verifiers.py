@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import textwrap
 import threading
 import typing
 from concurrent import futures
@@ -288,7 +289,27 @@ def programs():
         ("def other(xs): return xs", "wrong"),
         ("import sys; sys.exit(0)", "wrong"),
         ("I would return xs", "wrong"),
-        (f"Here it is:\n```python\n{WHOLE}\n```", "wrong"),  # nothing is searched for
+        # Said in other words: the last block that defines it, else the last of Python.
+        (f"Here it is:\n```python\n{WHOLE}\n```", "right"),
+        (f"```python\n{WHOLE}\n```\nIt adds 1 to each.", "right"),
+        (f"Here it is:\n```python\n{WHOLE}", "right"),  # not closed
+        (f"~~~~Python3\n{WHOLE}\n~~~~", "right"),
+        (f"1. So:\n\n   ```py\n{textwrap.indent(WHOLE, '   ')}\n   ```", "right"),
+        (f"```python\n{WHOLE}\n```\nTry it:\n```python\nprint(increased([1]))\n```", "right"),
+        (f"No:\n```python\ndef increased(xs): pass\n```\nBut:\n```\n{WHOLE}\n```", "right"),
+        (f"```python\n{WHOLE}\n```\nNo:\n```python\ndef increased(xs): pass\n```", "wrong"),
+        ("So:\n```python\n    return [x + 1 for x in xs]\n```\n```\n[2]\n```", "right"),
+        (f'{WHOLE}\n\n\ndef more():\n    """\n    ```python\n    x\n    ```\n    """', "right"),
+        (f"Here it is:\n{WHOLE}", "wrong"),  # which part is the program, nothing says
+        # Indented otherwise than the prompt goes on.
+        (textwrap.indent(WHOLE, "    "), "right"),
+        ("    ys = []\n    for x in xs:\n        ys.append(x + 1)\n    return ys", "right"),
+        ("ys = []\nfor x in xs:\n    ys.append(x + 1)\nreturn ys", "right"),
+        ("if not xs:\n    return []\nelse:\n    return [x + 1 for x in xs]", "right"),
+        ("if True:\n    return [x + 1 for x in xs]", "right"),
+        ("if True:  # so\n        return [x + 1 for x in xs]", "right"),
+        ("return more(xs)\n\ndef more(xs):\n    return [x + 1 for x in xs]", "right"),
+        ("    increased = [x + 1 for x in xs]\n    return increased", "right"),
         ("((" * 50_000, "wrong"),
         (" \n", "no_answer"),
     ],

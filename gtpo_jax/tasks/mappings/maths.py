@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gtpo_jax.answers import boxes
 from gtpo_jax.tasks.mappings.fields import (
     LeftOut,
     Record,
@@ -158,30 +159,6 @@ def dapo_math(record: Record) -> Entry:
     return Entry(problem)
 
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*")
-
-
 def last_boxed(solution: str) -> str | None:
-    """What stands in the last `\\boxed{…}` of a text, its braces balanced; None without one.
-
-    `\\boxed 5`, without braces, is a box around one sign or command.
-    """
-    for box in reversed(list(_BOX.finditer(solution))):
-        content = _group(solution, box.end())
-        if content:
-            return content
-    return None
-
-
-def _group(source: str, start: int) -> str | None:
-    """The argument of a command of LaTeX that begins at `start`."""
-    if source[start : start + 1] != "{":
-        argument = re.compile(r"\\[A-Za-z]+|[^\s$\\{}]").match(source, start)
-        return argument[0] if argument else None
-    depth = 0
-    # An escaped brace is a sign of the text, not one that opens or closes.
-    for part in re.compile(r"\\.|[{}]", re.DOTALL).finditer(source, start):
-        depth += {"{": 1, "}": -1}.get(part[0], 0)
-        if depth == 0 and part[0] == "}":
-            return source[start + 1 : part.start()].strip()
-    return None
+    """What the last box of a text holds that is closed and not empty (`answers.boxes`), if any."""
+    return next(filter(None, reversed(boxes(solution))), None)

@@ -24,8 +24,8 @@ def humaneval(record: Record) -> Entry:
     _parse(test, "test")
     problem = Problem(
         id=text(record, "task_id"),
-        question="Complete this Python function. Answer with the whole program.\n\n"
-        + prompt.strip(),
+        question="Complete this Python function. Answer with the whole program, between <answer>"
+        " and </answer>.\n\n" + prompt.strip(),
         answer=prompt + raw(record, "canonical_solution"),
         family="humaneval",
         verifier="unit_tests",
@@ -58,8 +58,8 @@ def mbpp(record: Record) -> Entry:
     listed = "\n".join(tests)
     problem = Problem(
         id=text(record, "task_id"),
-        question=f"{text(record, 'text', 'prompt')}\n\nAnswer with a Python program that passes"
-        f" these tests:\n\n{listed}",
+        question=f"{text(record, 'text', 'prompt')}\n\nAnswer with a Python program, between"
+        f" <answer> and </answer>, that passes these tests:\n\n{listed}",
         answer=code,
         family="mbpp",
         verifier="unit_tests",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+import textwrap
+from collections.abc import Sequence
 from concurrent import futures
 
+from gtpo_jax import fences
 from gtpo_jax.tools import stream_tests, unit_tests
 from gtpo_jax.types import Problem, Tool, UnitTests, Verdict
 
-_FENCE = re.compile(r"(`{3,})[ \t]*(?:python3?|py)?[ \t]*\r?\n", re.IGNORECASE)
+_MEANING = r"^(?:(?:async[ \t]+def|def|class)[ \t]+{name}\b|{name}[ \t]*(?::[^=\n]*)?=(?!=))"
+_OF_A_BODY = re.compile(r"^(?:return|yield)\b", re.MULTILINE)
+_NOT_OF_A_BODY = re.compile(r"(?:async[ \t]+def|def|class|if[ \t]+__name__)\b|[@#)\]}\"']")
 _DEFINITION = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
 
 
@@ -41,24 +46,28 @@ def _verdict(outcomes: list[unit_tests.TestOutcome]) -> Verdict:
 def whole_program(tests: UnitTests, answer: str) -> str:
     """The program that an answer means: itself, or what continues `tests.prompt`.
 
-    An answer that defines what is asked for runs after the prompt all the same, for its imports and
+    Of an answer with fenced blocks it is the last one that defines what is asked for, else the last
+    one of Python, else the last one; of an answer that defines it outside of blocks, as with a
+    block in a docstring, all of it.
+
+    A program that defines what is asked for runs after the prompt all the same, for its imports and
     helpers, if the prompt is a program by itself, as one is that ends with a docstring. Any other
-    answer is the rest of the prompt. Its first line is indented as the prompt ends where it is not,
-    since answers come without the spaces around them.
+    program is the rest of the prompt (`_continued`).
 
     The answer is hostile text and is looked at, not compiled, in this process.
     """
-    program, prompt = _unfenced(answer), tests.prompt
+    prompt = tests.prompt
+    asked = tests.names or tuple(_DEFINITION.findall(prompt)[-1:])
+    program = _unfenced(answer, asked)
+    if not prompt or _defines(program, asked):
+        program = _dedented(program)
     if not prompt:
         return program
-    defined = _DEFINITION.findall(prompt)
-    asked = tests.names if tests.names else tuple(defined[-1:])
-    if asked and all(_defines(program, name) for name in asked):
+    if _defines(program, asked):
         future = re.search(r"^from[ \t]+__future__\b", program, re.MULTILINE)
         return program if future or not is_program(prompt) else f"{prompt.rstrip()}\n\n\n{program}"
-    if program[:1].strip() and not prompt.endswith((" ", "\t")):
-        program = _last_indent(prompt) + program
-    return prompt + ("" if prompt.endswith(("\n", " ", "\t")) else "\n") + program
+    between = "" if prompt.endswith(("\n", " ", "\t")) else "\n"
+    return prompt + between + _continued(prompt, program)
 
 
 def is_program(text: str) -> bool:
@@ -85,21 +94,60 @@ def check(problem: Problem) -> str:
     return f"has a unit test that is not Python: {broken[0][:60]!r}" if broken else ""
 
 
-def _unfenced(answer: str) -> str:
-    """Without the fence around the whole of it."""
-    text = answer.strip()
-    fence = _FENCE.match(text)
-    if fence is None or not text.endswith(f"\n{fence[1]}"):
+def _unfenced(answer: str, asked: Sequence[str]) -> str:
+    """The program among what is said of it."""
+    blocks = fences.blocks(answer)
+    around = fences.without(answer, [(block.begin, block.end) for block in blocks])
+    if not blocks or _defines(around, asked):
         return answer
-    inside = text[fence.end() : -len(fence[1])]
-    return answer if fence[1] in inside else inside.rstrip()
+    best = [block for block in blocks if _defines(block.code, asked)]
+    best = best or [block for block in blocks if fences.is_python(block)] or blocks
+    return best[-1].code
 
 
-def _defines(program: str, name: str) -> bool:
-    """Whether a line without indentation gives the name a meaning."""
-    name = re.escape(name)
-    pattern = rf"^(?:(?:async[ \t]+def|def|class)[ \t]+{name}\b|{name}[ \t]*(?::[^=\n]*)?=(?!=))"
-    return re.search(pattern, program, re.MULTILINE) is not None
+def _defines(program: str, names: Sequence[str]) -> bool:
+    """Whether there are names, and a line gives a meaning to each of them.
+
+    It has to have no indentation but that of all lines, and these must not be a function's body.
+    """
+    outer = _dedented(program)
+    if not names or (outer != program and _OF_A_BODY.search(outer)):
+        return False
+    meanings = (_MEANING.format(name=re.escape(name)) for name in names)
+    return all(re.search(meaning, outer, re.MULTILINE) for meaning in meanings)
+
+
+def _dedented(program: str) -> str:
+    """Without the indentation that all lines have; unchanged where there is none."""
+    indented = program.lstrip("\r\n").startswith((" ", "\t"))
+    return textwrap.dedent(program) if indented else program
+
+
+def _continued(prompt: str, program: str) -> str:
+    """What goes on where a prompt ends, its first line indented as the prompt ends, if it is not.
+
+    So are the other lines where they cannot be meant as they stand: when one of them is not
+    indented either, or when the first begins a block and the next is not indented deeper.
+    """
+    if prompt.endswith((" ", "\t")):
+        return program.lstrip()
+    indent = _last_indent(prompt)
+    first, *others = [line for line in program.split("\n") if line.strip()] or [""]
+    if first[:1].isspace():
+        return program
+    block = first.split("#")[0].rstrip().endswith(":")
+    if block and [_columns(line) for line in others[:1]] <= [_columns(indent)]:
+        return textwrap.indent(program, indent)
+    outer = [line for line in others if not line[:1].isspace()]
+    if any(not _NOT_OF_A_BODY.match(line) for line in outer):
+        return textwrap.indent(program, indent)
+    return indent + program.lstrip("\r\n")
+
+
+def _columns(line: str) -> int:
+    """By how many columns a line is indented."""
+    line = line.expandtabs(8)
+    return len(line) - len(line.lstrip())
 
 
 def _last_indent(prompt: str) -> str:

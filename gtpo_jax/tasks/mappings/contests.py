@@ -25,8 +25,11 @@ from heapq import *
 from itertools import *
 from math import *
 """
-READS = "Answer with a Python program that reads standard input and writes standard output."
-COMPLETES = "Answer with a Python program that completes this one:"
+READS = (
+    "Answer with a Python program, between <answer> and </answer>, that reads standard input and"
+    " writes standard output."
+)
+COMPLETES = "Answer with a Python program, between <answer> and </answer>, that completes this one:"
 
 _MOST_BYTES = 2**30  # of the tests of one problem, decompressed
 

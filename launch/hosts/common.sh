@@ -1,4 +1,5 @@
-# Sourced by tpu_pod.sh and slurm.sh: words for the shell, commands shown or run, the training command.
+# Sourced by tpu_pod.sh and slurm.sh: words for the shell, commands shown or run, the training command
+# and the check of its options.
 # shellcheck shell=bash
 
 # shellcheck disable=SC2034 # the scripts read it
@@ -76,4 +77,22 @@ train_command() { # python, run folder, preset and options
     done
     train=("$python" -m launch.train "$@" --run-dir "$run_dir" --cluster auto)
     if [[ -n $resume ]]; then train+=("$resume"); fi
+}
+
+# The options of `train` go through the parser of launch.train here, before any host is asked for.
+check_train() { # interpreter of this machine, or nothing for the checkout's
+    local python=$1 told status=0
+    if [[ -z $python ]]; then
+        # shellcheck disable=SC2154 # the scripts set it
+        python=$root/.venv/bin/python
+        if [[ ! -x $python ]]; then python=python3; fi
+    fi
+    told=$(cd "$root" && JAX_PLATFORMS=cpu "$python" -m launch.hosts.check "${train[@]:3}" 2>&1 >/dev/null) ||
+        status=$?
+    told=${told##*$'\n'}
+    case $status in
+        0) ;;
+        2) die "${told#error: }" ;;
+        *) die "$python cannot check the options of launch.train here ($told); name one that can by --check-with, or give --no-check" ;;
+    esac
 }

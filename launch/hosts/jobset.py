@@ -19,6 +19,7 @@ import tyro
 import yaml
 
 from launch import cli
+from launch.hosts.check import check_options
 
 RUNS = "/runs"
 """Where the claim is mounted."""
@@ -71,6 +72,8 @@ class JobSetArguments:
     """Failures, other than preemptions, after which the JobSet fails."""
     grace_seconds: int = 300
     """From SIGTERM to SIGKILL: enough for a step and a save. Spot nodes give less."""
+    check: bool = True
+    """What follows `--` goes through the parser of launch.train here."""
 
 
 def jobset(arguments: JobSetArguments, train: Sequence[str]) -> dict[str, Any]:
@@ -285,7 +288,10 @@ def run(argv: Sequence[str]) -> None:
         if stop.code:
             raise ValueError(cli.one_line(errors.getvalue())) from None
         raise
-    manifest = jobset(arguments, words[split + 1 :])
+    train = words[split + 1 :]
+    manifest = jobset(arguments, train)
+    if arguments.check:
+        check_options(train)
     yaml.safe_dump(manifest, sys.stdout, sort_keys=False, width=100)
 
 

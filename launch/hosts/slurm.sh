@@ -16,6 +16,9 @@ usage: launch/hosts/slurm.sh [options] -- [PRESET] [options of launch.train]
   --image IMAGE     run in this container, with Pyxis; --python is then that of the image
   --mount DIR       one more folder that the container sees; repeatable
   --sbatch OPTION   one more option of sbatch, such as --sbatch=--partition=h200; repeatable
+  --check-with PROGRAM  interpreter here that checks what follows --; default .venv/bin/python of
+                    this checkout, or python3
+  --no-check        hand what follows -- on unchecked
   --dry-run         print the commands and do nothing
   --help            this text
 
@@ -29,6 +32,7 @@ root=$(cd "$here/../.." && pwd)
 source "$here/common.sh"
 
 run_dir='' nodes=1 gpus=8 time=24:00:00 grace=300 name=gtpo python='' image='' mounts=()
+check=yes check_with=''
 batch=(--requeue --open-mode=append)
 while (($#)); do
     option=$1
@@ -41,6 +45,7 @@ while (($#)); do
     case $option in
         --help | -h) usage && exit ;;
         --dry-run) dry_run=yes && shift && continue ;;
+        --no-check) check=no && shift && continue ;;
         --) shift && break ;;
         --*) ;;
         *) die "$option is no option; preset and options of launch.train come after --" ;;
@@ -57,6 +62,7 @@ while (($#)); do
         --image) image=$value ;;
         --mount) mounts+=("$value") ;;
         --sbatch) batch+=("$value") ;;
+        --check-with) check_with=$value ;;
         *) die "unknown option $option; those of launch.train come after --" ;;
     esac
     shift 2
@@ -74,6 +80,7 @@ if [[ -z $python ]]; then
     if [[ -n $image ]]; then python=python; else python=$root/.venv/bin/python; fi
 fi
 train_command "$python" "$run_dir" "$@"
+if [[ $check == yes ]]; then check_train "$check_with"; fi
 
 # Left to itself, JAX under Slurm takes one GPU for each process; here a process has all of its node.
 devices=0

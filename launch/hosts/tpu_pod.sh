@@ -19,6 +19,9 @@ usage: launch/hosts/tpu_pod.sh [options] -- [PRESET] [options of launch.train]
   --setup COMMAND   run on every worker before anything else, to mount --run-dir for example
   --attempts N      times to run, preemptions included; default 100
   --pause SECONDS   before the state of the TPU is asked for after a failure; default 60
+  --check-with PROGRAM  interpreter here that checks what follows --; default .venv/bin/python of
+                    this checkout, or python3
+  --no-check        hand what follows -- on unchecked
   --dry-run         print the commands and do nothing
   --help            this text
 
@@ -32,7 +35,7 @@ root=$(cd "$here/../.." && pwd)
 source "$here/common.sh"
 
 name='' zone='' run_dir='' project='' create='' version='' spot=no image='' python=''
-setup='' attempts=100 pause=60 mounts=()
+setup='' attempts=100 pause=60 mounts=() check=yes check_with=''
 while (($#)); do
     option=$1
     # --option=value is --option value
@@ -44,6 +47,7 @@ while (($#)); do
     case $option in
         --help | -h) usage && exit ;;
         --dry-run) dry_run=yes && shift && continue ;;
+        --no-check) check=no && shift && continue ;;
         --spot) spot=yes && shift && continue ;;
         --) shift && break ;;
         --*) ;;
@@ -63,6 +67,7 @@ while (($#)); do
         --setup) setup=$value ;;
         --attempts) attempts=$value ;;
         --pause) pause=$value ;;
+        --check-with) check_with=$value ;;
         *) die "unknown option $option; those of launch.train come after --" ;;
     esac
     shift 2
@@ -142,6 +147,7 @@ else
     train_command .venv/bin/python "$run_dir" "$@"
     command="cd gtpo_jax-launch && exec $(quote "${train[@]}")"
 fi
+if [[ $check == yes ]]; then check_train "$check_with"; fi
 
 if [[ $dry_run == yes ]]; then
     if [[ -n $create ]]; then

@@ -20,6 +20,7 @@ import yaml
 
 from launch import cli
 from launch.hosts import jobset
+from launch.hosts.check import check_options
 from launch.train import TrainArguments
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -63,14 +64,23 @@ class Cluster:
             program.write_text(FAKE.format(python=sys.executable))
             program.chmod(0o755)
 
-    def __call__(self, script: str, *options: object, plan: dict | None = None, programs=True):
-        """Runs a script. `plan`: part of a call → output and status of such calls, in turn."""
+    def __call__(
+        self, script: str, *options: object, plan: dict | None = None, programs=True, check=False
+    ):
+        """Runs a script. `plan`: part of a call → output and status of such calls, in turn.
+
+        `check`: what follows `--` goes through the parser of launch.train, which takes seconds.
+        """
         self.record.write_text("")
         plan = plan or {}
         self.turns.write_text(json.dumps([{"when": k, "say": v} for k, v in plan.items()]))
         path = f"{self.programs}:{os.environ['PATH']}" if programs else os.environ["PATH"]
         return subprocess.run(
-            ["bash", HOSTS / script, *map(str, options)],
+            [
+                *("bash", HOSTS / script),
+                *(("--check-with", sys.executable) if check else ("--no-check",)),
+                *map(str, options),
+            ],
             env=os.environ
             | {"PATH": path, "RECORD": str(self.record), "TURNS": str(self.turns)}
             | {"TMPDIR": str(self.record.parent)},
@@ -243,6 +253,56 @@ def test_bad_input_is_one_line_and_nothing_is_done(cluster, script, options, mes
     assert done.returncode == cli.EXIT_BAD_INPUT
     assert message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not done.stdout and not cluster.calls
+
+
+REFUSED = [
+    (["tinny", "--train.stepz", "3"], "unknown preset 'tinny'"),
+    (["tiny", "--train.stepz", "3"], "perhaps --train.steps"),
+    (["tiny", "--train.steps", "three"], "three"),
+    (["tiny", "--resume", "--resume-if-any"], "give one"),
+    (
+        ["tiny", "--train.algorithm.name", "grpo", "--train.algorithm.discount", "0.5"],
+        "grpo does not use discount",
+    ),
+    (["tiny", "--help"], "python -m launch.train --help"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED)
+def test_what_launch_train_would_refuse_is_told_in_one_line(words, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        check_options(words)
+    assert str(error.value).count("\n") == 0
+
+
+def test_a_manifest_is_not_printed_for_options_that_launch_train_would_refuse():
+    words = tuple(REFUSED[0][0])
+    with pytest.raises(ValueError, match="unknown preset 'tinny'"):
+        manifest("--gpus", "8", train=words)
+    assert manifest("--gpus", "8", "--no-check", train=words)["kind"] == "JobSet"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [("slurm.sh", ["--run-dir", "/a"]), ("tpu_pod.sh", ["--dry-run", *map(str, TPU)])],
+    ids=["slurm", "tpu"],
+)
+def test_scripts_check_what_they_hand_on(cluster, script, options):
+    done = cluster(script, *options, "--", *REFUSED[0][0], check=True)
+    assert done.returncode == cli.EXIT_BAD_INPUT
+    assert "launch.train would refuse what follows --: unknown preset" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert not done.stdout and not cluster.calls
+    done = cluster(script, "--dry-run", *options, "--", *OPTIONS, check=True)
+    assert done.returncode == 0 and "launch.train" in done.stdout, done.stderr
+
+
+def test_an_interpreter_that_cannot_check_is_named_with_the_way_out(cluster):
+    done = cluster("slurm.sh", "--run-dir", "/a", "--check-with", "no-such", "--", check=True)
+    assert done.returncode == cli.EXIT_BAD_INPUT and not cluster.calls
+    assert "no-such cannot check" in done.stderr and "--no-check" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["slurm.sh", "tpu_pod.sh"])
@@ -461,7 +521,7 @@ def test_gpu_processes_find_the_first_by_its_name_in_the_network_of_the_jobset()
 
 
 def test_options_reach_the_pod_as_they_are():
-    args = rendered("--gpus", "8", train=(*OPTIONS, "$(HOME)"))
+    args = rendered("--gpus", "8", "--no-check", train=(*OPTIONS, "$(HOME)"))
     assert args[3 : 3 + len(OPTIONS)] == OPTIONS
     assert args[3 + len(OPTIONS)] == "$$(HOME)", "Kubernetes would put a variable there"
     shell = rendered("--topology", "v6e:1x1", train=tuple(OPTIONS))

@@ -56,7 +56,7 @@ def judge(record: dict[str, Any]) -> str:
 def _tight(text: str) -> str:
     """Without the spaces that say nothing: `3 1/2` and `12, 345` keep theirs."""
     text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
-    return re.sub(r" ?([^\w\s,]) ?", r"\1", text)
+    return re.sub(r" ?([^\w\s,]|_) ?|(,) (?!\d)", r"\1\2", text)
 
 
 def _is_known(leaf: Leaf) -> bool:
@@ -81,7 +81,8 @@ def _same(expected: Node, given: Node, tolerance: float) -> bool:
         # `4 = 5` is no answer 5, `3 + 2 = 5` and `x = 5` are.
         return bool(given.values) and all(_same(expected, v, tolerance) for v in given.values)
     if isinstance(expected, Equation):
-        return _says_value(expected, tolerance) and _same(expected.values[-1], given, tolerance)
+        stated = _stated(expected, tolerance)
+        return stated is not None and _same(stated, given, tolerance)
     expected, given = _single(expected), _single(given)
     if isinstance(expected, Items) and isinstance(given, Group):
         given = _printed_list(given)
@@ -107,12 +108,13 @@ def _same(expected: Node, given: Node, tolerance: float) -> bool:
     return False
 
 
-def _says_value(equation: Equation, tolerance: float) -> bool:
-    """Whether the last side is the value of an equation: `x = 5`, `7 · 8 = 56`, not `x + y = 5`."""
-    *others, last = equation.values or (None,)
-    if last is None or equation.names:
-        return last is not None
-    return all(_same(last, other, tolerance) for other in others)
+def _stated(equation: Equation, tolerance: float) -> Node | None:
+    """What an equation says that something is: 5 in `x = 5` and `2 + 3 = 5`, not in `x + y = 5`."""
+    if not equation.values:  # `f(x) = x`: two names
+        return Leaf(equation.parts[-1])
+    *others, last = equation.values
+    known = equation.names or all(_same(last, other, tolerance) for other in others)
+    return last if known else None
 
 
 def _printed_list(group: Group) -> Node:

@@ -46,6 +46,11 @@ _MOST_DIGITS = 20_000
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"\\text\s*\{\s*([a-zA-Z])\s*\}")  # upright: `\mathrm{e}`
 
+# Two letters may be two points, AB, and one is a symbol.
+_WORD = re.compile(
+    r"[^\W\d_]{3,}|\b(?:no|is|it|of|or|in|to|at|by|on|as|be|if|so|we|an)\b|^A(?= )", re.IGNORECASE
+)
+
 # Letters beside a sign of mathematics: `6abc`, `\frac{abc}{2}`, `xyz^2`.
 _FACTORS = re.compile(
     r"(?:(?<=[\d})^_+/{(])|(?<=^-)|(?<=[({]-))[a-z]{3,4}(?![a-z])|[a-z]{3,4}(?=[\^_+/)}])"
@@ -108,12 +113,12 @@ def same(expected: Leaf, given: Leaf, tolerance: float) -> bool:
 
 
 def sentence(text: str) -> str:
-    """A text of words alone, in lower case but for single letters; empty for every other text."""
+    """A text of words alone, in lower case but for symbols; empty for every other text."""
     text = re.sub(r"\\SEP(and|or)", r"\1", _TEXT.sub(r"\1", text))
     text = " ".join(text.split()).strip(" .!")
-    if not re.search(r"[^\W\d_]{2}", text) or not re.fullmatch(r"[\w\s.,;:'\"()!?&%/-]*", text):
+    if not _WORD.search(text) or not re.fullmatch(r"[\w\s.,;:'\"()!?&%/-]*", text):
         return ""
-    return re.sub(r"[^\W\d_]{2,}|^A(?= )", lambda found: found[0].casefold(), text)
+    return _WORD.sub(lambda found: found[0].casefold(), text)
 
 
 def as_expression(leaf: Leaf) -> Expression | None:

@@ -26,15 +26,13 @@ _LOOKS = _rules(
         (r"\{\s*\\(?:rm|bf|it|sf|tt|sl)(?![a-zA-Z])([^{}]*)\}", r"\\text{\1}"),
         (r"\\(?:rm|bf|it|sf|tt|sl)(?![a-zA-Z])", ""),
         (
-            r"\\(?:color|hspace\*?|vspace\*?|[hv]?phantom|label|tag\*?|textcolor|colorbox"
-            r"|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}",
-            "",
+            r"\\(?:(?:textcolor|colorbox|color|fcolorbox\s*\{[^{}]*\})\s*\{[^{}]*\}"
+            r"|(?:underline|uline|ensuremath|boldsymbol|bm|pmb|smash|mathop|mathrel|mathbin"
+            r"|mathord|mathopen|mathclose)(?![a-zA-Z]))\s*\{",
+            r"\\LOOK{",
         ),
-        (
-            r"\\(?:underline|uline|ensuremath|boldsymbol|bm|pmb|smash|mathop|mathrel|mathbin"
-            r"|mathord|mathopen|mathclose)(?![a-zA-Z])\s*",
-            "",
-        ),
+        (r"\\(?:color|hspace\*?|vspace\*?|[hv]?phantom|label|tag\*?)\s*\{[^{}]*\}", ""),
+        (r"\\(?:underline|boldsymbol|bm|pmb|mathop)(?![a-zA-Z])", ""),
         (
             r"\\(?:textbf|textit|textrm|textnormal|textsf|texttt|textsl|textsc|textup|emph|hbox"
             r"|mathrm|mathit|mathbf|mathsf|mathtt|mbox|operatorname\*?)(?![a-zA-Z])\s*\{",
@@ -111,7 +109,7 @@ def clean(text: str) -> str:
     text = characters.in_ascii(text).strip()
     for pattern, replacement in _LOOKS:
         text = pattern.sub(replacement, text)
-    text = _unwrapped(text)
+    text = _unwrapped(_without_command(text, "\\LOOK"))
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = printed.in_latex(text.strip())
@@ -119,7 +117,7 @@ def clean(text: str) -> str:
         text = ungrouped(text)
     text = _braced_argument(text, "\\sqrt")
     text = _braced_argument(text, "^")
-    return _unwrapped(text.strip())
+    return _unwrapped(re.sub(r"\s+", " ", text).replace(" ,", ",").strip())
 
 
 def _unwrapped(text: str) -> str:
@@ -148,6 +146,18 @@ def _without_math_signs(text: str) -> str:
         return text
     text = re.sub(r"((?<!\\)\$\$?|(?<!\\)\\[)\]])\s*[.,;:]$", r"\1", text)
     return _MATH_SIGN.sub(" ", text).strip()
+
+
+def _without_command(text: str, command: str) -> str:
+    """The text with the arguments of a command in its place."""
+    at = text.rfind(command + "{")  # the innermost first
+    while at >= 0:
+        begin = at + len(command)
+        end = end_of_group(text, begin)
+        inner = text[begin + 1 : end - 1] if end <= len(text) else text[begin + 1 :]
+        text = f"{text[:at]} {inner} {text[end:]}"
+        at = text.rfind(command + "{", 0, at)
+    return text
 
 
 def _braced_argument(text: str, before: str) -> str:

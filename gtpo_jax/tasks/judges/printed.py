@@ -93,7 +93,7 @@ _CALLS: dict[str, Callable[..., str]] = {
     "Pow": lambda x, n: f"({x})^{{{n}}}",
     **dict.fromkeys(("Rational", "Fraction"), _fraction),
     **dict.fromkeys(("Integer", "Float", "Decimal", "int", "float", "float64", "float32"), _as_is),
-    **dict.fromkeys(("int64", "int32", "mpf", "sympify", "N", "str", "Poly"), _as_is),
+    **dict.fromkeys(("int64", "int32", "mpf", "sympify", "str", "Poly"), _as_is),
     **dict.fromkeys(("Matrix", "ImmutableMatrix", "MutableDenseMatrix", "array"), _matrix),
     **dict.fromkeys(("FiniteSet", "set", "frozenset"), _set),
     **dict.fromkeys(("Tuple", "Point", "Point2D", "Point3D"), _brackets("(", ")")),

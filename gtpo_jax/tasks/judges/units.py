@@ -86,8 +86,14 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 
 _ALSO_VARIABLES = "mgshlACFHTL"
+# Two letters that hardly are a product; others have to be marked.
+_SHORT = {
+    *("cm", "mm", "km", "nm", "kg", "mg", "ms", "ml", "mL", "cl", "cL", "dl", "dL", "kL", "kN"),
+    *("kJ", "MJ", "kW", "MW", "GW", "kV", "mV", "mA", "Hz", "Pa", "eV", "in", "ft", "yd", "mi"),
+    *("lb", "oz", "hr", "yr", "gm", "Rs", "sq", "cu"),
+}
 # Without a space in front of them they are products.
-_ALSO_PRODUCTS = {"in", "mi", "hr", "pt", "ha", "ly", "db", "rs", "gm", "cal"}
+_ALSO_PRODUCTS = {"in", "mi", "hr", "gm", "cal"}
 
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))\s*")
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # the degrees are its own
@@ -131,10 +137,14 @@ def split_unit(text: str, *, by_letters: bool = False) -> tuple[str, str]:
 def _is_bare_unit(name: str, apart: bool, by_letters: bool) -> bool:
     """Whether letters that are not marked may be a unit and not variables."""
     long = re.search(r"[a-zA-Z°]{2,}", name)
+    if any(
+        short not in _SHORT for short in re.findall(r"(?<![a-zA-Z])[a-zA-Z]{2}(?![a-zA-Z])", name)
+    ):
+        return False
     if not apart:
         return long is not None and long.start() == 0 and name not in _ALSO_PRODUCTS
     if long or re.fullmatch(r"m/s(?:\^\{?2\}?)?", name):
-        return name not in ("am", "pm")
+        return True
     are_variables = not set(re.findall("[a-zA-Z]", name)) - set(_ALSO_VARIABLES)
     return by_letters and not (are_variables and re.search(r"/|\^\{?-", name) is None)
 

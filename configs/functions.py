@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +151,27 @@ def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
         "hermes": protocols.HermesCalls,
     }
     return known[config.protocol]()
+
+
+def template_variables(config: DialogueConfig) -> dict[str, Any]:
+    """Variable of a chat template → value, from `enable_thinking=false`.
+
+    A value is JSON, or a text where it is none; `True`, `False` and `None` are as in Python.
+    """
+    variables: dict[str, Any] = {}
+    for pair in config.template_variables:
+        name, _, value = pair.partition("=")
+        if not (name.isidentifier() and "=" in pair) or name in variables:
+            raise ValueError(
+                "dialogue.template_variables must be as enable_thinking=false, each name once; got"
+                f" {pair!r}"
+            )
+        value = value.lower() if value in ("True", "False") else value
+        try:
+            variables[name] = None if value == "None" else json.loads(value)
+        except ValueError:
+            variables[name] = value
+    return variables
 
 
 def make_verifier(config: VerifierConfig, tool: Tool | None) -> KindVerifier:

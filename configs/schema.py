@@ -284,6 +284,9 @@ class DialogueConfig:
     """That of a chat; without one, the protocol's."""
     most_calls: int = 1
     """Calls that one turn may hold."""
+    template_variables: tuple[str, ...] = ()
+    """Variables of the chat template, as in `enable_thinking=false`; values are JSON, or else
+    text."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

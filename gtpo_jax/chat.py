@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -45,10 +45,10 @@ class ChatDialogue:
     it when a conversation goes on, the system prompt opens the first user message, a blank line
     behind it.
 
-    A turn ends with the template's end marker, with one of `stop_symbols` (without them: the
-    `eos_token` of the template's variables), or with a stop string of the protocol. Each is the
-    policy's and trained. Behind a stop string the environment puts in the end marker, unless the
-    protocol's outputs go on in the same message.
+    A turn ends with the template's end marker, with one of `stop_symbols` (without them: with the
+    `eos_token` of the template's variables and with the template's `ends`), or with a stop string
+    of the protocol. Each is the policy's and trained. Behind a stop string the environment puts in
+    the end marker, unless the protocol's outputs go on in the same message.
 
     Raises `ValueError` when the template cannot be added to: when a turn has no end marker that is
     a control symbol, or when later messages change the text of earlier ones. Also when it does not
@@ -73,11 +73,8 @@ class ChatDialogue:
         self.stop_strings = protocol.stop_strings
         self._encoder = SegmentEncoder(tokenizer)
         self._layout, self._end = self._choose_layout()
-        if stop_symbols is None:
-            eos = str(template.variables.get("eos_token"))
-            stop_symbols = (eos,) if eos in tokenizer.control_symbols else ()
-        ends = dict.fromkeys([self._end, *stop_symbols])
-        self.stop_ids = tuple(tokenizer.control_id(symbol) for symbol in ends)
+        ends = self._ends() if stop_symbols is None else map(tokenizer.control_id, stop_symbols)
+        self.stop_ids = tuple(dict.fromkeys([tokenizer.control_id(self._end), *ends]))
         prompt = self._render(self._opening(_QUESTION), prompting=True)
         untold = template.render(self._opening(_QUESTION), add_generation_prompt=True)
         if protocol.tools and prompt == untold:
@@ -207,6 +204,22 @@ class ChatDialogue:
             )
         return tokens
 
+    def _ends(self) -> Iterator[int]:
+        """Ids of the end tokens that the template names."""
+        symbols, size = self.tokenizer.control_symbols, self.tokenizer.vocab_size
+        eos = str(self.template.variables.get("eos_token"))
+        if eos in symbols:
+            yield symbols[eos]
+        for end in self.template.ends:
+            token = symbols.get(end) if isinstance(end, str) else end
+            if not isinstance(token, int) or not 0 <= token < size:
+                raise ValueError(
+                    f"the end token {end!r} of the model, the eos_token_id of its"
+                    f" generation_config.json or config.json, is none of the {size} tokens of its"
+                    " tokenizer; correct the file, or take the tokenizer of the model"
+                )
+            yield token
+
     def _violated(self, text: str, violation: str) -> ParsedTurn:
         return ParsedTurn(text=text, violation=violation, thinking=self._begins_in_thought)
 
@@ -305,7 +318,8 @@ class ChatDialogue:
                     "the chat template changes a conversation that goes on, so turns cannot be"
                     f" added to it: {asked[same:]!r} becomes {shown[same:]!r}, behind"
                     f" {asked[:same][-40:]!r}; take a protocol with another reply_role or no tools,"
-                    " or set the template's variables"
+                    " or set one of the template's variables with --dialogue.template-variables"
+                    f" (it reads {', '.join(sorted(self.template.reads)) or 'none'})"
                 )
             replies.append(rest.partition(end)[2])
         if replies[0] != replies[1] or replies[0].count(_OUTPUT) != 1:

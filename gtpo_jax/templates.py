@@ -21,6 +21,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
@@ -32,6 +33,10 @@ Message = Mapping[str, Any]
 
 NOW = datetime.datetime(2025, 1, 1)
 """The time that templates are told by default: a prompt must not depend on the day of its run."""
+
+
+GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
+"""Names that every rendering gives a template."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +51,8 @@ class ChatTemplate:
     """A Jinja template of messages, run in a sandbox.
 
     `variables` are further names that it reads: the special tokens of its tokenizer, and switches
-    such as `enable_thinking`. `now` is the time that `strftime_now` formats.
+    such as `enable_thinking`. `now` is the time that `strftime_now` formats. `ends` are tokens, as
+    ids or texts, that end what the assistant says besides the template's own end marker.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class ChatTemplate:
         *,
         variables: Mapping[str, Any] | None = None,
         now: datetime.datetime = NOW,
+        ends: Sequence[int | str] = (),
     ):
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True,
@@ -65,7 +72,9 @@ class ChatTemplate:
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = now.strftime
         self.variables = dict(variables or {})
+        self.ends = tuple(ends)
         try:
+            self.reads = _read_variables(environment.parse(source), environment.globals)
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"the chat template is no Jinja: {error}") from error
@@ -82,12 +91,12 @@ class ChatTemplate:
         """The template of a model's folder: `chat_template.jinja`, else of `tokenizer_config.json`.
 
         `name` chooses among several. The special tokens of the configuration, such as `bos_token`,
-        are variables unless `variables` has others. Raises `ValueError` where there is none.
+        are variables unless `variables` has others. The end tokens are those of
+        generation_config.json, or else of config.json. Raises `ValueError` where there is no
+        template, and for one of `variables` that it never reads.
         """
         folder = pathlib.Path(folder)
-        config: dict[str, Any] = {}
-        if (folder / "tokenizer_config.json").is_file():
-            config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config = _read_json(folder / "tokenizer_config.json")
         source = config.get("chat_template")
         if isinstance(source, list):
             named = {each["name"]: each["template"] for each in source}
@@ -102,7 +111,14 @@ class ChatTemplate:
                 " tokenizer_config.json; take the folder of an instruction-tuned model"
             )
         special = {key: _symbol(value) for key, value in config.items() if key.endswith("_token")}
-        return cls(source, variables={**special, **(variables or {})}, now=now)
+        variables = {**special, **(variables or {})}
+        template = cls(source, variables=variables, now=now, ends=_ends(folder))
+        for unread in variables.keys() - special.keys() - template.reads:
+            raise ValueError(
+                f"the chat template of {folder} never reads the variable {unread}; it reads"
+                f" {', '.join(sorted(template.reads)) or 'none'}"
+            )
+        return template
 
     def render(
         self,
@@ -221,6 +237,46 @@ def _inside(text: str, before: str, after: str) -> str | None:
 def _interleaved(own: Sequence[str], contents: Sequence[str]) -> str:
     pairs = zip(contents, own[1:], strict=True)
     return own[0] + "".join(content + text for content, text in pairs)
+
+
+def _read_variables(tree: jinja2.nodes.Template, given: Mapping[str, Any]) -> frozenset[str]:
+    """Names that a template reads and that are not given by `GIVEN` or by its environment.
+
+    Of names that it also assigns, those alone count that it gives another value where they have
+    none: `{% if x is not defined %}{% set x = 1 %}{% endif %}`, `{% set x = x or 1 %}`.
+    """
+    nodes = jinja2.nodes
+    assigned = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    asked = {
+        node.node.name
+        for node in tree.find_all((nodes.Test, nodes.Filter))
+        if node.name in ("defined", "undefined", "default", "d")
+        and isinstance(node.node, nodes.Name)
+    }
+    for alternative in tree.find_all(nodes.Or):
+        if isinstance(alternative.left, nodes.Name):
+            asked.add(alternative.left.name)
+    unknown = jinja2.meta.find_undeclared_variables(tree) - {*GIVEN, *given}
+    return frozenset(unknown - (assigned - asked))
+
+
+def _ends(folder: pathlib.Path) -> tuple[int | str, ...]:
+    """The end tokens of a model's folder, as libraries for inference find them."""
+    for name in ("generation_config.json", "config.json"):
+        ends = _read_json(folder / name).get("eos_token_id")
+        if ends is not None:
+            return tuple(ends) if isinstance(ends, list) else (ends,)
+    return ()
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object of a file, without anything where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 def _symbol(value: Any) -> Any:

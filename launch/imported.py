@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 
-from configs.functions import make_protocol
+from configs.functions import make_protocol, template_variables
 from configs.schema import AdapterConfig, DialogueConfig, RunConfig
 from gtpo_jax import tokenizers
 from gtpo_jax.chat import ChatDialogue
@@ -71,6 +71,11 @@ def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
                 f"dialogue.protocol {config.dialogue.protocol} is that of an imported model, and"
                 " the run has none; run `python -m launch.convert import FOLDER --run-dir RUN`"
             )
+        if config.dialogue.template_variables:
+            raise ValueError(
+                "dialogue.template_variables are those of a chat template, and the built-in"
+                " dialogue has none; leave them out"
+            )
         return config
     if not chat:
         raise ValueError(
@@ -85,7 +90,7 @@ def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> ChatDialogue:
     """Chats in the template of a checkpoint's folder."""
     return ChatDialogue(
         tokenizers.load(source),
-        ChatTemplate.load(source),
+        ChatTemplate.load(source, variables=template_variables(config)),
         make_protocol(config),
         system_prompt=config.system_prompt,
         most_calls=config.most_calls,

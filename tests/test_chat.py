@@ -289,6 +289,77 @@ def test_stop_symbols_end_turns_besides_the_end_marker():
     assert parsed(dialogue, f"{CALL}<|endoftext|>", "qwen2.5").codes == ("print(1)",)
 
 
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("qwen2.5", ("<|im_end|>", "<|endoftext|>")),
+        ("llama3.1", ("<|end_header_id|>", "<|eot_id|>", "<|begin_of_text|>")),
+        ("mistral", ("</s>",)),
+        ("gemma3", ("<eos>", "<end_of_turn>")),
+    ],
+)
+@pytest.mark.parametrize("spelled", [True, False], ids=["symbols", "ids"])
+def test_every_end_token_of_the_model_ends_a_turn(name, ends, spelled):
+    family = FAMILIES[name]
+    tokenizer = family.tokenizer()
+    ids = [tokenizer.control_id(end) for end in ends]
+    template = ChatTemplate(
+        family.template, variables=dict(family.variables), ends=ends if spelled else ids
+    )
+    dialogue = ChatDialogue(tokenizer, template, FENCED)
+    assert dialogue.stop_ids[0] == tokenizer.control_id(family.end)
+    assert {*dialogue.stop_ids} >= {*ids} and len({*dialogue.stop_ids}) == len(dialogue.stop_ids)
+    for end in ends:
+        turn = parsed(dialogue, f"The answer is \\boxed{{5}}.{end}", name)
+        assert (turn.answer, turn.violation) == ("5", None)
+        assert parsed(dialogue, f"{CALL}{end}", name).codes == ("print(1)",)
+
+
+@pytest.mark.parametrize("end", [100_000, -1, "<|no_such_token|>", "text", None, 1.5])
+def test_end_token_that_the_tokenizer_lacks_is_an_error(end):
+    family = FAMILIES["qwen2.5"]
+    template = ChatTemplate(family.template, ends=[end])
+    with pytest.raises(
+        ValueError, match=r"eos_token_id.*is none of the \d+ tokens of its tokenizer"
+    ):
+        ChatDialogue(family.tokenizer(), template, FENCED)
+
+
+def test_thought_that_an_earlier_turn_left_open_goes_on():
+    # Outputs go on in the message, and so does its thought, until it is closed.
+    dialogue = make("qwen3", TAGS)
+    first = parsed(dialogue, "<think>hm <code>x</code>", "qwen3")
+    assert first.codes == ("x",) and first.thinking
+    text = "so \\boxed{3}<|im_end|>"
+    assert dialogue.parse(dialogue.turn(text[:-10]), before=first).violation == (
+        protocols.UNCLOSED_THOUGHT
+    )
+    assert dialogue.parse(dialogue.turn("</think>\\boxed{4}"), before=first).answer == "4"
+    closed = parsed(dialogue, "<think>hm</think> <code>x</code>", "qwen3")
+    assert not closed.thinking
+    assert dialogue.parse(dialogue.turn("so \\boxed{3}"), before=closed).answer == "3"
+    # A message that has ended takes its thought with it.
+    assert not parsed(dialogue, "<think>hm<|im_end|>", "qwen3").thinking
+
+
+def test_thought_that_the_prompt_opens_may_be_closed_turns_ago():
+    family = FAMILIES["qwen3"]
+    source = family.template.replace("'<think>\\n\\n</think>\\n\\n'", "'<think>\\n'")
+    template = ChatTemplate(source, variables={"enable_thinking": False})
+    dialogue = ChatDialogue(family.tokenizer(), template, TAGS)
+    assert parsed(dialogue, "so \\boxed{1}<|im_end|>", "qwen3").violation == (
+        protocols.UNCLOSED_THOUGHT
+    )
+    before = parsed(dialogue, "hm</think> <code>x</code>", "qwen3")
+    answer = [*dialogue.tokenizer.encode("so \\boxed{3}"), dialogue.stop_ids[0]]
+    assert dialogue.parse(answer, before=before).answer == "3"
+    open_still = parsed(dialogue, "hm <code>x</code>", "qwen3")
+    assert dialogue.parse(answer, before=open_still).violation == protocols.UNCLOSED_THOUGHT
+    # The next message opens a thought anew.
+    ended = parsed(dialogue, "hm</think> <code>x</code><|im_end|>", "qwen3")
+    assert ended.thinking
+
+
 @EACH
 @hypothesis.given(data=strategies.data())
 @hypothesis.settings(max_examples=40)
@@ -346,7 +417,7 @@ def test_tools_that_move_as_a_conversation_goes_on_are_refused():
     # Mistral's template puts them before the last user message.
     family = FAMILIES["mistral"]
     protocol = protocols.HermesCalls(reply_role="user")
-    with pytest.raises(ValueError, match=r"changes a conversation.*another reply_role or no tools"):
+    with pytest.raises(ValueError, match=r"another reply_role or no tools, .*template-variables"):
         ChatDialogue(family.tokenizer(), family.chat_template(), protocol)
 
 

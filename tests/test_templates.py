@@ -94,6 +94,51 @@ def test_template_is_loaded_from_the_configuration_of_a_tokenizer(tmp_path):
     assert template.variables["eos_token"] == "</s>"
 
 
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        (
+            "{{ bos_token }}{{ messages }}{{ tools }}{{ raise_exception('x') if add }}",
+            "add bos_token",
+        ),
+        ("{% for m in messages %}{{ loop.index }}{{ m }}{{ range(n) }}{% endfor %}", "n"),
+        ("{% if x is not defined %}{% set x = 1 %}{% endif %}{{ x }}", "x"),
+        ("{% set x = x | default(1) %}{% set y = y or 2 %}{{ x }}{{ y }}", "x y"),
+        ("{% if messages %}{% set said = 1 %}{% endif %}{{ said }}", ""),
+        ("{% macro m(a) %}{{ a }}{{ deep }}{% endmacro %}{{ m(1) }}", "deep"),
+        ("{% set ns = namespace(a=1) %}{% set ns.a = k %}{{ ns.a }}", "k"),
+        (FAMILIES["qwen3"].template, "enable_thinking"),
+        (FAMILIES["llama3.1"].template, "bos_token date_string"),
+    ],
+)
+def test_template_knows_the_variables_that_it_reads(source, reads):
+    assert sorted(ChatTemplate(source).reads) == reads.split()
+
+
+def test_variable_that_the_template_never_reads_is_an_error(tmp_path):
+    write(tmp_path, {"pad_token": "<p>", "chat_template": "{{ a }}{{ b if bos_token }}"})
+    assert ChatTemplate.load(tmp_path, variables={"a": 3}).render(USER) == "3"
+    with pytest.raises(ValueError, match="never reads the variable thinking; it reads a, b, bos_t"):
+        ChatTemplate.load(tmp_path, variables={"a": 1, "thinking": False})
+    write(tmp_path, {"chat_template": "hi"})
+    with pytest.raises(ValueError, match="never reads the variable messages; it reads none"):
+        ChatTemplate.load(tmp_path, variables={"messages": 1})
+
+
+def test_end_tokens_are_those_of_the_generation_config_or_of_the_config(tmp_path):
+    write(tmp_path, {"chat_template": "hi"})
+    assert ChatTemplate.load(tmp_path).ends == ()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
+    assert ChatTemplate.load(tmp_path).ends == (7,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}')
+    assert ChatTemplate.load(tmp_path).ends == (7,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, "<e>"]}')
+    assert ChatTemplate.load(tmp_path).ends == (1, "<e>")
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"generation_config\.json is not JSON: Expecting"):
+        ChatTemplate.load(tmp_path)
+
+
 def test_template_in_a_file_of_its_own_counts(tmp_path):
     write(tmp_path, {"bos_token": "<s>", "chat_template": "old"}, "{{ bos_token }}é")
     assert ChatTemplate.load(tmp_path).render(USER) == "<s>é"

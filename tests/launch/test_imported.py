@@ -13,7 +13,7 @@ import pytest
 
 from gtpo_jax import sharding
 from gtpo_jax.types import Verdict
-from launch import cli, convert, rollout
+from launch import cli, convert, imported, rollout
 from launch.phase import Phase
 from launch.session import Session
 from launch.train import TrainArguments, Trainer
@@ -112,13 +112,16 @@ def test_imported_model_brings_its_own_dialogue(tmp_path):
     with pytest.raises(ValueError, match=r"run `python -m launch\.convert import FOLDER"):
         Session(parse(TrainArguments, "--run-dir", run_dir).config, run_dir)
     config = write_checkpoint(tmp_path / "there", "qwen2.5")
+    symbols = FAMILIES["qwen2.5"].tokenizer().control_symbols
+    ends = symbols["<|im_end|>"], symbols["<|endoftext|>"]
+    (tmp_path / "there" / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     convert.run(["import", str(tmp_path / "there"), "--run-dir", str(run_dir)])
     with pytest.raises(ValueError, match="does not know the built-in dialogue; take the preset"):
         Session(cli.parse(TrainArguments, ["tiny"], program="tests").config, run_dir)
     chosen = parse(TrainArguments, "--model.attention", "plain", "--dialogue.protocol", "hermes")
     with Session(chosen.config, run_dir) as session:
         assert session.config.model == dataclasses.replace(config, attention="plain")
-        assert session.dialogue.stop_ids == (session.dialogue.tokenizer.control_id("<|im_end|>"),)
+        assert session.dialogue.stop_ids == ends
         chex.assert_trees_all_equal(session.load_start(run_dir), make_params(config))
 
 
@@ -186,6 +189,44 @@ def test_model_is_watched_as_it_solves_a_problem(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("What is 2 + 2?") and written["stop"] in shown
     assert written["turns"] and all(turn["text"].split()[0] in shown for turn in written["turns"])
+
+
+def dialogue_of(folder, *variables):
+    chosen = parse(
+        TrainArguments, *(("--dialogue.template-variables", *variables) if variables else ())
+    )
+    return imported.make_dialogue(chosen.config.dialogue, folder)
+
+
+def test_variables_of_the_chat_template_are_an_option(tmp_path):
+    family = FAMILIES["qwen3"]
+    family.library_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    source = "{% if effort %}{{ effort }}{% endif %}" + family.template
+    (tmp_path / "chat_template.jinja").write_text(source)
+    silent = dialogue_of(tmp_path, "enable_thinking=False", 'effort="much"')
+    prompt = silent.tokenizer.decode(silent.prompt("Q"))
+    assert prompt.startswith("much") and prompt.endswith("<think>\n\n</think>\n\n")
+    for value in ("true", "[0]", "yes"):
+        thinking = dialogue_of(tmp_path, f"enable_thinking={value}", "effort=a=b")
+        prompt = thinking.tokenizer.decode(thinking.prompt("Q"))
+        assert prompt.startswith("a=b") and prompt.endswith("assistant\n")
+    with pytest.raises(
+        ValueError, match="never reads the variable think; it reads effort, enable_th"
+    ):
+        dialogue_of(tmp_path, "think=false")
+    for pairs in (["enable_thinking"], ["=1"], ["a b=1"], ["effort=1", "effort=2"]):
+        with pytest.raises(
+            ValueError, match=r"template_variables must be as enable_thinking=false"
+        ):
+            dialogue_of(tmp_path, *pairs)
+
+
+def test_variables_of_no_chat_template_are_an_error(tmp_path):
+    config = cli.parse(
+        TrainArguments, ["tiny", "--dialogue.template-variables", "a=1"], program="tests"
+    ).config
+    with pytest.raises(ValueError, match="built-in dialogue has none; leave them out"):
+        imported.with_model(config, None)
 
 
 def test_rollout_without_a_prompt_is_refused(tmp_path):

@@ -86,6 +86,9 @@ class ToolResult:
     status: ToolStatus
     stdout: str = ""
     stderr: str = ""
+    exception: str | None = None
+    """An exception that nobody caught, as a person would be told it: type, message, notes. Empty
+    when there was none; None where the tool does not know."""
     truncated_bytes: int = 0  # output bytes beyond the limit, dropped
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0

@@ -8,6 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from gtpo_jax import tools
 from gtpo_jax.evaluation import Estimate, Evaluation
 from gtpo_jax.types import ToolResult, Trajectory
 
@@ -21,9 +22,8 @@ def render_turn(text: str, violation: str | None) -> Text:
 
 
 def render_output(result: ToolResult) -> Text:
-    """What a call gave: what it printed, or the last line of its error."""
-    output = result.stdout.strip() or result.stderr.strip().split("\n")[-1]
-    return Text(f"  {output}\n", style="yellow")
+    """What a call gave, as the policy was told it."""
+    return Text(f"  {tools.render_tool_result(result)}\n", style="yellow")
 
 
 def render_trajectory(trajectory: Trajectory, *, title: str = "") -> Panel:

@@ -22,6 +22,7 @@ from typing import Any
 from gtpo_jax import types
 from gtpo_jax.tools import busy, http_post
 from gtpo_jax.tools import limits as tool_limits
+from gtpo_jax.tools.sandbox import capture
 
 _PATH = "/run_code"
 _SHOWN_BYTES = 200  # of an unexpected body, in the error text
@@ -246,8 +247,8 @@ def _result(data: bytes, output_bytes: int, wall_seconds: float) -> types.ToolRe
         finished = state == "Finished" and isinstance(code, int) and not isinstance(code, bool)
         if not (finished or state == "TimeLimitExceeded"):
             raise ValueError(f"run status {state!r}, return code {code!r}")
-        stdout, lost = _cut(stdout, output_bytes)
-        cut_stderr, lost_too = _cut(stderr, output_bytes)
+        stdout, lost = capture.cut(stdout.encode("utf-8", "replace"), output_bytes)
+        cut_stderr, lost_too = capture.cut(stderr.encode("utf-8", "replace"), output_bytes)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _Failure(
             "expected the response of SandboxFusion's /run_code, got"
@@ -284,17 +285,6 @@ def _status(code: int, stderr: str) -> tuple[types.ToolStatus, str]:
     if _MEMORY_ERROR.fullmatch(last):
         return types.ToolStatus.MEMORY, ""
     return types.ToolStatus.ERROR, "" if last else f"exit status {code}\n"
-
-
-def _cut(text: str, keep: int) -> tuple[str, int]:
-    """The first and the last bytes of `text`, `keep` in all, and how many were dropped."""
-    data = text.encode("utf-8", "replace")
-    dropped = len(data) - keep
-    if dropped <= 0:
-        return data.decode(), 0
-    head, tail = data[: keep - keep // 2], data[len(data) - keep // 2 :]
-    head, tail = (part.decode("utf-8", "replace") for part in (head, tail))
-    return f"{head}\n[{dropped} bytes truncated]\n{tail}", dropped
 
 
 def _shown(data: bytes) -> str:

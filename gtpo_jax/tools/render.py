@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from gtpo_jax.types import ToolResult, ToolStatus
 
 NO_OUTPUT = "(no output)"
 
-# How far such a call got depends on the load of the machine, so nothing that it printed is shown,
-# and which of the two clocks ran out first is not told: equal code must give an equal observation.
+# Which of the two clocks ran out first depends on the load of the machine, so it is not told.
 _OUT_OF_TIME = "Time limit exceeded."
 
 _SENTENCES = {
     ToolStatus.TIMEOUT: _OUT_OF_TIME,
     ToolStatus.CPU_LIMIT: _OUT_OF_TIME,
     ToolStatus.OUTPUT_LIMIT: "Output limit exceeded.",
+    ToolStatus.MEMORY: "Memory limit exceeded.",
     ToolStatus.INFRA_ERROR: "The tool is not available.",
 }
 
@@ -24,40 +25,79 @@ _STATE_LOST = "The session was restarted: variables of earlier calls are gone."
 # `<__main__.A object at 0x7f21c0a3b0d0>`: the address in a default repr differs between runs.
 _ADDRESS = re.compile(r"(?<= at )0x[0-9a-fA-F]{4,16}(?=[>,])")
 
+# `File "/usr/lib/python3.11/json/decoder.py"` in a traceback, `/usr/lib/python3.11/ast.py:50: ` in
+# a warning: where libraries are differs between hosts.
+_LIBRARIES = re.compile(
+    r'(?:(?<=File ")|^(?=[^\s:]+:\d+: \w+: ))/[^"\n:]*/(?:(?:site|dist)-packages|python3\.\d+)/',
+    re.MULTILINE,
+)
+
+# `Ran 2 tests in 0.013s`, as unittest ends its report.
+_TEST_SECONDS = re.compile(r"^(Ran \d+ tests? in )\d+\.\d+s$", re.MULTILINE)
+
+# `<tool>:3: UserWarning: careful`, and the line of the program below it.
+_WARNING = re.compile(r"^[^\s:]+:\d+: \w*Warning: .*\n(?:  .*\n)?", re.MULTILINE)
+
 
 def render_tool_result(result: ToolResult) -> str:
-    """Observation for the policy: what the code printed, then in one line what went wrong, if so.
+    """Observation for the policy: what the code wrote, then what went wrong, if so.
 
     | status | text |
     |---|---|
-    | ok | stdout, or `(no output)`; stderr is not shown |
-    | error, crash | stdout, then the last line of stderr, which holds the reason |
-    | memory | stdout, then a fixed sentence |
-    | timeout, cpu_limit, output_limit, infra_error | a fixed sentence |
+    | ok | stdout, stderr, or `(no output)` |
+    | error by an exception | stdout, then the exception |
+    | error by an exit status, crash | stdout, stderr, then that status or signal |
+    | memory | stdout, then a sentence |
+    | timeout, cpu_limit | stdout and stderr as far as it came, then a sentence |
+    | output_limit | beginning and end of stdout, else of stderr, then a sentence |
+    | infra_error | a sentence |
 
-    A session that lost its variables is told so in a line of its own.
+    Warnings on stderr are left out unless there is nothing else. A session that lost its variables
+    is told so in a line of its own.
 
     Pure: it reads no clock and no field that varies between runs of equal code. Memory addresses in
-    default reprs are replaced by `0x...`.
+    default reprs are replaced by `0x...`; folders of libraries in tracebacks and warnings are left
+    out, and so is the time that unittest took. How far a program came until it was stopped for its
+    time is chance all the same.
     """
-    text = _SENTENCES.get(result.status)
-    if text is None:
-        text = _ADDRESS.sub("0x...", _output(result))
-    return f"{text}\n{_STATE_LOST}" if result.state_lost else text
+    parts = [*_written(result), _end(result), _STATE_LOST if result.state_lost else ""]
+    text = "\n".join(part for part in parts if part) or NO_OUTPUT
+    return _TEST_SECONDS.sub(r"\1...s", _LIBRARIES.sub("", _ADDRESS.sub("0x...", text)))
 
 
-def _output(result: ToolResult) -> str:
-    """What the code printed and, if it failed, the reason."""
-    stdout = result.stdout.rstrip()
+def exception_of(result: ToolResult) -> str:
+    """The exception that ended the code, message and notes included; empty where none did.
+
+    Where the tool does not know, it is what stands behind the frames of the last traceback.
+    """
+    if result.status is not ToolStatus.ERROR:
+        return ""
+    if result.exception is not None:
+        return result.exception
+    lines = result.stderr.rstrip().splitlines()
+    frames = [i for i, line in enumerate(lines) if line.startswith(("Traceback", '  File "'))]
+    behind = lines[frames[-1] + 1 :] if frames else []
+    return "\n".join(itertools.dropwhile(lambda line: line.startswith("  "), behind))
+
+
+def _written(result: ToolResult) -> list[str]:
+    """What is shown of the streams."""
+    stdout, stderr = result.stdout.rstrip(), result.stderr.rstrip()
+    if result.status is ToolStatus.INFRA_ERROR:
+        return []
+    if result.status is ToolStatus.MEMORY or exception_of(result):
+        return [stdout]
+    if result.status is ToolStatus.OUTPUT_LIMIT:
+        return [stdout or stderr]
+    noted = _WARNING.sub("", f"{stderr}\n").rstrip()
+    return [stdout, noted] if stdout or noted else [stderr]
+
+
+def _end(result: ToolResult) -> str:
+    """What went wrong, where the streams do not tell it."""
     if result.status is ToolStatus.OK:
-        return stdout or NO_OUTPUT
-    return "\n".join(part for part in (stdout, _reason(result)) if part)
-
-
-def _reason(result: ToolResult) -> str:
-    """The line that says what went wrong."""
-    if result.status is ToolStatus.MEMORY:
-        return "Memory limit exceeded."
-    lines = result.stderr.split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return last or f"The code failed ({result.status})."
+        return ""
+    told = _SENTENCES.get(result.status) or exception_of(result)
+    if told or result.stderr.strip():
+        return told
+    return f"The code failed ({result.status})."

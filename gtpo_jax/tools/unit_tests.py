@@ -42,7 +42,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent import futures
 
 from gtpo_jax import types
-from gtpo_jax.tools import busy
+from gtpo_jax.tools import busy, render
 
 
 class TestStatus(enum.StrEnum):
@@ -181,9 +181,9 @@ def _outcome(report: Report, call: futures.Future[types.ToolResult]) -> TestOutc
         status, message = report(result.stdout)
     else:
         status = _STATUS.get(result.status, TestStatus.ERROR)
-        last = result.stderr.rstrip().rpartition("\n")[2]
-        message = last if status in (TestStatus.ERROR, TestStatus.UNKNOWN) else ""
-        message = message or result.status.value.replace("_", " ")
+        told = render.exception_of(result) or result.stderr.rstrip().rpartition("\n")[2]
+        message = told if status in (TestStatus.ERROR, TestStatus.UNKNOWN) else ""
+        message = " ".join(message.split())[:200] or result.status.value.replace("_", " ")
     return TestOutcome(status=status, message=message, result=result)
 
 

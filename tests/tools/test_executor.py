@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
 
 from gtpo_jax.tools import PythonExecutor, ToolLimits, render_tool_result
 from gtpo_jax.types import ToolStatus
-from tests.tools.calls import last_line, run
+from tests.tools import endings
+from tests.tools.calls import last_line, linux_only, run
 
 
 @pytest.fixture(scope="module")
@@ -298,3 +300,51 @@ def test_package_that_is_not_asked_for_is_not_there(executor):
 def test_limits_out_of_range_raise_and_name_the_field(field, value, error):
     with pytest.raises(error, match=field):
         ToolLimits(**{field: value})
+
+
+# What the policy reads.
+
+
+def read(result):
+    return re.sub(r"^ *[~^]+\n", "", render_tool_result(result), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", endings.ENDINGS)
+def test_ending_is_told(executor, name):
+    code, observation = endings.ENDINGS[name]
+    assert read(run(executor, code)) == observation
+
+
+@linux_only
+@pytest.mark.parametrize("name", endings.PROCESSES)
+def test_processes_are_refused_by_name_and_threads_are_not(executor, name):
+    code, observation = endings.PROCESSES[name]
+    assert read(run(executor, code)) == observation
+
+
+def test_ending_of_a_call_in_a_session_is_told_as_that_of_a_single_one(executor):
+    for name in ("message_of_lines", "group", "exit_status", "exit_message", "stderr_alone"):
+        code, observation = endings.ENDINGS[name]
+        assert read(run(executor, code, session="endings")) == observation
+
+
+def test_exception_without_end_is_told_by_its_beginning_and_its_end(executor):
+    result = run(executor, "raise ValueError('a' * 10**7 + 'z' * 10**7)")
+    assert result.status is ToolStatus.ERROR and len(result.stderr) < 17_000
+    text = render_tool_result(result)
+    assert text.startswith("ValueError: aaa") and text.endswith("zzz") and len(text) < 5000
+    assert re.search(r"a\n\[\d+ bytes truncated\]\nz", text)
+
+
+@linux_only
+@pytest.mark.parametrize("name", endings.STOPPED)
+def test_output_of_a_stopped_program_is_kept(name):
+    limit, code, observation = endings.STOPPED[name]
+    limits = {
+        "time": ToolLimits(wall_seconds=1.0, cpu_seconds=60),
+        "cpu": ToolLimits(wall_seconds=60.0, cpu_seconds=1),
+        "output": ToolLimits(wall_seconds=60.0, output_bytes=30, runaway_bytes=1_000_003),
+        "memory": ToolLimits(wall_seconds=60.0),
+    }[limit]
+    with PythonExecutor(preload=(), max_running=1, limits=limits) as executor:
+        assert read(run(executor, code)) == observation

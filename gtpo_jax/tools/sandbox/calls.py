@@ -30,6 +30,30 @@ ENDED = {
 _MEMORY_ERROR = re.compile(r"[\w.]*MemoryError\b")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Told:
+    """How the code of a call ended, in the words of its child. Text alone: its status is not here.
+
+    | `end` | what happened | `text` |
+    |---|---|---|
+    | `exception` | nobody caught it | the exception as the policy reads it |
+    | `memory` | the same, a `MemoryError` | the same |
+    | `said` | `sys.exit` with a message, which stands on stderr | empty |
+    | empty | anything else, or no word came | empty |
+    """
+
+    end: str = ""
+    text: str = ""
+
+    @classmethod
+    def read(cls, message: wire.Message) -> Told:
+        """Reads what a child sent; raises `wire.ProtocolError` for anything else."""
+        end, text = message.get("end"), message.get("text")
+        if end not in ("", "exception", "memory", "said") or not isinstance(text, str):
+            raise wire.ProtocolError("not the end of a call")
+        return cls(end=end, text=text)
+
+
 @dataclasses.dataclass(eq=False)
 class Call:
     """A call from its arrival to its result."""
@@ -52,6 +76,7 @@ class Call:
     ended_by: str = ""  # a key of ENDED, or "unreported"
     control_lost: bool = False
     taken: bool = True  # by the child, as far as is known
+    told: Told | None = None  # by the child, of the end of its code
     exit: wire.Message | None = None  # the zygote's word on how the process ended
     drain_until: float = 0.0
 
@@ -66,6 +91,11 @@ class Call:
     @property
     def runaway(self) -> bool:
         return any(stream is not None and stream.runaway for stream in (self.out, self.err))
+
+    @property
+    def loss(self) -> str:
+        """Why its session's channel is gone: the process has ended, or its code took hold of it."""
+        return "unreported" if self.process is not None and self.process.exited() else "control"
 
     @property
     def due(self) -> float:
@@ -91,10 +121,19 @@ class Call:
         self.reading.discard(fd)
         return False
 
+    def read_report(self, message: wire.Message) -> tuple[int, int]:
+        """Exit status and peak of memory in bytes, as a session's child tells them of this call."""
+        status, peak = message.get("status"), message.get("peak")
+        due = message.get("done") == self.id
+        if not (due and isinstance(status, int) and isinstance(peak, int)):
+            raise wire.ProtocolError("not the report of a call")
+        self.told = Told.read(message)
+        return status & 0xFF, peak
+
     def reset(self) -> None:
         """As it was when it arrived, to be tried once more."""
         self.ended_by, self.taken = "", True
-        self.out = self.err = self.exit = None
+        self.out = self.err = self.exit = self.told = None
         self.reading = set()
 
     def result(
@@ -102,16 +141,18 @@ class Call:
     ) -> wire.Message:
         """The fields of the `ToolResult` of the call, which has ended."""
         assert self.out is not None and self.err is not None
-        stderr = self.err.text()
+        (stdout, dropped_out), (stderr, dropped_err) = self.out.text(), self.err.text()
+        told = self.told or Told()
         # It may have ended by itself although not all that it wrote was read.
         ended_by = self.ended_by or ("output_limit" if self.runaway else "")
-        status, reason = outcome(ended_by, exit_code, cpu, stderr, limits)
+        status, reason = outcome(ended_by, exit_code, cpu, told, stderr, limits)
         return {
             "id": self.id,
             "status": status,
-            "stdout": self.out.text(),
+            "stdout": stdout,
             "stderr": with_last_line(stderr, reason),
-            "truncated_bytes": self.out.dropped + self.err.dropped,
+            "exception": told.text if status == "error" and exit_code == 1 else "",
+            "truncated_bytes": dropped_out + dropped_err,
             "wall_seconds": time.monotonic() - self.began,
             "cpu_seconds": cpu,
             "peak_bytes": peak,
@@ -120,7 +161,12 @@ class Call:
 
 
 def outcome(
-    ended_by: str, exit_code: int, cpu_seconds: float, stderr: str, limits: dict[str, Any]
+    ended_by: str,
+    exit_code: int,
+    cpu_seconds: float,
+    told: Told,
+    stderr: str,
+    limits: dict[str, Any],
 ) -> tuple[str, str]:
     """Status of a call, and the reason where the call's own stderr does not give it."""
     if ended_by:
@@ -135,12 +181,15 @@ def outcome(
         return "crash", f"killed by {signal_name(-exit_code)}"
     if exit_code == 0:
         return "ok", ""
-    last = stderr.rstrip().rpartition("\n")[2]
-    if exit_code == 1 and _MEMORY_ERROR.match(last):
+    if exit_code == 1 and (told.end == "memory" or (not told.end and _ends_for_memory(stderr))):
         return "memory", ""
-    # An uncaught exception ends with 1 and a traceback; so who ends with 1 in silence was `_exit`.
-    told = last == f"exit status {exit_code}" or (exit_code == 1 and last)
-    return "error", "" if told else f"exit status {exit_code}"
+    # With another status than 1 the code went on after its word, in an exit handler say.
+    return "error", "" if exit_code == 1 and told.end else f"exit status {exit_code}"
+
+
+def _ends_for_memory(stderr: str) -> bool:
+    """The last line is all that a child without memory could say."""
+    return bool(_MEMORY_ERROR.match(stderr.rstrip().rpartition("\n")[2]))
 
 
 def failure(call: Call, reason: str) -> wire.Message:

@@ -23,10 +23,6 @@ class Capture:
     def runaway(self) -> bool:
         return self.total >= self.stop_at
 
-    @property
-    def dropped(self) -> int:
-        return self.total - len(self._head) - len(self._tail)
-
     def read(self) -> bool:
         """Takes what is there; False when nothing more will be read. The stream must be ready."""
         if self.runaway:
@@ -49,8 +45,55 @@ class Capture:
             before = self.total
             self.read()
 
-    def text(self) -> str:
-        if not self.dropped:
-            return (self._head + self._tail).decode("utf-8", "replace")
-        head, tail = (part.decode("utf-8", "replace") for part in (self._head, self._tail))
-        return f"{head}\n[{self.dropped} bytes truncated]\n{tail}"
+    def text(self) -> tuple[str, int]:
+        """What is shown of the stream, and how many of its bytes are not."""
+        return excerpt(bytes(self._head), bytes(self._tail), self.total)
+
+
+def cut(data: bytes, keep: int) -> tuple[str, int]:
+    """What is shown of `data` where `keep` bytes may be, and how many bytes are not."""
+    if len(data) <= keep:
+        return data.decode("utf-8", "replace"), 0
+    return excerpt(data[: keep - keep // 2], data[len(data) - keep // 2 :], len(data))
+
+
+def excerpt(head: bytes, tail: bytes, total: int) -> tuple[str, int]:
+    """The beginning and the end of `total` bytes, a mark between them; and how many are left out.
+
+    Each part ends or begins with a whole line where that costs no more than half of it, and with a
+    whole character in any case.
+    """
+    if total <= len(head) + len(tail):
+        return (head + tail).decode("utf-8", "replace"), 0
+    head, tail = head[: _end(head)], tail[_start(tail) :]
+    dropped = total - len(head) - len(tail)
+    mark = f"[{dropped} bytes truncated]\n"
+    if head and not head.endswith(b"\n"):
+        mark = f"\n{mark}"
+    return f"{head.decode('utf-8', 'replace')}{mark}{tail.decode('utf-8', 'replace')}", dropped
+
+
+def _end(head: bytes) -> int:
+    """Where the last whole line of a beginning ends, or its last whole character."""
+    line = head.rfind(b"\n") + 1
+    if line and 2 * line >= len(head):
+        return line
+    for size in range(1, min(4, len(head)) + 1):
+        byte = head[-size]
+        if byte >= 0xC0:  # begins a character of two to four bytes
+            length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(head) - size if size < length else len(head)
+        if byte < 0x80:
+            break
+    return len(head)
+
+
+def _start(tail: bytes) -> int:
+    """Where the first whole line of an end begins, or its first whole character."""
+    line = tail.find(b"\n") + 1
+    if line and 2 * line <= len(tail):
+        return line
+    at = 0
+    while at < min(3, len(tail)) and 0x80 <= tail[at] < 0xC0:
+        at += 1
+    return at

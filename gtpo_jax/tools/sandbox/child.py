@@ -6,6 +6,7 @@ nothing that the user's code may not do as well.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 
 from . import landlock, privileges, program, seccomp, wire
 
-CONTROL = 3  # descriptor of the socket to the supervisor, closed before the code of a single call
+CONTROL = 3  # descriptor of the socket to the supervisor
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,22 +120,37 @@ def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
     status = 0
     try:
         job = channel.next()
+        main_module = program.Main()
         if not job["session"]:
-            channel.close()  # user code must not be able to answer
+            _become_input(channel)
             _limit_cpu(cpu_seconds)
-            main_module = program.Main()
-            status = main_module.run(job["code"])
+            status, told = main_module.run(job["code"])
+            if told["end"]:
+                with contextlib.suppress(wire.Closed):
+                    channel.send(told)
             main_module.finish()
             return status
-        main_module = program.Main()
         while True:
-            status = main_module.run(job["code"])
+            status, told = main_module.run(job["code"])
             peak = peak_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-            channel.send({"done": job["id"], "status": status, "peak": peak})
+            channel.send({"done": job["id"], "status": status, "peak": peak, **told})
             status = 0
             job = channel.next()
     except wire.Closed:  # the supervisor's end, or the session's own code closed it
         return status
+
+
+def _become_input(channel: wire.Channel) -> None:
+    """Puts the channel in the place of stdin, which is at its end: no descriptor is added.
+
+    The code may close it, fill it or forge the word on how it ended. That word is text, and nobody
+    waits for it.
+    """
+    channel.socket.shutdown(socket.SHUT_RD)
+    os.dup2(channel.fileno(), 0)
+    channel.socket.close()
+    channel.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, 0)
+    channel.socket.setblocking(False)
 
 
 def peak_bytes(maxrss: int) -> int:

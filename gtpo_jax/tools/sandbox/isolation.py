@@ -11,7 +11,18 @@ import sys
 import tempfile
 import warnings
 
-from . import child, interpreter, landlock, namespaces, privileges, probe, properties, seccomp, wire
+from . import (
+    child,
+    interpreter,
+    landlock,
+    namespaces,
+    parallel,
+    privileges,
+    probe,
+    properties,
+    seccomp,
+    wire,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +68,8 @@ def isolate(config: wire.Message) -> Isolation:
 
     directory = _choose_directory(layers, places)
     interpreter.preload(config["packages"], everything=sealed)
+    if filtered:
+        parallel.refuse_processes()
     address_space = interpreter.address_space(proc) + limits["memory_bytes"]
     if proc is not None:
         interpreter.merge_pages(proc)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .calls import Call
     from .sessions import Session
 
-_CONTROL_LIMIT = 4096  # bytes of a message from a child, which is not to be trusted
+_CONTROL_LIMIT = 1 << 16  # bytes of a message from a child, which is not to be trusted
 
 
 class Process:

@@ -7,6 +7,7 @@ import atexit
 import builtins
 import contextlib
 import io
+import itertools
 import linecache
 import os
 import random
@@ -15,19 +16,32 @@ import threading
 import traceback
 import types
 
+from . import capture
+
 FILENAME = "<tool>"  # of the user's code, in tracebacks
+TOLD_BYTES = 4096  # of an exception that nobody caught, as the policy reads it
+TRACEBACK_BYTES = 1 << 16  # of its traceback: a message without end is no runaway
+
+# As in a traceback, between an exception and the one that it led to.
+_CAUSE = "The above exception was the direct cause of the following exception:"
+_CONTEXT = "During handling of the above exception, another exception occurred:"
+_GROUP_DEPTH = 10  # of groups within groups, as in a traceback
 RANDOM_SEED = 0
 
 
 def warm_up() -> None:
-    """Loads, in the zygote, what a traceback needs: a child may be out of memory or descriptors."""
+    """Makes ready, in the zygote, what children need and could not afford."""
+    # A line that was printed outlives the process that is killed, as in a terminal.
+    sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")  # `site` defines these,
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")  # and we run without it
+    # What a traceback needs is loaded: a child may be out of memory or descriptors.
     for source in ("undefined", "x = = 1"):
         try:
             exec(compile(source, FILENAME, "exec"), {})
         except Exception as error:
-            "".join(traceback.TracebackException.from_exception(error, compact=True).format())
+            summary = _summary(type(error), error, error.__traceback__)
+            _excerpt(_told(summary) + "".join(summary.format()), TOLD_BYTES)
 
 
 class Main:
@@ -42,21 +56,23 @@ class Main:
         threading.excepthook = _write_thread_traceback
         random.seed(RANDOM_SEED)  # `random` seeds itself anew in every fork
 
-    def run(self, code: str) -> int:
-        """Executes the code, unmodified, and returns what an interpreter's exit status would be."""
+    def run(self, code: str) -> tuple[int, dict[str, str]]:
+        """Executes the code, unmodified.
+
+        Returns what an interpreter's exit status would be, and the fields of a `calls.Told`.
+        """
         lines = io.StringIO(code, newline=None).readlines()  # as the compiler counts them
         linecache.cache[FILENAME] = (len(code), None, lines, FILENAME)
-        status = 0
+        status, told = 0, {"end": "", "text": ""}
         try:
             # Without `dont_inherit` the code would get this file's `from __future__` features.
             exec(compile(code, FILENAME, "exec", dont_inherit=True), self._module.__dict__)
         except SystemExit as error:
-            status = _exit_status(error)
+            status, told["end"] = _exit(error)
         except BaseException as error:
-            status = 1
-            _report(error)
+            status, told = 1, _report(error)
         _flush()
-        return status
+        return status, told
 
     def finish(self) -> None:
         """What an interpreter does at its end: waits for threads, runs exit handlers, flushes."""
@@ -67,32 +83,78 @@ class Main:
         _flush()
 
 
-def _exit_status(error: SystemExit) -> int:
+def _exit(error: SystemExit) -> tuple[int, str]:
     """What `sys.exit(code)` means: None 0, an int itself modulo 256, the rest a message and 1."""
     if error.code is None:
-        return 0
+        return 0, ""
     if isinstance(error.code, int):
-        status, line = error.code & 0xFF, f"exit status {error.code & 0xFF}"
-    else:
-        status, line = 1, str(error.code)
-    if status:
-        with contextlib.suppress(BaseException):
-            sys.stderr.write(f"{line}\n")
-    return status
-
-
-def _report(error: BaseException) -> None:
-    """Hands an exception that nobody caught to the hook, be it ours or one that the code set."""
+        return error.code & 0xFF, ""
     try:
-        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stderr.write(f"{error.code}\n")
+    except BaseException:  # there is no stderr any more, or no text of the message
+        return 1, ""
+    return 1, "said"
+
+
+def _report(error: BaseException) -> dict[str, str]:
+    """Hands an exception that nobody caught to the hook, and tells it."""
+    end = "memory" if isinstance(error, MemoryError) else "exception"
+    text = type(error).__name__
+    try:
+        summary = _summary(type(error), error, error.__traceback__)
+        text = _excerpt(_told(summary), TOLD_BYTES)
+        if sys.excepthook is _write_traceback:
+            _write_summary(summary)
+        else:
+            sys.excepthook(type(error), error, error.__traceback__)
     except BaseException:  # no memory for the text, or the user's own hook failed
         with contextlib.suppress(OSError):
             os.write(2, f"{type(error).__name__}\n".encode())
+    return {"end": end, "text": text}
+
+
+def _told(summary: traceback.TracebackException) -> str:
+    """An exception without its traceback, behind those that led to it."""
+    texts = [_told_alone(summary)]
+    while True:
+        cause, context = summary.__cause__, summary.__context__
+        if cause is not None:
+            summary, link = cause, _CAUSE
+        elif context is not None and not summary.__suppress_context__:
+            summary, link = context, _CONTEXT
+        else:
+            return "\n".join(reversed(texts))
+        texts += [link, _told_alone(summary)]
+
+
+def _told_alone(summary: traceback.TracebackException, depth: int = 0) -> str:
+    """Type, message and notes; below them, indented, the parts of a group."""
+    lines = "".join(summary.format_exception_only()).splitlines()
+    if hasattr(summary, "lineno"):  # a syntax error, which begins with its place
+        lines = list(itertools.dropwhile(lambda line: line.startswith("  "), lines))
+    for part in summary.exceptions or () if depth < _GROUP_DEPTH else ():
+        lines += [f"  {line}" for line in _told_alone(part, depth + 1).splitlines()]
+    return "\n".join(lines)
+
+
+def _excerpt(text: str, keep: int) -> str:
+    return capture.cut(text.encode("utf-8", "backslashreplace"), keep)[0]
 
 
 def _write_traceback(
     kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> None:
+    _write_summary(_summary(kind, error, trace))
+
+
+def _write_summary(summary: traceback.TracebackException) -> None:
+    text = "".join(summary.format())
+    sys.stderr.write(text if len(text) <= TRACEBACK_BYTES else _excerpt(text, TRACEBACK_BYTES))
+
+
+def _summary(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> traceback.TracebackException:
     """The usual traceback with the frames of the user's code alone: no path of the host appears."""
     summary = traceback.TracebackException(kind, error, trace, compact=True)
     pending = [summary]
@@ -103,7 +165,7 @@ def _write_traceback(
         part.stack = traceback.StackSummary.from_list(frames) if frames else None  # pyright: ignore
         linked = (part.__cause__, part.__context__, *(part.exceptions or ()))
         pending += [other for other in linked if other is not None]
-    sys.stderr.write("".join(summary.format()))
+    return summary
 
 
 def _write_thread_traceback(args: threading.ExceptHookArgs) -> None:

@@ -221,13 +221,12 @@ class Supervisor:
                 raise wire.ProtocolError("not what a new child says")
             process.ready = True
             self.nursery.on_ready(process)
-        elif call is not None and call.session is not None and message.get("done") == call.id:
-            status, peak = message.get("status"), message.get("peak")
-            if not isinstance(status, int) or not isinstance(peak, int):
-                raise wire.ProtocolError("not the report of a call")
-            self._finish_in_session(call, status & 0xFF, peak)
-        else:
+        elif call is None or call.told is not None:
             raise wire.ProtocolError("not a message that is due")
+        elif call.session is None:
+            call.told = calls.Told.read(message)
+        else:
+            self._finish_in_session(call, message)
 
     def _on_output(self, process: Process, fd: int, events: int) -> None:
         if process.closed:
@@ -297,9 +296,10 @@ class Supervisor:
         self.nursery.close(process)
         self._answer(call, message)
 
-    def _finish_in_session(self, call: Call, status: int, peak: int) -> None:
+    def _finish_in_session(self, call: Call, report: wire.Message) -> None:
         """The result of a call whose interpreter stays for the next one."""
         assert call.out is not None and call.err is not None
+        status, peak = call.read_report(report)
         if call.ended_by:
             return  # it is being killed, whatever it says
         call.out.drain()
@@ -330,7 +330,7 @@ class Supervisor:
                 break
             if call.exit is not None or call.control_lost:
                 if now >= call.drain_until:
-                    self._finish(call) if call.exit is not None else self._end(call, "control")
+                    self._finish(call) if call.exit is not None else self._end(call, call.loss)
             elif not call.ended_by:
                 self._check_running(call, now)
         self.nursery.check(now)

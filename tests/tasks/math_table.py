@@ -209,7 +209,7 @@ EXPRESSIONS = [
     ("\\sin 2x", "2\\sin x\\cos x", R, "an identity"),
     ("\\log_2 8", "3", R, "a logarithm"),
     ("\\ln 2", "ln(2)", R, "as a program writes it"),
-    ("\\ln 2", "log(2)", W, "of base e in a program, of base 10 in a school"),
+    ("\\ln 2", "log(2)", R, "* as a program writes it, where a natural logarithm is expected"),
     ("e^{2x}", "(e^x)^2", R, "powers"),
     ("(1+i)^2", "2i", R, "* the imaginary unit"),
     ("i", "-i", W, "the sign"),

@@ -58,7 +58,6 @@ _OPERATORS = {
     "\\mathbb{Z}": "ℤ",
     "\\mathbb{Q}": "ℚ",
     "\\mathbb{C}": "ℂ",
-    "\\text{\u03a9}": "\u2126",  # the sign of the unit; the letter is another character
 }
 _TABLE = {character: latex for latex, group in _OPERATORS.items() for character in group}
 
@@ -111,6 +110,8 @@ def _in_latex(character: str) -> tuple[str, str]:
         above, _, below = unicodedata.normalize("NFKC", character).partition("⁄")
         return rf"\frac{{{above}}}{{{below}}}" if below else character, ""
     plain = unicodedata.normalize("NFKC", character)
+    if tag == "<square":  # `㎡`
+        return re.sub(r"([a-zμ]+)(\d?)", r"\\text{\1}^\2", plain).rstrip("^"), ""
     if plain != character:
         return in_ascii(plain), ""
     return _greek(character), ""

@@ -118,9 +118,8 @@ def _stated(equation: Equation, tolerance: float) -> Node | None:
 
 
 def _printed_list(group: Group) -> Node:
-    """A list as Python prints it; two numbers in square brackets are an interval."""
-    is_interval = len(group.items) == 2 and all(isinstance(item, Leaf) for item in group.items)
-    is_list = (group.opening, group.closing) == ("[", "]") and not group.name and not is_interval
+    """`[1, 2]` as a list, which is how Python prints one; elsewhere it is an interval."""
+    is_list = (group.opening, group.closing) == ("[", "]") and not group.name
     return Items(group.items) if is_list else group
 
 

@@ -53,15 +53,18 @@ def _set(*parts: str) -> str:
     return f"\\{{{inner[1:-1] if re.match(r'[{[(]', inner) else inner}\\}}"
 
 
-def _matrix(*parts: str) -> str:
+def _matrix(rows: str, *_: str) -> str:
     """Nested lists as a matrix, a flat list as a column."""
-    rows = parts[0].strip() if parts else ""
-    if not rows.startswith("["):
-        raise TypeError("no list")
     lists = _elements(rows)
     if not all(row.startswith("[") for row in lists):
         return _table([[row] for row in lists])
     return _table([_elements(row) for row in lists])
+
+
+def _array(values: str, *_: str) -> str:
+    """An array of two dimensions as a matrix; of one, as a list; of none, as its value."""
+    is_matrix = values.startswith("[") and all(row[:1] == "[" for row in _elements(values))
+    return _matrix(values) if is_matrix else values
 
 
 def _elements(text: str) -> list[str]:
@@ -80,6 +83,7 @@ def _table(rows: list[list[str]]) -> str:
 _CALLS: dict[str, Callable[..., str]] = {
     **{name: lambda *x, name=name: rf"\{name}({','.join(x)})" for name in _FUNCTIONS},
     **{f"a{name}": lambda x, name=name: rf"\arc{name}({x})" for name in _INVERSE},
+    "log": lambda x, base: rf"\log_{{{base}}}({x})",  # with one argument it stays: of which base?
     "log2": lambda x: rf"\log_{{2}}({x})",
     "log10": lambda x: rf"\log_{{10}}({x})",
     "sqrt": lambda x: rf"\sqrt{{{x}}}",
@@ -90,11 +94,12 @@ _CALLS: dict[str, Callable[..., str]] = {
     **dict.fromkeys(("ceiling", "ceil"), lambda x: rf"\lceil {x}\rceil "),
     "factorial": lambda x: f"{_grouped(x)}!",
     **dict.fromkeys(("binomial", "comb"), lambda n, k: rf"\binom{{{n}}}{{{k}}}"),
-    "Pow": lambda x, n: f"({x})^{{{n}}}",
+    **dict.fromkeys(("Pow", "pow"), lambda x, n: f"({x})^{{{n}}}"),
     **dict.fromkeys(("Rational", "Fraction"), _fraction),
     **dict.fromkeys(("Integer", "Float", "Decimal", "int", "float", "float64", "float32"), _as_is),
     **dict.fromkeys(("int64", "int32", "mpf", "sympify", "str", "Poly"), _as_is),
-    **dict.fromkeys(("Matrix", "ImmutableMatrix", "MutableDenseMatrix", "array"), _matrix),
+    **dict.fromkeys(("Matrix", "ImmutableDenseMatrix", "MutableDenseMatrix"), _matrix),
+    **dict.fromkeys(("array", "asarray", "tensor"), _array),
     **dict.fromkeys(("FiniteSet", "set", "frozenset"), _set),
     **dict.fromkeys(("Tuple", "Point", "Point2D", "Point3D"), _brackets("(", ")")),
     "Interval": _interval,
@@ -113,6 +118,7 @@ _NAMES = (
     (re.compile(rf"(?<![a-zA-Z\\])({'|'.join(_GREEK)})(?=\d)"), r"\\\1_"),
     (re.compile(rf"(?<![a-zA-Z\\])({'|'.join(_GREEK)})(?![a-zA-Z])"), r"\\\1 "),
     (re.compile(r"(?<![a-zA-Z0-9\\_])([a-df-zA-DF-Z])(\d+)(?!\d*[.}])"), r"\1_{\2}"),
+    (re.compile(r"(?<![a-zA-Z\\])log(?=_)"), r"\\log"),
     (re.compile(r"(?<![a-zA-Z\\])(sin|cos|tan|ln)(?=\s*[\d^\\]|\s+[a-z](?![a-z]))"), r"\\\1 "),
 )
 _BOTH = re.compile(r"\(([^()]*[<>=][^()]*)\)\s*([&|])\s*\(([^()]*[<>=][^()]*)\)")
@@ -122,6 +128,9 @@ _VALUE = r"\s*[A-Za-z]\w*\s*:[^:<>=|,{}\\]+"
 _SOLUTION = re.compile(
     rf"\[?\{{{_VALUE}(?:,{_VALUE})*\}}\]?|\[\{{{_VALUE}\}}(?:,\s*\{{{_VALUE}\}})+\]"
 )
+
+_PLAIN_LOG = re.compile(r"(?<![a-zA-Z\\])log(?=\s*[\d(]|\s+[a-z](?![a-z]))")
+_FLAT = re.compile(r"\[[^][]*\]")
 
 
 def in_latex(text: str) -> str:
@@ -145,16 +154,19 @@ def as_expected(answer: str, expected: str) -> str:
     """An answer whose one-letter constants and logarithms are read as the expected answer has them.
 
     `E`, `I` and `1j` are the constants of a program unless the expected answer has such a letter.
-    `log` without a backslash is of base e in a program and of base 10 in a school: it is read only
-    where `\\log` is expected.
+    `log` without a backslash is of base e in a program and of base 10 in a school: it is read as
+    what is expected, `\\ln` or `\\log`, or not at all. A flat list is a column where a matrix is.
     """
     for name, meaning in (("E", "e"), ("I", "i")):
         if not re.search(_alone(name), expected):
             answer = re.sub(_alone(name), meaning, answer)
     if "j" not in expected:
         answer = re.sub(r"(?<=\d)j(?![a-zA-Z])", "i", answer)
-    if "\\log" in expected:
-        answer = re.sub(r"(?<![a-zA-Z\\])log(?=\s*[\d(]|\s+[a-z](?![a-z]))", r"\\log ", answer)
+    for name in ("log", "ln"):
+        if f"\\{name}" in expected:
+            answer = _PLAIN_LOG.sub(rf"\\{name} ", answer)
+    if "\\begin" in expected and _FLAT.fullmatch(answer):
+        return _matrix(answer)
     return answer
 
 

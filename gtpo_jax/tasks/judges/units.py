@@ -58,12 +58,22 @@ _WORDS = {
     "decibel": "decibels db",
     "atmosphere": "atmospheres atm",
     "lightyear": "lightyears ly",
+    "parsec": "parsecs",
+    "angstrom": "angstroms",
+    "erg": "ergs",
+    "dyne": "dynes dyn",
+    "gauss": "",
+    "revolution": "revolutions rev revs",
+    "arcsecond": "arcseconds arcsec",
+    "arcminute": "arcminutes arcmin",
+    "knot": "knots",
 }
 _SYMBOLS = {
     **{"m": "meter", "g": "gram", "s": "second", "A": "ampere", "K": "kelvin", "mol": "mole"},
     **{"Hz": "hertz", "N": "newton", "Pa": "pascal", "J": "joule", "W": "watt", "V": "volt"},
     **{"C": "coulomb", "F": "farad", "H": "henry", "T": "tesla", "Ω": "ohm", "eV": "eV"},
     **{"L": "liter", "l": "liter", "cal": "calorie", "Wh": "watthour", "bar": "bar"},
+    **{"pc": "parsec", "S": "siemens", "sr": "steradian", "G": "gauss"},
 }
 _PREFIXES = {
     **{"k": "kilo", "c": "centi", "m": "milli", "M": "mega", "G": "giga", "d": "deci"},
@@ -79,6 +89,7 @@ _EXACT = {
         for symbol, word in _SYMBOLS.items()
         for prefix in _PREFIXES
     },
+    "Å": "angstrom",
     **{"°C": "celsius", "°F": "fahrenheit", "°": "degree", "deg": "degree"},
     **{"min": "minute", "ft": "foot", "pt": "pint", "cd": "candela", "ha": "hectare"},
 }
@@ -106,7 +117,7 @@ _BEFORE = re.compile(
     r"([+-]?)\s*(?:\\?([$€£¥₹])|\\text\{\s*\\?([$€£¥₹]|Rs\.?)\s*\}|(Rs\.?|USD|EUR|GBP|INR)(?=[\s\d]))"
     r"\s*([+-]?)\s*(?=[\d.(]|\\frac)"
 )
-_PIECE = re.compile(r"\s+|([*/()])|\^(\([+-]?\d\)|[+-]?\d)|(°[CF]|[a-zA-ZµΩ]+|[°$€£¥₹¢])\.?")
+_PIECE = re.compile(r"\s+|([*/()])|\^(\([+-]?\d\)|[+-]?\d)|(°[CF]|[a-zA-ZµΩÅ]+|[°$€£¥₹¢])\.?")
 
 
 def split_unit(text: str, *, by_letters: bool = False) -> tuple[str, str]:
@@ -136,6 +147,8 @@ def split_unit(text: str, *, by_letters: bool = False) -> tuple[str, str]:
 
 def _is_bare_unit(name: str, apart: bool, by_letters: bool) -> bool:
     """Whether letters that are not marked may be a unit and not variables."""
+    if name.startswith("\\Omega"):
+        return True
     long = re.search(r"[a-zA-Z°]{2,}", name)
     if any(
         short not in _SHORT for short in re.findall(r"(?<![a-zA-Z])[a-zA-Z]{2}(?![a-zA-Z])", name)
@@ -156,8 +169,9 @@ def _flat(text: str) -> str:
     text = re.sub(r"°\s+(?=[CF](?![a-zA-Z]))", "°", text)
     text = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])", "*", text)
     text = re.sub(r"\\mu(?![a-zA-Z])\s*", "µ", text)
-    text = re.sub(r"\\Omega(?![a-zA-Z])", "Ω", text).replace("\\$", "$")
+    text = re.sub(r"\\(?:Omega|ohm)(?![a-zA-Z])", "Ω", text).replace("\\$", "$")
     text = re.sub(r"\^\s*\{\s*([+-]?\d)\s*\}", r"^\1", text)
+    text = re.sub(r"\\(?:AA|r?ing\s*\{A\})", "Å", text)
     return re.sub(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)", text)
 
 

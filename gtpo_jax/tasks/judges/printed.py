@@ -92,6 +92,7 @@ _CALLS: dict[str, Callable[..., str]] = {
     **dict.fromkeys(("Abs", "abs", "fabs"), lambda x: f"|{x}|"),
     **dict.fromkeys(("floor",), lambda x: rf"\lfloor {x}\rfloor "),
     **dict.fromkeys(("ceiling", "ceil"), lambda x: rf"\lceil {x}\rceil "),
+    "gamma": lambda x: rf"\Gamma({x})",
     "factorial": lambda x: f"{_grouped(x)}!",
     **dict.fromkeys(("binomial", "comb"), lambda n, k: rf"\binom{{{n}}}{{{k}}}"),
     **dict.fromkeys(("Pow", "pow"), lambda x, n: f"({x})^{{{n}}}"),

@@ -15,6 +15,7 @@ import re
 
 FUNCTIONS = (
     *("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan"),
+    *("arccot", "arcsec", "arccsc", "arcsinh", "arccosh", "arctanh"),
     *("sinh", "cosh", "tanh", "log", "ln", "exp", "lg", "max", "min", "gcd", "lcm"),
 )
 _SIGNS = (
@@ -81,7 +82,7 @@ def spelled_out(text: str) -> str | None:
     text = _DEGREES.sub(r"(\\frac{\1\\cdot \\pi}{180})", text)
     if "\\circ" in text:
         return None
-    text = text.replace("\\bmod", "\\mod")
+    text = re.sub(r"\\lg(?![a-zA-Z])", r"\\log_{10}", text.replace("\\bmod", "\\mod"))
     text = re.sub(r"\^\s*(\d+(?:\.\d+)?)", r"^{\1}", text)
     # A mark behind the head of a function keeps its argument from becoming a factor.
     marked = _HEAD.sub(lambda found: f"{found[0]}\0", text)

@@ -199,11 +199,16 @@ def make_lora(config: AdapterConfig) -> LoraConfig | None:
     return lora.LoraConfig(rank=config.rank, alpha=config.alpha, targets=targets)
 
 
-def make_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
-    """The optimizer with its schedule over `steps` updates, in float32 whatever the parameters."""
+def make_optimizer(
+    config: OptimizerConfig, *, steps: int, updates: int = 1
+) -> optax.GradientTransformation:
+    """The optimizer of a phase of `steps`, each of so many `updates`, in float32 whatever the
+    parameters.
+    """
+    steps = (config.decay_steps or steps) * updates
     warmup = min(config.warmup_steps, max(steps - 1, 1))
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=config.learning_rate / warmup,
+        init_value=config.learning_rate / max(warmup, 1),
         peak_value=config.learning_rate,
         warmup_steps=warmup,
         decay_steps=max(steps, warmup + 1),

@@ -3,12 +3,43 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
+import tyro
+
+from gtpo_jax import settings
 from gtpo_jax.rollout import RolloutLimits
+from gtpo_jax.settings import (
+    AT_LEAST_1,
+    DECAY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Bounds,
+    Change,
+    Changeable,
+    Extended,
+    Rounded,
+    Section,
+)
 from gtpo_jax.tools import ToolLimits
 from models.config import ModelConfig
+
+T = TypeVar("T")
+
+EvaluatedOn = Annotated[
+    T,
+    Change(
+        unless="task.drop_overlap",
+        because="with task.drop_overlap it decides which problems are left to train on",
+    ),
+]
+"""A setting of the problems that are held out."""
+
+COMPARED = Bounds(
+    least=2, why="advantages compare the trajectories of a group, and one is equal to itself"
+)
+GREEDY = Bounds(above=0, why="a greedy evaluation is made anyway")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,12 +49,12 @@ class TaskConfig:
     families: tuple[str, ...] = ("arithmetic", "word", "remainder", "gcd", "branch", "chain")
     """Families of generated problems, `reasoning-gym/NAME` for those of that package; not used when
     `train_file` is set."""
-    level: int = 1
+    level: Annotated[int, AT_LEAST_1] = 1
     """Difficulty of generated problems: longer numbers, more operands, longer chains."""
     train_file: tuple[str, ...] = ()
     """Files of problems (.jsonl, .json, .parquet), or data sets as FOLDER[:CONFIG][:SPLIT], cached
     NAME[:CONFIG][:SPLIT], or hub:NAME[:CONFIG][:SPLIT]; only the last asks over the network."""
-    eval_file: str | None = None
+    eval_file: EvaluatedOn[str | None] = None
     """One such source to evaluate on; needed with `train_file`."""
     mapping: tuple[str, ...] = ("plain",)
     """How records become problems: one mapping for all training files, or one for each. `plain`
@@ -31,22 +62,22 @@ class TaskConfig:
     sets are, gsm8k for one."""
     fields: tuple[str, ...] = ()
     """Fields under other names in the training files, as question=Problem."""
-    eval_mapping: str | None = None
+    eval_mapping: EvaluatedOn[str | None] = None
     """That of `eval_file`; by default the same."""
-    eval_fields: tuple[str, ...] | None = None
+    eval_fields: EvaluatedOn[tuple[str, ...] | None] = None
     """Those of `eval_file`; by default the same."""
     drop_overlap: bool = False
     """Training problems that are also evaluated on are left out, and counted, instead of refused.
     """
-    other_numbers: float = 0.0
+    other_numbers: Annotated[float, SHARE] = 0.0
     """Share of training problems with an `expression`, and of their demonstrations, that have other
     numbers than in the file, others in each epoch."""
-    other_words: float = 0.0
+    other_words: Annotated[float, SHARE] = 0.0
     """Share of those demonstrations that tell of other persons and things, now and then with a
     sentence beside the point, others in each epoch."""
-    skip_tool: float = 0.15
+    skip_tool: Annotated[float, SHARE] = 0.15
     """Share of demonstrations that answer without calling the tool."""
-    unclosed_call: float = 0.06
+    unclosed_call: Annotated[float, SHARE] = 0.06
     """Share of demonstrated calls that lack the closing marker."""
 
 
@@ -56,17 +87,22 @@ class OptimizerConfig:
 
     kind: Literal["adam", "muon"] = "adam"
     """`muon` orthogonalizes the updates of layer matrices and uses Adam for the rest."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Peak, after warm-up."""
-    warmup_steps: int = 5
+    warmup_steps: Annotated[int, NOT_NEGATIVE] = 5
     """Updates until the peak."""
-    final_fraction: float = 1.0
+    final_fraction: Annotated[float, SHARE] = 1.0
     """Learning rate at the end, as a fraction of the peak; 1 keeps it constant."""
-    b1: float = 0.9
+    decay_steps: Annotated[
+        int | None, AT_LEAST_1, Section(decides="the learning rate of the steps that are done")
+    ] = None
+    """Steps of the phase until that end; all of them without it. A phase that is made longer when
+    it goes on keeps those that it began with."""
+    b1: Annotated[float, DECAY] = 0.9
     """Decay of the first moment at every update."""
-    b2: float = 0.99
+    b2: Annotated[float, DECAY] = 0.99
     """Decay of the second moment."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, POSITIVE] = 1.0
     """Largest global norm of a gradient."""
 
 
@@ -74,16 +110,14 @@ class OptimizerConfig:
 class AdapterConfig:
     """LoRA: low-rank adapters are trained beside a model that stays. Needs the extra `lora`."""
 
-    rank: int = 0
+    rank: Annotated[int, NOT_NEGATIVE] = 0
     """0 trains all parameters."""
-    alpha: float = 32.0
+    alpha: Annotated[float, POSITIVE] = 32.0
     """What adapters add is multiplied by alpha / rank."""
     targets: tuple[str, ...] = ()
     """Projections with adapters, such as q_proj; without names, all of attention and MLP."""
 
     def __post_init__(self):
-        if self.rank < 0:
-            raise ValueError(f"lora.rank must be 0 or more, got {self.rank}; 0 trains all")
         if self.rank == 0 and (self.alpha != 32.0 or self.targets):
             raise ValueError("lora.alpha and lora.targets need a lora.rank above 0; give one")
 
@@ -92,15 +126,15 @@ class AdapterConfig:
 class SftConfig:
     """Imitation of demonstrations, the cold start."""
 
-    steps: int = 1200
+    steps: Annotated[Extended[int], AT_LEAST_1] = 1200
     """Updates."""
-    rows: int = 8
+    rows: Annotated[int, AT_LEAST_1] = 8
     """Packed rows of a batch."""
-    row_tokens: int = 128
+    row_tokens: Annotated[int, AT_LEAST_1] = 128
     """Tokens of a packed row; no demonstration may be longer."""
     files: tuple[str, ...] = ()
     """JSON lines of chats that are imitated, all of them; without one, scripts of the task are."""
-    demonstrations: int = 18_000
+    demonstrations: Annotated[int, AT_LEAST_1] = 18_000
     """Distinct demonstrations by scripts; they repeat when the steps need more."""
     too_long: Literal["refuse", "drop"] = "refuse"
     """A demonstration longer than `row_tokens` is an error, or is left out and counted."""
@@ -108,9 +142,9 @@ class SftConfig:
     """Files may hold turns that break a rule of the dialogue."""
     system_messages: Literal["same", "drop"] = "same"
     """Those of files have to be the run's, with which rollouts begin, or give way to it."""
-    logprob_chunk: int | None = None
+    logprob_chunk: Annotated[Rounded[int | None], AT_LEAST_1] = None
     """Positions of a row whose logits are in memory at a time; all of them without it."""
-    checkpoint_every: int = 200
+    checkpoint_every: Annotated[Changeable[int], AT_LEAST_1] = 200
     """Steps between checkpoints."""
     optimizer: OptimizerConfig = OptimizerConfig(
         kind="muon", learning_rate=8e-3, warmup_steps=40, final_fraction=0.1, b2=0.99
@@ -130,96 +164,75 @@ class AlgorithmConfig:
 
     name: Literal["gtpo", "grpo"] = "gtpo"
     """Credit to turns, or to whole trajectories."""
-    discount: float = 0.9
+    discount: Annotated[float, SHARE] = 0.9
     """Discount per turn (GTPO)."""
-    shaping: float = 0.5
+    shaping: Annotated[float, SHARE] = 0.5
     """Largest partial credit of a failure (GTPO)."""
-    format_penalty: float = 0.1
+    format_penalty: Annotated[float, NOT_NEGATIVE] = 0.1
     """Reward taken from a badly formed turn (GTPO)."""
-    clip_low: float = 0.2
+    clip_low: Annotated[float, SHARE] = 0.2
     """The ratio of probabilities counts down to 1 − this."""
-    clip_high: float = 0.28
+    clip_high: Annotated[float, NOT_NEGATIVE] = 0.28
     """And up to 1 + this."""
-    kl_weight: float = 0.0
+    kl_weight: Annotated[float, NOT_NEGATIVE] = 0.0
     """Weight of the divergence (k3) from the policy that reinforcement began with, per token."""
     recompute: bool = False
     """Ratios are against log-probs that the learner computes when a step begins, not against those
     of the sampler."""
-    importance_limit: float | None = None
+    importance_limit: Annotated[float | None, POSITIVE] = None
     """With `recompute`: tokens are weighed by learner over sampler probability, at most this."""
 
     def __post_init__(self):
-        if self.kl_weight < 0:
-            raise ValueError(f"kl_weight must be 0 or more, got {self.kl_weight}")
         if self.importance_limit is not None and not self.recompute:
             raise ValueError("importance_limit needs recompute; add --train.algorithm.recompute")
-        if self.importance_limit is not None and self.importance_limit <= 0:
-            raise ValueError(f"importance_limit must be above 0, got {self.importance_limit}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Reinforcement learning with the tool."""
 
-    steps: int = 100
+    steps: Annotated[Extended[int], AT_LEAST_1] = 100
     """Rollouts, each followed by its updates."""
-    prompts: int = 16
+    prompts: Annotated[int, AT_LEAST_1] = 16
     """Problems of a step."""
-    group_size: int = 8
+    group_size: Annotated[int, COMPARED] = 8
     """Trajectories of a problem."""
-    sampling_rounds: int = 1
+    sampling_rounds: Annotated[int, AT_LEAST_1] = 1
     """Most rollouts of a step: further problems replace groups of equal outcomes; 1 keeps all."""
-    temperature: float = 1.0
+    temperature: Annotated[float, POSITIVE] = 1.0
     """Of sampling; log-probs are those at this temperature."""
     algorithm: AlgorithmConfig = AlgorithmConfig()
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-4, final_fraction=0.1)
-    epochs: int = 1
+    epochs: Annotated[int, AT_LEAST_1] = 1
     """Passes over the trajectories of a step."""
-    minibatches: int = 2
+    minibatches: Annotated[int, AT_LEAST_1] = 2
     """Optimizer steps of a pass, among which the trajectories are divided."""
-    rows: int = 16
+    rows: Annotated[Rounded[int], AT_LEAST_1] = 16
     """Packed rows, each of `row_tokens`, of a micro-batch."""
-    row_tokens: int | None = None
+    row_tokens: Annotated[Rounded[int | None], AT_LEAST_1] = None
     """Tokens of a packed row, at least `rollout.context`, which it is without."""
-    row_buckets: int = 1
+    row_buckets: Annotated[Rounded[int], AT_LEAST_1] = 1
     """Lengths that rows may have: `row_tokens`, half of it with twice the rows, and so on. The
     shortest that holds the trajectories of a step is used; each is compiled once."""
     shared_prompts: bool = False
     """The trajectories of a group share its prompt, in rows that hold several of them: set
     `row_tokens` to a prompt and `group_size` times the rest. Minibatches are of whole groups."""
-    logprob_chunk: int | None = None
+    logprob_chunk: Annotated[Rounded[int | None], AT_LEAST_1] = None
     """Positions of a row whose logits are in memory at a time; all of them without it."""
-    eval_every: int = 20
+    eval_every: Annotated[Changeable[int], NOT_NEGATIVE] = 20
     """Steps between evaluations; 0 evaluates at the end only."""
-    keep_every: int = 10
+    keep_every: Annotated[Changeable[int], NOT_NEGATIVE] = 10
     """Steps between those whose trajectories are kept, and the first and the last; 0 keeps none."""
-    checkpoint_every: int = 10
+    checkpoint_every: Annotated[Changeable[int], AT_LEAST_1] = 10
     """Steps between checkpoints."""
-    gate: float = 0.9
+    gate: Annotated[Changeable[float], SHARE] = 0.9
     """Greedy success on plain arithmetic that a cold start must reach; 0 lets all pass."""
 
     def __post_init__(self):
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
-        if self.keep_every < 0:
-            raise ValueError(f"keep_every must be 0 or more, got {self.keep_every}; 0 keeps none")
-        if self.row_buckets < 1:
-            raise ValueError(f"row_buckets must be at least 1, got {self.row_buckets}")
         if self.shared_prompts and self.minibatches > self.prompts:
             raise ValueError(
                 f"with shared_prompts a minibatch has whole groups, and {self.prompts} cannot be"
                 f" divided among {self.minibatches}; lower minibatches or raise prompts"
-            )
-        if self.sampling_rounds < 1:
-            raise ValueError(
-                f"sampling_rounds must be at least 1, got {self.sampling_rounds};"
-                " 1 keeps all groups"
-            )
-        if self.sampling_rounds > 1 and self.group_size < 2:
-            raise ValueError(
-                f"sampling_rounds {self.sampling_rounds} needs a group_size of at least 2, got"
-                f" {self.group_size}: the outcome of one trajectory is equal to itself; raise"
-                " group_size, or set sampling_rounds to 1"
             )
 
 
@@ -227,23 +240,13 @@ class TrainConfig:
 class EvalConfig:
     """What is answered to say how good a policy is."""
 
-    problems: int = 256
+    problems: Annotated[int, AT_LEAST_1] = 256
     """Held-out problems."""
-    samples: int = 1
+    samples: Annotated[int, AT_LEAST_1] = 1
     """Trajectories of a problem in evaluations at the end, or by `launch.evaluate`; one meanwhile.
     """
-    temperature: float = 1.0
+    temperature: Annotated[float, GREEDY] = 1.0
     """Of their sampling; beside them stands a greedy one."""
-
-    def __post_init__(self):
-        for name in ("problems", "samples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"evaluation.{name} must be at least 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(
-                f"evaluation.temperature must be above 0, got {self.temperature}; a greedy"
-                " evaluation is made anyway"
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -264,11 +267,11 @@ class MeshConfig:
 class ToolConfig:
     """The Python tool."""
 
-    running: int = 2
+    running: Annotated[Changeable[int], AT_LEAST_1] = 2
     """Calls that run at a time."""
     preload: tuple[str, ...] = ("numpy", "sympy")
     """Packages that programs find imported already."""
-    allow: tuple[str, ...] = ()
+    allow: Changeable[tuple[str, ...]] = ()
     """Protections that the host may lack; `python -m gtpo_jax.tools.doctor` names those it does."""
     limits: ToolLimits = dataclasses.field(default_factory=ToolLimits)
 
@@ -282,7 +285,7 @@ class DialogueConfig:
     Python, `<code>` tags, or `<tool_call>` in JSON."""
     system_prompt: str | None = None
     """That of a chat; without one, the protocol's."""
-    most_calls: int = 1
+    most_calls: Annotated[int, AT_LEAST_1] = 1
     """Calls that one turn may hold."""
     template_variables: tuple[str, ...] = ()
     """Variables of the chat template, as in `enable_thinking=false`; values are JSON, or else
@@ -295,42 +298,49 @@ class VerifierConfig:
 
     kind: Literal["numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym"] = "numeric"
     """Of the answers to problems that name no kind of their own."""
-    tolerance: float = 1e-6
+    tolerance: Annotated[float, DECAY] = 1e-6
     """Relative error of a decimal that is not an error; integers have to be equal."""
-    seconds: float = 10.0
+    seconds: Annotated[Changeable[float], POSITIVE] = 10.0
     """Wall time of an answer to `math` or `reasoning-gym`; beyond it, it could not be verified."""
-    workers: int = 2
+    workers: Annotated[Changeable[int], AT_LEAST_1] = 2
     """Processes of each of these two kinds, if there are such answers."""
-
-    def __post_init__(self):
-        if not 0 <= self.tolerance < 1:
-            raise ValueError(f"verifier.tolerance must be in [0, 1), got {self.tolerance}")
-        if not 0 < self.seconds < math.inf:
-            raise ValueError(f"verifier.seconds must be above 0 and finite, got {self.seconds}")
-        if self.workers < 1:
-            raise ValueError(f"verifier.workers must be at least 1, got {self.workers}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Everything that determines a run, but for where it is written."""
 
-    model: ModelConfig
+    model: Annotated[ModelConfig, Section(decides="the parameters")]
     """Its shapes give way to those of an imported model (`launch.convert import`)."""
-    tokenizer: str = "tools-256"
+    tokenizer: Annotated[str, Section(decides="the tokens that are learned")] = "tools-256"
     """A shipped tokenizer by name, or the path of a SentencePiece model; an imported model brings
     its own."""
-    dialogue: DialogueConfig = DialogueConfig()
-    lora: AdapterConfig = AdapterConfig()
-    seed: int = 0
+    dialogue: Annotated[DialogueConfig, Section(decides="the turns that are learned")] = (
+        DialogueConfig()
+    )
+    lora: Annotated[AdapterConfig, Section(decides="the parameters that are trained")] = (
+        AdapterConfig()
+    )
+    seed: Annotated[int, Section(decides="problems, samples and batches")] = 0
     """Of parameters, problems and samples; equal seeds give equal runs."""
-    task: TaskConfig = TaskConfig()
-    sft: SftConfig = SftConfig()
-    train: TrainConfig = TrainConfig()
-    rollout: RolloutLimits = dataclasses.field(default_factory=RolloutLimits)
-    tool: ToolConfig = ToolConfig()
-    verifier: VerifierConfig = VerifierConfig()
-    evaluation: EvalConfig = EvalConfig()
-    wandb: str = ""
+    task: Annotated[TaskConfig, Section(decides="the problems")] = TaskConfig()
+    sft: Annotated[SftConfig, Section(decides="what is imitated and how", phase="sft")] = (
+        SftConfig()
+    )
+    train: Annotated[TrainConfig, Section(decides="how the policy learns", phase="train")] = (
+        TrainConfig()
+    )
+    rollout: Annotated[RolloutLimits, Section(decides="what a trajectory may be")] = (
+        dataclasses.field(default_factory=RolloutLimits)
+    )
+    tool: Annotated[ToolConfig, Section(decides="what programs give")] = ToolConfig()
+    verifier: Annotated[VerifierConfig, Section(decides="what is rewarded")] = VerifierConfig()
+    evaluation: Changeable[EvalConfig] = EvalConfig()
+    wandb: Changeable[str] = ""
     """Project of Weights & Biases that figures also go to; without one they stay with the run."""
-    mesh: MeshConfig = MeshConfig()
+    mesh: Changeable[MeshConfig] = MeshConfig()
+    preset: tyro.conf.SuppressFixed[tyro.conf.Fixed[Changeable[str]]] = ""
+    """Name of the preset that the run began with."""
+
+    def __post_init__(self):
+        settings.check_bounds(self)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import io
 import json
 import logging
 import pathlib
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from configs.schema import RunConfig
 from gtpo_jax.checkpoint import SaveError, saved_steps
 from gtpo_jax.rollout.hosts import HostFailure, gather_objects
 from gtpo_jax.tools import IsolationError
-from launch import display, stopping
+from launch import display, own, panels, stopping
 from launch.distributed import Cluster, Distributed, is_first, leave
 
 EXIT_FAILED = 1
@@ -30,6 +30,9 @@ EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 75
 """Told to stop by SIGTERM, and all that was done is saved: started again, it goes on."""
 EXIT_INTERRUPTED = 130
+
+KEPT = ("config", "run_dir", "resume", "resume_if_any", "distributed")
+"""Arguments that a command line to go on need not repeat, or says in its own way."""
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -39,6 +42,12 @@ class Arguments:
     """What every launcher takes."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
+
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        """The config of the run that a command line works on, where it goes on with one."""
+        del argv
+        return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +61,11 @@ class RunArguments(Arguments):
     cluster: Cluster = "none"
     """`auto`: this is one of the processes of a TPU pod, of Slurm or of a JobSet."""
     distributed: Distributed = dataclasses.field(default_factory=Distributed)
+
+    @classmethod
+    def folder(cls, argv: Sequence[str]) -> pathlib.Path:
+        """The folder of the run that a command line names."""
+        return pathlib.Path(own.option(argv, "run-dir") or cls.run_dir)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,35 +98,48 @@ A = TypeVar("A", bound=Arguments)
 
 
 def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
-    """Arguments from `[PRESET] [--option value ...]`; without a preset it is `tiny`."""
+    """Arguments from `[PRESET] [--option value ...]`.
+
+    What is not given is as in the config of the run, where the launcher goes on with one, or else
+    as in the preset, `tiny` without a name.
+    """
     rest = list(argv)
-    preset = rest.pop(0) if rest and not rest[0].startswith("-") else "tiny"
-    if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}; the presets are {', '.join(PRESETS)}")
-    default = kind(config=PRESETS[preset])
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                kind,
-                args=rest,
-                default=default,
-                prog=f"python -m {program} [{'|'.join(PRESETS)}]",
-                description=f"Preset {preset}. {kind.__doc__}",
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise ValueError(one_line(errors.getvalue())) from None
-        raise
+    named = rest.pop(0) if rest and not rest[0].startswith("-") else ""
+    if named and named not in PRESETS:
+        raise ValueError(f"unknown preset {named!r}; the presets are {', '.join(PRESETS)}")
+    found = kind.begins_with(rest)
+    config = _preset(named or "tiny") if found is None else found.read()
+    if found is not None and named and config.preset not in ("", named):
+        raise ValueError(
+            f"{found.path} began with the preset {config.preset}, not {named}; leave out the preset"
+            " to take the settings of the run, or choose another --run-dir"
+        )
+    arguments = panels.parse(
+        kind,
+        rest,
+        prog=f"python -m {program} [{'|'.join(PRESETS)}]",
+        description=f"Settings of {found.path if found else config.preset}. {kind.__doc__}",
+        default=kind(config=config),
+    )
+    if found is None:
+        return arguments
+    return dataclasses.replace(arguments, config=found.merge(arguments.config))
 
 
-def one_line(panel: str) -> str:
-    """The message of a tyro error panel, and the options it suggests."""
-    lines = [line.strip("╭╮╰╯│─ ") for line in panel.splitlines()[1:]]
-    message = [line for line in lines[: lines.index("")] if line] if "" in lines else lines
-    suggested = [line.split()[0] for line in lines if line.startswith("--")]
-    hint = f"; perhaps {' or '.join(dict.fromkeys(suggested))}" if suggested else ""
-    return f"{' '.join(message)}{hint}; --help lists every option"
+def _preset(name: str) -> RunConfig:
+    return dataclasses.replace(PRESETS[name], preset=name)
+
+
+def command(program: str, arguments: RunArguments, *flags: str) -> str:
+    """The command line that goes on with a run: its options but for the config, which it keeps."""
+    words = [program, *flags, "--run-dir", str(arguments.run_dir)]
+    for field in dataclasses.fields(arguments):
+        value = getattr(arguments, field.name)
+        if field.name in KEPT or value == field.default:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+    return f"python -m {shlex.join(words)}"
 
 
 def main(run: Callable[[Sequence[str]], None]) -> None:
@@ -145,7 +172,7 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
         except stopping.Preempted as stop:
             again = "nothing was saved yet; run the same command again"
             if stopping.go_on:
-                again = f"go on with `python -m {stopping.go_on}` and the same options"
+                again = stopping.how_to_go_on(stopping.go_on)
             message = f"stopped by SIGTERM; {stop if stop.args else again}"
             _end(message, EXIT_PREEMPTED, together=bool(stop.args))
         except KeyboardInterrupt as stop:

@@ -15,14 +15,18 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from configs import resuming
 from configs.schema import AlgorithmConfig, RunConfig
 from gtpo_jax.checkpoint import has_checkpoint
-from launch import cli, display, distributed
+from launch import cli, display, distributed, own
 from launch.evaluator import MODES, Evaluator
 from launch.gate import check_gate
 from launch.session import Session
 from launch.sft import run_sft
 from launch.train import run_training
+
+COLD_START = "cold-start"
+"""Folder of the cold start in that of the comparison."""
 
 FIGURES = ("success", "violations", "turns", "tool_errors")
 
@@ -36,16 +40,26 @@ class CompareArguments(cli.RunArguments):
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the reinforcement."""
 
+    def __post_init__(self):
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            said = " ".join(map(str, self.seeds)) or "none"
+            raise ValueError(f"--seeds must be one or more, each of them once, got {said}")
+
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        found = own.of_phase(cls.folder(argv) / COLD_START, "sft")
+        return found and dataclasses.replace(found, scheduled=resuming.PHASES)
+
 
 def compare(arguments: CompareArguments) -> dict:
     """Figures of every run, and mean and standard deviation over the seeds."""
     config, run_dir = arguments.config, arguments.run_dir
-    cold_start_dir = run_dir / "cold-start"
-    go_on = f"launch.compare --run-dir {run_dir}"
+    cold_start_dir = run_dir / COLD_START
+    go_on = cli.command("launch.compare", arguments)
     with Session(config, cold_start_dir) as session:
         resume = has_checkpoint(cold_start_dir / "sft" / "checkpoints")
         cold_start = run_sft(session, resume=resume, go_on=go_on)
-        check_gate(session, Evaluator(session), cold_start)
+        check_gate(session, Evaluator(session), cold_start, go_on)
     gtpo = config.train.algorithm
     grpo = AlgorithmConfig(name="grpo", clip_low=gtpo.clip_low, clip_high=gtpo.clip_high)
     algorithms = {"gtpo": gtpo, "grpo": grpo}

@@ -23,7 +23,7 @@ from configs.functions import make_lora
 from configs.schema import MeshConfig
 from gtpo_jax import sharding
 from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
-from launch import cli, display, imported
+from launch import cli, display, imported, panels
 from launch.network import CHECKPOINTS, Network
 from models import hf_config, hf_export, hf_files, hf_weights
 
@@ -191,9 +191,9 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def run(argv: Sequence[str]) -> None:
-    command = tyro.cli(
-        Command,  # pyright: ignore[reportArgumentType]
-        args=list(argv),
+    command = panels.parse(
+        Command,
+        argv,
         prog="python -m launch.convert",
         description="Checkpoints of Hugging Face: looked at, imported, exported.",
     )

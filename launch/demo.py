@@ -16,7 +16,7 @@ from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import curve, terminal
 from gtpo_jax.types import Trajectory
-from launch import cli, display, distributed, keeping, versions
+from launch import cli, display, distributed, keeping, own, versions
 from launch.evaluator import Evaluator
 from launch.gate import check_gate
 from launch.session import Session
@@ -41,6 +41,11 @@ class DemoArguments(cli.RunArguments):
     require_gain: bool = False
     """End with status 1 unless reinforcement improved sampled success, as `make demo` does."""
 
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        resumed = own.flag(argv, "resume")
+        return own.newest(cls.folder(argv), goes_on=True) if resumed else None
+
 
 def run_demo(arguments: DemoArguments) -> dict:
     """Runs both phases and returns the summary, which is also written to the run's folder."""
@@ -48,7 +53,7 @@ def run_demo(arguments: DemoArguments) -> dict:
     if not resume and run_dir.exists() and distributed.is_first():
         display.CONSOLE.print(f"the earlier run is kept in {_set_aside(run_dir)}")
     distributed.wait_for_all()
-    go_on = f"launch.demo --resume --run-dir {run_dir}"
+    go_on = cli.command("launch.demo", arguments, "--resume")
     seconds: dict[str, float] = {}
     with Session(arguments.config, run_dir) as session:
         evaluator = Evaluator(session)
@@ -59,7 +64,7 @@ def run_demo(arguments: DemoArguments) -> dict:
 
         cold_start = run_sft(session, resume=resume, go_on=go_on)
         lap("cold_start")
-        gate = check_gate(session, evaluator, cold_start)
+        gate = check_gate(session, evaluator, cold_start, go_on)
         before = _evaluate(evaluator, cold_start)
         if distributed.is_first() and session.config.train.keep_every:
             # Beside those of the steps, as of one before the first.

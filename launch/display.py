@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +22,8 @@ from rich.table import Column
 from gtpo_jax.rollout import RolloutProgress
 
 CONSOLE = Console()
+PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
+"""How a line of text is printed: as it is, and in one line."""
 LINE_SECONDS = 10.0
 """Seconds between two lines where there is no terminal to draw a bar on."""
 ROLLOUT_SECONDS = 0.1

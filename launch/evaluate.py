@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Literal
 
 from gtpo_jax import evaluation
-from gtpo_jax.checkpoint import newest_step
+from gtpo_jax.checkpoint import has_checkpoint, newest_step
 from gtpo_jax.evaluation import Evaluation
 from gtpo_jax.report import terminal
 from gtpo_jax.rollout import hosts
 from gtpo_jax.types import Trajectory
-from launch import cli, display, distributed, stopping
+from launch import cli, display, distributed, own, recorded, stopping
 from launch import results as results_of
 from launch.evaluator import MODES, Evaluator
 from launch.network import CHECKPOINTS
@@ -38,6 +39,14 @@ class EvaluateArguments(cli.RunArguments):
     """Folder of the results in RUN/evaluation, PHASE-STEP without it."""
     show: int = 3
     """Trajectories to print, each of another problem, of those that are sampled now."""
+
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        path = pathlib.Path(own.option(argv, "checkpoint") or "")
+        if path.absolute().parent.name == CHECKPOINTS:
+            phase_dir = path.absolute().parents[1]
+            return own.of_phase(phase_dir.parent, phase_dir.name)
+        return own.of_phase(cls.folder(argv), own.option(argv, "phase") or cls.phase)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,19 +77,23 @@ def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
     step = int(given) if given else newest_step(run_dir / phase / CHECKPOINTS)
     step = hosts.gather_objects(step)[0]
     if step is None:
-        raise ValueError(
-            f"no checkpoint in {run_dir / phase / CHECKPOINTS};"
-            f" run `python -m launch.{phase}` first"
+        others = [p for p in recorded.POLICIES if has_checkpoint(run_dir / p / CHECKPOINTS)]
+        way_out = (
+            f"give --phase {' or --phase '.join(others)}, which there is"
+            if others
+            else f"run `python -m launch.{phase}` first"
         )
+        raise ValueError(f"no checkpoint in {run_dir / phase / CHECKPOINTS}; {way_out}")
     return Checkpoint(run_dir=run_dir, phase=phase, step=step)
 
 
 def evaluate(
-    session: Session, checkpoint: Checkpoint, folder: pathlib.Path
+    session: Session, checkpoint: Checkpoint, folder: pathlib.Path, *, go_on: str
 ) -> tuple[dict[str, Evaluation], list[Trajectory]]:
     """The evaluation of each mode, and the trajectories that were sampled for it now.
 
     What the folder has already is not rolled out again. The evaluations are on process 0 alone.
+    `go_on` is the command to run after an interrupt.
     """
     params = session.load_params(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
     evaluator = Evaluator(session)
@@ -108,7 +121,7 @@ def evaluate(
             for part in results_of.parts(missing, session.config.rollout.slots):
                 trajectories = evaluator.run(params, mode, part, bar=bar)
                 results.add(mode, checkpoint.step, trajectories)
-                stopping.go_on = f"launch.evaluate --run-dir {session.run_dir}"
+                stopping.go_on = go_on
                 new += len(part)
                 right += sum(trajectory.success for trajectory in trajectories)
                 bar.update(done + new, {"success": right / new})
@@ -133,8 +146,12 @@ def run(argv: Sequence[str]) -> None:
     checkpoint = find_checkpoint(arguments)
     name = arguments.name or f"{checkpoint.phase}-{checkpoint.step}"
     folder = arguments.run_dir / "evaluation" / name
+    kept = EvaluateArguments.begins_with(argv)
+    go_on = f"python -m launch.evaluate {shlex.join(argv)}"
     with Session(arguments.config, arguments.run_dir) as session:
-        evaluations, sampled = evaluate(session, checkpoint, folder)
+        own.tell_changes(kept, session.config)
+        own.tell_unfinished(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
+        evaluations, sampled = evaluate(session, checkpoint, folder, go_on=go_on)
     if not distributed.is_first():
         return
     display.CONSOLE.print(terminal.render_evaluations(evaluations, title=name))

@@ -11,8 +11,9 @@ FAMILY = "arithmetic"
 PROBLEMS = 64
 
 
-def check_gate(session: Session, evaluator: Evaluator, params: Params) -> float | None:
-    """Greedy success on plain arithmetic; an error when it is below `train.gate`.
+def check_gate(session: Session, evaluator: Evaluator, params: Params, go_on: str) -> float | None:
+    """Greedy success on plain arithmetic; an error when it is below `train.gate`, with the command
+    `go_on` that trains the cold start longer.
 
     Without copying, no rollout ever succeeds and reinforcement has nothing to reinforce. None when
     the task has no such family.
@@ -26,6 +27,7 @@ def check_gate(session: Session, evaluator: Evaluator, params: Params) -> float 
         raise ValueError(
             f"after the cold start, greedy success on {FAMILY} is {success:.2f}, the gate is"
             f" {gate:.2f}: the model cannot copy digits yet, and reinforcement cannot teach it;"
-            f" train it longer (--sft.steps {2 * session.config.sft.steps}) or with another --seed"
+            f" train it longer by `{go_on} --sft.steps {2 * session.config.sft.steps}`, or take"
+            " another --seed in another --run-dir"
         )
     return success

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from configs import resuming, saved
+from configs.resuming import Changed
 from configs.schema import RunConfig
-from gtpo_jax.checkpoint import CheckpointStore, saved_steps
+from gtpo_jax.checkpoint import CheckpointStore, newest_step, saved_steps
 from gtpo_jax.learner import TrainState
 from gtpo_jax.metrics import MetricsWriter
-from launch import cli, display, distributed, stopping, versions
+from launch import cli, display, distributed, own, stopping, versions
 from launch.network import CHECKPOINTS, FROZEN
+
+HISTORY = "history.jsonl"
+"""In the folder of a run: when each phase began and went on, and the settings that changed."""
 
 
 class Phase:
@@ -35,24 +40,24 @@ class Phase:
         checkpoint_every: int,
         go_on: str,
     ):
+        """`go_on` is the command that goes on with the phase."""
         self.folder = run_dir / name
         self.state = state
         self.checkpoint_every = checkpoint_every
         self.go_on = go_on
         self.start = 0
         checkpoints = self.folder / CHECKPOINTS
-        saved = saved_steps(checkpoints)
-        if resume and not saved:
+        there = saved_steps(checkpoints)
+        if resume and not there:
             raise ValueError(f"no checkpoint in {checkpoints} to resume from; leave out --resume")
-        if saved and not resume:
+        if there and not resume:
             raise ValueError(
                 f"{self.folder} holds checkpoints; pass --resume to go on from the newest,"
                 " or choose another --run-dir"
             )
-        if resume:
-            check_same_config(self.folder / "config.json", config)
-        else:
-            cli.write_json(self.folder / "config.json", dataclasses.asdict(config))
+        changed = check_settings(run_dir, name, config) if resume else []
+        if not resume:
+            cli.write_json(self.folder / own.CONFIG, dataclasses.asdict(config))
         self.store = CheckpointStore(checkpoints)
         if state.frozen:
             if not resume and distributed.is_first():
@@ -67,9 +72,8 @@ class Phase:
         if resume:
             self.start, self.state = self.store.restore(state)
             stopping.go_on = go_on
-            display.CONSOLE.print(
-                f"{name} goes on from step {self.start}", highlight=False, soft_wrap=True
-            )
+            display.CONSOLE.print(f"{name} goes on from step {self.start}", **display.PLAIN)
+        change_settings(run_dir, name, config, self.start, changed)
         first = distributed.is_first()
         if first:
             versions.append(self.folder / "versions.json", self.start, fresh=not resume)
@@ -97,8 +101,8 @@ class Phase:
                     stopping.go_on = self.go_on
                 if told:
                     self.store.wait()
-                    go_on = f"`python -m {self.go_on}` and the same options"
-                    raise after.stop(told, f"saved step {done}; go on with {go_on}")
+                    go_on = stopping.how_to_go_on(self.go_on)
+                    raise after.stop(told, f"saved step {done}; {go_on}")
             self.store.wait()
 
     def close(self) -> None:
@@ -112,40 +116,47 @@ class Phase:
         self.close()
 
 
-def check_same_config(path: pathlib.Path, config: RunConfig) -> None:
-    """Raises when the saved config differs: resuming would not continue the same run.
+def check_settings(run_dir: pathlib.Path, phase: str, config: RunConfig) -> list[Changed]:
+    """The settings that are others than those a phase was saved with.
 
-    A field that the file lacks, because it was not there when the run began, had what is now its
-    default.
+    Raises ValueError where the phase, going on with them, would not continue the same run.
     """
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    changed = sorted(_differences(saved, config))
-    if changed:
-        raise ValueError(
-            f"{path} was written with other settings ({', '.join(changed)});"
-            " resume with the same ones, or start in another --run-dir"
+    before = saved.read(run_dir / phase / own.CONFIG)
+    for following in resuming.PHASES[resuming.PHASES.index(phase) + 1 :]:
+        if saved_steps(run_dir / following / CHECKPOINTS):
+            # It began with this phase as it is, and tells of its own settings when it goes on.
+            resuming.check(resuming.changes(before, config, following), config, following, 0)
+            return []
+    changed = resuming.changes(before, config, phase)
+    done = newest_step(run_dir / phase / CHECKPOINTS) or 0
+    resuming.check(changed, config, phase, done)
+    return changed
+
+
+def change_settings(
+    run_dir: pathlib.Path, phase: str, config: RunConfig, step: int, changed: Sequence[Changed]
+) -> None:
+    """Tells which settings are others from a step on, and keeps them: in the history of the run,
+    one JSON line for each time that a phase began or went on, and in the config of the phase.
+    """
+    for change in changed:
+        display.CONSOLE.print(f"{phase}, from step {step} on: {change}", **display.PLAIN)
+    part = getattr(config, phase)
+    if any(change.name == f"{phase}.steps" for change in changed):
+        display.CONSOLE.print(
+            f"{phase}: the learning rate keeps the course over {part.optimizer.decay_steps} steps"
+            f" that it began with; steps behind them have the last rate",
+            **display.PLAIN,
         )
-
-
-def _differences(saved: object, current: Any, prefix: str = "") -> Iterator[str]:
-    """Names of the fields that differ, as in `train.optimizer.b1`."""
-    if not (dataclasses.is_dataclass(current) and isinstance(saved, dict)):
-        if saved != json.loads(json.dumps(current, default=dataclasses.asdict)):
-            yield prefix
+    if not distributed.is_first():
         return
-    fields = {field.name: field for field in dataclasses.fields(current)}
-    for name in fields.keys() | saved.keys():
-        path = f"{prefix}.{name}" if prefix else name
-        if name not in fields:
-            yield path
-        elif name in saved:
-            yield from _differences(saved[name], getattr(current, name), path)
-        elif getattr(current, name) != _default(fields[name]):
-            yield path
-
-
-def _default(field: dataclasses.Field) -> object:
-    """MISSING, which nothing equals, for one without."""
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
+    line = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "phase": phase,
+        "step": step,
+        "preset": config.preset,
+        "changes": {c.name: {"before": c.before, "after": c.setting.value} for c in changed},
+    }
+    with (run_dir / HISTORY).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+    cli.write_json(run_dir / phase / own.CONFIG, dataclasses.asdict(config))

@@ -8,9 +8,7 @@ The page needs no network and no server: open the file in a browser, or send it 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import pathlib
 import shutil
 import subprocess
@@ -22,7 +20,7 @@ from PIL import Image
 
 from gtpo_jax.report import bands
 from gtpo_jax.report.page import build_page
-from launch import cli, recorded
+from launch import cli, panels, recorded
 from launch.display import CONSOLE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -59,19 +57,9 @@ class ReportArguments:
 
 def parse(argv: Sequence[str]) -> ReportArguments:
     """Arguments of the command line. Raises `ValueError` for what is wrong with them."""
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                ReportArguments,
-                args=list(argv),
-                prog="python -m launch.report",
-                description=ReportArguments.__doc__,
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise ValueError(cli.one_line(errors.getvalue())) from None
-        raise
+    return panels.parse(
+        ReportArguments, argv, prog="python -m launch.report", description=ReportArguments.__doc__
+    )
 
 
 def write_page(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> pathlib.Path:

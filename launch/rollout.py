@@ -22,7 +22,7 @@ from gtpo_jax import rollout, sampling
 from gtpo_jax.dialogue import AnyDialogue, ParsedTurn
 from gtpo_jax.report import terminal
 from gtpo_jax.types import Params, Problem, Tool, ToolResult
-from launch import cli, display, distributed, imported, successes
+from launch import cli, display, distributed, imported, own, successes
 from launch.network import Network
 from launch.session import Session
 from models import hf_weights
@@ -50,6 +50,11 @@ class RolloutArguments(cli.RunArguments):
     """Kept of a problem, those sampled first, no text twice (keep-successes)."""
     keep_violations: bool = False
     """Keep right answers after badly formed turns, too (keep-successes)."""
+
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        handed_over = own.option(argv, "model") is not None
+        return None if handed_over else own.newest(cls.folder(argv))
 
     def wanted(self) -> successes.Wanted | None:
         """What is to be kept, if anything. Raises where the options do not go together."""

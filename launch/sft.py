@@ -25,7 +25,7 @@ from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.tasks.imitation import can_be_judged, imitated, judged, render_conversation
 from gtpo_jax.types import Params, Trajectory
-from launch import cli, display, distributed, imported
+from launch import cli, display, distributed, imported, own
 from launch.phase import Phase
 from launch.session import Session
 
@@ -36,12 +36,18 @@ LOG_EVERY = 10
 class SftArguments(cli.PhaseArguments):
     """Supervised training on demonstrations of tool use."""
 
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        if not own.flag(argv, "resume", "resume-if-any"):
+            return None
+        return own.of_phase(cls.folder(argv), "sft", goes_on=True)
+
 
 def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Params:
     """The cold start of a session; returns the parameters it ends with.
 
     It begins with the model that was imported into the run, or else with random parameters.
-    `go_on` is what to run after an interrupt, `launch.sft --resume` by default.
+    `go_on` is the command to run after an interrupt, `launch.sft --resume` by default.
     """
     config = session.config.sft
     # Before anything is made: a file may have to be mended.
@@ -64,7 +70,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         state,
         resume=resume,
         checkpoint_every=config.checkpoint_every,
-        go_on=go_on or f"launch.sft --resume --run-dir {session.run_dir}",
+        go_on=go_on or own.resume_command("sft", session.run_dir),
     ) as phase:
         if session.imported is None:
             session.save_tokenizer()
@@ -221,7 +227,8 @@ def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(SftArguments, argv, program="launch.sft")
     distributed.start(arguments.cluster, arguments.distributed)
     with Session(arguments.config, arguments.run_dir) as session:
-        run_sft(session, resume=arguments.resumes("sft"))
+        go_on = cli.command("launch.sft", arguments, "--resume")
+        run_sft(session, resume=arguments.resumes("sft"), go_on=go_on)
     if arguments.json is not None:
         records = metrics.read_metrics(arguments.run_dir / "sft" / "metrics.jsonl")
         cli.write_json(arguments.json, records[-1])

@@ -33,6 +33,12 @@ def interruptible() -> bool:
     return signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
+def how_to_go_on(command: str) -> str:
+    """The words that tell a person to run a command, in as many processes as there are."""
+    everywhere = " in every process" if jax.process_count() > 1 else ""
+    return f"go on with `{command}`{everywhere}"
+
+
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
     """SIGTERM raises `Preempted` inside. From then on this process is ending and takes no other."""

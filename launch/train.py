@@ -20,7 +20,7 @@ from configs.functions import make_optimizer
 from gtpo_jax import credit, learner, packing, rollout, sampling
 from gtpo_jax.rollout import hosts
 from gtpo_jax.types import EpisodeBatch, Params, TokenBatch, Trajectory
-from launch import cli, display, distributed, keeping
+from launch import cli, display, distributed, keeping, own
 from launch import figures as figures_of
 from launch.evaluator import MODES, Evaluator
 from launch.gate import check_gate
@@ -34,6 +34,13 @@ class TrainArguments(cli.PhaseArguments):
 
     cold_start: pathlib.Path | None = None
     """Run folder whose cold start, or imported model, to begin with; by default the run's own."""
+
+    @classmethod
+    def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
+        run_dir = cls.folder(argv)
+        resumed = own.flag(argv, "resume", "resume-if-any")
+        found = own.of_phase(run_dir, "train", goes_on=True) if resumed else None
+        return found or own.of_phase(pathlib.Path(own.option(argv, "cold-start") or run_dir), "sft")
 
 
 class Trainer:
@@ -61,8 +68,11 @@ class Trainer:
                 turn_returns=algorithm.turn_returns,
             )
         )
-        total = self.config.steps * self.config.minibatches * self.config.epochs
-        optimizer = make_optimizer(self.config.optimizer, steps=total)
+        optimizer = make_optimizer(
+            self.config.optimizer,
+            steps=self.config.steps,
+            updates=self.config.minibatches * self.config.epochs,
+        )
         update = learner.make_update(
             session.forward,
             optimizer,
@@ -223,7 +233,7 @@ def run_training(
 ) -> Params:
     """Reinforcement learning of a session; returns the parameters it ends with.
 
-    `go_on` is what to run after an interrupt, `launch.train --resume` by default.
+    `go_on` is the command to run after an interrupt, `launch.train --resume` by default.
     """
     config = session.config.train
     trainer = Trainer(session, cold_start)
@@ -234,7 +244,7 @@ def run_training(
         trainer.state,
         resume=resume,
         checkpoint_every=config.checkpoint_every,
-        go_on=go_on or f"launch.train --resume --run-dir {session.run_dir}",
+        go_on=go_on or own.resume_command("train", session.run_dir),
     ) as phase:
         keeper = keeping.Keeper(
             phase.folder,
@@ -280,13 +290,18 @@ def run_training(
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TrainArguments, argv, program="launch.train")
     distributed.start(arguments.cluster, arguments.distributed)
+    start = arguments.cold_start or arguments.run_dir
     with Session(arguments.config, arguments.run_dir) as session:
-        cold_start = session.load_start(arguments.cold_start or arguments.run_dir)
-        evaluator = Evaluator(session)
         resume = arguments.resumes("train")
         if not resume:
-            check_gate(session, evaluator, cold_start)
-        params = run_training(session, cold_start, evaluator, resume=resume)
+            own.tell_changes(TrainArguments.begins_with(argv), session.config)
+            own.tell_unfinished(start, "sft")
+        cold_start = session.load_start(start)
+        evaluator = Evaluator(session)
+        if not resume:
+            check_gate(session, evaluator, cold_start, own.resume_command("sft", start))
+        go_on = cli.command("launch.train", arguments, "--resume")
+        params = run_training(session, cold_start, evaluator, resume=resume, go_on=go_on)
         figures = {mode: evaluator.final(params, mode)[0].record() for mode in MODES}
     if arguments.json is not None:
         cli.write_json(arguments.json, figures)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Literal
+from typing import Annotated, Literal
+
+from gtpo_jax import settings
+from gtpo_jax.settings import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rounded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,25 +31,25 @@ class RopeScaling:
 class ModelConfig:
     """A causal decoder: RMSNorm, rotary positions, grouped queries, a gated MLP or experts."""
 
-    vocab_size: int  # rows of the embedding; may exceed the tokenizer's
-    width: int  # D
-    layers: int  # L
-    query_heads: int  # Q
-    kv_heads: int  # KV, a divisor of `query_heads`
-    head_dim: int  # H
-    mlp_width: int  # of the gated MLP, or of each expert
+    vocab_size: Annotated[int, AT_LEAST_1]  # rows of the embedding; may exceed the tokenizer's
+    width: Annotated[int, AT_LEAST_1]  # D
+    layers: Annotated[int, AT_LEAST_1]  # L
+    query_heads: Annotated[int, AT_LEAST_1]  # Q
+    kv_heads: Annotated[int, AT_LEAST_1]  # KV, a divisor of `query_heads`
+    head_dim: Annotated[int, AT_LEAST_1]  # H
+    mlp_width: Annotated[int, AT_LEAST_1]  # of the gated MLP, or of each expert
     qkv_bias: bool = False  # Qwen2
     qk_norm: bool = False  # Qwen3, Gemma 3
     tied_embeddings: bool = True  # the head is the embedding
 
-    rope_theta: float = 1e6  # base of the rotary wavelengths
+    rope_theta: Annotated[float, POSITIVE] = 1e6  # base of the rotary wavelengths
     rope_scaling: RopeScaling = RopeScaling()
     window: int | None = None  # a local layer sees so many tokens, its own included
     window_pattern: tuple[bool, ...] = (True,)  # which layers are local, repeated from the first on
     local_rope_theta: float | None = None  # of local layers, then without scaling; None: as others
 
     activation: Literal["silu", "gelu_tanh"] = "silu"  # of the gate of the MLP
-    norm_eps: float = 1e-6  # added to the mean square that a norm divides by
+    norm_eps: Annotated[float, POSITIVE] = 1e-6  # added to the mean square that a norm divides by
     zero_centered_norms: bool = False  # Gemma: the scale of a norm is 1 + its parameter
     post_norms: bool = False  # Gemma: another norm behind attention and MLP, before the residual
     embedding_scale: bool = False  # Gemma: embeddings times √D
@@ -54,20 +57,21 @@ class ModelConfig:
     attention_softcap: float | None = None  # Gemma 2: scores become c · tanh(scores / c)
     logit_softcap: float | None = None  # Gemma 2: of logits likewise
 
-    experts: int = 0  # E; 0: one MLP for all tokens
+    experts: Annotated[int, NOT_NEGATIVE] = 0  # E; 0: one MLP for all tokens
     experts_per_token: int = 0  # how many of them a token is sent to
     normalize_router: bool = True  # the weights of a token's experts sum to 1
 
-    init_scale: float = 0.02  # standard deviation of the initial embedding
+    init_scale: Annotated[float, POSITIVE] = 0.02  # standard deviation of the initial embedding
     param_dtype: str = "float32"  # that parameters are kept in
     compute_dtype: str = "float32"  # that matrices are multiplied in
-    attention: Literal["auto", "plain", "cudnn", "splash"] = "auto"
+    attention: Rounded[Literal["auto", "plain", "cudnn", "splash"]] = "auto"
     """The kernel of passes without a cache; auto: cuDNN on GPU, splash on TPU, where they can."""
-    remat: Literal["none", "dots", "full"] = "none"
+    remat: Rounded[Literal["none", "dots", "full"]] = "none"
     """What the backward pass computes again, of passes without a cache: nothing, all but products
     with dense matrices, or whole layers."""
 
     def __post_init__(self):
+        settings.check_bounds(self, "model.")
         if self.query_heads % self.kv_heads:
             raise ValueError(
                 "query_heads must be a multiple of kv_heads,"

@@ -16,7 +16,13 @@ ROOT = Path(__file__).parents[1]
 # package → what it may import of the repository; the others may import everything.
 PACKAGES = {
     "gtpo_jax": ("gtpo_jax",),
-    "models": ("models", "gtpo_jax.files", "gtpo_jax.sharding", "gtpo_jax.types"),
+    "models": (
+        "models",
+        "gtpo_jax.files",
+        "gtpo_jax.settings",
+        "gtpo_jax.sharding",
+        "gtpo_jax.types",
+    ),
     "configs": ("configs", "gtpo_jax", "models"),
 }
 OURS = {*PACKAGES, "launch", "benchmarks", "tests"}
@@ -28,6 +34,7 @@ PROGRAMS = "gtpo_jax/tools/sandbox"
 ROOMS = [
     "files",
     "types",
+    "settings",
     "checks",
     "masking",
     "turns",

@@ -9,6 +9,8 @@ from typing import cast
 import jax
 import numpy as np
 
+from gtpo_jax.settings import Changeable, Rounded
+
 MAY_BE_ZERO = ("parked", "lockstep")
 
 
@@ -16,18 +18,18 @@ MAY_BE_ZERO = ("parked", "lockstep")
 class RolloutLimits:
     """Shapes and budgets of a rollout. Token counts include markers."""
 
-    slots: int = 128  # trajectories decoded at once
-    parked: int = 0  # further trajectories that may wait for their tools, their caches kept
+    slots: Rounded[int] = 128  # trajectories decoded at once
+    parked: Rounded[int] = 0  # further trajectories that wait for their tools, caches kept
     context: int = 160  # tokens of a trajectory: prompt, turns and observations
     prompt_tokens: int = 48  # longest prompt
     max_turns: int = 4  # of a trajectory
     turn_tokens: int = 40  # tokens of one turn
     observation_tokens: int = 32  # tokens of one observation; more tool output is cut
-    segment_steps: int = 16  # decode steps between two looks at the tools
-    prefill_prompts: int = 8  # prompts of one prefill call
-    extend_width: int = 32  # tokens of one extend call
-    first_cache: int = 512  # positions of the cache at first; it doubles up to the context
-    lockstep: bool = False
+    segment_steps: Rounded[int] = 16  # decode steps between two looks at the tools
+    prefill_prompts: Rounded[int] = 8  # prompts of one prefill call
+    extend_width: Rounded[int] = 32  # tokens of one extend call
+    first_cache: Rounded[int] = 512  # positions of the cache at first; it doubles up to the context
+    lockstep: Changeable[bool] = False
     """Between two segments all calls are waited for. Which rows are decoded together then does not
     depend on how long tools take, and equal seeds give equal log-probs, to the last bit."""
 

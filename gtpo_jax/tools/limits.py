@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from gtpo_jax.settings import Changeable
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -26,7 +28,7 @@ class ToolLimits:
     scratch_files: int = 4096  # files and folders of a call, or of a session
     threads: int = 64  # alive at the same time
     open_files: int = 64  # descriptors
-    guard_seconds: float = 5.0  # for a call that is being ended, before its host counts as hung
+    guard_seconds: Changeable[float] = 5.0  # to end a call, before its host counts as hung
 
     def __post_init__(self) -> None:
         check_seconds("ToolLimits.wall_seconds", self.wall_seconds)

@@ -6,19 +6,16 @@ python -m launch.hosts.jobset --name first --image IMAGE --volume-claim runs \\
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import math
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import tyro
 import yaml
 
-from launch import cli
+from launch import cli, panels
 from launch.hosts.check import check_options
 
 RUNS = "/runs"
@@ -278,16 +275,12 @@ def _check(arguments: JobSetArguments, train: Sequence[str]) -> None:
 def run(argv: Sequence[str]) -> None:
     words = list(argv)
     split = words.index("--") if "--" in words else len(words)
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            arguments = tyro.cli(
-                JobSetArguments, args=words[:split], prog="python -m launch.hosts.jobset"
-            )
-    except SystemExit as stop:
-        if stop.code:
-            raise ValueError(cli.one_line(errors.getvalue())) from None
-        raise
+    arguments = panels.parse(
+        JobSetArguments,
+        words[:split],
+        prog="python -m launch.hosts.jobset",
+        description=JobSetArguments.__doc__,
+    )
     train = words[split + 1 :]
     manifest = jobset(arguments, train)
     if arguments.check:

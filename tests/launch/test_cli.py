@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import typing
@@ -57,11 +58,8 @@ def test_preset_is_taken_with_overrides(name):
     ("kind", "options", "message"),
     [
         (AlgorithmConfig, {"importance_limit": 2.0}, "importance_limit needs recompute"),
-        (AlgorithmConfig, {"recompute": True, "importance_limit": 0.0}, "must be above 0"),
-        (AlgorithmConfig, {"kl_weight": -0.1}, "kl_weight must be 0 or more"),
         (AdapterConfig, {"alpha": 8.0}, r"need a lora\.rank above 0"),
         (AdapterConfig, {"targets": ("q_proj",)}, r"need a lora\.rank above 0"),
-        (AdapterConfig, {"rank": -1}, r"lora\.rank must be 0 or more"),
     ],
 )
 def test_option_that_would_be_ignored_is_an_error(kind, options, message):
@@ -73,7 +71,9 @@ def test_option_that_would_be_ignored_is_an_error(kind, options, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_a_terminal_cannot_show_is_a_question_mark(encoding):
-    program = "from launch import cli, display; cli.main(lambda _: display.CONSOLE.print('2 × 3 …'))"
+    program = (
+        "from launch import cli, display; cli.main(lambda _: display.CONSOLE.print('2 × 3 …'))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
@@ -82,3 +82,74 @@ def test_what_a_terminal_cannot_show_is_a_question_mark(encoding):
         check=True,
     )
     assert done.stdout == "2 × 3 …\n".encode(encoding, errors="replace")
+
+
+NUMBERS = [
+    *("train.optimizer.learning_rate=0", "sft.optimizer.learning_rate=-1"),
+    *("train.optimizer.learning_rate=nan", "train.optimizer.learning_rate=inf"),
+    *("train.optimizer.b1=1", "train.optimizer.b2=-0.1", "train.optimizer.clip_norm=0"),
+    *("train.optimizer.warmup_steps=-1", "train.optimizer.final_fraction=1.5"),
+    *("train.optimizer.decay_steps=0", "train.steps=0", "sft.steps=0", "train.prompts=0"),
+    *("train.group_size=1", "train.sampling_rounds=0", "train.temperature=0", "train.epochs=0"),
+    *("train.minibatches=0", "train.rows=-4", "train.row_buckets=0", "train.logprob_chunk=0"),
+    *("train.eval_every=-1", "train.keep_every=-1", "train.checkpoint_every=0", "train.gate=2"),
+    *("train.algorithm.discount=1.1", "train.algorithm.shaping=-0.5", "train.algorithm.clip_low=2"),
+    *("train.algorithm.format_penalty=-1", "train.algorithm.clip_high=nan"),
+    *("train.algorithm.kl_weight=-0.1", "rollout.slots=0", "rollout.parked=-1"),
+    *("sft.rows=0", "sft.row_tokens=0", "sft.demonstrations=0", "sft.checkpoint_every=0"),
+    *("evaluation.problems=0", "evaluation.samples=0", "evaluation.temperature=0"),
+    *("tool.running=0", "verifier.seconds=0", "verifier.seconds=inf", "verifier.workers=0"),
+    *("verifier.tolerance=1", "lora.rank=-1", "dialogue.most_calls=0", "task.level=0"),
+    *("task.skip_tool=1.1", "task.other_words=-0.1", "model.layers=0", "model.kv_heads=0"),
+]
+"""Values that make no run."""
+
+
+def with_setting(config, name, value):
+    """A config with one setting changed."""
+    first, _, rest = name.partition(".")
+    value = with_setting(getattr(config, first), rest, value) if rest else value
+    return dataclasses.replace(config, **{first: value})
+
+
+@pytest.mark.parametrize("given", NUMBERS)
+def test_number_that_makes_no_run_is_refused(given):
+    name, value = given.split("=")
+    said = name if name.partition(".")[0] != "rollout" else name.partition(".")[2]
+    with pytest.raises(ValueError, match=rf"^{re.escape(said)} must be .*, got {value}"):
+        with_setting(
+            PRESETS["tiny"], name, float(value) if value in ("nan", "inf") else eval(value)
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--train.step 3", r"--train.step, 3; perhaps --train.steps( or|;)"),
+        ("--trian.steps 4", r"perhaps --train.steps( or|;)"),
+        ("--steps 4", r"perhaps --(train|sft).steps or --(sft|train).steps( or|;)"),
+        ("--train.group_sise=4", r"perhaps --train.group-size;"),
+        ("--group_size 3 --lr 3", r"--group_size, 3, --lr, 3; perhaps --train.group-size;"),
+        ("--learning-rate 4", r"perhaps --(train|sft).optimizer.learning-rate or --"),
+        ("--resum", r"perhaps --resume;"),
+        ("--nothing-of-the-kind", r"Unrecognized options: --nothing-of-the-kind; --help lists"),
+        ("--train.steps five", r"^--train.steps must be an integer, got 'five'$"),
+        ("--train.gate x", r"^--train.gate must be a number, got 'x'$"),
+        ("--rollout.slots 0", r"^rollout.slots must be at least 1, got 0$"),
+        ("--tool.limits.cpu-seconds 0", r"^tool.limits.cpu_seconds must be at least 1, got 0$"),
+        ("--model.kv-heads 0", r"^model.kv_heads must be at least 1, got 0$"),
+        ("--train.prompts 0", r"^train.prompts must be at least 1, got 0$"),
+        ("--train.group-size 1", r"^train.group_size must be at least 2, got 1: advantages comp"),
+        ("--seed", r"^Missing value for argument '--seed'"),
+    ],
+)
+def test_complaint_is_one_line_by_the_name_of_the_option(options, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        cli.parse(train.TrainArguments, options.split(), program="tests")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 2, 1)])
+def test_comparison_takes_every_seed_once(seeds):
+    with pytest.raises(ValueError, match="--seeds must be one or more, each of them once"):
+        cli.parse(compare.CompareArguments, ["--seeds", *map(str, seeds)], program="tests")

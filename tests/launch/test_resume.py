@@ -6,7 +6,9 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -92,6 +94,13 @@ def assert_same(run_dir: pathlib.Path, whole_run: pathlib.Path, phase: str, step
     jax.tree.map(
         np.testing.assert_array_equal, state(run_dir, phase, step), state(whole_run, phase, step)
     )
+
+
+def as_printed(printed: str) -> list[str]:
+    """The launcher and the options of the command that goes on, from what a run printed."""
+    command = re.search(r"go on with `python -m launch\.([^`]+)`", printed)
+    assert command is not None, printed
+    return shlex.split(command[1])
 
 
 def at_random(run: Run, phase: pathlib.Path, rng: random.Random) -> None:
@@ -188,7 +197,7 @@ def test_cold_start_without_room_interrupted_and_killed_is_the_run_that_was_not(
     assert f"saved step {interrupted}; go on with `python -m launch.sft --resume" in printed
 
     # The demonstrations fill two or three batches: an epoch ends before every checkpoint.
-    run = server.start("sft", *options, "--resume")
+    run = server.start(*as_printed(printed))
     run.wait_for(lambda: newest() > interrupted)
     run.kill()
     server.finish("sft", *options, "--resume")
@@ -208,17 +217,50 @@ def test_preemption_and_damage_lose_nothing_that_was_saved(server, whole_run, ru
     assert status == cli.EXIT_PREEMPTED, printed
     assert printed.splitlines()[-1] == (
         f"stopped by SIGTERM; saved step {stopped}; go on with `python -m launch.train --resume"
-        f" --run-dir {run_dir}` and the same options"
+        f" --run-dir {run_dir}`"
     )
     assert done(phase) == stopped < STEPS
 
     largest = max((checkpoints / str(stopped)).rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
-    printed = server.finish("train", *options, "--resume")
+    printed = server.finish(*as_printed(printed))
     assert f"checkpoint {stopped} in {checkpoints} is damaged" in printed
     assert f"train goes on from step {before}" in printed
     assert (checkpoints / f"{stopped}.damaged").is_dir()
     assert_same(run_dir, whole_run, "train", STEPS)
+
+
+def test_finished_run_goes_on_with_more_steps_and_other_settings(server, whole_run, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(whole_run, run_dir)
+    options = ("--resume", "--run-dir", run_dir, "--train.steps", STEPS + 1, "--tool.running", 4)
+    printed = server.finish("train", *options)
+    assert f"train, from step {STEPS} on: train.steps {STEPS} → {STEPS + 1}\n" in printed
+    assert small.records(run_dir, "train")[:STEPS] == small.records(whole_run, "train")
+    config = json.loads((run_dir / "train" / "config.json").read_text())
+    assert (config["train"]["steps"], config["tool"]["running"]) == (STEPS + 1, 4)
+    printed = server.finish("train", "--resume", "--run-dir", run_dir)
+    assert f"train goes on from step {STEPS + 1}\n" in printed and "train, from" not in printed
+
+
+@pytest.mark.long
+def test_run_that_was_made_longer_is_the_run_that_was_as_long(server, whole_run, run_dir, tmp_path):
+    """With the learning rate that it began with."""
+    longer = tmp_path / "longer"
+    shutil.copytree(whole_run, longer)
+    server.finish("train", "--resume", "--run-dir", longer, "--train.steps", STEPS + 3)
+    decay = ("--train.optimizer.decay-steps", STEPS)
+    options = (*OPTIONS, "--train.steps", STEPS + 3, *decay)
+    server.finish("train", *options, "--run-dir", run_dir)
+    first, second = (small.records(path, "train") for path in (longer, run_dir))
+    for name in ("eval/sampled_success", "eval/sampled_violations"):
+        del first[STEPS - 1][name]  # its last step once, and evaluated
+    assert first == second
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        state(longer, "train", STEPS + 3),
+        state(run_dir, "train", STEPS + 3),
+    )
 
 
 @pytest.mark.long
@@ -230,7 +272,7 @@ def test_preemption_between_phases_loses_nothing(server, tmp_path):
     run.send(signal.SIGTERM)
     status, printed = run.end()
     assert status == cli.EXIT_PREEMPTED, printed
-    again = f"go on with `python -m launch.demo --resume --run-dir {run_dir}` and the same options"
+    again = f"go on with `python -m launch.demo --resume --run-dir {run_dir}`"
     assert printed.splitlines()[-1].endswith(again)
     assert "Traceback" not in printed and not (run_dir / "train").exists()
 

@@ -1,0 +1,56 @@
+"""Settings as they are kept in the file `config.json` of a phase, and read from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from configs.schema import RunConfig
+
+T = TypeVar("T")
+
+
+def read(path: pathlib.Path) -> RunConfig:
+    """The config in a file. One that another version wrote, with other settings, is an error.
+
+    A setting that the file lacks, because it was not there when the run began, had what is now its
+    default.
+    """
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no config of a run: {error}") from None
+    unknown = sorted(_unknown(RunConfig, saved))
+    if unknown:
+        raise ValueError(
+            f"{path} has settings that this version does not have ({', '.join(unknown)}); go on"
+            " with the version that wrote it, which versions.json names"
+        )
+    try:
+        return _restore(RunConfig, saved)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no config of a run: {error}") from None
+
+
+def _restore(kind: type[T], saved: Mapping[str, Any]) -> T:
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for name, value in saved.items():
+        if dataclasses.is_dataclass(hints[name]):
+            value = _restore(hints[name], value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def _unknown(kind: type, saved: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Names in the file that are no settings, as in `train.forgotten`."""
+    hints = typing.get_type_hints(kind)
+    for name, value in saved.items():
+        if name not in hints:
+            yield prefix + name
+        elif dataclasses.is_dataclass(hints[name]) and isinstance(value, Mapping):
+            yield from _unknown(hints[name], value, f"{prefix}{name}.")

@@ -6,8 +6,26 @@ All of it is read here and nothing is searched for: a text that is not wholly an
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 
+from gtpo_jax.tasks.judges.nodes import (
+    REALS,
+    Chain,
+    Equation,
+    Group,
+    Inequality,
+    Intersection,
+    Items,
+    Leaf,
+    Node,
+    Union,
+    Without,
+    assigned,
+    is_set,
+    named,
+    names_of,
+)
 from gtpo_jax.tasks.judges.units import split_unit
 
 
@@ -15,62 +33,7 @@ class Unreadable(Exception):
     """The text has no structure that this module knows."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Leaf:
-    """A number, an expression or a word, and its unit."""
-
-    text: str
-    unit: str = ""
-    percent: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Items:
-    """Several answers: `1, 2`, `{1, 2}`, `1 or 2`, `±1`. Their order says nothing."""
-
-    items: tuple[Node, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """A tuple or an interval, `(1, 2]`, or the parts of a ratio. Their order and brackets count."""
-
-    opening: str
-    items: tuple[Node, ...]
-    closing: str
-    name: str = ""  # of the variable, when an inequality said it
-
-
-@dataclasses.dataclass(frozen=True)
-class Union:
-    """A union of sets."""
-
-    items: tuple[Node, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Equation:
-    """`x = 5`, `3 + 2 = 5`: names of what is found, and what is said of them."""
-
-    parts: tuple[str, ...]
-    names: tuple[str, ...]
-    values: tuple[Node, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Inequality:
-    """`left < right`, `left ≤ right` or `left ≠ right`, of expressions."""
-
-    sign: str
-    left: str
-    right: str
-
-
-Node = Leaf | Items | Group | Union | Equation | Inequality
-
 _DEEPEST = 20  # brackets in each other
-
-REALS = Group("(", (Leaf("-\\infty"), Leaf("\\infty")), ")")
 
 _TOKEN = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _OPENING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\langle": "\\rangle"}
@@ -92,6 +55,8 @@ _NAME = re.compile(
     r"|[a-zA-Z][a-zA-Z ]{2,40}|\\text\{[^{}]*\}"  # Area
 )
 _CONSTANTS = {"e", "i", "\\pi"}
+_VARIABLE = re.compile(rf"(?:[A-Za-z]|\\(?:{_GREEK}))'*(?:_(?:\w|\{{\w+\}}))?")
+_BAR = re.compile(r"\\mid(?![a-zA-Z])|\||:")
 
 
 def read(text: str) -> Node:
@@ -113,21 +78,25 @@ def _read(text: str) -> Node:
     pieces, signs = _split(text, _SEPARATORS)
     if signs:
         return _items(pieces, signs)
-    pieces, signs = _split(text, {"\\cup"})
-    if signs:
-        return Union(tuple(map(_read, pieces)))
+    for sign, kind in (("\\cup", Union), ("\\cap", Intersection)):
+        pieces, signs = _split(text, {sign})
+        if signs:
+            return kind(tuple(map(_read, pieces)))
+    pieces, signs = _split(text, {"\\setminus", "\\backslash"})
+    if len(signs) == 1:
+        return Without((_read(pieces[0]), _read(pieces[1])))
     if re.search(r"\\(?:pm|mp)(?![a-zA-Z])", text):
         both = [
             re.sub(r"\\(pm|mp)(?![a-zA-Z])", lambda m, s=sign: s[m[1] == "mp"], text)
             for sign in ("+-", "-+")
         ]
-        return Items(tuple(map(_read, both)))
+        return _listed(list(map(_read, both)))
     pieces, signs = _split(text, _RELATIONS)
     if signs:
         return _relation([piece.strip() for piece in pieces], signs)
     pieces, signs = _split(text, {"\\in"})
     if len(signs) == 1 and _NAME.fullmatch(pieces[0].strip()):
-        return _read(pieces[1])
+        return named(_read(pieces[1]), pieces[0].strip())
     pieces, signs = _split(text, {":"})
     if signs:
         return Group(":", tuple(map(_read, pieces)), "")
@@ -153,8 +122,11 @@ def _bracketed(text: str) -> Node | None:
     inner = text[len(first) : -len(last)]
     pieces, signs = _split(inner, {",", ";"})
     if first == "\\{":
-        if last != "\\}" or re.search(r"\\mid(?![a-zA-Z])|[|:]", inner):
-            raise Unreadable("a set that is described, not listed")
+        if last != "\\}":
+            raise Unreadable("braces that do not close")
+        described = _described(inner)
+        if described is not None:
+            return described
         items = tuple(dict.fromkeys(map(_read, pieces)))  # a set has each element once
         return Items(items)
     if not signs:
@@ -164,20 +136,80 @@ def _bracketed(text: str) -> Node | None:
     return Group(first, tuple(map(_read, pieces)), last)
 
 
+def _described(inner: str) -> Node | None:
+    """The set `x | condition`; None when the text lists elements. The name is bound in it."""
+    depths = [depth for token, depth in _tokens(inner) for _ in token]
+    bars = [bar for bar in _BAR.finditer(inner) if depths[bar.start()] == 0]
+    if not bars:
+        return None
+    element, condition = inner[: bars[0].start()].strip(), inner[bars[0].end() :]
+    name = re.sub(r"\\in\s*(?:\\mathbb\s*\{R\}|\\mathbb R|\\R)$", "", element).strip()
+    if not _VARIABLE.fullmatch(name):
+        if "," in inner[: bars[0].start()] or len(bars) % 2 == 0:
+            return None  # `{|x|, 1}`
+        raise Unreadable("a set described by more than one variable")
+    said = _read(condition)
+    if names_of(said) != {name} and not _says_values(said, name):
+        raise Unreadable("a condition on something else")
+    return named(said, "")
+
+
+def _says_values(node: Node, name: str) -> bool:
+    parts = node.items if isinstance(node, Items) else (node,)
+    return all(isinstance(part, Equation) and part.names == (name,) for part in parts)
+
+
 def _items(pieces: list[str], signs: list[str]) -> Node:
     # `1, 2, and 3`: the comma and the word are one separator.
     kept = [
-        piece
+        at
         for at, piece in enumerate(pieces)
         if piece.strip() or not (0 < at < len(signs) and signs[at].startswith("\\SEP"))
     ]
+    between = [signs[at - 1] for at in kept[1:]]
+    nodes = [_read(pieces[at]) for at in kept]
+    outer = next((sign for sign in ("\\SEPor", ";") if sign in between), None)
+    if outer and {*between} != {outer}:  # `x = 1, y = 2 or x = 3, y = 4`
+        starts = [0, *(at + 1 for at, sign in enumerate(between) if sign == outer), len(nodes)]
+        parts = [nodes[low:high] for low, high in itertools.pairwise(starts)]
+        if all(len(assigned(part) or ()) > 1 for part in parts):
+            return Items(tuple(Items(tuple(part)) for part in parts))
+        if "\\SEPor" in between and all(map(is_set, nodes)):
+            return Union(tuple(map(_listed, parts)))
+    together = any(map(is_set, nodes)) or len(assigned(nodes) or ()) > 1
+    if {*between} == {"\\SEPor"} and together and all(map(_may_be_set, nodes)):
+        return Union(tuple(nodes))
+    return _listed(nodes)
+
+
+def _listed(nodes: list[Node]) -> Node:
+    """Several nodes as one: conditions on one variable hold together."""
+    if isinstance(nodes[0], Without) and names_of(nodes[0]):
+        # `x ≠ 1, 2`
+        whole = nodes[0].items[0]
+        nodes = [Without((whole, node)) if isinstance(node, Leaf) else node for node in nodes]
+    names = set().union(*map(names_of, nodes))
+    if len(nodes) > 1 and all(map(is_set, nodes)) and len(names) == 1:
+        return Intersection(tuple(nodes))
     items: list[Node] = []
-    for node in map(_read, kept):
+    for node in nodes:
         items += node.items if isinstance(node, Items) else (node,)
-    ranges = [node for node in items if isinstance(node, Group) and node.name]
-    if {*signs} == {"\\SEPor"} and len(ranges) == len(items):
-        return Union(tuple(items))
-    return Items(tuple(items))
+    solutions = _solutions(items)
+    return Items(tuple(solutions or items))
+
+
+def _solutions(items: list[Node]) -> list[Node] | None:
+    """`x = 1, y = 2, x = 3, y = 4` as two solutions of two values; None for all other lists."""
+    for size in range(2, len(items) // 2 + 1):
+        parts = [items[at : at + size] for at in range(0, len(items), size)]
+        values = [assigned(part) for part in parts]
+        if values[0] and all(value and value.keys() == values[0].keys() for value in values):
+            return [Items(tuple(part)) for part in parts]
+    return None
+
+
+def _may_be_set(node: Node) -> bool:
+    return is_set(node) or bool(assigned([node]))
 
 
 def _relation(parts: list[str], signs: list[str]) -> Node:
@@ -185,18 +217,51 @@ def _relation(parts: list[str], signs: list[str]) -> Node:
         names = [part for part in parts if _NAME.fullmatch(part) and part not in _CONSTANTS]
         values = [part for part in parts if part not in names]
         return Equation(tuple(parts), tuple(names), tuple(map(_read, values)))
-    if not {*signs} <= _ORDERS and signs != ["\\ne"]:
+    if signs == ["\\ne"]:
+        return _unequal(*parts)
+    if not {*signs} <= {*_ORDERS, "="}:
         raise Unreadable("relations of different kinds")
-    if all(sign in _FLIPPED for sign in signs):
-        parts, signs = parts[::-1], [_FLIPPED[sign] for sign in signs[::-1]]
-    if any(sign in _FLIPPED for sign in signs) or len(signs) > 2:
-        raise Unreadable("inequalities of different directions")
-    named = [at for at, part in enumerate(parts) if re.fullmatch(r"[a-zA-Z]|\\theta", part)]
-    if len(named) == 1 and signs != ["\\ne"] and (len(parts) == 2 or named == [1]):
+    if {*signs} & {*_FLIPPED}:
+        if {*signs} & {*_FLIPPED.values()}:
+            raise Unreadable("inequalities of different directions")
+        parts, signs = parts[::-1], [_FLIPPED.get(sign, sign) for sign in signs[::-1]]
+    return _ordered(parts, signs)
+
+
+def _ordered(parts: list[str], signs: list[str]) -> Node:
+    """What `a < b ≤ c` says: of the variable that it bounds, or of all of them."""
+    named = [at for at, part in enumerate(parts) if is_variable(part)]
+    others = [part for at, part in enumerate(parts) if [at] != named]
+    bounds = len(named) == 1 and (len(parts) == 2 or (len(parts) == 3 and named == [1]))
+    if bounds and "=" not in signs and not any(map(_has_variable, others)):
         return _range(parts, signs, named[0])
-    if len(parts) > 2:
-        raise Unreadable("an inequality of three parts that bounds no variable")
-    return Inequality(signs[0], *parts)
+    if len(parts) == 2:
+        return Inequality(signs[0], *parts)
+    levels = [[parts[0]]]
+    for sign, part in zip(signs, parts[1:], strict=True):
+        if sign == "=":
+            levels[-1].append(part)
+        else:
+            levels.append([part])
+    return Chain(tuple(map(tuple, levels)), tuple(sign for sign in signs if sign != "="))
+
+
+def _unequal(left: str, right: str) -> Node:
+    """`x ≠ 2` as all numbers but 2; of expressions, an inequality."""
+    if is_variable(right):
+        left, right = right, left
+    if is_variable(left) and not _has_variable(right):
+        return Without((dataclasses.replace(REALS, name=left), _read(right)))
+    return Inequality("\\ne", left, right)
+
+
+def is_variable(text: str) -> bool:
+    return _VARIABLE.fullmatch(text) is not None and text not in _CONSTANTS
+
+
+def _has_variable(text: str) -> bool:
+    plain = re.sub(r"\\(?!(?:" + _GREEK + r")(?![a-zA-Z]))[a-zA-Z]+", " ", text)
+    return any(is_variable(found[0]) for found in _VARIABLE.finditer(plain))
 
 
 def _range(parts: list[str], signs: list[str], at: int) -> Node:

@@ -94,24 +94,38 @@ def draw(
 def verify(problem: Problem, answer: str | None) -> Verdict:
     """What the family says of an answer: right is what it gives the full score.
 
-    Unverifiable when the package cannot tell, or no longer makes this problem.
+    Unverifiable when the package no longer makes this problem. An answer that its code fails on is
+    wrong.
     """
     if answer is None or not answer.strip():
         return Verdict.NO_ANSWER
     answer = answer.strip()
-    name, level, seed, index = _parse_id(problem.id)
+    name, *_ = _parse_id(problem.id)
     made_of = _EVALUATED.get(name.removeprefix(PREFIX))
     if made_of and (len(answer) > _LONGEST or not re.fullmatch(made_of, answer, re.DOTALL)):
         return Verdict.WRONG
+    made = remade(problem)
+    if made is None:
+        return Verdict.UNVERIFIABLE
+    dataset, entry = made
+    try:
+        score = dataset.score_answer(answer=answer, entry=entry)
+    except MemoryError:
+        raise
+    except Exception:  # whatever the code of a hundred families may raise
+        return Verdict.WRONG
+    return Verdict.RIGHT if score == 1 else Verdict.WRONG
+
+
+def remade(problem: Problem) -> tuple[Any, Any] | None:
+    """The data set that a problem is of, and its entry; None when it no longer makes it."""
+    name, level, seed, index = _parse_id(problem.id)
     try:
         dataset = _dataset(name, level, seed)
         entry = dataset[index]
-        if entry["question"] != problem.question:
-            return Verdict.UNVERIFIABLE
-        score = dataset.score_answer(answer=answer, entry=entry)
     except Exception:  # whatever the code of a hundred families may raise
-        return Verdict.UNVERIFIABLE
-    return Verdict.RIGHT if score == 1 else Verdict.WRONG
+        return None
+    return (dataset, entry) if entry["question"] == problem.question else None
 
 
 def _parse_id(identity: str) -> tuple[str, int, int, int]:

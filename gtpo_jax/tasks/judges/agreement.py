@@ -26,6 +26,7 @@ _MOST = 2_000
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _SCALES = (1, 1, 1, 1, 1, 1, sympy.Rational(1, 100), 100, 10_000, 1_000_000)
+_SIGNS = (1, 2, 4, 3, 5, 6, 7)
 _NEAR = 6  # numbers of the expressions beside which there are points, too
 
 _Valued = Callable[[int], tuple[Number, int]]
@@ -78,14 +79,14 @@ def points(*expressions: Expression) -> Iterator[Point]:
         yield {}
         return
     for step in (-1, 1):  # where high powers are neither large nor small
-        yield {symbol: step + sympy.Rational(at + 1, 1009) for at, symbol in enumerate(symbols)}
+        near = [step + sympy.Rational(at + 1, 1009) for at in range(len(symbols))]
+        yield dict(zip(symbols, near, strict=True))
     for place, scale in enumerate(_SCALES):
         primes = itertools.islice(itertools.cycle(_PRIMES), place % 6, None)
         yield {
             symbol: scale
-            * sympy.Rational(
-                (-1) ** (place + at // 2) * (1000 * prime + 1), 1000 * (7 + 2 * place + at) + 9
-            )
+            * _sign(place, at)
+            * sympy.Rational(1000 * prime + 1, 1000 * (7 + 2 * place + at) + 9)
             for at, (symbol, prime) in enumerate(zip(symbols, primes, strict=False))
         }
     if len(symbols) == 1:  # a value may change its law there: |x - 3000|
@@ -93,6 +94,11 @@ def points(*expressions: Expression) -> Iterator[Point]:
         for number, step in itertools.product(numbers[-_NEAR:], (-1, 1)):
             yield {symbols[0]: number + sympy.Rational(step, 7)}
             yield {symbols[0]: -number + sympy.Rational(step, 7)}
+
+
+def _sign(place: int, at: int) -> int:
+    """Of coordinate `at` in point `place`: three coordinates have all combinations in 8 points."""
+    return (-1) ** (place & _SIGNS[at % len(_SIGNS)]).bit_count()
 
 
 def _valued(expression: Expression, at: Point) -> _Valued:
@@ -116,25 +122,25 @@ def _product(left: _Valued, right: _Valued) -> _Valued:
 
 def _same_value(left: _Valued, right: _Valued) -> bool | None:
     """Whether two values are the same; None when one of them has none, or is not exact enough."""
-    digits = DIGITS
-    while True:
+    digits = needed = DIGITS
+    for final in (False, True):
         try:
             (rough_l, more_l), (rough_r, more_r) = left(digits), right(digits)
             (fine_l, _), (fine_r, _) = left(digits + _MORE), right(digits + _MORE)
         except NoValue:
             return None
-        needed = DIGITS + max(more_l, more_r)
         with mpmath.workdps(digits + _MORE):
             error = abs(rough_l - fine_l) + abs(rough_r - fine_r)
             distance = abs(fine_l - fine_r)
             size = max(abs(fine_l), abs(fine_r))
             if distance > 1000 * error and distance > mpmath.mpf(10) ** -digits * size:
                 return False
-        if needed <= digits:
-            return True if distance == 0 or error <= _EXACT * max(size, 1) else None
-        if needed > _MOST:
-            return None
+            exact = distance == 0 or error <= _EXACT * max(size, 1)
+        needed = digits if final else DIGITS + max(more_l, more_r)
+        if needed <= digits or needed > _MOST:
+            break
         digits = needed
+    return True if exact and needed <= _MOST else None
 
 
 def _vanishes(valued: _Valued) -> bool:

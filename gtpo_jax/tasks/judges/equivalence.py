@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 import sympy
 
-from gtpo_jax.tasks.judges import agreement, leaves, notation, printed, sets, spelling
+from gtpo_jax.tasks.judges import agreement, leaves, notation, parsing, printed, sets, spelling
 from gtpo_jax.tasks.judges.budget import Spent, processor_seconds
 from gtpo_jax.tasks.judges.nodes import (
     Chain,
@@ -39,11 +39,11 @@ SECONDS_A_CHARACTER = 0.001
 """Processor time for reading an answer, and for comparing two of them."""
 
 
-def _nothing() -> None:
-    pass
+prepare = parsing.prepare
+"""What a worker does before its first answer, so that no answer pays for it."""
 
 
-def judge(record: dict[str, Any], known: Callable[[], None] = _nothing) -> str:
+def judge(record: dict[str, Any], known: Callable[[], None]) -> str:
     """`right`, `wrong`, or `unverifiable` when the expected answer itself cannot be read.
 
     `known` is called once the expected answer has been read: what fails after that is the fault of

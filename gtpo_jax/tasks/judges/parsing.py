@@ -24,6 +24,24 @@ class _Simple(latex2sympy2._Latex2Sympy):
         return parser
 
 
+# One of each construct: the parser learns its grammar from what it reads.
+_LESSONS = (
+    r"\frac{1}{2}+\sqrt[3]{x_{1}}-3",
+    r"\sin^{2} x+\cos^{2} x-e^{2\cdot x}\cdot y",
+    r"\log_{2}(8)\cdot\ln(x!)",
+    r"2\cdot\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+    r"f(x+1)+|x|+\binom{n}{2}",
+    r"\lfloor ((x))\rfloor",
+    r"\sum_{k=1}^{n} k^{2}",
+)
+
+
+def prepare() -> None:
+    """Takes the time now that the first of every construct would take."""
+    for lesson in _LESSONS:
+        parsed(lesson)
+
+
 def parsed(text: str) -> Expression | None:
     """The expression or matrix that a text spells out; None when it is none, or too large."""
     try:

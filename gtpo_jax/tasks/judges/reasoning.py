@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
-def judge(record: dict[str, Any]) -> str:
+def judge(record: dict[str, Any], known: Callable[[], None]) -> str:
     """What `gtpo_jax.tasks.reasoning` says of an answer to a problem."""
     # The one kind that needs the library, and so JAX, in its worker.
     from gtpo_jax.tasks import reasoning
@@ -13,4 +14,6 @@ def judge(record: dict[str, Any]) -> str:
 
     fields = {name: record[name] for name in ("id", "question", "family", "verifier")}
     problem = Problem(answer=record["expected"], **fields)
+    if reasoning.remade(problem) is not None:
+        known()
     return str(reasoning.verify(problem, record["given"]))

@@ -42,7 +42,8 @@ _REFUSED = re.compile(
     r"!\s*!"  # a double factorial, or a factorial of one
     r"|\d\s+\.?\d"  # two numbers side by side
     r"|\d\s*_"  # a base
-    r"|\^\s*\w+\s*\^|[-+]\s*[-+]\s*[-+]"  # a power of a power without braces; a row of signs
+    r"|\^\s*(?:\d+|[a-zA-Z])\s*\^"  # a power of a power without braces
+    r"|[-+]\s*[-+]\s*[-+]"  # a row of signs
     r"|['\"#@$?]"
     r"|/\s*\d+(?:\.\d+)?\s*(?:[a-zA-Z(]|\\(?!\\|cdot|times|div|end|rfloor|rceil|rvert))"  # 1/2x
 )

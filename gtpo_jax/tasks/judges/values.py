@@ -30,6 +30,7 @@ MOST_DIGITS = 20_000
 _MOST_BITS = round(MOST_DIGITS / math.log10(2))
 _MOST_EXPONENT = MOST_DIGITS * math.log(10)
 _MOST_FACTORIAL = 7_000  # 7000! has 23,878 digits
+_ROUGH = 30  # bits that are enough to know a size
 _MOST_ANGLE = 133  # bits: 10^40
 _MOST_CHOICES = 40  # bits of n and k
 _MOST_FACTORS = 100  # of a binomial coefficient that is multiplied out
@@ -102,9 +103,10 @@ def _power(base: Number, exponent: Number) -> Number:
         return mpmath.mpf(exponent == 0)
     if exponent == mpmath.mpf(1) / 2:
         return mpmath.sqrt(base)
-    size = abs(mpmath.log(abs(base))) + mpmath.pi * (mpmath.im(base) != 0 or mpmath.re(base) < 0)
-    if abs(exponent) * size > _MOST_EXPONENT:
-        raise TooLarge("a power")
+    with mpmath.workprec(_ROUGH):
+        size = abs(mpmath.log(+base))
+        if abs(exponent) * size > _MOST_EXPONENT:
+            raise TooLarge("a power")
     return mpmath.power(base, exponent)
 
 

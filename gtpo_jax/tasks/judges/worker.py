@@ -1,7 +1,8 @@
 """The program of a worker: judges the answers that it is told of, one after the other.
 
-It reads a JSON object a line and writes one back. The time of an answer is limited by whoever
-started the worker, by killing it; should that one be gone, by the kernel.
+It reads a JSON object a line and writes one or two back: that the expected answer is known, and the
+verdict. The time of an answer is limited by whoever started the worker, by killing it; should that
+one be gone, by the kernel.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ JUDGES = {
     "math": "gtpo_jax.tasks.judges.equivalence",
     "reasoning-gym": "gtpo_jax.tasks.judges.reasoning",
 }
-"""Kind → the module with its `judge`."""
+"""Kind → the module with its `judge(record, known)`, which calls `known` once it has read the
+expected answer: what fails after that, fails because of the answer that was given."""
 
 _GRACE_SECONDS = 5  # of CPU time, beyond those that whoever started the worker waits for
 
 _PR_SET_PDEATHSIG = 1
 
 
-def main(kind: str, *, seconds: float, memory_bytes: int, parent: int) -> None:
-    """Serves standard input until it ends."""
+def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, parent: int) -> None:
+    """Serves standard input until it ends, by the judge of the kind or of another module."""
     _die_with(parent)
     # What a library prints must not end up among the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -42,7 +44,9 @@ def main(kind: str, *, seconds: float, memory_bytes: int, parent: int) -> None:
         replies.flush()
 
     try:
-        judge = importlib.import_module(JUDGES[kind]).judge
+        judging = importlib.import_module(module or JUDGES[kind])
+        judge = judging.judge
+        getattr(judging, "prepare", lambda: None)()
     except Exception as error:
         reply(failed=f"{type(error).__name__}: {error}")
         return
@@ -52,13 +56,19 @@ def main(kind: str, *, seconds: float, memory_bytes: int, parent: int) -> None:
     reply(ready=True)
     for line in sys.stdin:
         _limit_cpu(seconds)
+        failed = "unverifiable"
+
+        def known() -> None:
+            nonlocal failed
+            failed = "wrong"
+            reply(known=True)
+
         try:
-            reply(verdict=judge(json.loads(line)))
+            reply(verdict=judge(json.loads(line), known))
         except MemoryError:
-            reply(verdict="unverifiable", reason="memory")
             return  # what is left of the process is not to be relied on
         except Exception as error:
-            reply(verdict="unverifiable", reason=f"{type(error).__name__}: {error}"[:500])
+            reply(verdict=failed, reason=f"{type(error).__name__}: {error}"[:500])
 
 
 def _die_with(parent: int) -> None:

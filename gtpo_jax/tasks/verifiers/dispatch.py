@@ -28,8 +28,8 @@ class VerifierStats:
     """What a verifier has judged so far."""
 
     verdicts: dict[Verdict, int]
-    timeouts: int  # of the unverifiable answers: they took too long
-    crashes: int  # and these ended their worker
+    timeouts: int  # answers that took too long: wrong or unverifiable
+    crashes: int  # answers that a worker died of, or ran out of memory
 
 
 class KindVerifier:

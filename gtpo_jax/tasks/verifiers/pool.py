@@ -1,8 +1,9 @@
 """Worker processes that judge answers, each within a hard limit of wall time.
 
 A computer algebra system may hang where neither a signal nor a thread of its own can stop it, so a
-worker that takes too long is killed from outside and another one is started. Its answer could not
-be verified, and nobody else's suffers.
+worker that takes too long is killed from outside and another one is started. An answer that ends a
+worker is wrong, if it was the answer: a worker says when it has read the expected one, and an
+answer that ends two of them after that has nobody else to blame. Nobody else's answer suffers.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from gtpo_jax.types import Verdict
 
 MEMORY_BYTES = 4 << 30
 """Address space of a worker."""
+
+_ATTEMPTS = 2  # so that what happens to a worker by chance is not blamed on an answer
 
 _START_SECONDS = 120.0  # for the imports of a worker, on a loaded host with a cold disk
 
@@ -56,18 +59,28 @@ class WorkerPool:
 
     The processes start with the first answer, or with `start`; they are spawned by threads of the
     pool, never forked, and end with this process however it ends. An answer that takes longer than
-    `seconds`, or whose worker dies, is unverifiable. Workers that do not start are an error, not a
-    verdict: then nothing could be verified.
+    `seconds`, or whose worker dies or runs out of memory, is unverifiable when the expected answer
+    had not been read; otherwise it is judged once more, and is wrong when that ends as badly.
+    Workers that do not start are an error, not a verdict: then nothing could be verified.
+
+    `module` has the judge, where it is another one than that of the kind.
     """
 
     def __init__(
-        self, kind: str, *, workers: int, seconds: float, memory_bytes: int = MEMORY_BYTES
+        self,
+        kind: str,
+        *,
+        workers: int,
+        seconds: float,
+        memory_bytes: int = MEMORY_BYTES,
+        module: str | None = None,
     ):
-        self.kind, self.seconds, self.memory_bytes = kind, seconds, memory_bytes
+        self.kind, self.module = kind, module
+        self.seconds, self.memory_bytes = seconds, memory_bytes
         self.timeouts = 0
-        """Answers that took too long."""
+        """Answers that took too long, the first time at least."""
         self.crashes = 0
-        """Answers whose worker died."""
+        """Answers whose worker died, the first time at least."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # of all that follows and the counts
         self._closed = False
@@ -120,15 +133,7 @@ class WorkerPool:
                 if not job.future.set_running_or_notify_cancel():
                     continue
                 try:
-                    if worker is None or worker.process.poll() is not None:
-                        worker = self._replace(worker)
-                    verdict = Verdict.UNVERIFIABLE
-                    if job.record is not None:
-                        verdict = worker.judge(job.record, self.seconds)
-                except TimeoutError:
-                    worker = self._lost(worker, job, "timeouts")
-                except _Gone:
-                    worker = self._lost(worker, job, "crashes")
+                    worker, verdict = self._judged(worker, job)
                 except BaseException as error:
                     job.future.set_exception(error)
                 else:
@@ -137,10 +142,30 @@ class WorkerPool:
             if worker is not None:
                 worker.end()
 
+    def _judged(self, worker: _Worker | None, job: _Job) -> tuple[_Worker | None, Verdict]:
+        """The verdict, and the worker that is left."""
+        for attempt in range(_ATTEMPTS):
+            if worker is None or worker.process.poll() is not None:
+                worker = self._replace(worker)
+            if job.record is None:
+                break
+            try:
+                return worker, worker.judge(job.record, self.seconds)
+            except (TimeoutError, _Gone) as error:
+                count = "timeouts" if isinstance(error, TimeoutError) else "crashes"
+                known, worker = worker.known, self._end(worker)
+                with self._lock:
+                    setattr(self, count, getattr(self, count) + (attempt == 0))
+                if self._closed or not known:
+                    break
+        else:
+            return worker, Verdict.WRONG
+        return worker, Verdict.UNVERIFIABLE
+
     def _replace(self, worker: _Worker | None) -> _Worker:
         """A worker that is ready, in the place of one that has ended."""
         self._end(worker)
-        new = _Worker(self.kind, self.seconds, self.memory_bytes)
+        new = _Worker(self.kind, self.module, self.seconds, self.memory_bytes)
         with self._lock:
             self._running.add(new)
             closed = self._closed
@@ -153,12 +178,6 @@ class WorkerPool:
             raise
         return new
 
-    def _lost(self, worker: _Worker | None, job: _Job, count: str) -> None:
-        self._end(worker)
-        with self._lock:
-            setattr(self, count, getattr(self, count) + 1)
-        job.future.set_result(Verdict.UNVERIFIABLE)
-
     def _end(self, worker: _Worker | None) -> None:
         if worker is not None:
             with self._lock:
@@ -169,14 +188,17 @@ class WorkerPool:
 class _Worker:
     """One process, which answers one line with one line."""
 
-    def __init__(self, kind: str, seconds: float, memory_bytes: int):
+    def __init__(self, kind: str, module: str | None, seconds: float, memory_bytes: int):
         self.kind = kind
+        self.known = False
+        """Whether it has read the expected answer that it is at."""
+        self._read = b""
         path = [os.path.abspath(entry) for entry in sys.path]
-        options = f"seconds={seconds!r}, memory_bytes={memory_bytes!r}, parent={os.getpid()}"
+        limits = f"seconds={seconds!r}, memory_bytes={memory_bytes!r}, parent={os.getpid()}"
         program = (
             f"import sys; sys.path[:] = {path!r}\n"
             "from gtpo_jax.tasks.judges import worker\n"
-            f"worker.main({kind!r}, {options})"
+            f"worker.main({kind!r}, module={module!r}, {limits})"
         )
         try:
             self.process = subprocess.Popen(
@@ -196,7 +218,7 @@ class _Worker:
 
     def wait_until_ready(self) -> None:
         try:
-            message = self._next(_START_SECONDS)
+            message = self._next(time.monotonic() + _START_SECONDS)
         except (TimeoutError, _Gone) as error:
             message = {"failed": f"it ended, or took longer than {_START_SECONDS:.0f} s ({error})"}
         if "failed" in message:
@@ -206,12 +228,16 @@ class _Worker:
 
     def judge(self, record: dict[str, Any], seconds: float) -> Verdict:
         """The verdict; raises `TimeoutError` after `seconds`, and `_Gone` if the worker dies."""
+        until, self.known = time.monotonic() + seconds, False
         try:
             self._requests.write(json.dumps(record).encode() + b"\n")
             self._requests.flush()
         except OSError as error:
             raise _Gone(str(error)) from error
-        return Verdict(self._next(seconds)["verdict"])
+        while "verdict" not in (message := self._next(until)):
+            self.known = True
+        self.known = False
+        return Verdict(message["verdict"])
 
     def end(self) -> None:
         self.process.kill()
@@ -221,13 +247,14 @@ class _Worker:
             with contextlib.suppress(OSError):
                 pipe.close()
 
-    def _next(self, seconds: float) -> dict[str, Any]:
-        until, data = time.monotonic() + seconds, b""
-        while not data.endswith(b"\n"):
+    def _next(self, until: float) -> dict[str, Any]:
+        """The next line; raises `TimeoutError` when the clock says `until`."""
+        while b"\n" not in self._read:
             if not self._selector.select(max(until - time.monotonic(), 0.0)):
-                raise TimeoutError(f"no answer within {seconds} s")
+                raise TimeoutError("no answer in time")
             part = os.read(self._replies.fileno(), 1 << 16)
             if not part:
                 raise _Gone("end of stream")
-            data += part
-        return json.loads(data)
+            self._read += part
+        line, _, self._read = self._read.partition(b"\n")
+        return json.loads(line)

@@ -9,11 +9,11 @@ import pytest
 
 from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.types import Problem, Verdict
-from tests.tasks import math_table, spelling_table
+from tests.tasks import math_table, spelling_table, structure_table
 
 pytest.importorskip("math_verify")
 
-THEMES = {**math_table.THEMES, **spelling_table.THEMES}
+THEMES = {**math_table.THEMES, **spelling_table.THEMES, **structure_table.THEMES}
 CASES = {
     (theme, place): case for theme, table in THEMES.items() for place, case in enumerate(table)
 }

@@ -110,7 +110,6 @@ SETS_OF_NUMBERS = [
     ("\\mathbb{R}", "-\\infty<x<\\infty", R, "everything"),
     ("[0,\\infty)", "[0,\\infty]", W, "infinity is no real number"),
     ("(2,1)", "(1,2)", W, "a pair"),
-    ("\\{1,2\\}", "[1,2]", W, "two numbers are no interval"),
     ("5", "x>5", W, "a half line is no number"),
     ("x>5", "x=5", W, "a number is no half line"),
     ("y \\in (1,2)", "1<x<2", W, "another variable"),

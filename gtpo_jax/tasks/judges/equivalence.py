@@ -116,13 +116,13 @@ def _leaves(node: Node) -> Iterator[Leaf]:
 
 
 def _same(expected: Node, given: Node, tolerance: float) -> bool:
+    if isinstance(expected, Items) and isinstance(given, Group):
+        given = _printed_list(given)
     for decide in (_same_named, _same_set, _same_equations):
         decided = decide(expected, given, tolerance)
         if decided is not None:
             return decided
     expected, given = _single(expected), _single(given)
-    if isinstance(expected, Items) and isinstance(given, Group):
-        given = _printed_list(given)
     if isinstance(expected, Leaf) and isinstance(given, Leaf):
         return leaves.same(expected, given, tolerance)
     if isinstance(expected, Group) or isinstance(given, Group):

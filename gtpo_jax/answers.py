@@ -11,13 +11,13 @@ THINK, THINK_END = "<think>", "</think>"
 UNCLOSED_ANSWER = "the answer is not closed"
 UNCLOSED_THOUGHT = f"the thought is not closed by {THINK_END}"
 
-_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # what a backslash stands before is skipped
 _PART = re.compile(
     r"(?!\\(?:boxed|fbox))\\[A-Za-z]+|\\[^A-Za-z\s()\[\]]|[^\s$\\{}`<>]"
 )  # of what stands unbraced
 _OPENED = re.compile(r"\s*\{")
-_MEANT = re.compile(r"[+−.-]*\d|[A-Za-z]|[+−-]?\\|\(.*\)\Z", re.DOTALL)
+_MEANT = re.compile(r"[+−.-]*\d|[+−-]?\\|\(.*\)\Z", re.DOTALL)
 _END_OF_MATHS = re.compile(r"[ \t]*(?:\$|\\[)\]])")
 _END_OF_CLAUSE = re.compile(r"[ \t]*(?:[$.,;:)\n]|\\[)\]]|\Z)")
 
@@ -74,6 +74,13 @@ def boxes(text: str) -> list[str | None]:
     its arguments. A word that follows is prose about boxes.
     """
     return _boxes(text, text)
+
+
+def unboxed(text: str) -> str:
+    """What the box holds that a text is, or a text that is no box as it stands."""
+    box = _BOX.match(text)
+    inside, end = _held(text, text, box.end(), _ends_of_groups(text)) if box else (None, 0)
+    return inside if inside and end == len(text) else text
 
 
 def trimmed(answer: str) -> str:
@@ -148,14 +155,19 @@ def _boxed(plain: str, text: str) -> tuple[str | None, str | None]:
 def _boxes(plain: str, text: str) -> list[str | None]:
     """What boxes hold that stand in `plain`, taken from the text."""
     ends = _ends_of_groups(plain)
-    held: list[str | None] = []
-    for box in _BOX.finditer(plain):
-        if opened := _OPENED.match(plain, box.end()):
-            end = ends.get(opened.end() - 1)
-            held.append(None if end is None else trimmed(text[opened.end() : end]))
-        elif argument := _argument(plain, box.end(), ends):
-            held.append(argument)
-    return held
+    held = [_held(plain, text, box.end(), ends) for box in _BOX.finditer(plain)]
+    return [inside for inside, end in held if end]
+
+
+def _held(plain: str, text: str, at: int, ends: dict[int, int]) -> tuple[str | None, int]:
+    """What a box holds whose command ends at a place, and the place behind it; 0 for no box."""
+    if opened := _OPENED.match(plain, at):
+        end = ends.get(opened.end() - 1)
+        if end is None:
+            return None, len(plain)
+        return trimmed(text[opened.end() : end]), end + 1
+    argument, end = _argument(plain, at, ends)
+    return (argument, end) if argument else (None, 0)
 
 
 def _ends_of_groups(text: str) -> dict[int, int]:
@@ -170,25 +182,26 @@ def _ends_of_groups(text: str) -> dict[int, int]:
     return ends
 
 
-def _argument(text: str, at: int, ends: dict[int, int]) -> str:
-    """What a box without braces holds; empty where prose goes on."""
+def _argument(text: str, at: int, ends: dict[int, int]) -> tuple[str, int]:
+    """What a box without braces holds, and its end; empty where prose goes on."""
     while text.startswith((" ", "\t"), at):
         at += 1
-    begin = at
+    begin, depth = at, 0
     while at < len(text):
         part = _PART.match(text, at)
-        inside = text[begin:at]
-        if inside and at in ends:
+        if at > begin and at in ends:
             at = ends[at] + 1
-        elif part is None or (part[0] == ")" and inside.count("(") <= inside.count(")")):
+            continue
+        if part is not None:
+            depth += {"(": 1, ")": -1}.get(part[0], 0)
+        if part is None or depth < 0:
             break
-        else:
-            at = part.end()
+        at = part.end()
     argument = text[begin:at].rstrip(".,;:")
-    at = begin + len(argument)
-    if not _MEANT.match(argument):
-        return ""
-    if argument[0].isalpha():
+    end = begin + len(argument)
+    if argument[:1].isalpha():
         followed = _END_OF_CLAUSE if len(argument) == 1 else _END_OF_MATHS
-        return argument if followed.match(text, at) else ""
-    return argument
+        meant = followed.match(text, end) is not None
+    else:
+        meant = _MEANT.match(argument) is not None
+    return (argument if meant else ""), end

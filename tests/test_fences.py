@@ -61,6 +61,7 @@ def test_blocks_are_apart_and_in_order_and_masked_in_place(text, begin):
         "\\boxed{" * 20_000,
         "\\boxed " * 20_000 + "x" * 20_000,
         "\\boxed{}" * 20_000,
+        "\\boxed 1" + "x" * 100_000,
         "<answer>" * 20_000,
         "<answer></answer>" * 10_000,
         f"{FENCE}\n" * 30_000,
@@ -72,7 +73,7 @@ def test_blocks_are_apart_and_in_order_and_masked_in_place(text, begin):
         "</think>" * 20_000,
         "{" * 100_000 + "\\boxed 5",
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_no_text_takes_long(text):
     begun = time.process_time()

@@ -247,6 +247,9 @@ WORDS = [
 BOXES_AND_TALK = [
     ("5", "\\boxed{5}", R, "a box in the answer"),
     ("5", "$\\boxed{5}$", R, "a box in mathematics"),
+    ("5", "$\\boxed 5$", R, "a box without braces"),
+    ("1/2", "\\fbox{\\frac12}", R, "another box"),
+    ("5", "\\boxed 4 5", W, "a box without braces before something else"),
     ("5", "**5**", R, "* stress"),
     ("5", "\\boxed{4}\\boxed{5}", W, "T-81: the last of two boxes"),
     ("4", "\\boxed{4}, \\boxed{5}", W, "T-81: the first of two boxes"),

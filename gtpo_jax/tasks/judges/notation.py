@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from gtpo_jax import answers
 from gtpo_jax.tasks.judges import characters, printed
 from gtpo_jax.tasks.judges.groups import end_of_group, ungrouped
 
@@ -99,7 +100,7 @@ _RULES = _rules(
     )
 )
 _WRAPPERS = (("**", "**"), ("__", "__"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"))
-_WHOLE = re.compile(r"\\(?:boxed|fbox|framebox|text|textbf|textrm|mathrm|mathbf)\s*\{")
+_WHOLE = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf)\s*\{")
 _MATH_SIGN = re.compile(r"(?<!\\)\$\$?|(?<!\\)\\[()\[\]]")
 _PUNCTUATION = re.compile(r"(?:(?<=[^\s.])\s*\.|(?<=[$*`)\]])\s*[,;:])$")
 
@@ -131,9 +132,10 @@ def _unwrapped(text: str) -> str:
                 middle = inner[len(opening) : -len(closing)]
                 if middle.strip() and opening not in middle:
                     inner = middle.strip()
-        box = _WHOLE.match(inner)
-        if box and inner.endswith("}") and end_of_group(inner, box.end() - 1) == len(inner):
-            inner = inner[box.end() : -1].strip()
+        inner = answers.unboxed(inner)
+        words = _WHOLE.match(inner)
+        if words and inner.endswith("}") and end_of_group(inner, words.end() - 1) == len(inner):
+            inner = inner[words.end() : -1].strip()
         if inner == text:
             return text
         text = inner

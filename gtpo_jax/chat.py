@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gtpo_jax import stops
+from gtpo_jax import excerpts, stops
 from gtpo_jax.answers import THINK, THINK_END, trimmed, write_answer
 from gtpo_jax.dialogue import ParsedTurn, cut_stopped
 from gtpo_jax.protocols import ToolProtocol
@@ -100,8 +100,8 @@ class ChatDialogue:
 
         The ids are the messages with the outputs and the prompt for the next turn, behind the end
         marker of a turn that has not `ended` with one itself. They take at most `budget` tokens.
-        Outputs are cut on token boundaries, their ends are dropped, and none is cut to less than
-        its even share. Raises when not even empty outputs fit.
+        Of outputs that are too long their beginnings and their ends are left (`excerpts.excerpt`);
+        none has less room than its even share. Raises when not even empty outputs fit.
         """
         outputs = [output] if isinstance(output, str) else list(output)
         pieces = segments(lambda contents: self._reply(contents, ended), outputs)
@@ -117,12 +117,14 @@ class ChatDialogue:
             return ids, 0
         lengths = [len(x) for piece, x in zip(pieces, parts, strict=True) if not piece.template]
         shares = iter(_shares(lengths, budget - own))
-        kept = [
-            ids if piece.template else ids[: next(shares)]
-            for piece, ids in zip(pieces, parts, strict=True)
-        ]
-        whole = np.array([*itertools.chain.from_iterable(kept)], np.int32)
-        return whole, own + sum(lengths) - len(whole)
+        told: list[int] = []
+        dropped = 0
+        for piece, part in zip(pieces, parts, strict=True):
+            room = len(part) if piece.template else next(shares)
+            kept, cut = excerpts.excerpt(part, room, self.tokenizer)
+            told += kept
+            dropped += cut
+        return np.array(told, np.int32), dropped
 
     def parse(
         self,

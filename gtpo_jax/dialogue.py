@@ -19,7 +19,7 @@ from typing import Protocol
 
 import numpy as np
 
-from gtpo_jax import stops
+from gtpo_jax import excerpts, stops
 from gtpo_jax.answers import trimmed
 from gtpo_jax.types import Tokenizer
 
@@ -276,8 +276,8 @@ class Dialogue:
 
         The ids are the tool's output in its markers, behind the end marker of a turn that has not
         `ended` with one itself. Several outputs are one text, each of them its own lines.
-        The whole takes at most `budget` tokens; output is cut on a token boundary, its end is
-        dropped. Raises when not even the markers fit.
+        The whole takes at most `budget` tokens; of a longer output its beginning and its end are
+        left (`excerpts.excerpt`). Raises when not even the markers fit.
         """
         before = self._ids(TOOL) if ended else self._ids(END, TOOL)
         after = self._ids(END, ASSISTANT)
@@ -287,8 +287,9 @@ class Dialogue:
                 f"an observation takes at least {len(before) + len(after)} tokens,"
                 f" its budget is {budget}"
             )
-        ids = self._ids(output if isinstance(output, str) else "\n".join(output))
-        return np.concatenate([before, ids[:room], after]), max(0, len(ids) - room)
+        whole = self._ids(output if isinstance(output, str) else "\n".join(output))
+        ids, dropped = excerpts.excerpt(whole.tolist(), room, self.tokenizer)
+        return np.concatenate([before, np.asarray(ids, np.int32), after]), dropped
 
     def parse(
         self,

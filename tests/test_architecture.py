@@ -54,6 +54,7 @@ ROOMS = [
     "tools",
     "tokenizers",
     "templates",
+    "excerpts",
     "fences",
     "answers",
     "dialogue",

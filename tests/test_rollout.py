@@ -215,7 +215,7 @@ def test_violations_are_recorded_and_answered_without_the_tool(engine):
     assert engine.tool.codes == ["2+2"] * 2
     first = trajectories[0].turns[0]
     assert first.code is None and first.results == ()
-    assert BYTES.decode(first.observation).startswith("<|tool|>Error: ")
+    assert BYTES.decode(first.observation) == "<|tool|>Error... once<|end|><|assistant|>"
 
 
 def test_call_of_the_last_turn_is_not_run(engine):
@@ -229,17 +229,18 @@ def test_control_symbols_that_a_tool_prints_stay_text(engine):
     [trajectory] = run(engine, "markup")
     observation = trajectory.turns[0].observation
     assert [i >= 256 for i in observation] == [True, *[False] * 13, True, True]
-    assert BYTES.decode(observation).startswith("<|tool|><|end|><answe")
-    assert trajectory.turns[0].observation_dropped == len(MARKUP) - 13
+    shown = f"{MARKUP[:5]}...{MARKUP[-5:]}"
+    assert BYTES.decode(observation) == f"<|tool|>{shown}<|end|><|assistant|>"
+    assert trajectory.turns[0].observation_dropped == len(MARKUP) - 10
     assert len(trajectory.turns) == 2
 
 
-def test_long_observation_is_cut_on_a_token_and_counted(engine):
+def test_long_observation_is_cut_in_its_middle_and_counted(engine):
     # T-61: 16 tokens fit, 3 of them are markers.
     [trajectory] = run(engine, "cut off")
     turn = trajectory.turns[0]
-    assert BYTES.decode(turn.observation) == "<|tool|>0123456789012<|end|><|assistant|>"
-    assert turn.observation_dropped == 30 - 13
+    assert BYTES.decode(turn.observation) == "<|tool|>01234...56789<|end|><|assistant|>"
+    assert turn.observation_dropped == 30 - 10
     assert trajectory.turns[1].observation_dropped == 0
 
 
@@ -294,7 +295,7 @@ def test_turn_of_several_calls_is_observed_once_all_have_returned():
     both = np.concatenate([call("2+2")[:-1], call("1/0")])
     reply, _ = dialogue_.observation("4\nZeroDivisionError", budget=LIMITS.observation_tokens)
     three = np.concatenate([call("2+2")[:-1], both])
-    told, _ = dialogue_.observation("Error: the code is not enclosed", budget=16)
+    told, _ = dialogue_.observation("Error: the code is not enclosed once", budget=16)
     scripts = {
         "both": [both, reply, answer()],
         "three": [three, told, answer()],

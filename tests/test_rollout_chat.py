@@ -193,7 +193,7 @@ def test_long_output_is_cut_and_counted():
     # T-61
     turns = [(written(HERMES.call("long") + END), "é" * 60), (written(f"\\boxed{{4}}{END}"), None)]
     [turn, _] = play(HERMES, turns).turns
-    assert len(turn.observation) == LIMITS.observation_tokens
+    assert 0 <= LIMITS.observation_tokens - len(turn.observation) < 2  # tokens of a letter
     shown = TOKENIZER.decode(turn.observation).count("é")
     assert 0 < shown < 60 and turn.observation_dropped == 120 - 2 * shown
 

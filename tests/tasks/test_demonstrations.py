@@ -154,7 +154,7 @@ def test_long_output_is_cut_as_in_a_rollout():
     # T-61
     [trajectory] = make(script(Call(code="long"), Answer(text="4")), budget=10)
     first = trajectory.turns[0]
-    assert len(first.observation) == 10 and first.observation_dropped == 30 - 7
+    assert len(first.observation) == 10 and first.observation_dropped == 30 - 4
 
 
 def test_scripts_are_played_side_by_side_in_their_order():

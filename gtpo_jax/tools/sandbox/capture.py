@@ -60,17 +60,23 @@ def cut(data: bytes, keep: int) -> tuple[str, int]:
 def excerpt(head: bytes, tail: bytes, total: int) -> tuple[str, int]:
     """The beginning and the end of `total` bytes, a mark between them; and how many are left out.
 
-    Each part ends or begins with a whole line where that costs no more than half of it, and with a
-    whole character in any case.
+    The parts are shortened as `whole_parts` says.
     """
     if total <= len(head) + len(tail):
         return (head + tail).decode("utf-8", "replace"), 0
-    head, tail = head[: _end(head)], tail[_start(tail) :]
+    head, tail = whole_parts(head, tail)
     dropped = total - len(head) - len(tail)
     mark = f"[{dropped} bytes truncated]\n"
     if head and not head.endswith(b"\n"):
         mark = f"\n{mark}"
     return f"{head.decode('utf-8', 'replace')}{mark}{tail.decode('utf-8', 'replace')}", dropped
+
+
+def whole_parts(head: bytes, tail: bytes) -> tuple[bytes, bytes]:
+    """The beginning and the end of a text, each shortened to whole lines where something is missing
+    between them: where that costs no more than half of it, and to whole characters in any case.
+    """
+    return head[: _end(head)], tail[_start(tail) :]
 
 
 def _end(head: bytes) -> int:

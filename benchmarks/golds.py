@@ -4,11 +4,11 @@ python -m benchmarks.golds math.jsonl@solution college_math.jsonl gsm8k.jsonl --
 
 An answer stands in the field that `@FIELD` names or in the first of a few common ones: behind
 `####`, in the last box, or all of it. Each is judged by the verifier `math` against itself in ten
-spellings and, in one of them, against others of its file: its neighbors in the order of the
-alphabet, which look alike, and some at random. A pair that is called right is a false positive when
-floating point says that its values differ (`golds_values`); the pairs that it knows nothing about
-are printed, for a person to look at. Answers that the verifier cannot read, such as sentences, are
-counted and must still equal themselves.
+spellings, against others of its file (its neighbors in the order of the alphabet, which look alike,
+and some at random) and against itself with a digit or a sign changed. A pair that is called right
+is a false positive when floating point says that its values differ (`golds_values`); the pairs that
+it knows nothing about are printed, for a person to look at. Answers that the verifier cannot read,
+such as sentences, are counted and must still equal themselves.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GoldsArguments:
     files: tyro.conf.Positional[tuple[str, ...]]
     """`FILE` or `FILE@FIELD`, each as problems are given to `task.train`."""
     pairs: int = 6
-    """Other answers that each is judged against: half of them neighbors, half of them random."""
+    """Others of its file that each is judged against: half of them neighbors, half random."""
     workers: int = 2
     """Processes that judge."""
     seed: int = 0
@@ -65,13 +65,13 @@ class Counts:
 
 
 def others(golds: Sequence[str], count: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Each answer with `count` others of its file: neighbors by spelling, then random ones."""
+    """Each answer with `count` of its file, neighbors and random ones, and with near misses."""
     ordered = sorted(golds, key=lambda gold: (gold.strip("$ "), gold))
     draws = random.Random(seed)
     for place, gold in enumerate(ordered):
         near = [ordered[at] for at in range(place + 1, min(place + 1 + count // 2, len(ordered)))]
         far = draws.sample(ordered, min(count - count // 2, len(ordered)))
-        for other in dict.fromkeys([*near, *far]):
+        for other in dict.fromkeys([*near, *far, *golds_spellings.near_misses(gold, draws)]):
             if other != gold:
                 yield gold, other
 
@@ -126,7 +126,7 @@ def figures(all_counts: dict[str, Counts]) -> dict[str, Figure]:
     return {
         "golds": Figure(value=total["golds"], unit="answers", at_least=5000),
         "equal to themselves, in ten spellings": Figure(value=equal, unit="share", at_least=0.995),
-        "different golds judged": Figure(value=total["pairs"], unit="pairs"),
+        "different answers judged": Figure(value=total["pairs"], unit="pairs"),
         "called right, values differ": Figure(value=total["false"], unit="pairs", at_most=0),
         "called right, values agree": Figure(value=total["right"], unit="pairs"),
         "called right, no values": Figure(value=total["unconfirmed"], unit="pairs"),

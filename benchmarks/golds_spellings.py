@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ from gtpo_jax.tasks.mappings.maths import last_boxed
 
 FIELDS = ("answer", "final_answer", "Answer", "target", "solution")
 """Where files keep the expected answer; the first of these that a record has."""
+
+_DIGITS = {str(digit): str((digit + 1) % 10) for digit in range(10)}
+_SIGNS = {"-": "+", "+": "-", "<": ">", ">": "<"}
 
 _LONGEST = 400  # characters: what is longer is a proof
 
@@ -60,6 +64,15 @@ def spellings(gold: str) -> dict[str, str]:
         "spaces": _with_spaces(gold),
         "looks": f"$\\displaystyle\\textcolor{{blue}}{{{body}}}$" if opening else _upright(gold),
     }
+
+
+def near_misses(gold: str, draws: random.Random) -> Iterator[str]:
+    """The answer with one digit changed, and with one sign changed, where it has any."""
+    for pattern, changed in ((r"\d", _DIGITS), (r"[-+<>]", _SIGNS)):
+        places = [found.start() for found in re.finditer(pattern, gold)]
+        if places:
+            at = draws.choice(places)
+            yield gold[:at] + changed[gold[at]] + gold[at + 1 :]
 
 
 def _body(gold: str) -> tuple[str, str, str]:

@@ -105,7 +105,7 @@ def _in_sizes(gold: str) -> str:
 
 def _with_spaces(gold: str) -> str:
     gold = re.sub(r"\s*(=|<|>|\+)\s*", r"\\, \1\\; ", gold)
-    return re.sub(r",(?!\d)\s*", ", ", gold)
+    return re.sub(r",(?!\d|\\!)\s*", ", ", gold)
 
 
 def _upright(gold: str) -> str:

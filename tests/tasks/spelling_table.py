@@ -72,6 +72,24 @@ UNITS = [
     ("6", "2 \\text{ dozen}", W, "a number in words is no unit"),
 ]
 
+COUNTED = [
+    ("18\\text{ ways.}", "18", R, "what is counted may be left out"),
+    ("18\\text{ ways}", "18 ways", R, "what is counted, without a mark"),
+    ("18\\text{ ways}", "19", W, "another number"),
+    ("18\\text{ ways}", "18 cm", W, "something else is counted"),
+    ("9 (apples)", "9 apples", R, "what is counted"),
+    ("9 (apples)", "9 oranges", W, "something else is counted"),
+    ("9", "9 apples", W, "it may not be added: nothing is known of it"),
+    ("350,000 pages", "350000", R, "what is counted may be left out"),
+    ("5\\text{ million}", "5", U, "a factor in words"),
+    ("5\\text{ or more}", "5", U, "more than a number"),
+    ("3 x y", "3", W, "a product"),
+    ("11010_2", "11010", R, "the base may be left out"),
+    ("11010_2", "26", W, "another base"),
+    ("11010_2", "11010_3", W, "another base"),
+    ("11010_2", "11011_2", W, "another number"),
+]
+
 PRINTED = [
     ("\\sec x", "sec(x)", R, "a function"),
     ("\\arctan 2", "atan(2)", R, "a function"),
@@ -213,7 +231,9 @@ LOOKS = [
     ("x^{10}", "x^{1}0", W, "braces that bind"),
     ("(\\mathrm{e}-1)x", "(e-1)x", R, "an upright constant"),
     ("\\arcsin x", "\\operatorname{arcsin} x", R, "an operator's name"),
-    ("\\overline{AB}", "AB", U, "a line above says something"),
+    ("\\overline{AB}", "AB", W, "a line above says something"),
+    ("\\bar{x}+1", "1+\\bar{x}", R, "a name"),
+    ("\\frac{1}{3}", "\\overline{3}", W, "no name"),
     ("5", "\\phantom{5}", W, "nothing to be seen"),
     ("5", "4\\underline{5}", W, "a part"),
 ]

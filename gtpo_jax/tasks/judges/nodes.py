@@ -12,7 +12,7 @@ class Leaf:
     """A number, an expression or a word, and its unit."""
 
     text: str
-    unit: str = ""
+    unit: str = ""  # after a `#`, what is counted, or a base: nothing that can be added
     percent: bool = False
 
 

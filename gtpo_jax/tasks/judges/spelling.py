@@ -21,7 +21,7 @@ FUNCTIONS = (
 _SIGNS = (
     *("frac", "binom", "sqrt", "cdot", "times", "div", "pi", "infty", "begin", "end", "circ"),
     *("lfloor", "rfloor", "lceil", "rceil", "lvert", "rvert", "int", "sum", "prod", "lim", "to"),
-    *("mod", "bmod"),
+    *("mod", "bmod", "ell", "bar", "hat", "vec", "tilde", "dot", "overline", "overrightarrow"),
 )
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"),
@@ -45,6 +45,7 @@ _REFUSED = re.compile(
     r"|\^\s*(?:\d+|[a-zA-Z])\s*\^"  # a power of a power without braces
     r"|[-+]\s*[-+]\s*[-+]"  # a row of signs
     r"|['\"#@$?]"
+    r"|\\(?:bar|hat|vec|tilde|dot|overline|overrightarrow)\s*\{?\s*[^\sa-zA-Z\\{]"  # not a name
     r"|/\s*\d+(?:\.\d+)?\s*(?:[a-zA-Z(]|\\(?!\\|cdot|times|div|end|rfloor|rceil|rvert))"  # 1/2x
 )
 _MIXED = re.compile(

@@ -26,7 +26,7 @@ from gtpo_jax.tasks.judges.nodes import (
     named,
     names_of,
 )
-from gtpo_jax.tasks.judges.units import split_unit
+from gtpo_jax.tasks.judges.units import split_count, split_unit
 
 
 class Unreadable(Exception):
@@ -107,7 +107,7 @@ def _leaf(text: str) -> Leaf:
     if text.endswith("%"):
         return Leaf(text[:-1].strip(), percent=True)
     rest, unit = split_unit(text)
-    return Leaf(rest, unit)
+    return Leaf(rest, unit) if unit else Leaf(*split_count(text))
 
 
 def _bracketed(text: str) -> Node | None:

@@ -120,6 +120,26 @@ _BEFORE = re.compile(
 _PIECE = re.compile(r"\s+|([*/()])|\^(\([+-]?\d\)|[+-]?\d)|(°[CF]|[a-zA-ZµΩÅ]+|[°$€£¥₹¢])\.?")
 
 
+# `18\\text{ ways}`, `9 (apples)`, `350 pages`, `1010_2`: the unit is no measure.
+_COUNTED = re.compile(
+    r"(-?[\d.,]*\d)\s*(?:\\text\{\s*([a-zA-Z]{2}[a-zA-Z ]*?)[\s.]*\}|\(([a-zA-Z]{3}[a-zA-Z ]*)\)"
+    r"|\s([a-zA-Z]{4,}(?: [a-zA-Z]{2,})*)|_\{?(\d+)\}?)\.?"
+)
+_NOT_COUNTED = re.compile(
+    r"\b(?:hundred|thousand|million|billion|trillion|dozen|half|third|quarter|tenth|percent|per|or|and"
+    r"|to|mod|more|less|least|most|than|times|plus|minus|over|am|pm|if|is|are|not|for)s?\b"
+)
+
+
+def split_count(text: str) -> tuple[str, str]:
+    """A number and what is counted, or its base, after a `#`; without one it is empty."""
+    found = _COUNTED.fullmatch(text)
+    if found is None:
+        return text, ""
+    name = " ".join((found[2] or found[3] or found[4] or f"base {found[5]}").lower().split())
+    return (text, "") if _NOT_COUNTED.search(name) else (found[1], f"#{name}")
+
+
 def split_unit(text: str, *, by_letters: bool = False) -> tuple[str, str]:
     """The text before the unit, and the unit in its one spelling; without one it is empty.
 

@@ -210,6 +210,8 @@ GOOD = {"name": "python", "arguments": {"code": "x"}}
         (hermes(GOOD | {"arguments": None, "parameters": {"code": "y"}}), call("y")),
         (hermes(GOOD | {"arguments": '{"code": "x"}'}), call("x")),
         (hermes(GOOD | {"arguments": '{"code": "a\nb"}'}), call("a\nb")),
+        (hermes(f"{FENCE}json\n{json.dumps(GOOD)}\n{FENCE}"), call("x")),
+        (hermes(f"{FENCE}\n{json.dumps(GOOD, indent=1)}\n{FENCE}\n"), call("x")),
         # Malformed.
         (hermes("{'name': 'python'}"), wrong(NOT_JSON)),
         (hermes('{"name": "python", "arguments": {"code": "x"}'), wrong(NOT_JSON)),
@@ -323,7 +325,9 @@ def test_no_answer_is_read_in_a_thought_that_is_not_closed(protocol):
 @pytest.mark.parametrize("protocol", [TAGS, HERMES], ids=["tags", "hermes"])
 def test_block_of_python_is_no_answer_where_it_is_no_call(protocol):
     block = f"{FENCE}python\nprint('\\boxed{{7}} <answer>7</answer>')\n{FENCE}"
-    assert said(protocol, block) == wrong(NO_ACTION)
+    tags = f"a call stands between {protocol.opening} and {protocol.closing}"
+    assert said(protocol, block) == wrong(f"{NO_ACTION}; a block of Python is not run, {tags}")
+    assert said(protocol, block.replace("python", "text")) == wrong(NO_ACTION)
     assert said(protocol, f"It is \\boxed{{8}}.\nCheck:\n{block}") == answers("8")
     assert said(protocol, f"<answer>{block}</answer>") == answers(block)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from gtpo_jax import answers
+from gtpo_jax import answers, fences
 from gtpo_jax.dialogue import NO_ACTION, ParsedTurn
 from gtpo_jax.fences import ANSWER, ANSWER_END
 from gtpo_jax.templates import Segment
@@ -119,6 +119,13 @@ def read_turn(
         return ParsedTurn(text=text, violation=violation, thinking=thinking)
     answer = None if codes else answer  # an empty box beside a call speaks of answers
     return ParsedTurn(text=text, codes=codes, answer=answer, thinking=thinking)
+
+
+def unrun_block(outside: str, opening: str, closing: str) -> str:
+    """A hint for who writes a block of Python where calls stand between tags."""
+    if not any(map(fences.is_python, fences.blocks(outside))):
+        return ""
+    return f"a block of Python is not run, a call stands between {opening} and {closing}"
 
 
 def cut_at_tags(text: str, held: Sequence[tuple[int, int]], tags: Sequence[str]) -> list[Segment]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from gtpo_jax.protocols.base import (
     Calls,
     cut_at_tags,
     read_turn,
+    unrun_block,
 )
 from gtpo_jax.templates import Segment
 
@@ -56,10 +58,11 @@ class HermesCalls:
     """Calls are JSON between two tags, as Hermes and Qwen models are tuned to write them.
 
     A call ends with its JSON: a closing tag inside a string is text. Any code can be written. Line
-    breaks and tabs may stand in a string as they are; `parameters` is read for `arguments`, and
-    JSON text for the object. The chat template describes `tools`; for one that does not, or in
-    another format, use `HermesCalls(tools=(), system_prompt=HERMES_DESCRIBED_PROMPT)`. A thought in
-    `<think>` at the beginning of a turn neither calls nor answers.
+    breaks and tabs may stand in a string as they are, a fence around the JSON; `parameters` is read
+    for `arguments`, and JSON text for the object. The chat template describes `tools`; for one that
+    does not, or in another format, use
+    `HermesCalls(tools=(), system_prompt=HERMES_DESCRIBED_PROMPT)`. A thought in `<think>` at the
+    beginning of a turn neither calls nor answers.
     """
 
     system_prompt: str = HERMES_PROMPT
@@ -99,10 +102,10 @@ class HermesCalls:
             begin = end = opening + len(self.opening)
             code: str | _Wrong = _Wrong(NOT_JSON)
             with contextlib.suppress(ValueError, RecursionError):
-                call, end = _JSON.raw_decode(text, _behind_spaces(text, begin))
+                call, end = _JSON.raw_decode(text, _behind(_OPENING_FENCE, text, begin))
                 code = self._code(call)
             held.append((begin, end))
-            closing = _behind_spaces(text, end)
+            closing = _behind(_CLOSING_FENCE, text, end)
             if end == begin or not text.startswith(self.closing, closing):
                 unclosed = text.find(self.closing, end) < 0
                 violation = UNCLOSED_CALL if unclosed else NOT_JSON
@@ -114,7 +117,8 @@ class HermesCalls:
             behind = closing + len(self.closing)
         unenclosed = "\n".join([*outside, text[behind:]])
         violation = UNOPENED_CALL if self.closing in unenclosed else None
-        return Calls(tuple(codes), unenclosed, tuple(held), violation)
+        hint = unrun_block(unenclosed, self.opening, self.closing)
+        return Calls(tuple(codes), unenclosed, tuple(held), violation, hint)
 
     def _code(self, call: Any) -> str | _Wrong:
         if not isinstance(call, dict):
@@ -147,5 +151,11 @@ class _Wrong:
 _JSON = json.JSONDecoder(strict=False)
 
 
-def _behind_spaces(text: str, at: int) -> int:
-    return len(text) - len(text[at:].lstrip())
+_OPENING_FENCE = re.compile(r"\s*(?:```+[ \t]*(?:json)?[ \t]*\n\s*)?")
+_CLOSING_FENCE = re.compile(r"\s*(?:(?<=\n)```+\s*)?")
+
+
+def _behind(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """The place behind what matches, be it nothing."""
+    found = pattern.match(text, at)
+    return found.end() if found else at

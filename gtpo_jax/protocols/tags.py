@@ -16,6 +16,7 @@ from gtpo_jax.protocols.base import (
     Calls,
     cut_at_tags,
     read_turn,
+    unrun_block,
 )
 from gtpo_jax.templates import Segment
 
@@ -78,7 +79,8 @@ class CodeTags:
             behind = end + len(self.closing)
         unenclosed = "\n".join([*outside, text[behind:]])
         violation = UNOPENED_CALL if self.closing in unenclosed else None
-        return Calls(tuple(codes), unenclosed, tuple(held), violation)
+        hint = unrun_block(unenclosed, self.opening, self.closing)
+        return Calls(tuple(codes), unenclosed, tuple(held), violation, hint)
 
 
 def _bare(code: str) -> str:

@@ -77,8 +77,10 @@ class ModelConfig:
                 "query_heads must be a multiple of kv_heads,"
                 f" got {self.query_heads} and {self.kv_heads}"
             )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise ValueError(
+                f"head_dim must be positive and even for rotary positions, got {self.head_dim}"
+            )
         if self.window is not None and (self.window < 1 or not self.window_pattern):
             raise ValueError(
                 "a window needs at least one token and a pattern of at least one layer,"

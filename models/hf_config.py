@@ -10,7 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from models.config import ModelConfig, RopeScaling
+from models import hf_values
+from models.config import ModelConfig
 from models.hf_families import (
     ABSENT,
     ACTIVATIONS,
@@ -18,44 +19,44 @@ from models.hf_families import (
     COMMON,
     COMMON_DEFAULTS,
     FAMILIES,
-    OPTIONAL,
+    MODULES,
     OURS,
     RIVALS,
     RULED,
-    SCALINGS,
     WRAPPERS,
     Family,
 )
+from models.hf_files import DTYPES
+from models.hf_rope import read_rope, write_rope
 
 Json = Mapping[str, Any]
 
 
-def from_hf(config: Json) -> ModelConfig:
+def from_hf(config: Json, *, dtype: str = "float32") -> ModelConfig:
     """The model that a `config.json` describes; of one for text and images, the text part.
 
-    Raises ValueError for an architecture or a feature that the decoder does not have.
+    `dtype` is that of a file that names none, or "auto". Nulls stand for defaults. Raises
+    ValueError, one line, for an architecture or a feature that the decoder does not have, and for a
+    value that is none of its key.
     """
-    family, config = _decoder_part(config)
+    family, config = _family(config), decoder_part(config)
     for key, absent in ABSENT.items():
         if config.get(key) is not None and config[key] not in absent:
             raise _unsupported(family, key, config[key])
-    renamed = {ALIASES.get(key, key): value for key, value in config.items()}
-    known = {**COMMON_DEFAULTS, **family.defaults, **renamed}
+    said = hf_values.read({ALIASES.get(key, key): value for key, value in config.items()})
+    known = {**COMMON_DEFAULTS, **family.defaults, **said}
     theirs = {**COMMON, **family.keys}
-    if known.get("num_key_value_heads") is None:
-        known["num_key_value_heads"] = known.get("num_attention_heads")
-    if known.get("head_dim") is None and known.get("num_attention_heads"):
-        known["head_dim"] = known.get("hidden_size", 0) // known["num_attention_heads"]
+    _complete_heads(config, known)
     missing = sorted({key for key in theirs.values() if key not in known})
     if missing:
         raise ValueError(f"config.json of {family.architecture} lacks {', '.join(missing)}")
     if known[family.activation] not in ACTIVATIONS:
         raise _unsupported(family, family.activation, known[family.activation])
-    dtype = str(known.get("dtype") or known.get("torch_dtype") or "float32")
+    dtype = _read_dtype(config, dtype)
     return ModelConfig(
         **family.fixed,
         **{field: known[key] for field, key in theirs.items()},
-        **{**_read_rope(family, known), **_read_window(family, known)},
+        **{**read_rope(family, known), **_read_window(family, known)},
         activation=ACTIVATIONS[known[family.activation]],
         param_dtype=dtype,
         compute_dtype=dtype,
@@ -64,7 +65,31 @@ def from_hf(config: Json) -> ModelConfig:
 
 def name_prefix(config: Json) -> str:
     """What stands before the names of the decoder's tensors in the checkpoint."""
-    return WRAPPERS.get(_architecture(config), ("", ""))[1]
+    wrapper = WRAPPERS.get(_architecture(config))
+    return wrapper.prefix if wrapper else ""
+
+
+def module_prefix(config: Json) -> str:
+    """What stands before the names of the decoder's layers in the model that `transformers` makes
+    of the checkpoint.
+    """
+    wrapper = WRAPPERS.get(_architecture(config))
+    return wrapper.modules if wrapper else MODULES
+
+
+def published_name(config: Json, name: str) -> str:
+    """The name of a tensor in published files, from that of its module in `transformers`.
+
+    Some files have the latter. A published name stays as it is.
+    """
+    wrapper = WRAPPERS.get(_architecture(config))
+    if wrapper is None:
+        return name
+    if name == "lm_head.weight":
+        return wrapper.prefix + name
+    if name.startswith(wrapper.modules):
+        return f"{wrapper.prefix}{MODULES}{name.removeprefix(wrapper.modules)}"
+    return name
 
 
 def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
@@ -81,7 +106,7 @@ def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
         "architectures": [family.architecture],
         "model_type": family.model_type,
         **{key: getattr(config, field) for field, key in {**COMMON, **family.keys}.items()},
-        **_write_rope(family, config),
+        **write_rope(family, config),
         **_write_window(family, config),
         family.activation: {ours: theirs for theirs, ours in ACTIVATIONS.items()}[
             config.activation
@@ -132,74 +157,62 @@ def _obstacles(family: Family, config: ModelConfig) -> list[str]:
 
 
 def _architecture(config: Json) -> str:
-    return (config.get("architectures") or ["none"])[0]
+    names = config.get("architectures") or ["none"]
+    return str(names[0]) if isinstance(names, list) else str(names)
 
 
-def _decoder_part(config: Json) -> tuple[Family, Json]:
-    """The family of the decoder, and the part of the file that describes it."""
+def _family(config: Json) -> Family:
+    """The family of the decoder."""
     name = _architecture(config)
     if name in WRAPPERS:
-        outer = {key: config[key] for key in ("dtype", "torch_dtype") if key in config}
-        name, config = WRAPPERS[name][0], {**outer, **config["text_config"]}
+        name = WRAPPERS[name].decoder
     for family in FAMILIES:
         if family.architecture == name:
-            return family, config
+            return family
     known = ", ".join([*(family.architecture for family in FAMILIES), *WRAPPERS])
-    raise ValueError(f"config.json is of the architecture {name!r}; known: {known}")
+    raise ValueError(f"config.json is of the architecture {hf_values.shown(name)}; known: {known}")
+
+
+def decoder_part(config: Json) -> Json:
+    """What a `config.json` says of its decoder: all of it, or `text_config` and what that lacks."""
+    if _architecture(config) not in WRAPPERS:
+        return config
+    inner = hf_values.read(config).get("text_config")
+    if inner is None:
+        raise ValueError(f"config.json of {_architecture(config)} lacks text_config")
+    outer = {key: value for key, value in config.items() if value is not None}
+    return {**config, **inner, **{k: outer[k] for k in outer if inner.get(k, k) is None}}
+
+
+def _complete_heads(config: Json, known: dict[str, Any]) -> None:
+    """Numbers of heads that follow from others: where a file has null, or none and no default."""
+    heads, nothing = known.get("num_attention_heads"), object()
+    if heads is None:
+        return
+    if config.get("num_key_value_heads", nothing) is None or "num_key_value_heads" not in known:
+        known["num_key_value_heads"] = heads
+    if config.get("head_dim", nothing) is None or "head_dim" not in known:
+        known["head_dim"] = known.get("hidden_size", 0) // heads
+
+
+def _read_dtype(config: Json, default: str) -> str:
+    """The dtype that a file names: `bfloat16`, also as `torch.bfloat16`."""
+    names = (config.get(key) for key in ("dtype", "torch_dtype"))
+    name = next((name for name in names if name not in (None, "", "auto")), default)
+    dtype = name.removeprefix("torch.") if isinstance(name, str) else name
+    if dtype not in DTYPES.values():
+        raise ValueError(
+            f"config.json has the dtype {hf_values.shown(name)}; expected auto or one of"
+            f" {', '.join(DTYPES.values())}"
+        )
+    return dtype
 
 
 def _unsupported(family: Family, key: str, value: object) -> ValueError:
     return ValueError(
-        f"config.json of {family.architecture} has {key}={value!r}, which models/ does not support"
+        f"config.json of {family.architecture} has {key}={hf_values.shown(value)}, which models/"
+        " does not support"
     )
-
-
-def _read_rope(family: Family, known: Json) -> dict[str, Any]:
-    """Fields of rotary positions, from the keys of either style: `rope_parameters` holds all, or
-    `rope_theta`, `rope_scaling` and `rope_local_base_freq` stand beside each other.
-    """
-    every = known.get("rope_parameters") or known.get("rope_scaling") or {}
-    near: Json = {}
-    if "full_attention" in every:
-        every, near = every["full_attention"], every.get("sliding_attention") or {}
-    fields: dict[str, Any] = {"rope_theta": float(every.get("rope_theta", known["rope_theta"]))}
-    if family.local_theta:
-        theta = near.get("rope_theta", known["rope_local_base_freq"])
-        fields["local_rope_theta"] = float(theta)
-        if near.get("rope_type", "default") != "default":
-            raise _unsupported(family, "rope_type of sliding_attention", near["rope_type"])
-    kind = every.get("rope_type", every.get("type", "default"))
-    kind = "none" if kind == "default" else kind
-    if kind not in SCALINGS:
-        raise _unsupported(family, "rope_type", kind)
-    values = {key: value for key, value in every.items() if value is not None}
-    for key in ("rope_type", "type", "rope_theta"):
-        values.pop(key, None)
-    if kind in ("llama3", "yarn") and "max_position_embeddings" in known:
-        values.setdefault("original_max_position_embeddings", known["max_position_embeddings"])
-    missing = sorted({*SCALINGS[kind].values()} - {*values} - OPTIONAL)
-    if missing:
-        raise ValueError(f"the rotary scaling {kind!r} in config.json lacks {', '.join(missing)}")
-    scaling = {ours: values.pop(key) for ours, key in SCALINGS[kind].items() if key in values}
-    for key, value in values.items():
-        if value not in ABSENT.get(key, ()):
-            raise _unsupported(family, f"{key} of the rotary scaling {kind!r}", value)
-    if kind != "none":
-        fields["rope_scaling"] = RopeScaling(kind=kind, **scaling)
-    return fields
-
-
-def _write_rope(family: Family, config: ModelConfig) -> dict[str, Any]:
-    found: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_scaling": None}
-    scaling = config.rope_scaling
-    if scaling.kind != "none":
-        values = {key: getattr(scaling, ours) for ours, key in SCALINGS[scaling.kind].items()}
-        values = {key: value for key, value in values.items() if value is not None}
-        found["rope_scaling"] = {"rope_type": scaling.kind, **values}
-    if family.local_theta:
-        theta = config.local_rope_theta
-        found["rope_local_base_freq"] = config.rope_theta if theta is None else theta
-    return found
 
 
 def _read_window(family: Family, known: Json) -> dict[str, Any]:

@@ -78,6 +78,21 @@ SCALINGS: dict[str, dict[str, str]] = {
     },
 }
 OPTIONAL = {"beta_fast", "beta_slow", "attention_factor"}  # of these
+# Further rotary settings, with the values that say what is so anyway; None: whatever they say.
+REPEATED: dict[str, tuple[Any, ...] | None] = {
+    "finetuned": None,
+    "original_max_position_embeddings": None,
+    "truncate": (True,),
+    "partial_rotary_factor": (1,),
+    "factor": (1,),
+    "attention_factor": (1,),
+    "mscale": (1,),
+    "mscale_all_dim": (0,),
+    "beta_fast": (32,),
+    "beta_slow": (1,),
+    "low_freq_factor": (1,),
+    "high_freq_factor": (4,),
+}
 ALIASES = {"num_local_experts": "num_experts"}  # names of later files: of published ones
 # Keys that say in another way what the keys above say.
 RIVALS = {
@@ -187,5 +202,23 @@ FAMILIES = (
         local_theta=True,
     ),
 )
-# Checkpoints of text and images, whose decoder is one of a family: the prefix of its tensors.
-WRAPPERS = {"Gemma3ForConditionalGeneration": ("Gemma3ForCausalLM", "language_model.")}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wrapper:
+    """A model for text and images, whose decoder is one of a family."""
+
+    decoder: str  # architecture of that family
+    prefix: str  # before the names of the decoder's tensors in files as they are published
+    modules: str  # before those of its layers in the model of `transformers`, and in some files
+
+
+WRAPPERS = {
+    "Gemma3ForConditionalGeneration": Wrapper(
+        decoder="Gemma3ForCausalLM",
+        prefix="language_model.",
+        modules="model.language_model.",
+    ),
+}
+MODULES = "model."
+"""What stands before the names of the layers in a model of text alone."""

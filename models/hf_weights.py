@@ -16,7 +16,7 @@ import itertools
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,20 +47,31 @@ class Checkpoint:
     folder: pathlib.Path
     config: ModelConfig
     prefix: str  # before the names of the decoder's tensors
-    stored: Mapping[str, Stored]
+    stored: Mapping[str, Stored]  # by the names that published files have
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of the tensors of other parts of the model: an image encoder."""
+        return [name for name in self.stored if not name.startswith(self.prefix)]
 
 
 def open_checkpoint(folder: str | pathlib.Path) -> Checkpoint:
     """The checkpoint in a folder, checked against its config. Makes no array.
 
     Ignored are rotary buffers, a copy of the embedding as head of a tied model and, in models for
-    text and images, what is not of the decoder. One ValueError lists everything else that is
-    missing, unknown, or of another shape or dtype than expected.
+    text and images, what is not of the decoder (`Checkpoint.left_out`). One ValueError lists
+    everything else that is missing, unknown, or of another shape or dtype than expected.
+
+    A dtype that config.json does not name is the widest of the decoder's tensors.
     """
     folder = pathlib.Path(folder)
     config_json = read_config(folder)
-    config, prefix = hf_config.from_hf(config_json), hf_config.name_prefix(config_json)
-    stored = read_headers(folder)
+    hf_config.from_hf(config_json)  # what it says is refused before anything else is
+    prefix = hf_config.name_prefix(config_json)
+    stored = {
+        hf_config.published_name(config_json, name): at for name, at in read_headers(folder).items()
+    }
+    config = hf_config.from_hf(config_json, dtype=_widest(stored, prefix))
     wanted = {tensor.name: tensor for tensor in hf_names.tensors(config, prefix=prefix)}
     ours = {name for name in stored if name.startswith(prefix) and not IGNORED.search(name)}
     head, embedding = f"{prefix}lm_head.weight", f"{prefix}model.embed_tokens.weight"
@@ -85,6 +96,12 @@ def open_checkpoint(folder: str | pathlib.Path) -> Checkpoint:
             " does config.json belong to them, and is the download complete?"
         )
     return Checkpoint(folder=folder, config=config, prefix=prefix, stored=stored)
+
+
+def _widest(stored: Mapping[str, Stored], prefix: str) -> str:
+    """The dtype that holds the numbers of all the decoder's tensors without rounding."""
+    found = {at.dtype for name, at in stored.items() if name.startswith(prefix)} & DTYPES.keys()
+    return DTYPES[found.pop()] if len(found) == 1 else "float32"
 
 
 def load_params(
@@ -131,18 +148,23 @@ class Leaf:
 
 def leaves_of(config: ModelConfig, *, prefix: str = "") -> list[Leaf]:
     """Every parameter of a model, with the tensors of a checkpoint that it is stacked from."""
+    return stacked(hf_names.tensors(config, prefix=prefix))
+
+
+def stacked(tensors: Iterable[hf_names.Tensor]) -> list[Leaf]:
+    """The parameters that tensors are parts of."""
     by_path: dict[tuple[str, ...], dict[tuple[int, ...], hf_names.Tensor]] = {}
-    for tensor in hf_names.tensors(config, prefix=prefix):
+    for tensor in tensors:
         by_path.setdefault(tensor.path, {})[tensor.index] = tensor
     leaves = []
-    for path, tensors in by_path.items():
-        last_index, last = max(tensors.items())
+    for path, parts in by_path.items():
+        last_index, last = max(parts.items())
         own = last.shape[::-1] if last.transposed else last.shape
         leaves.append(
             Leaf(
                 path=path,
                 shape=(*(i + 1 for i in last_index), *own),
-                tensors=tensors,
+                tensors=parts,
                 transposed=last.transposed,
             )
         )
@@ -154,11 +176,11 @@ def _itemsize(reader: Reader, leaf: Leaf) -> int:
     return max(reader.dtype(tensor.name).itemsize for tensor in leaf.tensors.values())
 
 
-def _read(reader: Reader, leaf: Leaf, box: Box) -> np.ndarray:
+def read(reader: Reader, leaf: Leaf, box: Box) -> np.ndarray:
     """Part of a leaf as the files have it, in the shape of the box."""
     within = box[leaf.leading :]
     within = within[::-1] if leaf.transposed else within
-    names = [leaf.tensors[index].name for index in _indices(leaf, box)]
+    names = [leaf.tensors[index].name for index in indices(leaf, box)]
     views = [reader.view(name)[within] for name in names]
     if len(views) == 1:
         values = views[0][(None,) * leaf.leading]
@@ -170,14 +192,14 @@ def _read(reader: Reader, leaf: Leaf, box: Box) -> np.ndarray:
     return values.swapaxes(-1, -2) if leaf.transposed else values
 
 
-def _forget(reader: Reader, leaf: Leaf, box: Box) -> None:
-    """Releases the pages of what `_read` gave."""
+def forget(reader: Reader, leaf: Leaf, box: Box) -> None:
+    """Releases the pages of what `read` gave."""
     rows = box[-1] if leaf.transposed else box[leaf.leading]
-    for index in _indices(leaf, box):
+    for index in indices(leaf, box):
         reader.release(leaf.tensors[index].name, rows)
 
 
-def _indices(leaf: Leaf, box: Box) -> Iterator[tuple[int, ...]]:
+def indices(leaf: Leaf, box: Box) -> Iterator[tuple[int, ...]]:
     """Of the tensors that a box of the leaf is cut from."""
     return itertools.product(*(range(part.start, part.stop) for part in box[: leaf.leading]))
 
@@ -221,14 +243,14 @@ def _fill(
             slice(axis.start + piece.start, axis.start + piece.stop)
             for axis, piece in zip(part, box, strict=True)
         )
-        values = _read(reader, leaf, there)
+        values = read(reader, leaf, there)
         if host is not None:
             copy(values, host[box])
         start = tuple(piece.start for piece in box)
         for i, shard in enumerate(shards):
             shards[i] = _place(shard, jax.device_put(values, devices[i]), start)
         jax.block_until_ready(shards)  # or pieces pile up faster than they are placed
-        _forget(reader, leaf, there)
+        forget(reader, leaf, there)
     return shards if host is None else [jax.device_put(host, device) for device in devices]
 
 

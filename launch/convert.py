@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import pathlib
 import re
 import shutil
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from jax.sharding import Mesh
@@ -21,10 +22,12 @@ from rich.table import Table
 
 from configs.functions import make_lora
 from configs.schema import MeshConfig
-from gtpo_jax import sharding
+from gtpo_jax import sharding, tokenizers
 from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
+from gtpo_jax.dialogue import END
 from launch import cli, display, imported, panels
 from launch.network import CHECKPOINTS, Network
+from launch.session import find_tokenizer
 from models import hf_config, hf_export, hf_files, hf_weights
 
 PHASES = ("train", "sft", imported.PHASE)
@@ -32,6 +35,9 @@ PHASES = ("train", "sft", imported.PHASE)
 
 SHARED = MeshConfig(data=1, fsdp=-1)
 """Every device has a part of the parameters."""
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+"""Files of a checkpoint that hold its tokenizer."""
 
 Dtype = Literal["bfloat16", "float16", "float32"]
 
@@ -76,7 +82,7 @@ class Import:
         if has_checkpoint(phase / CHECKPOINTS):
             raise ValueError(f"{phase} holds a checkpoint; choose another --run-dir")
         checkpoint = hf_weights.open_checkpoint(self.folder)
-        config = checkpoint.config
+        carried, config = hf_export.carried(self.folder), checkpoint.config
         if self.dtype is not None:
             config = dataclasses.replace(config, param_dtype=self.dtype)
         network = Network(config, make_mesh(self.mesh))
@@ -85,16 +91,21 @@ class Import:
         )
         kept = phase / imported.SOURCE
         kept.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", *hf_export.CARRIED):
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, kept / name)
+        shutil.copyfile(self.folder / "config.json", kept / "config.json")
+        for name, path in carried.items():
+            shutil.copyfile(path, kept / name)
         about = {"model": dataclasses.asdict(config), "folder": str(self.folder.absolute())}
         cli.write_json(phase / "config.json", about)
         with CheckpointStore(phase / CHECKPOINTS) as store:
             store.save_params(0, params)
-        display.CONSOLE.print(
-            f"{config.parameters:,} parameters in {phase}, {config.param_dtype}", highlight=False
-        )
+        tell(f"{config.parameters:,} parameters in {phase}, {config.param_dtype}")
+        if checkpoint.left_out:
+            parts = sorted({name.partition(".")[0] for name in checkpoint.left_out})
+            family = hf_config.family_of(config).architecture
+            tell(
+                f"{len(checkpoint.left_out):,} tensors of {', '.join(parts)} are left out: a run"
+                f" has the decoder alone, and its merged export is a {family}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,35 +140,63 @@ class Export:
         phase = self.run_dir / saved[0]
         config = imported.read_model_config(phase / "config.json")
         lora = make_lora(imported.read_adapters(phase / "config.json"))
-        kept = self.run_dir / imported.PHASE / imported.SOURCE
-        source = kept if self.source is None and kept.exists() else self.source
         network = Network(config, make_mesh(self.mesh), lora=lora)
-        if self.adapters == "peft":
-            self._export_adapters(network, phase)
-        else:
-            hf_export.save_checkpoint(
-                self.out,
-                config,
-                network.merged(network.load(phase)),
-                dtype=self.dtype,
-                source=source,
-                shard_bytes=int(self.shard_gigabytes * 1e9),
-                overwrite=self.overwrite,
-            )
+        export = self._export_adapters if self.adapters == "peft" else self._export_merged
+        verified = export(network, phase)
         with CheckpointStore(phase / CHECKPOINTS) as store:
             step = store.latest_step
-        display.CONSOLE.print(f"step {step} of {phase} in {self.out}", highlight=False)
+        tell(f"step {step} of {phase} in {self.out}")
+        tell(verified)
 
-    def _export_adapters(self, network: Network, phase: pathlib.Path) -> None:
+    def _export_merged(self, network: Network, phase: pathlib.Path) -> str:
+        """Writes the decoder; returns what was verified of it, and how."""
+        kept = self.run_dir / imported.PHASE / imported.SOURCE
+        source = kept if self.source is None and kept.exists() else self.source
+        beside, others = ({}, {}) if source else own_tokenizer(self.run_dir, phase)
+        written = hf_export.save_checkpoint(
+            self.out,
+            network.config,
+            network.merged(network.load(phase)),
+            dtype=self.dtype,
+            source=source,
+            beside=beside,
+            others=others,
+            shard_bytes=int(self.shard_gigabytes * 1e9),
+            overwrite=self.overwrite,
+        )
+        if not any((self.out / name).is_file() for name in TOKENIZERS):
+            tell(
+                f"no tokenizer is in {self.out}, for {source or self.run_dir} has none; name a"
+                " checkpoint that has it by --source"
+            )
+        return (
+            f"verified: {written.tensors:,} tensors, {written.nbytes:,} bytes, read back and equal"
+            " bit for bit"
+        )
+
+    def _export_adapters(self, network: Network, phase: pathlib.Path) -> str:
+        """Writes the adapters; returns what was verified of them, and how."""
         if network.lora is None:
             raise ValueError(f"{phase} has no adapters; leave out --adapters peft")
-        if self.out.exists() and not self.overwrite:
-            raise ValueError(f"{self.out} exists; choose another folder, or pass --overwrite")
         from models import lora, peft
 
         base = imported.read_folder(self.run_dir)
-        adapters = network.load(phase)[lora.ADAPTER]
-        peft.save(self.out, network.config, network.lora, adapters, base_model=base)
+        kept = self.run_dir / imported.PHASE / imported.SOURCE
+        there = bool(base) and (pathlib.Path(base) / "config.json").is_file()
+        matrices = peft.save(
+            self.out,
+            network.config,
+            network.lora,
+            network.load(phase)[lora.ADAPTER],
+            base_model=base,
+            modules=hf_config.module_prefix(hf_files.read_config(kept) if base else {}),
+            checked_against=base if there else None,
+            overwrite=self.overwrite,
+        )
+        said = f"verified: adapters of {matrices:,} matrices, read back and equal bit for bit"
+        if there:
+            return f"{said}; names and sides are those of {base}"
+        return f"{said}; their names follow from the config, for the base is not at hand"
 
 
 Command = (
@@ -165,6 +204,25 @@ Command = (
     | Annotated[Import, tyro.conf.subcommand("import", description=Import.__doc__)]
     | Annotated[Export, tyro.conf.subcommand("export", description=Export.__doc__)]
 )
+
+
+def own_tokenizer(
+    run_dir: pathlib.Path, phase: pathlib.Path
+) -> tuple[dict[str, pathlib.Path], dict[str, Any]]:
+    """The tokenizer of a model that was trained from nothing, as a file of its export, and the keys
+    of config.json that go with it; nothing where the run has none.
+    """
+    said = json.loads((phase / "config.json").read_text(encoding="utf-8"))
+    path = find_tokenizer(run_dir, said.get("tokenizer", ""))
+    if not path.is_file():
+        return {}, {}
+    end = tokenizers.SentencePieceTokenizer(path).control_symbols.get(END)
+    return {imported.TOKENIZER: path}, {} if end is None else {"eos_token_id": end}
+
+
+def tell(text: str) -> None:
+    """Prints a line as it is."""
+    display.CONSOLE.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def tensor_table(stored: dict[str, hf_files.Stored]) -> Table:

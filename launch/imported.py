@@ -11,12 +11,15 @@ from configs.schema import AdapterConfig, DialogueConfig, RunConfig
 from gtpo_jax import tokenizers
 from gtpo_jax.chat import ChatDialogue
 from gtpo_jax.checkpoint import has_checkpoint
+from gtpo_jax.dialogue import CONTROL_SYMBOLS, AnyDialogue, Dialogue
 from gtpo_jax.templates import ChatTemplate
 from models.config import ModelConfig, RopeScaling
 
 PHASE = "import"
 SOURCE = "source"
 """Folder of an import: config and tokenizer of the checkpoint, which an export takes along."""
+TOKENIZER = "tokenizer.model"
+"""File of a SentencePiece model in a checkpoint's folder."""
 CHOSEN = ("compute_dtype", "attention", "remat")
 """Fields of a model that are the run's choice, not the checkpoint's."""
 
@@ -65,6 +68,7 @@ def read_adapters(path: pathlib.Path) -> AdapterConfig:
 def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
     """The config with an imported model in the place of its own; an error where it expects one."""
     chat = config.dialogue.protocol != "markers"
+    own = found is not None and speaks_markers(found.source)
     if found is None:
         if chat:
             raise ValueError(
@@ -77,7 +81,12 @@ def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
                 " dialogue has none; leave them out"
             )
         return config
-    if not chat:
+    if chat and own:
+        raise ValueError(
+            f"the model of {found.source} was trained from nothing and knows the built-in dialogue"
+            " alone; take the preset tiny, or --dialogue.protocol markers"
+        )
+    if not chat and not own:
         raise ValueError(
             "an imported model does not know the built-in dialogue; take the preset chat, or"
             " --dialogue.protocol fenced, tags or hermes"
@@ -86,8 +95,23 @@ def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
     return dataclasses.replace(config, model=dataclasses.replace(found.model, **chosen))
 
 
-def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> ChatDialogue:
-    """Chats in the template of a checkpoint's folder."""
+def speaks_markers(source: pathlib.Path) -> bool:
+    """True for the folder of a model that was trained from nothing: the tokenizer there has the
+    control symbols of the built-in dialogue.
+    """
+    path = source / TOKENIZER
+    if not path.is_file() or (source / "tokenizer.json").is_file():
+        return False
+    return {*CONTROL_SYMBOLS} <= tokenizers.SentencePieceTokenizer(path).control_symbols.keys()
+
+
+def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> AnyDialogue:
+    """Chats in the template of a checkpoint's folder, or the built-in dialogue with its
+    tokenizer.
+    """
+    if config.protocol == "markers":
+        tokenizer = tokenizers.SentencePieceTokenizer(source / TOKENIZER)
+        return Dialogue(tokenizer, most_calls=config.most_calls)
     return ChatDialogue(
         tokenizers.load(source),
         ChatTemplate.load(source, variables=template_variables(config)),

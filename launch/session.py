@@ -132,11 +132,18 @@ class Session:
         return Dialogue(tokenizer, most_calls=self.config.dialogue.most_calls)
 
     def _tokenizer_path(self) -> pathlib.Path:
-        kept = self.run_dir / "tokenizer.model"
-        if kept.exists():
-            return kept
-        shipped = tokenizers.ASSETS / f"{self.config.tokenizer}.model"
-        return shipped if shipped.exists() else pathlib.Path(self.config.tokenizer)
+        return find_tokenizer(self.run_dir, self.config.tokenizer)
+
+
+def find_tokenizer(run_dir: pathlib.Path, name: str) -> pathlib.Path:
+    """The tokenizer of a run whose model was not imported: the one that it keeps, or else a shipped
+    one of this name, or a file.
+    """
+    kept = run_dir / "tokenizer.model"
+    if kept.exists():
+        return kept
+    shipped = tokenizers.ASSETS / f"{name}.model"
+    return shipped if shipped.exists() else pathlib.Path(name)
 
 
 def check_batches(config: RunConfig, mesh: Mesh) -> None:

@@ -1,28 +1,27 @@
 """Our parameters as a folder that `transformers` loads.
 
-A tensor is gathered from its shards on the devices in pieces of at most `PIECE_BYTES`, so host
-memory holds two of these, whatever the model's size.
+The folder is verified before it appears: an import of it would give the parameters that it was made
+from, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
 import pathlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
-import jax
 import numpy as np
 
+from gtpo_jax.files import refuse_git_lfs_pointer
 from gtpo_jax.types import Params
-from models import hf_config, hf_names
+from models import hf_config, hf_folder, hf_names, hf_weights
 from models.config import ModelConfig
 from models.hf_files import DTYPES, INDEX, SINGLE, read_config
-from models.hf_weights import Box, by_path, copy, leaves_of, pieces
+from models.hf_tensors import check_stored, write_tensors
+from models.hf_weights import by_path, leaves_of
 
 CARRIED = (  # files beside the weights that an export takes over from where they came from
     "added_tokens.json",
@@ -38,6 +37,14 @@ CARRIED = (  # files beside the weights that an export takes over from where the
 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Written:
+    """What an export wrote, and found when it read it back."""
+
+    tensors: int
+    nbytes: int  # of their numbers
+
+
 def save_checkpoint(
     folder: str | pathlib.Path,
     config: ModelConfig,
@@ -45,56 +52,80 @@ def save_checkpoint(
     *,
     dtype: str | None = None,
     source: str | pathlib.Path | None = None,
+    beside: Mapping[str, pathlib.Path] | None = None,
+    others: Mapping[str, Any] | None = None,
     shard_bytes: int = 5_000_000_000,
     overwrite: bool = False,
-) -> None:
+) -> Written:
     """Writes a folder that `transformers` loads, in `dtype` (that of the config without one).
 
     `source` is the checkpoint that the model came from: its tokenizer and generation config go
-    along, and what its config.json says beside the shapes. Files hold at most `shard_bytes`, or
-    one tensor. The folder appears when it is complete; a checkpoint that lies there is an error
-    unless it may be overwritten, and anything else that lies there is one always.
+    along, and what its config.json says beside the shapes. `beside` has further files by their
+    names in the folder, `others` further keys of config.json. Files of weights hold at most
+    `shard_bytes`, or one tensor.
+
+    Everything is read back and compared bit by bit; then the folder appears. A checkpoint that lies
+    there is an error unless it may be overwritten, and anything else that lies there is one always.
     """
     folder = pathlib.Path(folder).absolute()
     target = np.dtype(dtype or config.param_dtype)
     if target.name not in DTYPES.values():
         raise ValueError(f"dtype must be one of {', '.join(DTYPES.values())}, got {target.name}")
-    others: dict[str, Any] = {}
+    known, copied = dict(others or {}), dict(beside or {})
     if source is not None:
-        others = read_config(source)
-        others |= others.get("text_config") or {}
-    written = hf_config.to_hf(dataclasses.replace(config, param_dtype=target.name), others=others)
+        known = {**hf_config.decoder_part(read_config(source)), **known}
+        copied = {**carried(source), **copied}
+    written = hf_config.to_hf(dataclasses.replace(config, param_dtype=target.name), others=known)
     leaves = by_path(params)
     _check_fits(config, leaves)
-    _check_free(folder, overwrite)
+    hf_folder.check_free(folder, marker="config.json", overwrite=overwrite)
 
     tensors = hf_names.tensors(config)
     files = _divided(tensors, target.itemsize, shard_bytes)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        _write_json(partial / "config.json", written)
+    total = sum(math.prod(tensor.shape) for tensor in tensors) * target.itemsize
+    with hf_folder.appearing(folder) as partial:
+        hf_folder.write_json(partial / "config.json", written)
         for name, part in files.items():
-            with (partial / name).open("wb") as file:
-                _write_tensors(file, part, leaves, target)
+            write_tensors(partial / name, part, leaves, target)
         if len(files) > 1:
-            total = sum(math.prod(tensor.shape) for tensor in tensors) * target.itemsize
             places = {tensor.name: name for name, part in files.items() for tensor in part}
             index = {"metadata": {"total_size": total}, "weight_map": places}
-            _write_json(partial / INDEX, index)
-        if source is not None:
-            for name in CARRIED:
-                if (pathlib.Path(source) / name).is_file():
-                    shutil.copyfile(pathlib.Path(source) / name, partial / name)
-        if folder.exists():
-            replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
-            folder.rename(replaced)
-            partial.rename(folder)
-            shutil.rmtree(replaced)
-        else:
-            partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            hf_folder.write_json(partial / INDEX, index)
+        for name, path in copied.items():
+            shutil.copyfile(path, partial / name)
+        _verify(partial, written, tensors, leaves, target)
+    return Written(tensors=len(tensors), nbytes=total)
+
+
+def carried(source: str | pathlib.Path) -> dict[str, pathlib.Path]:
+    """The files of a checkpoint's folder that an export takes along, by name.
+
+    Raises ValueError for one that is a pointer of Git LFS.
+    """
+    paths = {name: pathlib.Path(source) / name for name in CARRIED}
+    found = {name: path for name, path in paths.items() if path.is_file()}
+    for path in found.values():
+        refuse_git_lfs_pointer(path)
+    return found
+
+
+def _verify(
+    folder: pathlib.Path,
+    written: Mapping[str, Any],
+    tensors: Sequence[hf_names.Tensor],
+    leaves: Mapping[tuple[str, ...], Any],
+    dtype: np.dtype,
+) -> None:
+    """Raises ValueError unless the folder, as an import reads it, is what was to be written."""
+    checkpoint = hf_weights.open_checkpoint(folder)
+    again = hf_config.to_hf(checkpoint.config, others=written)
+    if again != written:
+        differing = sorted(key for key in again if again[key] != written.get(key))
+        raise ValueError(
+            f"config.json reads back with another {', '.join(differing)} than was written;"
+            " nothing was kept"
+        )
+    check_stored(checkpoint.stored, tensors, leaves, dtype)
 
 
 def _check_fits(config: ModelConfig, leaves: Mapping[tuple[str, ...], Any]) -> None:
@@ -115,15 +146,6 @@ def _check_fits(config: ModelConfig, leaves: Mapping[tuple[str, ...], Any]) -> N
         )
 
 
-def _check_free(folder: pathlib.Path, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} exists and is no checkpoint; choose another folder")
-    if not overwrite:
-        raise ValueError(f"{folder} exists; choose another folder, or pass overwrite (--overwrite)")
-
-
 def _divided(
     tensors: Iterable[hf_names.Tensor], itemsize: int, shard_bytes: int
 ) -> dict[str, list[hf_names.Tensor]]:
@@ -141,55 +163,3 @@ def _divided(
         return {SINGLE: parts[0]}
     count = len(parts)
     return {f"model-{i:05}-of-{count:05}.safetensors": part for i, part in enumerate(parts, 1)}
-
-
-def _write_tensors(
-    file: BinaryIO,
-    tensors: Sequence[hf_names.Tensor],
-    leaves: Mapping[tuple[str, ...], Any],
-    dtype: np.dtype,
-) -> None:
-    """One file of safetensors. A tensor is gathered from its shards piece by piece."""
-    code = {ours: theirs for theirs, ours in DTYPES.items()}[dtype.name]
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in tensors:
-        start, end = end, end + math.prod(tensor.shape) * dtype.itemsize
-        shape = list(tensor.shape)
-        header[tensor.name] = {"dtype": code, "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    for tensor in tensors:
-        leaf, at = leaves[tensor.path], tuple(slice(i, i + 1) for i in tensor.index)
-        sizes = tensor.shape[::-1] if tensor.transposed else tensor.shape
-        itemsize = max(leaf.dtype.itemsize, dtype.itemsize)
-        for box in pieces(sizes, 0, tensor.transposed, itemsize=itemsize):
-            values = tensor.swap(_gather(leaf, (*at, *box))[(0,) * len(at)])
-            piece = np.empty(values.shape, dtype)
-            copy(values, piece)
-            file.write(piece.view(np.uint8).data)
-
-
-def _gather(leaf: jax.Array | np.ndarray, box: Box) -> np.ndarray:
-    """Part of a leaf on the host, from the devices that have it."""
-    if isinstance(leaf, np.ndarray):
-        return leaf[box]
-    whole = np.empty([part.stop - part.start for part in box], leaf.dtype)
-    for shard in leaf.addressable_shards:
-        bounds = [i.indices(size)[:2] for i, size in zip(shard.index, leaf.shape, strict=True)]
-        low = [max(b[0], part.start) for b, part in zip(bounds, box, strict=True)]
-        high = [min(b[1], part.stop) for b, part in zip(bounds, box, strict=True)]
-        if shard.replica_id == 0 and all(a < b for a, b in zip(low, high, strict=True)):
-            start = [a - b[0] for a, b in zip(low, bounds, strict=True)]
-            sizes = [b - a for a, b in zip(low, high, strict=True)]
-            values = jax.lax.dynamic_slice(shard.data, start, sizes)
-            there = (
-                slice(a - p.start, b - p.start) for a, b, p in zip(low, high, box, strict=True)
-            )
-            whole[tuple(there)] = np.asarray(values)
-    return whole
-
-
-def _write_json(path: pathlib.Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,9 +16,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from configs.presets import PRESETS
+from gtpo_jax import tokenizers
 from gtpo_jax.checkpoint import CheckpointStore
-from launch import cli, convert, imported
+from gtpo_jax.dialogue import Dialogue
+from launch import cli, convert, imported, rollout
 from launch.network import Network
+from launch.session import Session
 from models import decoder, hf_export, hf_files, hf_weights
 from models.presets import TINY
 from tests.launch import small
@@ -164,6 +169,104 @@ def test_bad_input_is_one_line(source, tmp_path, capsys, monkeypatch):
     cli.write_json(run_dir / "import" / "config.json", {"model": {"depth": 3}})
     message = complaint(capsys, monkeypatch, "export", run_dir, "--out", tmp_path / "out")
     assert "does not describe a model" in message
+
+
+def test_values_of_a_config_end_in_one_line_or_are_read(source, tmp_path, capsys, monkeypatch):
+    config = json.loads((source / "config.json").read_text())
+    for change, named in (
+        ({"torch_dtype": "float64"}, "dtype 'float64'"),
+        ({"hidden_size": "32"}, "hidden_size='32'; expected a whole number"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type='dynamic'"),
+    ):
+        (source / "config.json").write_text(json.dumps({**config, **change}))
+        run_dir = tmp_path / "refused"
+        assert named in complaint(capsys, monkeypatch, "import", source, "--run-dir", run_dir)
+        assert not run_dir.exists()
+    changed = {**config, "torch_dtype": "auto", "rope_scaling": None, "rms_norm_eps": None}
+    (source / "config.json").write_text(json.dumps(changed))
+    call("import", source, "--run-dir", tmp_path / "run")
+    assert imported.of_run(tmp_path / "run").model == CONFIG
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model-00002-of-00005.safetensors"])
+def test_pointer_of_git_lfs_is_refused_before_work(name, source, tmp_path, capsys, monkeypatch):
+    (source / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    message = complaint(capsys, monkeypatch, "import", source, "--run-dir", tmp_path / "run")
+    assert f"{source / name} is a pointer of Git LFS" in message and "git lfs pull" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_parts_that_are_left_out_are_told(tmp_path, capsys):
+    config, source = VARIANTS["two_ropes"], tmp_path / "source"
+    hf_export.save_checkpoint(source, config, make_params(config))
+    numpy_files = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
+    arrays = numpy_files.load_file(source / "model.safetensors")
+    inner = {f"language_model.{name}": array for name, array in arrays.items()}
+    inner |= {f"vision_tower.layers.{i}.weight": np.zeros((2, 2), np.float32) for i in range(3)}
+    numpy_files.save_file(inner, source / "model.safetensors")
+    text = json.loads((source / "config.json").read_text())
+    outer = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+    (source / "config.json").write_text(json.dumps(outer))
+    call("import", source, "--run-dir", tmp_path / "run")
+    told = "3 tensors of vision_tower are left out: a run has the decoder alone, and its merged"
+    assert f"{told} export is a Gemma3ForCausalLM" in capsys.readouterr().out
+
+
+def own_run(run_dir):
+    """The cold start of a run that was trained from nothing, as its folder keeps it."""
+    config = dataclasses.replace(PRESETS["tiny"], model=TINY)
+    cli.write_json(run_dir / "sft" / "config.json", dataclasses.asdict(config))
+    shutil.copyfile(tokenizers.ASSETS / "tools-256.model", run_dir / "tokenizer.model")
+    params = jax.device_put(make_params(TINY))
+    with CheckpointStore(run_dir / "sft" / "checkpoints") as store:
+        store.save_params(3, params)
+
+
+def test_export_of_a_model_trained_from_nothing_has_its_tokenizer(tmp_path, capsys, monkeypatch):
+    run_dir, out, again = tmp_path / "run", tmp_path / "out", tmp_path / "again"
+    own_run(run_dir)
+    call("export", run_dir, "--out", out)
+    count = len({*hf_files.read_headers(out)})
+    told = (
+        f"verified: {count} tensors, {4 * TINY.parameters:,} bytes, read back and equal bit for bit"
+    )
+    assert told in capsys.readouterr().out
+    kept = (run_dir / "tokenizer.model").read_bytes()
+    assert (out / "tokenizer.model").read_bytes() == kept
+    end = tokenizers.load(out).control_id("<|end|>")
+    assert json.loads((out / "config.json").read_text())["eos_token_id"] == end
+
+    call("import", out, "--run-dir", again)
+    with Session(PRESETS["tiny"], again) as session:
+        assert isinstance(session.dialogue, Dialogue) and session.dialogue.stop_ids == (end,)
+        chex.assert_trees_all_equal(session.load_start(again), make_params(TINY))
+    call("export", again, "--out", tmp_path / "second")
+    assert (tmp_path / "second" / "tokenizer.model").read_bytes() == kept
+    with pytest.raises(ValueError, match=r"built-in dialogue alone; take the preset tiny, or"):
+        Session(PRESETS["chat"], again)
+
+    (run_dir / "tokenizer.model").unlink()  # the shipped one has the name that the config says
+    call("export", run_dir, "--out", tmp_path / "third")
+    assert (tmp_path / "third" / "tokenizer.model").read_bytes() == kept
+
+
+def test_export_without_a_tokenizer_says_so(tmp_path, capsys):
+    save_phase(tmp_path / "run", "sft", 1)
+    call("export", tmp_path / "run", "--out", tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert f"no tokenizer is in {tmp_path / 'out'}, for {tmp_path / 'run'} has none" in printed
+    assert "--source" in printed
+
+
+@pytest.mark.slow
+def test_exported_model_of_our_own_is_watched_as_it_solves_a_problem(tmp_path, capsys):
+    own_run(tmp_path / "run")
+    call("export", tmp_path / "run", "--out", tmp_path / "out")
+    capsys.readouterr()
+    turns = ("--rollout.turn-tokens", "8", "--rollout.max-turns", "2")
+    options = ("--run-dir", str(tmp_path / "nothing"), "--prompt", "What is 2 + 2?", *turns)
+    rollout.run(["tiny", "--model", str(tmp_path / "out"), *options])
+    assert capsys.readouterr().out.startswith("What is 2 + 2?")
 
 
 def test_inspect_lists_tensors_and_says_whether_they_fit(source, capsys, monkeypatch):

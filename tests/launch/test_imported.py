@@ -129,7 +129,7 @@ def test_imported_model_brings_its_own_dialogue(tmp_path):
 @pytest.mark.filterwarnings("ignore:'VariableState' was removed:DeprecationWarning")  # qwix 0.1.8
 def test_adapters_are_trained_kept_and_exported(tmp_path):
     pytest.importorskip("qwix", reason="needs the extra `lora`")
-    numpy_files = pytest.importorskip("safetensors.numpy", reason="needs the extra `hf`")
+    numpy_files = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
     from models import lora, peft
 
     run_dir, there = tmp_path / "run", tmp_path / "there"
@@ -162,7 +162,10 @@ def test_adapters_are_trained_kept_and_exported(tmp_path):
     said = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     assert (said["r"], said["base_model_name_or_path"]) == (2, str(there))
     written = numpy_files.load_file(tmp_path / "peft" / "adapter_model.safetensors")
-    expected = dict(peft.adapter_tensors(config, trained["adapter"]))
+    expected = {
+        tensor.name: trained["adapter"]["layers"][tensor.path[1]][tensor.path[2]][tensor.layer].T
+        for tensor in peft.adapter_tensors(config, trained["adapter"])
+    }
     chex.assert_trees_all_equal(written, expected)
 
     message = "trained adapters and this config has none"

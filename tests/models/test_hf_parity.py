@@ -14,6 +14,7 @@ import pytest
 
 from models import decoder, hf_config, hf_names
 from models.presets import MODELS
+from tests.models.published import CASES, SIZES, random_model
 
 torch = pytest.importorskip("torch", reason="needs the extra `parity`")
 transformers = pytest.importorskip("transformers", reason="needs the extra `parity`")
@@ -23,83 +24,14 @@ pytestmark = [pytest.mark.hf, pytest.mark.filterwarnings("ignore")]
 
 TOLERANCE = 1e-4  # of the largest value, in float32
 LENGTH = 18
-SIZES = {
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 40,
-    "max_position_embeddings": 256,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-# Three wavelengths of sixteen dimensions lie in each band: kept, blended, divided.
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 1e3,
-    "factor": 8.0,
-    "original_max_position_embeddings": 64,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-}
-YARN = {
-    "rope_type": "yarn",
-    "rope_theta": 1e4,
-    "factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-GEMMA = {
-    "head_dim": 16,
-    "sliding_window": 5,
-    "query_pre_attn_scalar": 24,
-    "final_logit_softcapping": 2.0,
-}
-GEMMA3_ROPE = {
-    "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
-    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
-}
-MOE = {"moe_intermediate_size": 24, "num_experts": 6, "num_experts_per_tok": 2, "head_dim": 16}
-CASES = {
-    "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
-    "qwen2_yarn_upper_window": (
-        "Qwen2",
-        {
-            "rope_parameters": YARN,
-            "use_sliding_window": True,
-            "sliding_window": 6,
-            "max_window_layers": 2,
-        },
-    ),
-    "qwen3": ("Qwen3", {"head_dim": 16, "tie_word_embeddings": True}),
-    "qwen3_moe": ("Qwen3Moe", {**MOE, "norm_topk_prob": True}),
-    "qwen3_moe_unnormalized": ("Qwen3Moe", {**MOE, "norm_topk_prob": False}),
-    "llama": ("Llama", {"head_dim": 16, "rope_parameters": LLAMA3}),
-    "mistral": ("Mistral", {"head_dim": 16, "sliding_window": 5}),
-    "gemma2": ("Gemma2", {**GEMMA, "attn_logit_softcapping": 1.5}),
-    "gemma3": ("Gemma3", {**GEMMA, "num_hidden_layers": 7, "rope_parameters": GEMMA3_ROPE}),
-}
 
 
 class Oracle:
     """A model of `transformers` with random weights, and the same one here, through files."""
 
     def __init__(self, name, folder):
-        family, changes = CASES[name]
-        model = getattr(transformers, f"{family}ForCausalLM")
-        config = model.config_class(
-            **{**SIZES, **changes}, attn_implementation="eager", dtype="float32"
-        )
         self.folder = folder
-        torch.manual_seed(0)
-        self.model = model(config).eval()
-        with torch.no_grad():
-            for parameter_name, weight in self.model.named_parameters():
-                if "norm" in parameter_name:
-                    weight += 0.2 * torch.randn_like(weight)
-                else:
-                    weight.normal_(std=0.5 if weight.ndim == 1 else weight.shape[-1] ** -0.5)
+        self.model = random_model(name)
         self.saved = self.save(folder / "weights")
         self.json = json.loads((folder / "weights" / "config.json").read_text())
         self.config = hf_config.from_hf(self.json)

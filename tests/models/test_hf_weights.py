@@ -471,6 +471,45 @@ def test_decoder_is_taken_out_of_a_model_for_text_and_images(tmp_path):
     assert "missing: language_model.model.norm.weight;" in complaint(source)
 
 
+def test_decoder_is_read_by_the_names_of_modules_too(tmp_path):
+    # As newer libraries name it in memory, and some write it.
+    config = VARIANTS["two_ropes"]
+    arrays = {
+        name.replace("model.", "model.language_model.", 1): array
+        for name, array in tensors(config).items()
+    }
+    arrays["lm_head.weight"] = arrays["model.language_model.embed_tokens.weight"]
+    arrays["model.vision_tower.patches.weight"] = np.zeros((3, 3), np.float32)
+    source = write(tmp_path / "source", config, arrays)
+    text = json.loads((source / "config.json").read_text())
+    outer = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+    (source / "config.json").write_text(json.dumps(outer))
+    chex.assert_trees_all_equal(load(source), make_params(config))
+    assert hf_weights.open_checkpoint(source).left_out == ["model.vision_tower.patches.weight"]
+
+
+@pytest.mark.parametrize("said", [None, "auto"])
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        (("bfloat16",), "bfloat16"),
+        (("float16",), "float16"),
+        (("bfloat16", "float16"), "float32"),
+        (("bfloat16", "float32"), "float32"),
+    ],
+)
+def test_dtype_that_the_config_leaves_open_is_that_of_the_tensors(there, expected, said, tmp_path):
+    arrays = {
+        name: array.astype(np.dtype(there[index % len(there)]))
+        for index, (name, array) in enumerate(tensors(CONFIG).items())
+    }
+    source = write(tmp_path / "source", CONFIG, arrays)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "torch_dtype": said}))
+    assert hf_weights.open_checkpoint(source).config.param_dtype == expected
+    assert {leaf.dtype for leaf in jax.tree.leaves(load(source))} == {np.dtype(expected)}
+
+
 def test_unknown_architecture_is_named_with_those_known(tmp_path):
     source = write(tmp_path / "source", CONFIG, tensors(CONFIG))
     known = json.loads((source / "config.json").read_text())
@@ -607,15 +646,60 @@ def test_export_that_breaks_off_leaves_what_was_there(monkeypatch, tmp_path):
     hf_export.save_checkpoint(out, CONFIG, make_params())
     before = files(out)
 
-    def full_disk(file, *_):
-        file.write(b"half")
+    def full_disk(path, *_):
+        path.write_bytes(b"half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(hf_export, "_write_tensors", full_disk)
+    monkeypatch.setattr(hf_export, "write_tensors", full_disk)
     with pytest.raises(OSError, match="no space left"):
         hf_export.save_checkpoint(out, CONFIG, make_params(seed=1), overwrite=True)
     assert files(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("shard_bytes", [20_000, 10**9], ids=["files", "file"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), "of other values: model.norm.weight"),
+        (lambda raw: raw[:-200] + bytes(4) + raw[-196:], "of other values: model."),
+        (lambda raw: raw[:-1], "it is cut short or damaged"),
+        (lambda raw: raw.replace(b"model.norm.w", b"model.morn.w"), "model.morn.weight"),
+        (
+            lambda raw: raw.replace(b'{"dtype":"F32","shape":[32]', b'{"dtype":"I32","shape":[32]'),
+            "I32",
+        ),
+        (lambda raw: raw.replace(b'"shape":[32]', b'"shape":[64]', 1), "of shape (64,) takes"),
+    ],
+    ids=["bit", "run", "end", "name", "dtype", "shape"],
+)
+def test_export_that_does_not_read_back_is_not_kept(
+    damage, message, shard_bytes, monkeypatch, tmp_path
+):
+    write = hf_export.write_tensors
+
+    def damaged(path, tensors, *arguments):
+        write(path, tensors, *arguments)
+        if any(tensor.name == "model.norm.weight" for tensor in tensors):
+            path.write_bytes(damage(path.read_bytes()))
+
+    monkeypatch.setattr(hf_export, "write_tensors", damaged)
+    with pytest.raises(ValueError) as error:
+        hf_export.save_checkpoint(tmp_path / "out", CONFIG, make_params(), shard_bytes=shard_bytes)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", CODES)
+def test_export_is_compared_in_the_dtype_that_it_is_written_in(dtype, small_pieces, tmp_path):
+    # A NaN is no number that equals itself: bits are compared.
+    params = make_params(MOE)
+    params["final_norm"]["scale"][3] = np.nan
+    written = hf_export.save_checkpoint(tmp_path / "out", MOE, params, dtype=dtype)
+    expected = tensors(MOE)
+    assert written.tensors == len(expected)
+    size = np.dtype(dtype).itemsize
+    assert written.nbytes == sum(array.size for array in expected.values()) * size
 
 
 def test_export_refuses_parameters_of_another_config_and_other_dtypes(tmp_path):
@@ -663,7 +747,7 @@ def test_exported_folder_loads_in_transformers_with_the_same_logits(config, tmp_
 
 @pytest.mark.hf
 def test_exported_file_reads_the_same_with_the_library_of_safetensors(tmp_path):
-    numpy = pytest.importorskip("safetensors.numpy", reason="needs the extra `hf`")
+    numpy = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
     hf_export.save_checkpoint(tmp_path / "out", CONFIG, make_params())
     chex.assert_trees_all_equal(
         numpy.load_file(tmp_path / "out" / "model.safetensors"), tensors(CONFIG)

@@ -178,9 +178,11 @@ def in_the_encoding_of_the_locale(tree: ast.AST):
         name = called.rpartition(".")[2]
         words = [ast.unparse(word) for word in call.args[0 if "." in called else 1 :]]
         mode = given.get("mode", words[0] if words else "'r'")
-        opens = name == "open" and "b" not in mode and called not in ("os.open", "Image.open")
+        opens = name == "open" and "b" not in mode
         piped = given.get("text") == "True"
-        if "encoding" not in given and (opens or piped or name in ("read_text", "write_text")):
+        asks = called not in ("os.open", "Image.open", "files.read_text")  # these take no encoding
+        texts = opens or piped or name in ("read_text", "write_text")
+        if "encoding" not in given and asks and texts:
             yield call.lineno
 
 

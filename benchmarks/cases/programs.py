@@ -42,9 +42,10 @@ def _observation(
     shown = tools.render_tool_result(executor.submit(given["program"]).result())
     if not _MARK.search(shown):
         return shown
-    whole = tools.render_tool_result(uncut.submit(given["program"]).result()).split("\n")
-    lines = {*_MARK.sub("", shown).split("\n")} - {""}
-    return "cut between lines" if lines <= {*whole} else f"cut within lines: {shown}"
+    whole = tools.render_tool_result(uncut.submit(given["program"]).result())
+    head, tail = _MARK.split(shown, maxsplit=1)
+    between = whole.startswith(head) and whole.endswith(tail)
+    return "cut between lines" if between else f"cut within lines: {shown}"
 
 
 def _verdict(verifier: KindVerifier, given: Mapping[str, Any]) -> str | None:

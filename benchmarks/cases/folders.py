@@ -76,6 +76,8 @@ def _config(checkpoint: pathlib.Path, given: Mapping[str, Any]) -> Outcome:
     usual = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     if "rope_scaling" in given:
         usual.pop("rope_parameters", None)
+    # Published models say so; a run of this project has no such limit.
+    usual["max_position_embeddings"] = 32768
     return attempt(lambda: [hf_config.from_hf({**usual, **given})])
 
 

@@ -194,6 +194,18 @@ VALUES_OF_EQUATIONS = [
     ("x^2-1=(x-1)(x+1)", "(x+1)(x-1)", R, "the value of an identity"),
     ("x^2-1=0", "0", W, "an equation that has no value"),
     ("x+y=5", "5", W, "an equation that has no value"),
+    ("x(x+1)=6", "6", W, "an equation that has no value"),
+    ("f(x)=x", "x", R, "a function and its value"),
+    ("f'(x)=2x", "2x", R, "a derivative and its value"),
+    ("f^{-1}(x)=\\frac{x}{2}", "x/2", R, "an inverse and its value"),
+    ("\\frac{dy}{dx}=2x", "2x", R, "a derivative and its value"),
+    ("\\frac{dy}{dx}=2x", "\\frac{dx}{dy}=2x", W, "another derivative"),
+    ("|AB|=5", "5", R, "a length and its value"),
+    ("|AB|=5", "|AC|=5", W, "another length"),
+    ("P(A\\cap B)=\\frac{1}{6}", "1/6", R, "a probability and its value"),
+    ("\\bar{x}=5", "5", R, "a mean and its value"),
+    ("\\cos\\theta=\\frac{3}{5}", "0.6", R, "a cosine and its value"),
+    ("|x|=5", "5", W, "an equation that has no value"),
     ("\\frac{1}{2}+\\frac{1}{3}=\\frac{5}{6}", "5/6", R, "the value"),
 ]
 
@@ -205,6 +217,18 @@ WORDS_AND_CASE = [
     ("\\text{Even}", "even", R, "case of words"),
     ("point A", "point a", U, "the case of a letter counts"),
     ("\\text{true and false}", "True and False", R, "a word that also separates"),
+]
+
+SHORT_ARGUMENTS = [
+    ("\\frac1{10}", "0.1", R, "one argument without braces"),
+    ("\\frac1{10}", "\\frac1{20}", W, "another denominator"),
+    ("\\frac{1}2", "0.5", R, "one argument without braces"),
+    ("\\frac \\pi4+1", "1+\\frac{\\pi}{4}", R, "a command and a digit"),
+    ("\\frac ab", "a/b", R, "letters"),
+    ("\\frac12x", "x/2", R, "what stands behind is a factor"),
+    ("\\frac123", "1.5", R, "one digit is an argument"),
+    ("\\binom52", "10", R, "digits"),
+    ("3\\frac12", "3.5", R, "a mixed number"),
 ]
 
 LOOKS = [

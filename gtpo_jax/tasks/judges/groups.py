@@ -19,6 +19,7 @@ _BORDERS = {
     *("", ",", ";", ":", "=", "<", ">", "(", ")", "[", "]", "\\{", "\\}", "&", "\\\\", "|"),
     *("\\le", "\\ge", "\\ne", "\\cup", "\\cap", "\\in", "\\to", "\\SEPand", "\\SEPor", "\\mid"),
 }
+_TWO = {"\\frac", "\\binom"}
 _STACKED = {"\\over": "\\frac", "\\choose": "\\binom"}
 
 
@@ -68,22 +69,26 @@ def ungrouped(text: str, depth: int = 0) -> str:
     """
     if depth > _DEEPEST:
         return text
-    text = _stacked(text)
-    tokens = outside(text)
+    tokens = outside(_stacked(text))
     pieces: list[str] = []
-    previous = ""
+    previous, arguments = "", 0  # arguments that the last fraction still lacks
     for place, token in enumerate(tokens):
-        if len(token) > 1 and token[0] in _CLOSING:
+        is_group = len(token) > 1 and token[0] in _CLOSING
+        if is_group:
             inner = ungrouped(token[1:-1], depth + 1)
-            if token[0] == "{" and not _takes_argument(previous):
+            if token[0] == "{" and not arguments and not _takes_argument(previous):
                 following = next((t for t in tokens[place + 1 :] if not t.isspace()), "")
                 token = _meaning(inner, previous in _BORDERS and following in _BORDERS)
             else:
                 token = token[0] + inner + token[-1]
+        if token in _TWO:
+            arguments = 2
+        elif arguments and not token.isspace():
+            arguments -= 1
+            token = token if token[0] == "{" else f"{{{token}}}"  # `\frac12`, `\frac\pi{4}`
         pieces.append(token)
-        previous = previous if token.isspace() else token[:1] + token[-1:] if token else previous
-        if token and token[0] == "\\":
-            previous = token
+        if token and not token.isspace():
+            previous = token if token[0] == "\\" else token[:1] + token[-1:]
     return "".join(pieces)
 
 

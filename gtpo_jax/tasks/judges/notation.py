@@ -114,8 +114,7 @@ def clean(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = printed.in_latex(text.strip())
-    if text.count("{") > text.count("\\{") or re.search(r"\\(?:over|choose)(?![a-zA-Z])", text):
-        text = ungrouped(text)
+    text = ungrouped(text)
     text = _braced_argument(text, "\\sqrt")
     text = _braced_argument(text, "^")
     return _unwrapped(re.sub(r"\s+", " ", text).replace(" ,", ",").strip())

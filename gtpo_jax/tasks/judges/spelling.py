@@ -44,6 +44,7 @@ _REFUSED = re.compile(
     r"|\d\s*_"  # a base
     r"|\^\s*(?:\d+|[a-zA-Z])\s*\^"  # a power of a power without braces
     r"|[-+]\s*[-+]\s*[-+]"  # a row of signs
+    r"|\\frac\s*\{\s*d\s*[a-zA-Z]?\s*\}\s*\{\s*d\s*[a-zA-Z]\s*\}"  # a derivative of a name: 0
     r"|['\"#@$?]"
     r"|\\(?:bar|hat|vec|tilde|dot|overline|overrightarrow)\s*\{?\s*[^\sa-zA-Z\\{]"  # not a name
     r"|/\s*\d+(?:\.\d+)?\s*(?:[a-zA-Z(]|\\(?!\\|cdot|times|div|end|rfloor|rceil|rvert))"  # 1/2x
@@ -51,9 +52,6 @@ _REFUSED = re.compile(
 _MIXED = re.compile(
     r"(?<![\d.}^_)a-zA-Z])(\d+)"
     r"\s*(?:\\frac\s*\{(\d+)\}\s*\{(\d+)\}|\s(\d+)\s*/\s*(\d+))(?!\s*[\d^])"
-)
-_SHORT_FRACTION = re.compile(
-    r"\\frac\s*(\d)\s*(\d)|\\frac\s*\{([^{}]*)\}\s*(\d)|\\frac\s*(\d)\s*\{"
 )
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))")
 _HEAD = re.compile(
@@ -72,7 +70,6 @@ def operations(text: str) -> set[str]:
 
 def spelled_out(text: str) -> str | None:
     """The text with mixed numbers, degrees and products written out; None when it is refused."""
-    text = _SHORT_FRACTION.sub(_long_fraction, text)
     text = re.sub(r"_\s*(\w)", r"_{\1}", text)
     text = re.sub(r"\\sqrt\s*(\d)", r"\\sqrt{\1}", text)
     if any(int(m[2] or m[4]) >= int(m[3] or m[5]) for m in _MIXED.finditer(text)):
@@ -89,11 +86,3 @@ def spelled_out(text: str) -> str | None:
     # A mark behind the head of a function keeps its argument from becoming a factor.
     marked = _HEAD.sub(lambda found: f"{found[0]}\0", text)
     return _BOUNDARY.sub(r"\\cdot ", marked).replace("\0", "")
-
-
-def _long_fraction(found: re.Match[str]) -> str:
-    if found[1]:
-        return rf"\frac{{{found[1]}}}{{{found[2]}}}"
-    if found[4]:
-        return rf"\frac{{{found[3]}}}{{{found[4]}}}"
-    return rf"\frac{{{found[5]}}}{{"

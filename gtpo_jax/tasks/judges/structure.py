@@ -48,9 +48,12 @@ _THOUSANDS = re.compile(
 )
 _GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega"
 _NAME = re.compile(
-    rf"(?:[A-Za-z]|\\(?:{_GREEK}))'*(?:_(?:\w|\{{\w+\}}))?'*"  # x, x_1, θ
-    r"|[A-Z]{2,4}|m?\s?\\angle\s*[A-Z]{1,3}|\\overline\{[A-Z]+\}"  # AB, ∠ABC
-    r"|[a-zA-Z]\([a-zA-Z0-9]+(?:, ?[a-zA-Z0-9]+)*\)"  # f(x)
+    rf"(?:[A-Za-z]|\\(?:{_GREEK}))'*(?:_(?:\w|\{{[\w\\ ]+\}}))?'*"  # x, x_1, θ
+    r"|[A-Z]{2,4}|\|[A-Z]{2}\||m?\s?\\(?:angle|triangle)\s*[A-Z]{1,3}|\\overline\{[A-Z]+\}"  # AB
+    r"|\\(?:bar|hat|vec|tilde|dot|overrightarrow)\s*\{?[a-zA-Z]+\}?(?:_\w)?"
+    r"|[a-zA-Z](?:'+|\^\{-1\})?\([a-zA-Z0-9]+(?:, ?[a-zA-Z0-9]+)*\)"  # f(x), f'(x)
+    r"|[PE]\([A-Z]\s*(?:\\cap|\\cup|\\mid|\|)\s*[A-Z]\)|\\frac\s*\{d[a-z]\}\s*\{d[a-z]\}"
+    rf"|\\(?:sin|cos|tan)\s*(?:[A-C]|\\(?:{_GREEK}))"
     r"|\([a-zA-Z](?:, ?[a-zA-Z])+\)"  # (x, y)
     r"|[a-zA-Z][a-zA-Z ]{2,40}|\\text\{[^{}]*\}"  # Area
 )

@@ -16,6 +16,7 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # what a backslash stands before is
 _PART = re.compile(
     r"(?!\\(?:boxed|fbox))\\[A-Za-z]+|\\[^A-Za-z\s()\[\]]|[^\s$\\{}`<>]"
 )  # of what stands unbraced
+_DOTS = re.compile(r"[\s.…]*|\\[lc]?dots")  # in a box that speaks of answers
 _OPENED = re.compile(r"\s*\{")
 _MEANT = re.compile(r"[+−.-]*\d|[+−-]?\\|\(.*\)\Z", re.DOTALL)
 _END_OF_MATHS = re.compile(r"[ \t]*(?:\$|\\[)\]])")
@@ -26,9 +27,10 @@ def read_answer(text: str, *, in_thought: bool = False) -> tuple[str | None, str
     """The answer of a turn and what is wrong with it; at most one of them is there.
 
     The last `<answer>…</answer>` counts, without it the last box (`boxes`); an empty one counts
-    where there is no other. An `<answer>` that holds a box is what the box holds. Nothing is read
-    in a fenced block, but an answer between tags may hold some, and in a thought: before the last
-    `</think>`, or behind a `<think>` that is not closed. `in_thought`: the text begins in one.
+    where there is no other, and a box with dots is empty. An `<answer>` that holds a box is what
+    the box holds. Nothing is read in a fenced block, but an answer between tags may hold some, and
+    in a thought: before the last `</think>`, or behind a `<think>` that is not closed.
+    `in_thought`: the text begins in one.
     """
     parts = _behind_thoughts(text, in_thought)
     if parts is None:
@@ -142,14 +144,14 @@ def _tagged(text: str, plain: str) -> tuple[str | None, str | None]:
 
 
 def _boxed(plain: str, text: str) -> tuple[str | None, str | None]:
-    """The last answer in a box."""
-    answer = None
-    for answer in reversed(_boxes(plain, text)):
+    """The last answer in a box; empty where all boxes are, None without a box."""
+    held = _boxes(plain, text)
+    for answer in reversed(held):
         if answer is None:
             return None, UNCLOSED_ANSWER
-        if answer:
-            break
-    return answer, None
+        if not _DOTS.fullmatch(answer):
+            return answer, None
+    return ("" if held else None), None
 
 
 def _boxes(plain: str, text: str) -> list[str | None]:

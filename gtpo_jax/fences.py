@@ -27,6 +27,7 @@ _ATTRIBUTES = re.compile(
     rf"(?:[\s,]*(?:[\w.-]+=(?:{_VALUE})|\{{[^}}]*\}}|[.#][\w-]+|:?[\w./\\-]+\.\w+|:[\w./\\-]+))*"
     r"[\s,]*\}?\s*"
 )
+_ONE_WORD = re.compile(r"[ \t]+[\w.-]+")
 _DEEPER = 3
 """Columns by which a fence that closes may be indented deeper, where no other one closes."""
 
@@ -48,9 +49,10 @@ class Block:
 
     @property
     def labeled_well(self) -> bool:
-        """Nothing but attributes and names of files follows the language, such as no code."""
+        """Nothing but attributes, a file or one word follows the language, such as no code."""
         found = _INFO.match(self.label)
-        return found is None or _ATTRIBUTES.fullmatch(found[2]) is not None
+        rest = found[2] if found else ""
+        return any(pattern.fullmatch(rest) for pattern in (_ATTRIBUTES, _ONE_WORD))
 
 
 def language(label: str) -> str:

@@ -94,6 +94,9 @@ def unrun(label):
         (f"{FENCE}python {{linenos=true}}\nx\n{FENCE}", call("x")),
         (f"{FENCE}python:src/a.py\nx\n{FENCE}", call("x")),
         (f"{FENCE}python main.py\nx\n{FENCE}", call("x")),
+        (f"{FENCE}Python 3.11\nx\n{FENCE}", call("x")),
+        (f"{FENCE}python linenums\nx\n{FENCE}", call("x")),
+        (f"{FENCE}python import math\nx\n{FENCE}", wrong(FENCE_NOT_ALONE)),
         # Tildes, and fences in strings that are indented deeper than the block.
         ("~~~python\nx\n~~~~", call("x")),
         (f"~~~python\n{FENCE}\nx\n~~~", call(f"{FENCE}\nx")),
@@ -286,6 +289,9 @@ def test_json_between_tags_is_a_call(text, expected):
         ("give \\boxed a number", None, None),
         # An empty one speaks of answers, where there is another.
         ("\\boxed{5}\n\nI gave the final answer in \\boxed{}.", "5", None),
+        ("\\boxed{5}\nThe form is \\boxed{...}, or \\boxed{\\ldots}.", "5", None),
+        ("I shall answer in \\boxed{…}", "", None),
+        ("<answer>...</answer>", "...", None),
         ("<answer>5</answer> between <answer></answer>", "5", None),
         ("\\boxed{5} and <answer> </answer>", "5", None),
         # Nothing is read in blocks that nobody runs, be they closed or not.

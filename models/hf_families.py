@@ -138,7 +138,11 @@ FAMILIES = (
         model_type="qwen2",
         keys=DENSE,
         fixed={"qkv_bias": True},
-        defaults={"sliding_window": 4096, "max_window_layers": 28},
+        defaults={
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+            "max_position_embeddings": 32_768,
+        },
         windows="upper",
     ),
     Family(
@@ -146,7 +150,12 @@ FAMILIES = (
         model_type="qwen3",
         keys=DENSE,
         fixed={"qk_norm": True},
-        defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+        defaults={
+            "head_dim": 128,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+            "max_position_embeddings": 32_768,
+        },
         windows="upper",
     ),
     Family(
@@ -154,18 +163,23 @@ FAMILIES = (
         model_type="qwen3_moe",
         keys=ROUTED,
         fixed={"qk_norm": True},
-        defaults={"norm_topk_prob": False},
+        defaults={"norm_topk_prob": False, "max_position_embeddings": 32_768},
     ),
     Family(
         architecture="LlamaForCausalLM",
         model_type="llama",
         keys=DENSE,
+        defaults={"max_position_embeddings": 2048},
     ),
     Family(
         architecture="MistralForCausalLM",
         model_type="mistral",
         keys=DENSE,
-        defaults={"num_key_value_heads": 8, "sliding_window": 4096},
+        defaults={
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+            "max_position_embeddings": 131_072,
+        },
         windows="all",
     ),
     Family(
@@ -176,6 +190,7 @@ FAMILIES = (
         defaults={
             **GEMMA_DEFAULTS,
             "vocab_size": 256_000,
+            "max_position_embeddings": 8192,
             "attn_logit_softcapping": 50.0,
             "final_logit_softcapping": 30.0,
             "sliding_window_pattern": 2,
@@ -191,6 +206,7 @@ FAMILIES = (
         defaults={
             **GEMMA_DEFAULTS,
             "vocab_size": 262_208,
+            "max_position_embeddings": 131_072,
             "attn_logit_softcapping": None,
             "final_logit_softcapping": None,
             "sliding_window_pattern": 6,

@@ -59,7 +59,7 @@ def _read_scaling(said: Mapping[str, Any], known: Mapping[str, Any]) -> RopeScal
     values = {key: value for key, value in said.items() if key not in NAMES}
     if kind == "yarn":
         _complete_yarn(values, known)
-    if kind in ("llama3", "yarn") and "max_position_embeddings" in known:
+    if kind in ("llama3", "yarn"):
         values.setdefault("original_max_position_embeddings", known["max_position_embeddings"])
     missing = sorted({*SCALINGS[kind].values()} - {*values} - OPTIONAL)
     if missing:
@@ -80,7 +80,7 @@ def _complete_yarn(values: dict[str, Any], known: Mapping[str, Any]) -> None:
     context, `attention_factor` from `mscale` and `mscale_all_dim`.
     """
     original = values.get("original_max_position_embeddings")
-    if "factor" not in values and original and "max_position_embeddings" in known:
+    if "factor" not in values and original:
         values["factor"] = known["max_position_embeddings"] / original
     if values.get("mscale") and values.get("mscale_all_dim") and "factor" in values:
         above, below = values.pop("mscale"), values.pop("mscale_all_dim")

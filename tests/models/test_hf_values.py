@@ -4,9 +4,10 @@ import dataclasses
 import itertools
 import json
 
+import numpy as np
 import pytest
 
-from models import hf_config, hf_families
+from models import hf_config, hf_families, rope
 from models.config import RopeScaling
 from tests.models.test_hf_config import FILES, LLAMA
 
@@ -176,6 +177,23 @@ def test_rotary_setting_that_repeats_a_default_changes_nothing(said, expected):
     assert (found.rope_scaling, found.rope_theta) == (expected, 7.0)
 
 
+def test_scaling_of_a_file_that_names_no_length_has_that_of_its_family():
+    # The defaults of transformers 5: they count where a file leaves the length out.
+    lengths = {
+        "qwen2.5-7b": 32_768,
+        "qwen3-0.6b": 32_768,
+        "qwen3-30b-a3b": 32_768,
+        "llama-3.1-8b": 2048,
+        "mistral-7b": 131_072,
+        "gemma-2-2b": 8192,
+        "gemma-3-1b": 131_072,
+    }
+    for name, length in lengths.items():
+        config = json.loads(FILES[name]) | {"rope_scaling": {"type": "yarn", "factor": 4.0}}
+        config.pop("max_position_embeddings", None)
+        assert hf_config.from_hf(config).rope_scaling.original_positions == length
+
+
 def test_scaling_that_was_added_to_a_later_file_keeps_its_base():
     later = {key: value for key, value in LLAMA.items() if key != "rope_theta"}
     later["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6}
@@ -206,3 +224,38 @@ def test_decoder_in_a_larger_model_has_two_names():
     assert hf_config.published_name(images, published) == published
     assert hf_config.published_name(images, "lm_head.weight") == "language_model.lm_head.weight"
     assert hf_config.published_name(text, "lm_head.weight") == "lm_head.weight"
+
+
+@pytest.mark.hf
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"factor": 4.0},
+        {"factor": 4.0, "original_max_position_embeddings": 2048, "truncate": True},
+        {"factor": None, "original_max_position_embeddings": 2048},
+        {"factor": 40.0, "mscale": 1.0, "mscale_all_dim": 1.0},
+        {"factor": 40.0, "mscale": 1.0, "mscale_all_dim": 0.5},
+        {"factor": 40.0, "mscale": 1.0, "mscale_all_dim": 0},
+        {
+            "factor": 4.0,
+            "attention_factor": 1.25,
+            "beta_fast": 16,
+            "beta_slow": 2,
+            "finetuned": True,
+        },
+    ],
+)
+def test_yarn_turns_as_fast_as_in_transformers(said):
+    rope_utils = pytest.importorskip(
+        "transformers.modeling_rope_utils", reason="needs the extra `parity`"
+    )
+    import transformers
+
+    scaling = {"rope_type": "yarn", "rope_theta": 5e5, **said}
+    theirs = transformers.LlamaConfig(**{**LLAMA, "rope_scaling": scaling})
+    rates, amplitude = rope_utils.ROPE_INIT_FUNCTIONS["yarn"](theirs, "cpu")
+    ours = hf_config.from_hf({**LLAMA, "rope_scaling": scaling})
+    found = rope.frequencies(128, theta=ours.rope_theta, scaling=ours.rope_scaling)
+    np.testing.assert_allclose(found, rates.numpy(), rtol=2e-6)
+    assert rope.amplitude(ours.rope_scaling) == pytest.approx(amplitude, rel=1e-6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import io
 import json
 import logging
@@ -22,19 +21,16 @@ from configs.schema import RunConfig
 from gtpo_jax.checkpoint import SaveError, saved_steps
 from gtpo_jax.rollout.hosts import HostFailure, gather_objects
 from gtpo_jax.tools import IsolationError
-from launch import display, own, panels, stopping
+from launch import display, faults, own, panels, platforms, stopping
 from launch.distributed import Cluster, Distributed, is_first, leave
+from launch.faults import EXIT_BAD_INPUT, EXIT_FAILED
 
-EXIT_FAILED = 1
-EXIT_BAD_INPUT = 2
 EXIT_PREEMPTED = 75
 """Told to stop by SIGTERM, and all that was done is saved: started again, it goes on."""
 EXIT_INTERRUPTED = 130
 
 KEPT = ("config", "run_dir", "resume", "resume_if_any", "distributed")
 """Arguments that a command line to go on need not repeat, or says in its own way."""
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,8 +141,10 @@ def command(program: str, arguments: RunArguments, *flags: str) -> str:
 def main(run: Callable[[Sequence[str]], None]) -> None:
     """Runs a launcher; what the user got wrong becomes one line instead of a traceback.
 
-    So do a disk without room and a lost process (status 1), SIGTERM (75) and Ctrl-C (130).
+    So do a disk or memory without room and a lost process (status 1), SIGTERM (75) and Ctrl-C
+    (130).
     """
+    platforms.leave_out_tpus()
     _tell_once()
     _print_in_any_encoding()
     with stopping.heard():
@@ -158,17 +156,8 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
             _end(f"error: {error}, here --tool.allow {' '.join(error.missing)}", EXIT_BAD_INPUT)
         except SaveError as error:
             _end(f"error: {error}", EXIT_FAILED)
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            _end(f"error: {error.filename or 'a file of the run'}: {error.strerror}", EXIT_FAILED)
         except HostFailure as error:  # every process has it
             _end(f"error: {error}", EXIT_FAILED, together=True)
-        except jax.errors.JaxRuntimeError as error:
-            if not jax.distributed.is_initialized():
-                raise
-            reason = str(error).splitlines()[0]
-            _end(f"error: {reason}; if a process was lost, go on with --resume", EXIT_FAILED)
         except stopping.Preempted as stop:
             again = "nothing was saved yet; run the same command again"
             if stopping.go_on:
@@ -178,9 +167,15 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
         except KeyboardInterrupt as stop:
             message = f"interrupted; {stop}" if stop.args else "interrupted"
             _end(message, EXIT_INTERRUPTED, together=bool(stop.args))
-        except Exception:
+        except Exception as error:
+            explained = faults.explain(error)
+            if explained is not None:
+                _end(f"error: {explained[0]}", explained[1])
             if not jax.distributed.is_initialized():
                 raise
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                reason = str(error).splitlines()[0]
+                _end(f"error: {reason}; if a process was lost, go on with --resume", EXIT_FAILED)
             traceback.print_exc()
             leave(EXIT_FAILED)
 

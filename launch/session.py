@@ -18,7 +18,7 @@ from gtpo_jax.checkpoint import has_checkpoint
 from gtpo_jax.dialogue import AnyDialogue, Dialogue
 from gtpo_jax.tasks import stream
 from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch
-from launch import display, distributed, imported
+from launch import display, distributed, imported, memory
 from launch.network import CHECKPOINTS, Network
 
 
@@ -48,6 +48,7 @@ class Session:
         self.network = self._make_network(self.mesh)
         self.forward = self._restricted(self.network.forward)
         check_batches(config, self.mesh)
+        memory.check_memory(config, self.local_mesh)
         self.tool = make_tool(config)
         self.verifier = make_verifier(config.verifier, self.tool)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -124,6 +125,10 @@ def _fake(count: int) -> Sequence[Any]:
 def _described(name: str, grid: tuple[int, ...]) -> Sequence[Any]:
     from jax.experimental import topologies
 
+    if importlib.util.find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
+        raise ValueError(
+            f"topology {name!r} needs libtpu, the compiler for TPUs: pip install -e '.[tpu-plan]'"
+        )
     for variable, value in ALONE.items():
         os.environ.setdefault(variable, value)
     host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(grid) == 1 else {}
@@ -132,8 +137,6 @@ def _described(name: str, grid: tuple[int, ...]) -> Sequence[Any]:
             return topologies.get_topology_desc(name, "tpu", **host).devices
     except (ImportError, RuntimeError, ValueError) as error:
         reason = str(error).split("\n")[0]
-        if "libtpu" in reason.lower() or "plugin" in reason.lower():
-            reason += "; plans for TPUs need the wheel: pip install -e '.[tpu-plan]'"
         raise ValueError(f"topology {name!r} cannot be described: {reason}") from None
 
 

@@ -1,0 +1,28 @@
+"""Which devices JAX looks for."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+from importlib import metadata
+
+import jax
+
+TPU_FILES = ("/dev/accel*", "/dev/vfio/[0-9]*")
+TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE")
+"""What a machine with TPUs has."""
+
+
+def leave_out_tpus() -> None:
+    """Keeps JAX from looking for TPUs where there are none, though libtpu is there to plan for some:
+    it would print what it does not find. To be called before any device is used.
+
+    Nothing is changed where platforms are chosen, by a person or by JAX, which found TPUs.
+    """
+    if jax.config.jax_platforms or importlib.util.find_spec("libtpu") is None:
+        return
+    others = metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("jax_plugins")
+    here = any(map(glob.glob, TPU_FILES)) or any(name in os.environ for name in TPU_VARIABLES)
+    if not others and not here:
+        jax.config.update("jax_platforms", "cpu")

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, ClassVar, NoReturn, TypeVar
 
 import jax
 import tyro
@@ -37,6 +37,9 @@ KEPT = ("config", "run_dir", "resume", "resume_if_any", "distributed")
 class Arguments:
     """What every launcher takes."""
 
+    WRITES: ClassVar[tuple[str, ...]] = ("json",)
+    """Arguments that name a file to write, or the folder `run_dir`."""
+
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
 
     @classmethod
@@ -49,6 +52,8 @@ class Arguments:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunArguments(Arguments):
     """What every launcher takes that works on a run."""
+
+    WRITES = ("run_dir", "json")
 
     run_dir: pathlib.Path = pathlib.Path("runs/mine")
     """Folder of the run: config, tokenizer, checkpoints, metrics, pictures."""
@@ -117,6 +122,11 @@ def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
         description=f"Settings of {found.path if found else config.preset}. {kind.__doc__}",
         default=kind(config=config),
     )
+    for name in kind.WRITES:
+        place = getattr(arguments, name, None)
+        if place is not None:
+            option = f"--{name.replace('_', '-')}"
+            faults.check_writable(option, place, folder=name == "run_dir")
     if found is None:
         return arguments
     return dataclasses.replace(arguments, config=found.merge(arguments.config))

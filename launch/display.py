@@ -20,43 +20,77 @@ from rich.progress import (
 from rich.table import Column
 
 from gtpo_jax.rollout import RolloutProgress
+from launch.heartbeat import Heartbeat
 
 CONSOLE = Console()
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
 """How a line of text is printed: as it is, and in one line."""
-LINE_SECONDS = 10.0
-"""Seconds between two lines where there is no terminal to draw a bar on."""
 ROLLOUT_SECONDS = 0.1
 """Seconds between two figures of a rollout under way, which tells of itself far more often."""
 
 OnProgress = Callable[[RolloutProgress], None]
+LINES = Heartbeat(lambda line: CONSOLE.print(line, **PLAIN))
+"""What is printed where there is no terminal."""
 
 
 class Display:
     """One phase's bar with its latest figures."""
 
     def __init__(self, phase: str, total: int, done: int = 0):
-        self._phase, self._total = phase, total
-        self._last_line = -LINE_SECONDS
+        self._phase, self._total, self._done, self._text = phase, total, done, ""
+        self._began, self._stack = time.monotonic(), contextlib.ExitStack()
         self.progress = _make_progress()
         self._task = self.progress.add_task(phase, total=total, completed=done, figures="")
 
     def update(self, done: int, figures: Mapping[str, float]) -> None:
         """Shows `done` of the total and the figures."""
-        text = _text(figures)
-        self.progress.update(self._task, completed=done, figures=text)
-        now = time.monotonic()
-        due = now - self._last_line >= LINE_SECONDS or done == self._total
-        if not CONSOLE.is_terminal and due:
-            self._last_line = now
-            CONSOLE.print(f"{self._phase} {done}/{self._total}  {text}", highlight=False)
+        self._done, self._text = done, _text(figures)
+        self.progress.update(self._task, completed=done, figures=self._text)
+        if not CONSOLE.is_terminal:
+            LINES.say(self._line(), now=done == self._total)
+
+    def _line(self) -> str:
+        return f"{self._phase} {self._done}/{self._total}  {self._text}"
+
+    def _waiting_line(self) -> str:
+        """What to print while a step takes long, as the first does, which is compiled."""
+        return f"{self._line()}{'  ' * bool(self._text)}{_minutes(self._began)}"
 
     def __enter__(self) -> Display:
         self.progress.start()
+        if not CONSOLE.is_terminal:
+            self._stack.enter_context(LINES.during(self._waiting_line))
         return self
 
     def __exit__(self, *_) -> None:
+        self._stack.close()
         self.progress.stop()
+
+
+@contextlib.contextmanager
+def working(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Shows that work is under way, and how far it is: as a bar on a terminal, gone when the work
+    ends, or else by a line every few seconds. Gives a function to be told how much is done.
+    """
+    began, done = time.monotonic(), 0
+    progress = _make_progress(transient=True)
+    task = progress.add_task(name, total=total, figures="")
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done = count
+        progress.update(task, completed=count)
+
+    def line() -> str:
+        counted = f" {done:,}/{total:,}" if total is not None else f" {done:,}" if done else ""
+        return f"{name}{counted}  {_minutes(began)}"
+
+    if CONSOLE.is_terminal:
+        with progress:
+            yield tell
+    else:
+        with LINES.during(line):
+            yield tell
 
 
 def skipped_update(step: int, names: Sequence[str]) -> None:
@@ -71,13 +105,13 @@ def skipped_update(step: int, names: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def rollout(name: str, bar: Display | None = None) -> Iterator[OnProgress | None]:
+def rollout(name: str, bar: Display | None = None) -> Iterator[OnProgress]:
     """A bar for a rollout under way, under that of the phase or alone; gone when the rollout ends.
-
-    Gives the `on_progress` of the rollout; None where there is no terminal to draw on.
+    Without a terminal it is a line every few seconds. Gives the `on_progress` of the rollout.
     """
     if not CONSOLE.is_terminal:
-        yield None
+        with _told_in_lines(name) as on_progress:
+            yield on_progress
         return
     with _make_progress() if bar is None else contextlib.nullcontext(bar.progress) as drawn:
         task = drawn.add_task(name, total=None, figures="")
@@ -85,6 +119,32 @@ def rollout(name: str, bar: Display | None = None) -> Iterator[OnProgress | None
             yield _follow(drawn, task)
         finally:
             drawn.remove_task(task)
+
+
+@contextlib.contextmanager
+def _told_in_lines(name: str) -> Iterator[OnProgress]:
+    began = time.monotonic()
+    standing: list[RolloutProgress] = []
+
+    def on_progress(rollout: RolloutProgress) -> None:
+        standing[:] = [rollout]
+
+    def line() -> str:
+        if not standing:
+            return f"{name}  {_minutes(began)}"
+        [rollout] = standing
+        return f"{name} {rollout.finished}/{rollout.total}  {_text(_standing(rollout, began))}"
+
+    with LINES.during(line):
+        yield on_progress
+
+
+def _standing(rollout: RolloutProgress, began: float) -> dict[str, float]:
+    return {
+        "tokens/s": rollout.sampled_tokens / max(time.monotonic() - began, ROLLOUT_SECONDS),
+        "rows": rollout.active_rows,
+        "tools": rollout.tools_in_flight,
+    }
 
 
 def _follow(drawn: Progress, task: TaskID) -> OnProgress:
@@ -98,17 +158,13 @@ def _follow(drawn: Progress, task: TaskID) -> OnProgress:
         if now - looked < ROLLOUT_SECONDS:
             return
         looked = now
-        figures = {
-            "tokens/s": rollout.sampled_tokens / max(now - began, ROLLOUT_SECONDS),
-            "rows": rollout.active_rows,
-            "tools": rollout.tools_in_flight,
-        }
-        drawn.update(task, completed=rollout.finished, total=rollout.total, figures=_text(figures))
+        figures = _text(_standing(rollout, began))
+        drawn.update(task, completed=rollout.finished, total=rollout.total, figures=figures)
 
     return on_progress
 
 
-def _make_progress() -> Progress:
+def _make_progress(*, transient: bool = False) -> Progress:
     return Progress(
         TextColumn("[bold]{task.description:<12}"),
         BarColumn(bar_width=24),  # the first to shrink on a narrow terminal
@@ -118,12 +174,18 @@ def _make_progress() -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(table_column=Column(no_wrap=True)),
         console=CONSOLE,
+        transient=transient,
         disable=not CONSOLE.is_terminal,
     )
 
 
 def _text(figures: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {_short(value)}" for name, value in figures.items())
+
+
+def _minutes(began: float) -> str:
+    minutes, seconds = divmod(round(time.monotonic() - began), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _short(value: float) -> str:

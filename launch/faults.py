@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import pathlib
 
 import jax
 
@@ -17,6 +19,20 @@ NO_PLACE = (
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
 """What is wrong with the name of a file, or with what may be done there."""
+
+
+def check_writable(option: str, place: pathlib.Path, *, folder: bool) -> None:
+    """Raises ValueError where a folder, or else a file, cannot be made or written."""
+    there = place.absolute()
+    if there.exists() and there.is_dir() != folder:
+        kind = "file" if folder else "folder"
+        raise ValueError(f"{option} {place} is a {kind}; choose another place")
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir() and there != place.absolute():
+        raise ValueError(f"{option} {place}: {there} is a file; choose another place")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"{option} {place}: {there} cannot be written; choose another place")
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:

@@ -47,14 +47,7 @@ class Phase:
         self.go_on = go_on
         self.start = 0
         checkpoints = self.folder / CHECKPOINTS
-        there = saved_steps(checkpoints)
-        if resume and not there:
-            raise ValueError(f"no checkpoint in {checkpoints} to resume from; leave out --resume")
-        if there and not resume:
-            raise ValueError(
-                f"{self.folder} holds checkpoints; pass --resume to go on from the newest,"
-                " or choose another --run-dir"
-            )
+        check_unused(run_dir, name, resume=resume)
         changed = check_settings(run_dir, name, config) if resume else []
         if not resume:
             cli.write_json(self.folder / own.CONFIG, dataclasses.asdict(config))
@@ -114,6 +107,21 @@ class Phase:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def check_unused(run_dir: pathlib.Path, phase: str, *, resume: bool) -> None:
+    """Raises ValueError where a phase would begin over checkpoints, or go on without any."""
+    folder = run_dir / phase
+    there = saved_steps(folder / CHECKPOINTS)
+    if resume and not there:
+        raise ValueError(
+            f"no checkpoint in {folder / CHECKPOINTS} to resume from; leave out --resume"
+        )
+    if there and not resume:
+        raise ValueError(
+            f"{folder} holds checkpoints; pass --resume to go on from the newest, or choose another"
+            " --run-dir"
+        )
 
 
 def check_settings(run_dir: pathlib.Path, phase: str, config: RunConfig) -> list[Changed]:

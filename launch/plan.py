@@ -19,7 +19,7 @@ import jax
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from configs.schema import RunConfig
-from launch import cli, imported
+from launch import cli, display, imported
 from launch.display import CONSOLE
 from launch.planning import estimate, report, search, topologies
 from launch.planning.estimate import GIB, DoesNotFitError, Report
@@ -102,14 +102,15 @@ def run(argv: Sequence[str]) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(_progress())
+    with _progress() as bar, contextlib.ExitStack() as waits:
         task = bar.add_task("", total=None)
 
         def tell(program: str) -> None:
             bar.update(task, description=f"compiling the {program}")
             if not CONSOLE.is_terminal:
+                waits.close()
                 CONSOLE.print(f"compiling the {program}", highlight=False)
+                waits.enter_context(display.working(f"compiling the {program}"))
 
         planner = search.Planner(topology, arguments.workload, tell)
         try:

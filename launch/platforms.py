@@ -15,12 +15,13 @@ TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCEL
 
 
 def leave_out_tpus() -> None:
-    """Keeps JAX from looking for TPUs where there are none, though libtpu is there to plan for some:
-    it would print what it does not find. To be called before any device is used.
+    """Keeps JAX from looking for TPUs where there are none: libtpu, installed to plan for them, would
+    print what it does not find. To be called before any device is used.
 
     Nothing is changed where platforms are chosen, by a person or by JAX, which found TPUs.
     """
-    if jax.config.jax_platforms or importlib.util.find_spec("libtpu") is None:
+    chosen = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if chosen or importlib.util.find_spec("libtpu") is None:
         return
     others = metadata.entry_points(group="jax_plugins") or importlib.util.find_spec("jax_plugins")
     here = any(map(glob.glob, TPU_FILES)) or any(name in os.environ for name in TPU_VARIABLES)

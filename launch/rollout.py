@@ -32,6 +32,8 @@ from models import hf_weights
 class RolloutArguments(cli.RunArguments):
     """One problem, solved turn by turn with the tool, or the successes among many kept."""
 
+    WRITES = ("json", "keep_successes")
+
     prompt: str = ""
     """The problem to watch being solved."""
     keep_successes: pathlib.Path | None = None

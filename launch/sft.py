@@ -25,8 +25,8 @@ from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.tasks.imitation import can_be_judged, imitated, judged, render_conversation
 from gtpo_jax.types import Params, Trajectory
-from launch import cli, display, distributed, imported, own
-from launch.phase import Phase
+from launch import cli, display, distributed, imported, own, playing
+from launch.phase import Phase, check_unused
 from launch.session import Session
 
 LOG_EVERY = 10
@@ -142,13 +142,14 @@ def read_demonstrations(session: Session) -> list[Trajectory]:
 
 def play_demonstrations(session: Session) -> list[Trajectory]:
     """The demonstrations by scripts of a session's task, run for real."""
-    demonstrations = demonstrate(
-        (session.source.demonstration(i) for i in range(session.config.sft.demonstrations)),
-        session.dialogue,
-        session.tool,
-        session.verifier,
-        max_observation_tokens=session.config.rollout.observation_tokens,
-    )
+    with playing.shown(session.tool) as tool:
+        demonstrations = demonstrate(
+            (session.source.demonstration(i) for i in range(session.config.sft.demonstrations)),
+            session.dialogue,
+            tool,
+            session.verifier,
+            max_observation_tokens=session.config.rollout.observation_tokens,
+        )
     session.check_prompts(trajectory.problem for trajectory in demonstrations)
     places = [f"the demonstration of problem {t.problem.id!r}" for t in demonstrations]
     demonstrations = fitting(session, demonstrations, places)
@@ -226,9 +227,10 @@ def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajec
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(SftArguments, argv, program="launch.sft")
     distributed.start(arguments.cluster, arguments.distributed)
+    resume = arguments.resumes("sft")
+    check_unused(arguments.run_dir, "sft", resume=resume)
     with Session(arguments.config, arguments.run_dir) as session:
-        go_on = cli.command("launch.sft", arguments, "--resume")
-        run_sft(session, resume=arguments.resumes("sft"), go_on=go_on)
+        run_sft(session, resume=resume, go_on=cli.command("launch.sft", arguments, "--resume"))
     if arguments.json is not None:
         records = metrics.read_metrics(arguments.run_dir / "sft" / "metrics.jsonl")
         cli.write_json(arguments.json, records[-1])

@@ -24,7 +24,7 @@ from launch import cli, display, distributed, keeping, own
 from launch import figures as figures_of
 from launch.evaluator import MODES, Evaluator
 from launch.gate import check_gate
-from launch.phase import Phase
+from launch.phase import Phase, check_unused
 from launch.session import Session
 
 
@@ -291,8 +291,9 @@ def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TrainArguments, argv, program="launch.train")
     distributed.start(arguments.cluster, arguments.distributed)
     start = arguments.cold_start or arguments.run_dir
+    resume = arguments.resumes("train")
+    check_unused(arguments.run_dir, "train", resume=resume)
     with Session(arguments.config, arguments.run_dir) as session:
-        resume = arguments.resumes("train")
         if not resume:
             own.tell_changes(TrainArguments.begins_with(argv), session.config)
             own.tell_unfinished(start, "sft")

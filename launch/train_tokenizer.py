@@ -16,7 +16,7 @@ from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
 from gtpo_jax.tasks.demonstrations import play
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
-from launch import cli, display
+from launch import cli, display, playing
 from launch.session import make_tool
 
 TEXTS = 6_000
@@ -37,6 +37,8 @@ def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterat
 class TokenizerArguments(cli.Arguments):
     """A SentencePiece model of the texts that a task's demonstrations are made of."""
 
+    WRITES = ("out",)
+
     out: pathlib.Path = pathlib.Path("tokenizer.model")
     """File to write."""
     vocab_size: int = 256
@@ -50,16 +52,18 @@ def make_tokenizer(
 ) -> int:
     """Writes a SentencePiece model; returns the tokens that the longest prompt takes with it."""
     source = make_source(config)
-    with make_tool(config) as tool:
-        lines = [text for text in demonstration_texts(source, tool, texts) if text]
+    with make_tool(config) as tool, playing.shown(tool) as shown:
+        lines = [text for text in demonstration_texts(source, shown, texts) if text]
     out.parent.mkdir(parents=True, exist_ok=True)
-    tokenizers.train_sentencepiece(
-        lines, out, vocab_size=vocab_size, control_symbols=CONTROL_SYMBOLS
-    )
+    with display.working(f"a tokenizer of {len(lines):,} texts"):
+        tokenizers.train_sentencepiece(
+            lines, out, vocab_size=vocab_size, control_symbols=CONTROL_SYMBOLS
+        )
     dialogue = Dialogue(tokenizers.SentencePieceTokenizer(out))
-    problems = [source.train_problem(index) for index in range(texts)]
-    problems += source.held_out(texts)
-    return max(len(dialogue.prompt(problem.question)) for problem in problems)
+    with display.working("tokens of prompts"):
+        problems = [source.train_problem(index) for index in range(texts)]
+        problems += source.held_out(texts)
+        return max(len(dialogue.prompt(problem.question)) for problem in problems)
 
 
 def run(argv: Sequence[str]) -> None:

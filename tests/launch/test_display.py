@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gtpo_jax.rollout import RolloutProgress
-from launch import display
+from launch import display, heartbeat
 
 
 def standing(finished=3, tokens=1000, rows=5, tools=2):
@@ -122,13 +122,55 @@ def test_figures_are_written_no_more_often_than_they_can_be_read(terminal, monke
         assert "3/8" in last_frame(bar)[1], "the first is shown at once, the next after a while"
 
 
-def test_without_a_terminal_rollouts_are_silent(monkeypatch):
+@pytest.fixture
+def log(monkeypatch):
+    """A file in the place of a terminal, with a line as often as there can be one."""
     console = Console(file=io.StringIO(), force_terminal=False, width=160)
     monkeypatch.setattr(display, "CONSOLE", console)
+    monkeypatch.setattr(heartbeat, "LINE_SECONDS", 0.02)
+    return console.file
+
+
+def wait_for(log, line):
+    deadline = time.monotonic() + 30
+    while not re.search(line, log.getvalue(), re.MULTILINE):
+        assert time.monotonic() < deadline, log.getvalue()
+        time.sleep(0.01)
+
+
+def test_without_a_terminal_work_that_takes_long_is_a_line_now_and_then(log):
     with display.Display("gtpo", 10) as bar:
+        wait_for(log, r"^gtpo 0/10  0 s$")
         with display.rollout("rollout", bar) as on_progress:
-            assert on_progress is None, "the rollout has nobody to tell"
+            wait_for(log, r"^rollout  0 s$")
+            on_progress(standing())
+            wait_for(log, r"^rollout 3/8  tokens/s [\d,.]+  rows 5  tools 2$")
+        bar.update(2, {"success": 0.5})
+        wait_for(log, r"^gtpo 2/10  success 0.500  0 s$")
         bar.update(10, {"success": 0.5})
-    with display.rollout("greedy eval") as on_progress:
-        assert on_progress is None
-    assert console.file.getvalue() == "gtpo 10/10  success 0.500\n"
+    with display.working("programs") as tell:
+        wait_for(log, r"^programs  0 s$")
+        tell(1234)
+        wait_for(log, r"^programs 1,234  0 s$")
+    assert log.getvalue().count("gtpo 10/10  success 0.500\n") == 1
+    time.sleep(0.1)
+    said = log.getvalue()
+    time.sleep(0.1)
+    assert log.getvalue() == said, "nothing is under way any more"
+
+
+def test_lines_are_no_closer_than_they_can_be_read(log, monkeypatch):
+    monkeypatch.setattr(heartbeat, "LINE_SECONDS", 60.0)
+    with display.Display("gtpo", 10) as bar, display.rollout("rollout", bar) as on_progress:
+        for step in range(10):
+            on_progress(standing())
+            bar.update(step, {"success": 0.5})
+    bar.update(10, {"success": 0.5})
+    assert log.getvalue() == "gtpo 10/10  success 0.500\n"
+
+
+def test_work_on_a_terminal_is_a_bar_that_goes_with_its_end(terminal):
+    with display.working("programs", 8) as tell:
+        tell(3)
+    assert "programs" in drawn(terminal) and "3/8" in drawn(terminal)
+    assert screen(terminal) == [""]

@@ -41,16 +41,9 @@ def make_mesh(
 ) -> Mesh:
     """A mesh over all devices; one axis may be −1 and takes what the others leave."""
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}
-    open_axes = [name for name, size in sizes.items() if size == -1]
-    fixed = int(np.prod([size for size in sizes.values() if size != -1]))
-    if len(open_axes) == 1 and fixed > 0 and len(devices) % fixed == 0:
-        sizes[open_axes[0]] = len(devices) // fixed
-    elif open_axes or fixed != len(devices) or min(sizes.values()) < 1:
-        raise ValueError(
-            f"mesh axes {sizes} do not multiply to the {len(devices)} devices present;"
-            " set one of them to -1"
-        )
+    sizes = _sizes(
+        {"data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}, len(devices)
+    )
     shape = tuple(sizes[axis] for axis in MESH_AXES)
     auto = (AxisType.Auto,) * len(MESH_AXES)
     if len({device.process_index for device in devices}) > 1:
@@ -59,6 +52,34 @@ def make_mesh(
         ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(ordered).reshape(shape), MESH_AXES, axis_types=auto)
     return jax.make_mesh(shape, MESH_AXES, axis_types=auto, devices=devices)
+
+
+def _sizes(sizes: Mapping[str, int], count: int) -> dict[str, int]:
+    """Devices along each axis, the open one filled. Raises ValueError, with sizes that would do,
+    where the axes do not take all `count` devices.
+    """
+    said = f"mesh axes {', '.join(f'{name} {size}' for name, size in sizes.items())}"
+    open_axes = [name for name, size in sizes.items() if size == -1]
+    wrong = [name for name, size in sizes.items() if size < 1 and size != -1]
+    if wrong or len(open_axes) > 1:
+        raise ValueError(f"{said}: each must be at least 1, and one of them may be -1")
+    fixed = {name: size for name, size in sizes.items() if size != -1}
+    product = math.prod(fixed.values())
+    if count % product == 0 and (open_axes or product == count):
+        return {**sizes, **dict.fromkeys(open_axes, count // product)}
+    if count % product == 0:
+        raise ValueError(
+            f"{said} do not multiply to the {count} devices present; set one of them to -1"
+        )
+    ways = []
+    for name, size in fixed.items():
+        others = product // size
+        if size > 1 and count % others == 0:
+            left = count // others
+            fitting = [n for n in range(1, left + 1) if left % n == 0] if open_axes else [left]
+            ways.append(f"{name} may be {', '.join(map(str, fitting))}")
+    way_out = " or ".join(ways) or f"their product has to divide {count}"
+    raise ValueError(f"{said} do not multiply to the {count} devices present: {way_out}")
 
 
 def platform(mesh: Mesh | None) -> str:

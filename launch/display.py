@@ -54,7 +54,8 @@ class Display:
 
     def _waiting_line(self) -> str:
         """What to print while a step takes long, as the first does, which is compiled."""
-        return f"{self._line()}{'  ' * bool(self._text)}{_minutes(self._began)}"
+        standing = self._text or "the first step, which is compiled"
+        return f"{self._phase} {self._done}/{self._total}  {standing}  {_minutes(self._began)}"
 
     def __enter__(self) -> Display:
         self.progress.start()

@@ -15,7 +15,7 @@ TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCEL
 
 
 def leave_out_tpus() -> None:
-    """Keeps JAX from looking for TPUs where there are none: libtpu, installed to plan for them, would
+    """Keeps JAX from looking for TPUs where there are none: libtpu, which is there for plans, would
     print what it does not find. To be called before any device is used.
 
     Nothing is changed where platforms are chosen, by a person or by JAX, which found TPUs.

@@ -27,6 +27,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PICTURE = (1280, 960)
 """Width and height of a picture of the page, in pixels."""
 PICTURE_SECONDS = 60
+PAGES = (".html", ".htm")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,12 @@ class ReportArguments:
             raise ValueError("no run is named; give its folder, such as runs/mine")
         if self.most < 1:
             raise ValueError(f"most must be at least 1, got {self.most}")
+        endings = bands.endings() if self.compare else PAGES
+        if self.out is not None and self.out.suffix not in endings:
+            what = "curves are a picture" if self.compare else "a page is HTML"
+            raise ValueError(
+                f"--out {self.out}: {what}; its name must end in {' or '.join(endings)}"
+            )
         if self.compare and (self.steps or self.screenshot):
             raise ValueError("--steps and --screenshot are for the page; leave out --compare")
 

@@ -36,19 +36,24 @@ def test_mesh_of_some_devices_holds_only_them():
 
 
 @pytest.mark.parametrize(
-    "axes",
+    ("axes", "message"),
     [
-        {"data": 3},
-        {"data": 4},
-        {"data": 3, "fsdp": -1},
-        {"data": -1, "fsdp": -1},
-        {"data": 16},
-        {"data": 0},
-        {"data": -2, "fsdp": -4},
+        ({"data": 3}, "do not multiply to the 8 devices present: data may be 8$"),
+        ({"data": 4}, "do not multiply to the 8 devices present; set one of them to -1$"),
+        ({"data": 16}, "data may be 8$"),
+        ({"tensor": 3}, "tensor 3 do not multiply to .*: tensor may be 1, 2, 4, 8$"),
+        ({"tensor": 16}, "tensor may be 1, 2, 4, 8$"),
+        ({"data": 3, "fsdp": -1}, "data may be 1, 2, 4, 8$"),
+        ({"fsdp": 2, "tensor": 3}, "tensor may be 1, 2, 4$"),
+        ({"fsdp": 8, "tensor": 2}, "fsdp may be 1, 2, 4 or tensor may be 1$"),
+        ({"fsdp": 3, "tensor": 5}, "their product has to divide 8$"),
+        ({"data": -1, "fsdp": -1}, "each must be at least 1, and one of them may be -1$"),
+        ({"data": 0}, "each must be at least 1, and one of them may be -1$"),
+        ({"data": -2, "fsdp": -4}, "each must be at least 1, and one of them may be -1$"),
     ],
 )
-def test_mesh_that_does_not_fit_the_devices_is_refused(axes):
-    with pytest.raises(ValueError, match="do not multiply to the 8 devices"):
+def test_mesh_that_does_not_fit_the_devices_is_refused(axes, message):
+    with pytest.raises(ValueError, match=message):
         sharding.make_mesh(**axes)
 
 

@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.table import Table
 
 from gtpo_jax.report.panels import Metrics, held_out_name
@@ -144,6 +145,11 @@ def plot_comparison(groups: Mapping[str, Sequence[Run]], path: str | pathlib.Pat
     grid[0][drawn.index(max(drawn))].legend(frameon=False, loc="lower right")
     figure.savefig(path)
     plt.close(figure)
+
+
+def endings() -> tuple[str, ...]:
+    """Those that the name of a picture may have."""
+    return tuple(f".{kind}" for kind in sorted(FigureCanvasAgg.get_supported_filetypes()))
 
 
 def comparison_table(groups: Mapping[str, Sequence[Run]]) -> Table:

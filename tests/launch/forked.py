@@ -17,7 +17,7 @@ SERVER = """
 import json, os, signal, sys
 import launch.cli, launch.demo, launch.sft, launch.train
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background ignores
 
 for line in sys.stdin:
     launcher, options, log = json.loads(line)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tyro import _docstrings
 from configs.functions import make_algorithm, make_lora, make_optimizer
 from configs.presets import PRESETS
 from configs.schema import AdapterConfig, AlgorithmConfig, RunConfig
+from launch import __main__ as overview
 from launch import cli, compare, demo, evaluate, report, rollout, sft, train
 from tests.launch import small
 
@@ -153,3 +155,28 @@ def test_complaint_is_one_line_by_the_name_of_the_option(options, message):
 def test_comparison_takes_every_seed_once(seeds):
     with pytest.raises(ValueError, match="--seeds must be one or more, each of them once"):
         cli.parse(compare.CompareArguments, ["--seeds", *map(str, seeds)], program="tests")
+
+
+def test_overview_names_every_command_with_what_it_is(capsys):
+    overview.main()
+    printed = capsys.readouterr().out.splitlines()
+    folder = pathlib.Path(overview.__file__).parent
+    runnable = {
+        ".".join(path.relative_to(folder).with_suffix("").parts)
+        for path in folder.rglob("*.py")
+        if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
+    } - {"__main__", "hosts.check"}
+    assert {line.split()[0] for line in printed[1:]} == runnable
+    assert all(len(line.split(None, 1)[1]) > 20 for line in printed[1:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--compare", "--out", "x.html"), r"x\.html: curves are a picture; its name must end in"),
+        (("--out", "x.png"), r"x\.png: a page is HTML; its name must end in \.html or \.htm"),
+    ],
+)
+def test_report_in_a_file_of_another_kind_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        report.parse(["runs/mine", *options])

@@ -43,7 +43,7 @@ class GoldsArguments:
     workers: int = 2
     """Processes that judge."""
     seed: int = 0
-    """Of the random pairs."""
+    """Draws the random pairs and the near misses."""
     examples: int = 10
     """Failures of each kind that are printed for each file."""
     json: pathlib.Path | None = None
@@ -52,7 +52,7 @@ class GoldsArguments:
 
 @dataclasses.dataclass
 class Counts:
-    """What was found in one file."""
+    """Findings in one file."""
 
     golds: int = 0
     unreadable: int = 0
@@ -116,7 +116,7 @@ def _weigh(counts: Counts, gold: str, other: str) -> None:
 
 
 def figures(all_counts: dict[str, Counts]) -> dict[str, Figure]:
-    """What the counts of all files say together."""
+    """Figures of all files together."""
     total: collections.Counter[str] = collections.Counter()
     for counts in all_counts.values():
         for field in dataclasses.fields(counts):

@@ -76,7 +76,7 @@ def near_misses(gold: str, draws: random.Random) -> Iterator[str]:
 
 
 def _body(gold: str) -> tuple[str, str, str]:
-    """What stands between dollar signs, and the signs; several spans get signs of another kind."""
+    """The text between dollar signs, and the signs; several spans get signs of another kind."""
     inner = gold[1:-1] if re.fullmatch(r"\$[^$]+(?<!\\)\$", gold) else gold
     if len(re.findall(r"(?<!\\)\$", inner)) % 2:
         return gold, "", ""

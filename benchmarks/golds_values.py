@@ -1,4 +1,4 @@
-"""What an answer in LaTeX is worth, by floating point alone: evidence that no judge had a part in.
+"""Values of answers in LaTeX by floating point alone: evidence that no judge had a part in.
 
 Numbers, letters, fractions, roots, powers, common functions, lists, tuples, intervals, equations.
 Letters get random values. Whatever else an answer has makes it unknown.

@@ -143,7 +143,7 @@ def _same(expected: Node, given: Node, tolerance: float) -> bool:
 
 
 def _stated(equation: Equation, tolerance: float) -> Node | None:
-    """What an equation says that something is: 5 in `x = 5` and `2 + 3 = 5`, not in `x + y = 5`."""
+    """The value that an equation states: 5 in `x = 5` and `2 + 3 = 5`, none in `x + y = 5`."""
     if not equation.values:  # `f(x) = x`: two names
         return Leaf(equation.parts[-1])
     *others, last = equation.values

@@ -153,14 +153,14 @@ class ChatDialogue:
         parsed = self.protocol.parse(
             said,
             most_calls=self.most_calls,
-            in_thought=self._begins_in_thought if before is None else before.thinking,
+            in_thought=self._in_thought(before),
             unmarked=unmarked,
         )
         goes_on = self.protocol.inline and not ended
         thinking = parsed.thinking if goes_on else self._begins_in_thought
         return dataclasses.replace(parsed, text=text, thinking=thinking)
 
-    def turn(self, text: str) -> np.ndarray:
+    def turn(self, text: str, *, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that was written as text, its end marker left out.
 
         It begins with the space that the template puts before a turn. Tags of the protocol are the
@@ -168,21 +168,23 @@ class ChatDialogue:
         that the prompt has opened may be opened once more.
         """
         said, stopped = cut_stopped(text, self.stop_strings)
-        if self._begins_in_thought and said.lstrip().startswith(THINK):
+        in_thought = self._in_thought(before)
+        if in_thought and said.lstrip().startswith(THINK):
             said = said.lstrip().removeprefix(THINK).removeprefix("\n")
         if not said.startswith(self._lead):
             said = self._lead + said
-        pieces = self.protocol.segments(said, in_thought=self._begins_in_thought)
+        pieces = self.protocol.segments(said, in_thought=in_thought)
         ids = self._encoder.encode(pieces)
         return np.array(ids if stopped else [*ids, self.stop_ids[0]], np.int32)
 
-    def call(self, thought: str, *codes: str) -> np.ndarray:
+    def call(self, thought: str, *codes: str, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that calls the tool, each call in lines of its own behind the thought.
 
         Raises `ValueError` for calls that the protocol cannot write, or not so many of them.
         """
-        tokens = self.turn(self._opened(thought, *map(self.protocol.call, codes)))
-        read = self.parse(tokens)
+        text = self._opened(before, thought, *map(self.protocol.call, codes))
+        tokens = self.turn(text, before=before)
+        read = self.parse(tokens, before=before)
         if read.codes != codes:
             reason = read.violation or f"it would be read as {read.codes}"
             raise ValueError(
@@ -191,14 +193,18 @@ class ChatDialogue:
             )
         return tokens
 
-    def unclosed_call(self, thought: str, code: str) -> np.ndarray:
+    def unclosed_call(
+        self, thought: str, code: str, *, before: ParsedTurn | None = None
+    ) -> np.ndarray:
         """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
-        return self.turn(self._opened(thought, self.protocol.call(code, closed=False)))
+        text = self._opened(before, thought, self.protocol.call(code, closed=False))
+        return self.turn(text, before=before)
 
-    def answer(self, thought: str, answer: str) -> np.ndarray:
+    def answer(self, thought: str, answer: str, *, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that answers. Raises `ValueError` for what would be read otherwise."""
-        tokens = self.turn(self._opened(thought) + write_answer(answer))
-        read = self.parse(tokens)
+        text = self._opened(before, thought) + write_answer(answer)
+        tokens = self.turn(text, before=before)
+        read = self.parse(tokens, before=before)
         if read.answer != trimmed(answer):
             raise ValueError(
                 f"the answer {answer!r} behind {thought!r} would be read as {read.answer!r}"
@@ -225,9 +231,12 @@ class ChatDialogue:
     def _violated(self, text: str, violation: str) -> ParsedTurn:
         return ParsedTurn(text=text, violation=violation, thinking=self._begins_in_thought)
 
-    def _opened(self, thought: str, *calls: str) -> str:
-        """Text of a turn; a thought that the prompt has opened and that is not closed is."""
-        if self._begins_in_thought and THINK_END not in thought:
+    def _in_thought(self, before: ParsedTurn | None) -> bool:
+        return self._begins_in_thought if before is None else before.thinking
+
+    def _opened(self, before: ParsedTurn | None, thought: str, *calls: str) -> str:
+        """Text of a turn; a thought that it begins in and does not close is closed."""
+        if self._in_thought(before) and THINK_END not in thought:
             thought = f"\n{THINK_END}\n\n{thought}"
         if calls and thought and not thought.endswith("\n"):
             thought += "\n"

@@ -190,24 +190,26 @@ class AnyDialogue(Protocol):
         """
         ...
 
-    def turn(self, text: str) -> np.ndarray:
+    def turn(self, text: str, *, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that a demonstrator wrote as text, its end marker left out.
 
         Markers and tags of calls and answers that stand in their places are meant. The turn ends
-        with its end marker, or with the stop string that the text ends with. Raises `ValueError`
-        where text follows a stop string.
+        with its end marker, or with the stop string that the text ends with. `before` is the turn
+        before it, here and below. Raises `ValueError` where text follows a stop string.
         """
         ...
 
-    def call(self, thought: str, *codes: str) -> np.ndarray:
+    def call(self, thought: str, *codes: str, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that calls the tool. Raises `ValueError` for calls it cannot hold."""
         ...
 
-    def unclosed_call(self, thought: str, code: str) -> np.ndarray:
+    def unclosed_call(
+        self, thought: str, code: str, *, before: ParsedTurn | None = None
+    ) -> np.ndarray:
         """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
         ...
 
-    def answer(self, thought: str, answer: str) -> np.ndarray:
+    def answer(self, thought: str, answer: str, *, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that answers. Raises `ValueError` for an answer it cannot hold."""
         ...
 
@@ -239,20 +241,22 @@ class Dialogue:
         """Ids of the prompt, up to where the policy begins to write."""
         return self._ids(USER, question, END, ASSISTANT)
 
-    def turn(self, text: str) -> np.ndarray:
+    def turn(self, text: str, *, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that was written as text, its end marker left out.
 
         The markers of calls and answers that it spells are meant, all of them: code that spells one
         is a matter for `call`. Turn markers are text.
         """
-        *before, last = [
+        del before
+        *others, last = [
             piece if at % 2 == 0 else Marker(piece) for at, piece in enumerate(_ACTIONS.split(text))
         ]
         said, stopped = cut_stopped(last, self.stop_strings)
-        return self._ids(*before, said, *([] if stopped else [END]))
+        return self._ids(*others, said, *([] if stopped else [END]))
 
-    def call(self, thought: str, *codes: str) -> np.ndarray:
+    def call(self, thought: str, *codes: str, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that calls the tool."""
+        del before
         if len(codes) > self.most_calls:
             raise ValueError(
                 f"{len(codes)} calls in one turn, where {self.most_calls} is the most; raise"
@@ -261,12 +265,16 @@ class Dialogue:
         calls = [piece for code in codes for piece in (CODE, code, CODE_END)]
         return self._ids(thought, *calls, END)
 
-    def answer(self, thought: str, answer: str) -> np.ndarray:
+    def answer(self, thought: str, answer: str, *, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that answers."""
+        del before
         return self._ids(thought, ANSWER, answer, ANSWER_END, END)
 
-    def unclosed_call(self, thought: str, code: str) -> np.ndarray:
+    def unclosed_call(
+        self, thought: str, code: str, *, before: ParsedTurn | None = None
+    ) -> np.ndarray:
         """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
+        del before
         return self._ids(thought, CODE, code, END)
 
     def observation(

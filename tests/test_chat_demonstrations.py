@@ -136,3 +136,17 @@ def test_thought_that_the_prompt_opens_is_closed_by_the_turn():
     told = dialogue.turn("<think>\nhm\n</think>\n\n\\boxed{4}")
     assert told.tolist() == dialogue.turn("hm\n</think>\n\n\\boxed{4}").tolist()
     assert dialogue.parse(told).answer == "4" and symbol("<think>") not in told
+
+
+def test_thought_that_the_prompt_opens_is_closed_once_in_a_message():
+    family = FAMILIES["qwen3"]
+    source = family.template.replace("'<think>\\n\\n</think>\\n\\n'", "'<think>\\n'")
+    template = ChatTemplate(source, variables={"enable_thinking": False})
+    dialogue = ChatDialogue(family.tokenizer(), template, TAGS)
+    closing = dialogue.tokenizer.control_id("</think>")
+    first = dialogue.call("", "x")
+    read = dialogue.parse(first)
+    # Outputs go on in the message, and the thought is behind them.
+    for tokens in (dialogue.call("", "y", before=read), dialogue.answer("So ", "4", before=read)):
+        assert closing in first and closing not in tokens
+        assert dialogue.parse(tokens, before=read).violation is None

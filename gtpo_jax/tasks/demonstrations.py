@@ -127,7 +127,7 @@ def _trajectory(
 
     for step in played.calls:
         render = dialogue.call if step.call.closed else dialogue.unclosed_call
-        tokens = render(step.call.thought, step.call.code)
+        tokens = render(step.call.thought, step.call.code, before=parsed)
         ended = bool(tokens[-1] in dialogue.stop_ids)
         observation, dropped = dialogue.observation(step.output, budget=budget, ended=ended)
         write(
@@ -136,7 +136,7 @@ def _trajectory(
             observation=observation,
             observation_dropped=dropped,
         )
-    write(dialogue.answer(played.answer.thought, played.answer.text))
+    write(dialogue.answer(played.answer.thought, played.answer.text, before=parsed))
     return Trajectory(
         problem=played.problem,
         group=index,

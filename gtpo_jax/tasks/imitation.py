@@ -44,7 +44,7 @@ def render_conversation(
     answer = read = None
     unmarked = conversation.problem.unit_tests is not None
     for number, said in enumerate(conversation.turns):
-        tokens = _tokens(said, dialogue)
+        tokens = _tokens(said, dialogue, read)
         read = dialogue.parse(tokens, before=read, unmarked=unmarked)
         violation = turn_violation(read, number)
         _check_order(number, said, read, last=number == len(conversation.turns) - 1)
@@ -107,13 +107,14 @@ def to_conversation(trajectory: Trajectory, dialogue: AnyDialogue) -> Conversati
     A turn is its text. Where the dialogue would write the same text with other tokens, those that
     were sampled go with it.
     """
-    turns = []
+    turns, read = [], None
     for turn in trajectory.turns:
         text = _text_of(turn.tokens, dialogue)
         outputs = tuple(map(tools.render_tool_result, turn.results))
         if turn is not trajectory.turns[-1] and not outputs:
             outputs = (violation_output(turn.violation or ""),)
-        exact = _writes(dialogue, text, turn.tokens)
+        exact = _writes(dialogue, text, turn.tokens, read)
+        read = dialogue.parse(turn.tokens, before=read)
         ids = None if exact else tuple(turn.tokens.tolist())
         turns.append(Said(text=text, token_ids=ids, outputs=outputs))
     return Conversation(
@@ -158,12 +159,12 @@ def _check_order(number: int, said: Said, read: ParsedTurn, *, last: bool) -> No
         )
 
 
-def _tokens(said: Said, dialogue: AnyDialogue) -> np.ndarray:
+def _tokens(said: Said, dialogue: AnyDialogue, before: ParsedTurn | None) -> np.ndarray:
     """Ids of a turn, its end included."""
     if said.codes:
-        return dialogue.call(said.text, *said.codes)
+        return dialogue.call(said.text, *said.codes, before=before)
     if said.token_ids is None:
-        return dialogue.turn(said.text)
+        return dialogue.turn(said.text, before=before)
     ids, size = said.token_ids, dialogue.tokenizer.vocab_size
     known = ids and min(ids) >= 0 and max(ids) < size
     tokens = np.array(ids if known else (), np.int32)
@@ -181,9 +182,11 @@ def _text_of(tokens: np.ndarray, dialogue: AnyDialogue) -> str:
     return dialogue.tokenizer.decode(ids[:-1] if ids[-1] in dialogue.stop_ids else ids)
 
 
-def _writes(dialogue: AnyDialogue, text: str, tokens: np.ndarray) -> bool:
+def _writes(
+    dialogue: AnyDialogue, text: str, tokens: np.ndarray, before: ParsedTurn | None
+) -> bool:
     """Whether the dialogue writes a text with these tokens."""
     try:
-        return np.array_equal(dialogue.turn(text), tokens)
+        return np.array_equal(dialogue.turn(text, before=before), tokens)
     except ValueError:  # text behind a stop string, within the token that ended it
         return False

@@ -55,10 +55,6 @@ ENDINGS: dict[str, tuple[str, str]] = {
         "class Bad(Exception):\n    def __str__(self): raise SystemExit(0)\nraise Bad(1)",
         "Bad: <exception str() failed>",
     ),
-    "notes_that_fail": (
-        "class Bad(Exception):\n    @property\n    def __notes__(self): 1 / 0\nraise Bad(1)",
-        "Bad",
-    ),
     "syntax_error": ("x = 1\ny = = 2", "SyntaxError: invalid syntax"),
     "syntax_error_of_text": ("eval('1 +')", "SyntaxError: invalid syntax"),
     "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
@@ -87,6 +83,12 @@ ENDINGS: dict[str, tuple[str, str]] = {
     "stderr_alone": ("import sys\nsys.stderr.write('answer 5\\n')", "answer 5"),
     "both_streams": ("import sys\nprint('note', file=sys.stderr)\nprint(5)", "5\nnote"),
     "nothing": ("x = 5", "(no output)"),
+    "input_at_its_end": ("import os, sys\nprint([sys.stdin.read(), os.read(0, 9)])", "['', b'']"),
+    "input_taken_away": (
+        "import os\nos.close(0)\nraise ValueError('bad')",
+        'Traceback (most recent call last):\n  File "<tool>", line 3, in <module>\n'
+        "    raise ValueError('bad')\nValueError: bad\nexit status 1",
+    ),
     "exit_status": (
         "import sys\nprint('no solution', file=sys.stderr)\nprint(3)\nsys.exit(1)",
         "3\nno solution\nexit status 1",

@@ -328,6 +328,16 @@ def test_ending_of_a_call_in_a_session_is_told_as_that_of_a_single_one(executor)
         assert read(run(executor, code, session="endings")) == observation
 
 
+def test_exception_whose_notes_fail_is_named(executor):
+    code = """\
+        class Bad(Exception):
+            @property
+            def __notes__(self): 1 / 0
+        raise Bad(1)
+        """
+    assert read(run(executor, code)).startswith("Bad")
+
+
 def test_exception_without_end_is_told_by_its_beginning_and_its_end(executor):
     result = run(executor, "raise ValueError('a' * 10**7 + 'z' * 10**7)")
     assert result.status is ToolStatus.ERROR and len(result.stderr) < 17_000

@@ -6,7 +6,7 @@ is ENOSYS, "not implemented", as on a kernel that lacks the call. A filter canno
 judges numbers, flags and descriptors, never the text of a path: that is for mounts and Landlock.
 
 The policy takes for granted what the caller has done before: the process is alone in its process
-group, holds no capability, has its limits set and no descriptor but its own three pipes.
+group, holds no capability, has its limits set and no descriptor but its own two pipes and socket.
 """
 
 from __future__ import annotations

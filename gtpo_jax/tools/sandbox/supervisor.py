@@ -8,7 +8,8 @@
                           call {"id"} and the fields of a `ToolResult`
 
 One thread and one `select` loop; nothing in it waits. User code reaches it only as bytes on a
-call's streams and, from a session, as small messages about that session alone.
+call's streams, as one text on how the call ended, and, from a session, as small messages about that
+session alone.
 """
 
 from __future__ import annotations

@@ -326,7 +326,9 @@ def _judge(setup: str, solution: str, test: str, names: list[str] | None, key: s
                     outcome = "limit"
                 trace = error.__traceback__ and error.__traceback__.tb_next  # without this frame
                 write(2, "".join(render(error.with_traceback(trace))).encode(errors="replace"))
-                message = " ".join(describe(error)[-1].split())[:200]
+                # The place of a syntax error comes first and is indented; notes come last.
+                lines = [line for line in describe(error) if not line.startswith("  ")]
+                message = " ".join("".join(lines).split())[:200]
             except BaseException:  # of the solution's own `__str__`, say
                 message = type(error).__name__
     if getpid() != process:  # a fork, which must not tell its parent how it went

@@ -120,6 +120,19 @@ def test_program_of_any_form_runs_unmodified(tool, solution):
     assert seen(one(tool, solution, "assert f() == 1 and all([1])")) == (PASSED, "")
 
 
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("e = ValueError('a\\nb')\ne.add_note('a note')\nraise e", "ValueError: a b a note"),
+        ("def f(:", "SyntaxError: invalid syntax"),
+        ("raise ExceptionGroup('many', [KeyError(1)])", "ExceptionGroup: many (1 sub-exception)"),
+        ("import os\nprint('no', file=__import__('sys').stderr)\nos._exit(3)", "exit status 3"),
+    ],
+)
+def test_reason_of_a_program_that_fails_is_its_exception(tool, program, message):
+    assert seen(one(tool, program)) == (ERROR, message)
+
+
 def test_traceback_has_the_lines_of_the_program(tool):
     outcome = one(tool, "\n\ndef double(x):\n    return x / 0\n", setup="import math\n" * 9)
     assert outcome.message == "ZeroDivisionError: division by zero"

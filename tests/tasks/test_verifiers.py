@@ -10,6 +10,7 @@ from concurrent import futures
 import pytest
 
 from configs.functions import make_verifier
+from configs.presets import TINY
 from configs.schema import VerifierConfig
 from gtpo_jax.tasks import verifiers
 from gtpo_jax.tasks.verifiers import KINDS, KindVerifier, choice, exact, numeric_or_exact
@@ -432,7 +433,7 @@ def test_config_of_a_run_makes_its_verifier():
 def test_config_that_makes_no_sense_is_an_error(options):
     [name] = options
     with pytest.raises(ValueError, match=f"verifier.{name} must be"):
-        VerifierConfig(**options)
+        dataclasses.replace(TINY, verifier=VerifierConfig(**options))
 
 
 def test_plain_function_is_a_verifier():

@@ -10,12 +10,14 @@ import cmath
 import math
 import random
 import re
+from collections.abc import Sequence
 
 Worth = tuple[str, tuple[complex, ...]]
 """Brackets and signs of an answer in their order, and the values between them."""
 
 _POINTS = 3
 _CLOSE = 1e-9
+_TOLERANCE = 1e-6  # of an expected decimal, as `verifier.tolerance` is by default
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\%|\d+(?:\.\d+)?|\.\d+|\S")
 _FUNCTIONS = {
     **{"\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\ln": cmath.log},
@@ -33,6 +35,9 @@ _LEFT_OUT = re.compile(
 )
 
 
+_WORDS = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{3,}")
+
+
 class _Unknown(Exception):
     """No value that this module knows."""
 
@@ -40,15 +45,21 @@ class _Unknown(Exception):
 def evidence(first: str, second: str) -> bool | None:
     """Whether two answers are worth the same at random points; None when one is unknown.
 
-    A unit may be left out. Two units that are not the same word are unknown, too.
+    A unit may be left out. Two units that are not the same word are unknown, too, and so are words
+    besides numbers.
     """
+    if _plain(first) == _plain(second) != "":
+        return True
+    if _WORDS.search(_LEFT_OUT.sub(" ", first)) and _WORDS.search(_LEFT_OUT.sub(" ", second)):
+        return None
+    close = _TOLERANCE if re.search(r"\d\.\d|(?<!\d)\.\d", first) else _CLOSE
     (first, unit), (second, other) = _without_unit(first), _without_unit(second)
     if unit and other and unit != other:
         return None
     pairs = [(_worth(first, seed), _worth(second, seed)) for seed in range(_POINTS)]
     if any(one is None or other is None for one, other in pairs):
         return None
-    return all(one and other and _agree(one, other) for one, other in pairs)
+    return all(one and other and _agree(one, other, close) for one, other in pairs)
 
 
 def _without_unit(text: str) -> tuple[str, str]:
@@ -61,19 +72,23 @@ def _without_unit(text: str) -> tuple[str, str]:
     return (text[: behind.start()], behind[1].strip()) if behind else (text, "")
 
 
-def _agree(one: Worth, other: Worth) -> bool:
+def _plain(text: str) -> str:
+    return re.sub(r"[\s$]", "", text).casefold().strip(".") if _WORDS.search(text) else ""
+
+
+def _agree(one: Worth, other: Worth, close: float) -> bool:
     if one[0] != other[0] or len(one[1]) != len(other[1]):
         return False
-    in_order = _close(one[1], other[1])
+    in_order = _close(one[1], other[1], close)
     if set(one[0]) <= {","}:  # a list, whose order says nothing
         key = lambda value: (round(value.real, 6), round(value.imag, 6))  # noqa: E731
-        return in_order or _close(sorted(one[1], key=key), sorted(other[1], key=key))
+        return in_order or _close(sorted(one[1], key=key), sorted(other[1], key=key), close)
     return in_order
 
 
-def _close(one: tuple[complex, ...] | list[complex], other: tuple | list) -> bool:
+def _close(one: Sequence[complex], other: Sequence[complex], close: float) -> bool:
     return all(
-        abs(x - y) <= _CLOSE * max(abs(x), abs(y), 1e-30) for x, y in zip(one, other, strict=True)
+        abs(x - y) <= close * max(abs(x), abs(y), 1e-30) for x, y in zip(one, other, strict=True)
     )
 
 

@@ -187,6 +187,25 @@ UNICODE = [
     ("4", "٤", W, "digits of other scripts are no numbers here"),
 ]
 
+LETTERS = [
+    ("\\gamma^2+2", "\\gamma^2+1", W, "* a letter, not the gamma function of what follows"),
+    ("h^2(\\gamma+1)", "h^2\\gamma+h^2", R, "a letter"),
+    ("\\gamma_1+\\gamma_2", "\\gamma_2+\\gamma_1", R, "letters"),
+    ("24", "\\Gamma(5)", R, "the gamma function"),
+    ("24", "gamma(5)", R, "the gamma function"),
+    ("\\Gamma+1", "\\Gamma+2", W, "a letter"),
+    ("I^2R", "IR", W, "* a letter, not the identity"),
+    ("E^2", "e^2", W, "a letter, not Euler's number"),
+    ("E_1+E_2", "E_2+E_1", R, "letters"),
+    ("2d", "d+d", R, "a letter"),
+    ("2dx", "2xd", R, "letters, no differential"),
+    ("\\frac{1}{d}", "1/d", R, "a letter"),
+    ("\\vec{E}+1", "1+\\vec{E}", R, "a letter with an accent"),
+    ("\\begin{pmatrix}a\\\\b\\end{pmatrix}", "Matrix([a, b])", R, "letters in rows"),
+    ("\\begin{pmatrix}a\\\\b\\end{pmatrix}", "Matrix([a, c])", W, "another letter"),
+    ("\\begin{pmatrix}1&d\\\\I&1\\end{pmatrix}", "Matrix([[1, d], [I, 1]])", R, "letters in rows"),
+]
+
 VALUES_OF_EQUATIONS = [
     ("7\\cdot 8=56", "56", R, "the value"),
     ("7\\cdot 8=56", "57", W, "another value"),

@@ -177,7 +177,8 @@ def _with_letters_as_unit(expected: Leaf, given: Leaf) -> Leaf:
 
 
 def _without_commands(text: str) -> str:
-    return spelling.COMMAND.sub(" ", re.sub(r"\\(begin|end)\s*\{[a-z]*\}", " ", text))
+    text = re.sub(r"\\(?:begin|end)\s*\{[a-z]*\}", " ", text.replace(r"\\", " "))
+    return spelling.COMMAND.sub(" ", text)
 
 
 def _repeating(whole: str, fixed: str, period: str) -> Fraction:

@@ -73,7 +73,7 @@ _RULES = _rules(
         (r"\\(?:rbrack)(?![a-zA-Z])", "]"),
         (r"\\colon(?![a-zA-Z])", ":"),
         (r"\\(?:ast|star|bullet)(?![a-zA-Z])", r"\\cdot"),
-        (r"\\(?:text)?degree(?![a-zA-Z])", r"^\\circ"),
+        (r"\\(?:text)?degree(?![a-zA-Z])|\^\s*\{\s*\\circ\s*\}", r"^\\circ "),
         (r"\\(?:textdollar|mathdollar)(?![a-zA-Z])\s*", r"\\$"),
         (r"\\(arc)?tg(?![a-zA-Z])", r"\\\1tan"),
         (r"\\(?:arc)?ctg(?![a-zA-Z])", r"\\cot"),

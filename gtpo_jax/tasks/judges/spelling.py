@@ -7,6 +7,7 @@
 | `1010_2` is 1010, `x'` is x, `9!!` is (9!)! | refused |
 | `1/2x` is 1/(2x), which others read as x/2 | refused: it says nothing for sure |
 | `\\cos 60^\\circ` is the cosine of 60 radians | degrees are written out |
+| `\\gamma + 2` is Γ(2), I² is I, E is e, `d y` is one name | names that it does not know |
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ _MIXED = re.compile(
     r"(?<![\d.}^_)a-zA-Z])(\d+)"
     r"\s*(?:\\frac\s*\{(\d+)\}\s*\{(\d+)\}|\s(\d+)\s*/\s*(\d+))(?!\s*[\d^])"
 )
+# A letter with a dot is a name to the parser; these letters without one are more than that.
+_MISREAD = re.compile(
+    r"(?P<name>\\gamma(?![a-zA-Z])|\\Gamma(?![a-zA-Z]|\s*\()|[EId])"
+    r"|(?<!\\log)_\s*\{[^{}]*\}|\\(?:bar|hat|vec|tilde|dot|overline|overrightarrow)\s*\{[^{}]*\}"
+    r"|\\\\|\\[a-zA-Z]+"
+)
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))")
 _HEAD = re.compile(
     rf"\\(?:{'|'.join(FUNCTIONS)})(?![a-zA-Z])(?:\s*[_^]\s*(?:\{{[^{{}}]*\}}|\w))*"
@@ -75,7 +82,7 @@ def spelled_out(text: str) -> str | None:
     if any(int(m[2] or m[4]) >= int(m[3] or m[5]) for m in _MIXED.finditer(text)):
         return None  # neither a mixed number nor clearly a product
     text = _MIXED.sub(lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})", text)
-    unknown = {command[1:] for command in COMMAND.findall(text)} - _KNOWN
+    unknown = {command[1:] for command in COMMAND.findall(text.replace(r"\\", " "))} - _KNOWN
     if unknown or _REFUSED.search(text) or not text.isascii():
         return None
     text = _DEGREES.sub(r"(\\frac{\1\\cdot \\pi}{180})", text)
@@ -83,6 +90,12 @@ def spelled_out(text: str) -> str | None:
         return None
     text = re.sub(r"\\lg(?![a-zA-Z])", r"\\log_{10}", text.replace("\\bmod", "\\mod"))
     text = re.sub(r"\^\s*(\d+(?:\.\d+)?)", r"^{\1}", text)
+    if not operations(text):
+        text = _MISREAD.sub(_as_name, text)
     # A mark behind the head of a function keeps its argument from becoming a factor.
     marked = _HEAD.sub(lambda found: f"{found[0]}\0", text)
     return _BOUNDARY.sub(r"\\cdot ", marked).replace("\0", "")
+
+
+def _as_name(found: re.Match[str]) -> str:
+    return rf"\dot{{{found['name'].lstrip(chr(92))}}}" if found["name"] else found[0]

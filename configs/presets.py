@@ -20,12 +20,17 @@ from gtpo_jax.rollout import RolloutLimits
 from models import presets
 
 TINY = RunConfig(
-    model=presets.TINY, tool=ToolConfig(preload=()), rollout=RolloutLimits(lockstep=True)
+    model=presets.TINY,
+    sft=SftConfig(optimizer=dataclasses.replace(SftConfig.optimizer, final_fraction=0.02)),
+    tool=ToolConfig(preload=()),
+    rollout=RolloutLimits(lockstep=True),
 )
 """What `make demo` runs: a 200k-parameter model learns generated tool problems from scratch."""
 
 WORD_PROBLEMS = RunConfig(
-    model=dataclasses.replace(presets.TINY, vocab_size=1024, width=128, mlp_width=384),
+    model=dataclasses.replace(
+        presets.TINY, vocab_size=1024, width=128, mlp_width=384, residual_init=1.0
+    ),
     task=TaskConfig(other_numbers=0.9, other_words=0.9),
     sft=SftConfig(steps=4500, rows=8, row_tokens=320, demonstrations=30_000, checkpoint_every=500),
     train=TrainConfig(

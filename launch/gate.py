@@ -11,6 +11,15 @@ FAMILY = "arithmetic"
 PROBLEMS = 64
 
 
+def arithmetic_success(session: Session, evaluator: Evaluator, params: Params) -> float | None:
+    """Greedy success on plain arithmetic; None when the task has no such family."""
+    source = session.source
+    if not isinstance(source, GeneratedTask) or FAMILY not in source.families:
+        return None
+    task = GeneratedTask(seed=source.seed, families=(FAMILY,), level=source.level)
+    return evaluator.on(task.held_out(PROBLEMS), params, "greedy")[0].success
+
+
 def check_gate(session: Session, evaluator: Evaluator, params: Params, go_on: str) -> float | None:
     """Greedy success on plain arithmetic; an error when it is below `train.gate`, with the command
     `go_on` that trains the cold start longer.
@@ -18,12 +27,8 @@ def check_gate(session: Session, evaluator: Evaluator, params: Params, go_on: st
     Without copying, no rollout ever succeeds and reinforcement has nothing to reinforce. None when
     the task has no such family.
     """
-    source, gate = session.source, session.config.train.gate
-    if not isinstance(source, GeneratedTask) or FAMILY not in source.families:
-        return None
-    task = GeneratedTask(seed=source.seed, families=(FAMILY,), level=source.level)
-    success = evaluator.on(task.held_out(PROBLEMS), params, "greedy")[0].success
-    if success < gate:
+    gate, success = session.config.train.gate, arithmetic_success(session, evaluator, params)
+    if success is not None and success < gate:
         raise ValueError(
             f"after the cold start, greedy success on {FAMILY} is {success:.2f}, the gate is"
             f" {gate:.2f}: the model cannot copy digits yet, and reinforcement cannot teach it;"

@@ -62,6 +62,9 @@ class ModelConfig:
     normalize_router: bool = True  # the weights of a token's experts sum to 1
 
     init_scale: Annotated[float, POSITIVE] = 0.02  # standard deviation of the initial embedding
+    residual_init: Annotated[float, NOT_NEGATIVE] = 1.0
+    """Scale of what attention and MLP add to the residual at first; at 0 a layer begins as the
+    identity, and every layer reads the embeddings."""
     param_dtype: str = "float32"  # that parameters are kept in
     compute_dtype: str = "float32"  # that matrices are multiplied in
     attention: Rounded[Literal["auto", "plain", "cudnn", "splash"]] = "auto"

@@ -22,7 +22,7 @@ from gtpo_jax import sharding
 from gtpo_jax.types import Cache, ForwardFn, Params
 from models import attention, moe, rope
 from models.config import ModelConfig
-from models.layers import RMSNorm, flat_product, param
+from models.layers import RMSNorm, flat_product, matrix_init, param
 
 LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, KV, S, H]
 Pair = TypeVar("Pair")
@@ -78,8 +78,10 @@ class Block(nn.Module):
         product = flat_product if whole and cache is None else None
 
         def dense(name: str, features: int, axes: tuple[str, str], bias: bool = False) -> nn.Dense:
-            # Each matrix starts at the same scale on its output as on its input.
-            kernel = nn.with_logical_partitioning(nn.initializers.lecun_normal(), axes)
+            # Each matrix starts at the same scale on its output as on its input, but for those
+            # that write to the residual.
+            scale = c.residual_init if axes[1] == "embed" else 1.0
+            kernel = nn.with_logical_partitioning(matrix_init(scale), axes)
             zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes[1:])
             return nn.Dense(
                 features,

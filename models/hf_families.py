@@ -54,7 +54,7 @@ GEMMA_FIXED = {"zero_centered_norms": True, "post_norms": True, "embedding_scale
 
 # Fields that have rules of their own below, and those that are no property of a checkpoint.
 RULED = {"rope_theta", "rope_scaling", "local_rope_theta", "window", "window_pattern", "activation"}
-OURS = {"param_dtype", "compute_dtype", "attention", "remat"}
+OURS = {"param_dtype", "compute_dtype", "attention", "remat", "residual_init"}
 
 ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
     "silu": "silu",

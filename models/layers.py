@@ -25,6 +25,14 @@ def param(
     return cast(jax.Array, module.param(name, boxed, shape, dtype))  # linen takes it out of its box
 
 
+def matrix_init(scale: float = 1.0, *, stacked: int = 0) -> Initializer:
+    """Matrices `[..., in, out]` whose outputs are `scale` times as large as their inputs, one by
+    one for the first `stacked` axes.
+    """
+    axes = tuple(range(stacked))
+    return nn.initializers.variance_scaling(scale**2, "fan_in", "truncated_normal", batch_axis=axes)
+
+
 def flat_product(
     x: jax.Array,
     kernel: jax.Array,

@@ -61,15 +61,17 @@ class Experts(nn.Module):
         c = self.config
         dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
 
-        def kernel(name: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> jax.Array:
-            fan = nn.initializers.lecun_normal(batch_axis=tuple(range(len(shape) - 2)))
+        def kernel(
+            name: str, shape: tuple[int, ...], axes: tuple[str, ...], scale: float = 1.0
+        ) -> jax.Array:
+            fan = layers.matrix_init(scale, stacked=len(shape) - 2)
             return layers.Kernel(fan, axes, shape, param_dtype, name=name)().astype(dtype)
 
         inner, outer = (c.experts, c.width, c.mlp_width), (c.experts, c.mlp_width, c.width)
         router = kernel("router", (c.width, c.experts), ("embed", "experts"))
         gate = kernel("gate_proj", inner, ("experts", "embed", "expert_mlp"))
         up = kernel("up_proj", inner, ("experts", "embed", "expert_mlp"))
-        down = kernel("down_proj", outer, ("experts", "expert_mlp", "embed"))
+        down = kernel("down_proj", outer, ("experts", "expert_mlp", "embed"), c.residual_init)
 
         def mlp(rows: jax.Array, sizes: jax.Array) -> jax.Array:
             h = self.activation(jax.lax.ragged_dot(rows, gate, sizes))

@@ -17,6 +17,7 @@ TINY = ModelConfig(
     qkv_bias=True,
     rope_theta=1e4,
     init_scale=0.125,
+    residual_init=0.0,
 )
 
 QWEN2_5_0_5B = ModelConfig(

@@ -96,6 +96,7 @@ def test_logical_axes_name_every_axis_of_every_parameter(config):
         ({"window": 0}, "at least one token"),
         ({"window": 2, "window_pattern": ()}, "at least one layer"),
         ({"local_rope_theta": 1e4}, "window is None"),
+        ({"residual_init": -1.0}, "residual_init must be .*, got -1.0"),
         ({"experts": 4}, "experts_per_token must be in 1 to experts=4, got 0"),
         ({"experts": 4, "experts_per_token": 5}, "got 5"),
     ],
@@ -115,6 +116,28 @@ def test_fresh_norms_multiply_by_one(name):
     assert scales.keys() == names
     for scale in (*scales.values(), params["final_norm"]["scale"]):
         np.testing.assert_array_equal(scale, 0.0 if VARIANTS[name].zero_centered_norms else 1.0)
+
+
+@pytest.mark.parametrize("name", ["grouped_with_bias", "experts"])
+def test_residual_init_scales_what_writes_to_the_residual_and_nothing_else(name):
+    def fresh(scale):
+        config = dataclasses.replace(VARIANTS[name], residual_init=scale)
+        return decoder.init_params(config, jax.random.key(0))
+
+    def expected(path, leaf):
+        writes = any(key.key in ("o_proj", "down_proj") for key in path)
+        return leaf * (0.5 if writes else 1.0)
+
+    whole = fresh(1.0)
+    chex.assert_trees_all_equal(fresh(0.5), jax.tree_util.tree_map_with_path(expected, whole))
+    # With nothing added, the last norm is given the embeddings.
+    config = dataclasses.replace(VARIANTS[name], residual_init=0.0)
+    params, tokens = fresh(0.0), random_tokens(2, 5)
+    positions = np.broadcast_to(np.arange(5), tokens.shape)
+    hidden, _ = decoder.forward_fn(config).hidden(params, tokens, positions)
+    x = np.asarray(params["embedding"], np.float64)[tokens]
+    normalized = x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + config.norm_eps)
+    np.testing.assert_allclose(hidden, normalized, rtol=1e-5)
 
 
 QUICK = ("grouped_with_bias", "two_ropes", "experts")

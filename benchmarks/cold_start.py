@@ -1,0 +1,118 @@
+"""Whether a cold start learns to copy digits, whatever the seed.
+
+    python -m benchmarks.cold_start --seeds 0 1 2 3 --json figures.json
+
+Each seed has its own parameters, demonstrations and order of them. What is done is not done again
+when an interrupted benchmark is called once more.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Sequence
+from statistics import mean
+
+from benchmarks.figures import Figure, publish
+from configs.schema import RunConfig
+from gtpo_jax.checkpoint import has_checkpoint
+from launch import cli, display
+from launch.evaluator import Evaluator
+from launch.gate import arithmetic_success
+from launch.network import CHECKPOINTS
+from launch.session import Session
+from launch.sft import run_sft
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ColdStartArguments(cli.RunArguments):
+    """The cold start alone over several seeds, and the gate behind it."""
+
+    run_dir: pathlib.Path = pathlib.Path("runs/cold-starts")
+    """Folder of the runs, one a seed."""
+    seeds: tuple[int, ...] = tuple(range(20))
+    """Seeds of parameters, problems and demonstrations."""
+
+    def __post_init__(self):
+        if not self.seeds:
+            raise ValueError("seeds must name at least one")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedResult:
+    """What one seed gave."""
+
+    seed: int
+    gate: float  # greedy success on plain arithmetic
+    sampled: float  # success of samples on held-out problems of all families
+    cpu_seconds: float | None  # of training and its demonstrations; None when it was interrupted
+
+
+def run_seed(config: RunConfig, run_dir: pathlib.Path) -> SeedResult:
+    """The cold start of a seed, what is left of it, or what it gave when it was done before."""
+    settings, path = json.loads(json.dumps(dataclasses.asdict(config))), run_dir / "cold_start.json"
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["settings"] == settings:
+            return SeedResult(**kept["result"])
+        raise ValueError(f"{path} was made with other settings; give another --run-dir")
+    resume = has_checkpoint(run_dir / "sft" / CHECKPOINTS)
+    with Session(config, run_dir) as session:
+        began = time.process_time()  # of all threads, and of none of the tool's processes
+        params = run_sft(session, resume=resume)
+        spent = time.process_time() - began
+        evaluator = Evaluator(session)
+        gate = arithmetic_success(session, evaluator, params)
+        sampled = evaluator.final(params, "sampled")[0].success
+    if gate is None:
+        raise ValueError("the gate asks for plain arithmetic; add it to --task.families")
+    result = SeedResult(
+        seed=config.seed, gate=gate, sampled=sampled, cpu_seconds=None if resume else spent
+    )
+    cli.write_json(path, {"settings": settings, "result": dataclasses.asdict(result)})
+    return result
+
+
+def figures_of(results: Sequence[SeedResult], *, gate: float) -> dict[str, Figure]:
+    """How many pass the gate, the worst, and whether reinforcement has something left to do."""
+    spent = [result.cpu_seconds for result in results if result.cpu_seconds is not None]
+    return {
+        f"seeds that pass, of {len(results)}": Figure(
+            value=sum(result.gate >= gate for result in results),
+            unit="seeds",
+            at_least=len(results),
+        ),
+        "greedy success on arithmetic, worst seed": Figure(
+            value=min(result.gate for result in results), unit="share", at_least=gate
+        ),
+        "sampled success, mean": Figure(
+            value=mean(result.sampled for result in results),
+            unit="share",
+            at_least=0.25,
+            at_most=0.5,
+        ),
+        "CPU time of a cold start, mean": Figure(
+            value=mean(spent) if spent else None, unit="seconds"
+        ),
+    }
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = cli.parse(ColdStartArguments, argv, program="benchmarks.cold_start")
+    results = []
+    for seed in arguments.seeds:
+        config = dataclasses.replace(arguments.config, seed=seed)
+        result = run_seed(config, arguments.run_dir / f"seed-{seed}")
+        display.CONSOLE.print(
+            f"seed {seed}: greedy success on arithmetic {result.gate:.3f},"
+            f" sampled success {result.sampled:.3f}",
+            highlight=False,
+        )
+        results.append(result)
+    publish(figures_of(results, gate=arguments.config.train.gate), arguments.json)
+
+
+if __name__ == "__main__":
+    cli.main(run)

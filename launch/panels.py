@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import itertools
+import operator
 import re
 import typing
 from collections.abc import Iterator, Sequence
@@ -41,9 +43,11 @@ def parse(
 
 def one_line(panel: str, known: Sequence[str]) -> str:
     """The message of an error panel, with the nearest of the `known` options where one is not."""
+    # Where stdout cannot show boxes, rules are hyphens, and one more is below the title.
     lines = [line.strip("╭╮╰╯│─ ") for line in panel.splitlines()[1:]]
-    end = lines.index("") if "" in lines else len(lines)
-    message = " ".join(line for line in lines[:end] if line).rstrip(".")
+    lines = [line if line.strip("-") else "" for line in lines]
+    lines = list(itertools.dropwhile(operator.not_, lines))
+    message = " ".join(itertools.takewhile(bool, lines)).rstrip(".")
     if not message.startswith("Unrecognized options: "):
         return _plain(message)
     words = message.partition(": ")[2].split(", ")

@@ -1,6 +1,7 @@
 """The command line: every option is told, every preset can be taken."""
 
 import dataclasses
+import io
 import os
 import pathlib
 import re
@@ -149,6 +150,17 @@ def test_complaint_is_one_line_by_the_name_of_the_option(options, message):
     with pytest.raises(ValueError, match=message) as raised:
         cli.parse(train.TrainArguments, options.split(), program="tests")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("options", ["--train.step 3", "--train.steps five", "--seed"])
+def test_complaint_is_the_same_where_stdout_cannot_show_the_lines_of_a_box(options, monkeypatch):
+    said = []
+    for encoding in ("utf-8", "ascii"):
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+        with pytest.raises(ValueError) as raised:
+            cli.parse(train.TrainArguments, options.split(), program="tests")
+        said.append(str(raised.value))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 2, 1)])

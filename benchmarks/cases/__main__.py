@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import tyro
 from rich.table import Table
 
-from benchmarks.cases import files, folders, programs, runs, texts
+from benchmarks.cases import files, folders, programs, runs, scenes, texts
 from benchmarks.cases.decisions import DECISIONS
 from benchmarks.cases.row import Adapter, Row, agrees, read_rows
 from benchmarks.figures import Figure, publish
@@ -45,7 +45,7 @@ def replay(rows: Sequence[Row]) -> list[tuple[Row, str, object]]:
     replayed = []
     with contextlib.ExitStack() as stack:
         adapters: dict[str, Adapter] = {}
-        for module in (texts, programs, files, folders, runs):
+        for module in (texts, programs, files, folders, scenes, runs):
             adapters |= stack.enter_context(module.adapters())
         for row in rows:
             # `verifier numeric (what the mapping names)`: an area may say more than its name.

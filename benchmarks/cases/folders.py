@@ -120,11 +120,11 @@ def _dialogue(given: Mapping[str, Any]) -> Any:
         written = re.fullmatch(r"(\d+) lines, then (.*)", given["output"])
         return None if written is None else _shown(int(written[1]), written[2], given["budget"])
     if "turn" in given:
-        dialogue = _make_dialogue(ends)
-        read = dialogue.parse(_with_symbols(dialogue, given["turn"]))
+        dialogue = make_dialogue(ends)
+        read = dialogue.parse(with_symbols(dialogue, given["turn"]))
         return {"codes": [*read.codes], "answer": read.answer, "violation": read.violation}
     if "generation_config.json" in given:
-        dialogue = _make_dialogue(ends)
+        dialogue = make_dialogue(ends)
         found = {*dialogue.stop_ids} == {dialogue.tokenizer.control_id(end) for end in ends}
         return "stop_ids has both" if found else f"stop_ids is {dialogue.stop_ids}"
     return None
@@ -132,7 +132,7 @@ def _dialogue(given: Mapping[str, Any]) -> Any:
 
 def _shown(lines: int, last: str, budget: int) -> str:
     """What an observation of the budget shows of so many lines and a last one."""
-    dialogue = _make_dialogue(SYMBOLS[::2])
+    dialogue = make_dialogue(SYMBOLS[::2])
     output = "".join(f"line {number}\n" for number in range(lines)) + last
     ids, _ = dialogue.observation(output, budget=budget)
     text = dialogue.tokenizer.decode(ids.tolist())
@@ -144,7 +144,7 @@ def _shown(lines: int, last: str, budget: int) -> str:
     return reason if "Error" in last else "the last line is shown, and a mark where text was cut"
 
 
-def _make_dialogue(ends: Any) -> chat.ChatDialogue:
+def make_dialogue(ends: Any) -> chat.ChatDialogue:
     """ChatML with a tokenizer of bytes; the first end is that of tokenizer_config.json."""
     from tokenizers import (  # pyright: ignore[reportMissingImports]
         Tokenizer,
@@ -171,7 +171,7 @@ def _make_dialogue(ends: Any) -> chat.ChatDialogue:
         return imported.make_dialogue(DialogueConfig(protocol="fenced"), folder)
 
 
-def _with_symbols(dialogue: chat.ChatDialogue, text: str) -> list[int]:
+def with_symbols(dialogue: chat.ChatDialogue, text: str) -> list[int]:
     """Ids of a text in which control symbols are meant."""
     pieces = re.split(f"({'|'.join(map(re.escape, SYMBOLS))})", text)
     return [

@@ -12,9 +12,42 @@ from benchmarks.cases.row import Adapter
 from gtpo_jax import tools
 from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.tools import PythonExecutor, ToolLimits
-from gtpo_jax.types import Problem, StreamTest, UnitTests
+from gtpo_jax.types import Problem, StreamTest, UnitTests, Verdict
 
 _MARK = re.compile(r"^\[.* truncated\]$", re.MULTILINE)
+
+
+SQUARE = Problem(
+    id="1",
+    question="Square a number.",
+    answer="",
+    unit_tests=UnitTests(
+        tests=("assert square(3) == 9 and square(-2) == 4",),
+        names=("square",),
+        prompt='def square(x):\n    """Squares a number."""\n',
+    ),
+)
+BODY = "    return x * x\n"
+WHOLE = SQUARE.unit_tests.prompt + BODY if SQUARE.unit_tests else ""
+FORMS = (
+    f"Here it is:\n```python\n{WHOLE}```",
+    f"```python\n{WHOLE}```\nIt squares.",
+    f"```python\n{WHOLE}",
+)
+"""Prose and a fenced program, the other way round, and a fence that is not closed."""
+PROGRAMS = (
+    BODY,
+    f"    return helper(x)\n\ndef helper(x):\n{BODY}",
+    "square = lambda x: x * x",
+    "def square(x):\n\treturn x * x",
+    f"{WHOLE}\nprint(square(3))",
+    f"{WHOLE}\nif __name__ == '__main__':\n    print(square(int(input())))",
+    WHOLE,
+    "    import sys\n    sys.exit(0)\n",
+    "class Any:\n    __eq__ = lambda a, b: True\ndef square(x):\n    return Any()",
+)
+"""A body, a helper, a lambda, tabs, prints, a main guard, the repeated prompt; then an early exit
+and an object equal to everything."""
 
 
 @contextmanager
@@ -49,9 +82,19 @@ def _observation(
 
 
 def _verdict(verifier: KindVerifier, given: Mapping[str, Any]) -> str | None:
-    """The verdict on `answer`, judged by the record of tests in `unit_tests`."""
+    """The verdict on `answer`, judged by the record of tests in `unit_tests`.
+
+    Without such a record the case is described: tests of streams, or answers in several forms.
+    """
+    if "problem" in given:
+        streams = UnitTests(streams=(StreamTest(stdin="2\n", stdout="4\n"),))
+        problem = Problem(id="1", question="?", answer="", unit_tests=streams)
+        verdict = verifier(problem, "print(int(input()) ** 2)")
+        return "a kind of test" if verdict is Verdict.RIGHT else verdict.value
     if not isinstance(given.get("unit_tests"), Mapping):
-        return None
+        described = FORMS if "answer" in given else PROGRAMS
+        verdicts = ", ".join(verifier(SQUARE, answer).value for answer in described)
+        return re.sub(r"^(right, right)(?:, right)+(?=, wrong)", r"\1 …", verdicts)
     tests: dict[str, Any] = dict(given["unit_tests"])
     for name in ("tests", "names"):
         if name in tests:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks.cases import files, row, texts
+from benchmarks.cases import files, row, scenes, texts
 from benchmarks.cases.__main__ import replay, run
 from benchmarks.cases.row import Outcome, Row, agrees
 
@@ -95,3 +95,14 @@ def test_broken_file_of_reports_names_the_line(tmp_path):
     path.write_text("\n")
     with pytest.raises(ValueError, match="holds no case"):
         run([str(path)])
+
+
+def test_scenes_give_what_reports_expect():
+    with scenes.adapters() as adapters:
+        assert adapters["sampling"]({}) == "right"
+        assert adapters["advantages"]({}) == "0, never NaN"
+        base = {"base": "Gemma3ForConditionalGeneration"}
+        assert adapters["models.peft.adapter_config"](base) == "no adapter in the vision tower"
+        text = {"base": "LlamaForCausalLM"}  # its short targets would adapt an image encoder
+        assert "vision_tower" in adapters["models.peft.adapter_config"](text)
+        assert adapters["launchers"]({}) == "an option"

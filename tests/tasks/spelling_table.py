@@ -54,6 +54,7 @@ UNITS = [
     ("5 J", "5", W, "a product: letters of the expected answer have to be marked"),
     ("5J", "5 J", R, "the same product"),
     ("2 K", "2 N", W, "another product"),
+    ("2\\,\\mathrm{kg\\,m^{-3}}", "2\\,\\mathrm{kg/m^3}", R, "powers within a mark"),
     ("60", "60 miles per hour", R, "in words"),
     ("60\\text{ mph}", "60 miles per hour", R, "by another name"),
     ("60\\text{ km/h}", "60 kmph", R, "by another name"),
@@ -120,6 +121,7 @@ PRINTED = [
     ("\\frac{abc}{2}", "a*b*c/2", R, "letters are factors"),
     ("1/2", "Rational(1, 2)", R, "a value"),
     ("1/2", "Fraction(1, 2)", R, "a value"),
+    ("\\sqrt[3]{x}", "x**Rational(1, 3)", R, "a value as a power"),
     ("1/2", "np.float64(0.5)", R, "a value"),
     ("1/2", "Decimal('0.5')", R, "a value"),
     ("e", "E", R, "a constant"),
@@ -225,6 +227,8 @@ VALUES_OF_EQUATIONS = [
     ("\\bar{x}=5", "5", R, "a mean and its value"),
     ("\\cos\\theta=\\frac{3}{5}", "0.6", R, "a cosine and its value"),
     ("|x|=5", "5", W, "an equation that has no value"),
+    ("\\mathcal{L}(f)=\\frac{1}{s}", "1/s", R, "the value of a side that cannot be read"),
+    ("\\mathcal{L}(f)=\\frac{1}{s}", "2/s", W, "another value"),
     ("\\frac{1}{2}+\\frac{1}{3}=\\frac{5}{6}", "5/6", R, "the value"),
 ]
 
@@ -277,6 +281,7 @@ LOOKS = [
     ("\\overline{AB}", "AB", W, "a line above says something"),
     ("\\bar{x}+1", "1+\\bar{x}", R, "a name"),
     ("\\frac{1}{3}", "\\overline{3}", W, "no name"),
+    ("\\frac{1}{2}", "\\frac{\\mathrm{1}}{\\mathrm{2}}", R, "upright digits"),
     ("5", "\\phantom{5}", W, "nothing to be seen"),
     ("5", "4\\underline{5}", W, "a part"),
 ]

@@ -60,7 +60,7 @@ def judge(record: dict[str, Any], known: Callable[[], None]) -> str:
         return "right"
     if leaves.sentence(cleaned) == leaves.sentence(answer) != "":
         return "right"
-    target = _read_within(cleaned)
+    target = _named_by_its_side(_read_within(cleaned))
     if target is None or not all(map(_is_known, _leaves(target))):
         return "unverifiable"
     known()
@@ -74,6 +74,16 @@ def judge(record: dict[str, Any], known: Callable[[], None]) -> str:
             return "right" if _same(target, node, record["tolerance"]) else "wrong"
     except (Spent, RecursionError):
         return "wrong"
+
+
+def _named_by_its_side(target: Node | None) -> Node | None:
+    """An equation whose left side cannot be read, with that as a name: `\\mathcal{L}(f) = 1/s`."""
+    if not isinstance(target, Equation) or target.names or len(target.values) != 2:
+        return target
+    side, value = target.values
+    if all(map(_is_known, _leaves(side))) or not all(map(_is_known, _leaves(value))):
+        return target
+    return Equation(target.parts, (target.parts[0],), (value,))
 
 
 def _seconds(least: float, text: str) -> float:

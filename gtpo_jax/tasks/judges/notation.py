@@ -80,6 +80,7 @@ _RULES = _rules(
         (r"(?<!\\)\\[,;:> /]|\\q?quad(?![a-zA-Z])|~|\s+", " "),
         (r"\\(?:thin|en|neg|med|thick)space(?![a-zA-Z])|\\(?:enspace|nobreakspace)\b", " "),
         (r"\\text\{\s*\}", " "),
+        (r"\\text\{\s*(d|[\d.]+)\s*\}", r"\1"),
         (r"\\text\{,?\s*(and|or)\s*\}|(?<![a-zA-Z\\{])(and|or)(?![a-zA-Z}])", r" \\SEP\1\2 "),
         (r"\\(?:land|wedge)(?![a-zA-Z])", r" \\SEPand "),
         (r"\\(?:lor|vee)(?![a-zA-Z])", r" \\SEPor "),
@@ -114,7 +115,7 @@ def clean(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = printed.in_latex(text.strip())
-    text = ungrouped(text)
+    text = re.sub(r"\^\s*(\\(?:frac\{[^{}]*\}|sqrt)\{[^{}]*\})", r"^{\1}", ungrouped(text))
     text = _braced_argument(text, "\\sqrt")
     text = _braced_argument(text, "^")
     return _unwrapped(re.sub(r"\s+", " ", text).replace(" ,", ",").strip())

@@ -184,13 +184,13 @@ def _is_bare_unit(name: str, apart: bool, by_letters: bool) -> bool:
 
 def _flat(text: str) -> str:
     """The unit as a program would write it: `kg*m^-1`."""
+    text = re.sub(r"\^\s*\{\s*([+-]?\d)\s*\}", r"^\1", text)
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text)
     text = _DEGREE.sub("°", text)
     text = re.sub(r"°\s+(?=[CF](?![a-zA-Z]))", "°", text)
     text = re.sub(r"\\(?:cdot|times)(?![a-zA-Z])", "*", text)
     text = re.sub(r"\\mu(?![a-zA-Z])\s*", "µ", text)
     text = re.sub(r"\\(?:Omega|ohm)(?![a-zA-Z])", "Ω", text).replace("\\$", "$")
-    text = re.sub(r"\^\s*\{\s*([+-]?\d)\s*\}", r"^\1", text)
     text = re.sub(r"\\(?:AA|r?ing\s*\{A\})", "Å", text)
     return re.sub(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}", r"(\1)/(\2)", text)
 

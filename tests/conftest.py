@@ -1,5 +1,6 @@
 """What every test runs under: eight fake CPU devices, checked shapes, cached programs."""
 
+import collections
 import os
 from pathlib import Path
 
@@ -42,6 +43,15 @@ MATHS_ROOMS = [
 ]
 # From here on a call of a maths room with a wrong shape or dtype names the argument and raises.
 jaxtyping.install_import_hook(MATHS_ROOMS, "beartype.beartype")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says in a line what this machine lacks for the tests that were skipped."""
+    skipped = [report.longrepr for report in terminalreporter.stats.get("skipped", [])]
+    reasons = collections.Counter(reason.removeprefix("Skipped: ") for _, _, reason in skipped)
+    if reasons:
+        told = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"{len(skipped)} skipped: {told}")
 
 
 @pytest.fixture

@@ -199,7 +199,7 @@ def transactions(path):
 
 @pytest.mark.slow
 def test_offline_run_of_weights_and_biases_holds_every_step_once(tmp_path):
-    pytest.importorskip("wandb", reason="the extra `wandb` is not installed")
+    pytest.importorskip("wandb", reason="needs the extra `wandb`")
     ours = os.environ | {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "HOME": str(tmp_path)}
     ours["PYTHONPATH"] = str(Path(__file__).parents[1])
     folder = tmp_path / "run" / "train"

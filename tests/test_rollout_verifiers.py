@@ -93,7 +93,7 @@ class Later:
 def test_what_the_tool_printed_is_no_answer(engine, monkeypatch, kind):
     # T-82
     if kind == "math":
-        pytest.importorskip("math_verify")
+        pytest.importorskip("math_verify", reason="needs the extra `tasks`")
     with KindVerifier(kind, workers=1, seconds=60.0) as verifier:
         monkeypatch.setattr(engine, "verifier", verifier)
         trajectories = run(engine, *SCRIPTS)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-pytest.importorskip("qwix", reason="needs qwix")
+pytest.importorskip("qwix", reason="needs the extra `lora`")
 
 from models import hf_export, hf_tensors, lora, peft
 from tests.models.variants import VARIANTS
@@ -139,7 +139,7 @@ def test_adapters_that_the_disk_changed_are_not_kept(monkeypatch, tmp_path):
 def test_peft_computes_the_same_logits_from_the_folder(targets, tmp_path):
     torch = pytest.importorskip("torch", reason="needs the extra `parity`")
     transformers = pytest.importorskip("transformers", reason="needs the extra `parity`")
-    library = pytest.importorskip("peft", reason="needs PEFT")
+    library = pytest.importorskip("peft", reason="needs the extra `parity`")
     from models import hf_config, hf_names
 
     config = dataclasses.replace(CONFIG, vocab_size=64)

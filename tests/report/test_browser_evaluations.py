@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.usefixtures("usual_device"),
     pytest.mark.skipif(
         browser.DRIVER is None or browser.CHROMIUM is None,
-        reason="needs chromium and chromedriver on PATH",
+        reason="needs chromium on PATH",
     ),
 ]
 

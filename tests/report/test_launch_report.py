@@ -248,7 +248,7 @@ def test_without_a_browser_there_is_no_picture(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    not any(map(shutil.which, report.BROWSERS)), reason="needs a browser on PATH, as chromium"
+    not any(map(shutil.which, report.BROWSERS)), reason="needs chromium on PATH"
 )
 def test_picture_of_the_page(tmp_path):
     picture = tmp_path / "docs" / "page.png"

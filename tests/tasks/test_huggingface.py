@@ -16,7 +16,7 @@ ROWS = [{"question": f"q{i}", "answer": str(i)} for i in range(3)]
 @pytest.fixture
 def datasets():
     # Not above: collecting the tests, of which each process takes its share, would be slower.
-    return pytest.importorskip("datasets")
+    return pytest.importorskip("datasets", reason="needs the extra `tasks`")
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,8 @@ def no_network(datasets, tmp_path, monkeypatch):
 
 
 def write(path, rows=ROWS):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow", reason="needs the extra `tasks`")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra `tasks`")
     path.parent.mkdir(parents=True, exist_ok=True)
     parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     return path

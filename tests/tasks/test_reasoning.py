@@ -9,7 +9,7 @@ from gtpo_jax.tasks import reasoning
 from gtpo_jax.tasks.generated import GeneratedTask, is_held_out
 from gtpo_jax.types import Problem, Verdict
 
-pytest.importorskip("reasoning_gym")
+pytest.importorskip("reasoning_gym", reason="needs the extra `reasoning`")
 
 NAMES = ("reasoning-gym/chain_sum", "reasoning-gym/countdown", "reasoning-gym/rush_hour")
 

@@ -11,7 +11,7 @@ from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.types import Problem, Verdict
 from tests.tasks import math_table, spelling_table, structure_table
 
-pytest.importorskip("math_verify")
+pytest.importorskip("math_verify", reason="needs the extra `tasks`")
 
 THEMES = {**math_table.THEMES, **spelling_table.THEMES, **structure_table.THEMES}
 CASES = {

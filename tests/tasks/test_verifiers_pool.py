@@ -15,7 +15,7 @@ from gtpo_jax.tasks.verifiers import KindVerifier, WorkerPool
 from gtpo_jax.types import Problem, Verdict
 from tests.tools.calls import ROOT, alive, gone_within, linux_only
 
-pytest.importorskip("math_verify")
+pytest.importorskip("math_verify", reason="needs the extra `tasks`")
 pytestmark = linux_only  # where the processes are looked up in /proc
 
 HOSTILE = "tests.tasks.hostile_judge"
@@ -195,7 +195,7 @@ def children_of_all_threads(pid):
 
 @pytest.mark.slow
 def test_family_of_reasoning_gym_judges_in_a_worker():
-    pytest.importorskip("reasoning_gym")
+    pytest.importorskip("reasoning_gym", reason="needs the extra `reasoning`")
     task = GeneratedTask(seed=0, families=("reasoning-gym/countdown",), level=1)
     problem = task.train_problem(0)
     with KindVerifier(workers=1, seconds=60.0) as verifier:

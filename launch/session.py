@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -174,8 +175,19 @@ def make_tool(config: RunConfig) -> tools.PythonExecutor:
 
 
 def enable_compilation_cache() -> None:
-    """Compiled programs are kept on disk, so that a second run starts fast."""
-    default = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default / "gtpo_jax" / "jax"))
-    jax.config.update("jax_compilation_cache_dir", folder)
+    """Compiled programs are kept on disk where that is possible: a second run starts fast."""
+    jax.config.update("jax_compilation_cache_dir", compilation_cache_folder())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def compilation_cache_folder() -> str | None:
+    """A folder of the user's, made if it is not there; None where none can be written."""
+    if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return chosen
+    place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = pathlib.Path(place, "gtpo_jax", "jax")
+    if not folder.is_absolute():  # nobody's home is known here
+        return None
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return str(folder) if os.access(folder, os.W_OK) else None

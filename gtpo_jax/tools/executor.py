@@ -50,7 +50,8 @@ class _Pending:
 class PythonExecutor:
     """Runs Python code, each call in an isolated process of its own. A `types.Tool`.
 
-    At most `max_running` calls run at a time; the others wait in the order of their submission.
+    At most `max_running` calls run at a time, by default one for each processor that this process
+    may use; the others wait in the order of their submission.
     Whatever the code does becomes a `types.ToolResult`, never an exception, and nothing of one call
     is visible to another. Any number of threads may submit.
 
@@ -81,7 +82,7 @@ class PythonExecutor:
         max_sessions: int = 64,
         session_idle_seconds: float = 600.0,
     ) -> None:
-        running = (os.cpu_count() or 1) if max_running is None else max_running
+        running = _processors() if max_running is None else max_running
         _check_count("max_running", running, 1)
         _check_count("max_queued", max_queued, 0)
         _check_count("max_sessions", max_sessions, running)
@@ -366,6 +367,13 @@ def library_folders(packages: Sequence[str]) -> list[str]:
         place = pathlib.Path(inside[0] if inside else str(spec.origin)).parent
         folders.append(os.path.realpath(place))
     return list(dict.fromkeys(folders))
+
+
+def _processors() -> int:
+    """Those that this process may use, as Slurm or `taskset` leave it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _writable_folders() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -17,6 +18,17 @@ from tests.tools.calls import last_line, linux_only, run
 def executor():
     with PythonExecutor(preload=(), max_running=2) as executor:
         yield executor
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processors are not chosen here")
+def test_calls_run_at_a_time_are_as_many_as_the_processors_that_are_left():
+    processors = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(processors)})
+    try:
+        with PythonExecutor(preload=()) as executor:
+            assert executor._settings["max_running"] == 1
+    finally:
+        os.sched_setaffinity(0, processors)
 
 
 # Results.

@@ -17,7 +17,7 @@ from launch import cli, convert, imported, rollout
 from launch.phase import Phase
 from launch.session import Session
 from launch.train import TrainArguments, Trainer
-from models import hf_export, hf_weights
+from models import hf_weights
 from tests.chat_families import FAMILIES
 from tests.models.variants import VARIANTS
 from tests.tiny import make_params
@@ -46,18 +46,10 @@ OPTIONS = [
 def write_checkpoint(folder, name):
     """A folder as one gets it from a hub: random weights, tokenizer, chat template."""
     chat, variant = MODELS[name]
-    family = FAMILIES[chat]
-    size = -(-family.tokenizer().vocab_size // 16) * 16
-    config = dataclasses.replace(VARIANTS[variant], vocab_size=size, experts_per_token=2)
-    if VARIANTS[variant].experts:
-        config = dataclasses.replace(config, experts=4)
-    else:
-        config = dataclasses.replace(config, experts_per_token=0)
-    hf_export.save_checkpoint(folder, config, make_params(config))
-    family.library_tokenizer().save(str(folder / "tokenizer.json"))
-    settings = {"chat_template": family.template, **dict(family.variables)}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return config
+    config = VARIANTS[variant]
+    if config.experts:
+        config = dataclasses.replace(config, experts=4, experts_per_token=2)
+    return write_folder(folder, config, FAMILIES[chat])
 
 
 def parse(kind, *options):

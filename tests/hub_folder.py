@@ -16,12 +16,24 @@ WIDE = dataclasses.replace(CONFIG, head_dim=16)
 
 
 def write_folder(
-    folder: pathlib.Path, config: ModelConfig = WIDE, family: Family = FAMILIES["qwen2.5"]
+    folder: pathlib.Path,
+    config: ModelConfig = WIDE,
+    family: Family = FAMILIES["qwen2.5"],
+    *,
+    silent: str = "",
 ) -> ModelConfig:
-    """Writes random weights, for the tokenizer of a family, and returns their config."""
+    """Writes random weights, for the tokenizer of a family, and returns their config.
+
+    With a token to be `silent` with, the model writes it wherever it may write.
+    """
     size = -(-family.tokenizer().vocab_size // 16) * 16
     config = dataclasses.replace(config, vocab_size=size)
-    hf_export.save_checkpoint(folder, config, make_params(config))
+    params = make_params(config)
+    if silent:
+        # A feature that every token has, and so every state, and that one has more of.
+        params["embedding"][:, 0] = 10.0
+        params["embedding"][family.tokenizer().control_id(silent), 0] = 14.0
+    hf_export.save_checkpoint(folder, config, params)
     family.library_tokenizer().save(str(folder / "tokenizer.json"))
     settings = {"chat_template": family.template, **dict(family.variables)}
     text = json.dumps(settings)

@@ -162,7 +162,7 @@ class Clone:
 
 TINY = " --sft.steps 2 --sft.demonstrations 60 --sft.rows 8"
 STEPS = " --train.prompts 2 --train.group-size 2 --train.rows 8 --train.minibatches 1"
-STEPS += " --train.eval-every 0 --train.gate 0 --evaluation.problems 4"
+STEPS += " --train.eval-every 0 --train.gate 0 --evaluation.problems 4 --rollout.slots 4"
 FILES = "--task.train-file train.jsonl --task.eval-file eval.jsonl"
 
 
@@ -208,8 +208,8 @@ def tiny_runs(clone: Clone, *names: str) -> None:
 
 
 def hub_folder(clone: Clone, name: str) -> None:
-    """A model as a hub gives it, with the layout of Qwen 2.5 and random weights."""
-    write_folder(clone.folder / name)
+    """A model as a hub gives it, with the layout of Qwen 2.5, that ends its turns at once."""
+    write_folder(clone.folder / name, silent="<|im_end|>")
 
 
 def imported(clone: Clone, run: str) -> None:

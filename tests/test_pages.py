@@ -86,9 +86,7 @@ def report(folder) -> dict[str, object]:
     trajectory = make_trajectory(np.random.default_rng(0), [(3, 0)])
     path = records.step_path("runs/mine/train/trajectories", 10)
     path.parent.mkdir(parents=True)
-    records.write_records(
-        path, [records.trajectory_record(trajectory, BYTES, step=10)]
-    )
+    records.write_records(path, [records.trajectory_record(trajectory, BYTES, step=10)])
     return {}
 
 

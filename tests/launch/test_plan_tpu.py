@@ -18,7 +18,9 @@ from launch.planning import cost, estimate, hlo, programs, search, topologies
 
 pytestmark = [
     pytest.mark.tpu_aot,
-    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `tpu-plan`"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("libtpu") is None, reason="needs the extra `tpu-plan`"
+    ),
 ]
 
 SMALL = search.apply(

@@ -34,20 +34,26 @@ print(json.dumps({
 }))
 """
 COUNTS = [3, 3, 3, 1]
+KINDS = ("CONFIG", "DATA", "RUNTIME")
+"""Of folders in which Jupyter keeps things."""
 
 
 @pytest.fixture(scope="module")
 def executed() -> nbformat.NotebookNode:
-    """The notebook after a run in a kernel of its own, which is talked to without a port and knows
-    nothing of the user's profile.
+    """The notebook after a run in a kernel of its own, which is talked to without a port.
+
+    Neither side of the talk knows of the user's profile, which may not even be written.
     """
     notebook = nbformat.read(PATH, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = []
     notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
-    # The path of a socket is short, which that of pytest's folders is not.
-    with tempfile.TemporaryDirectory() as folder:
+    # The path of a socket is short, which that of pytest's folders, or of TMPDIR, need not be.
+    short = "/tmp" if os.access("/tmp", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=short) as folder, pytest.MonkeyPatch.context() as patch:
+        for name in ("IPYTHONDIR", *(f"JUPYTER_{kind}_DIR" for kind in KINDS)):
+            patch.setenv(name, folder)
         sockets = f"{folder}/kernel"
         client = NotebookClient(
             notebook,
@@ -55,11 +61,8 @@ def executed() -> nbformat.NotebookNode:
             timeout=300,
             resources={"metadata": {"path": str(ROOT)}},
         )
-        environment = os.environ | {
-            # Pictures become outputs, as for a reader.
-            "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-            "IPYTHONDIR": folder,
-        }
+        # Pictures become outputs, as for a reader.
+        environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         # A manager of our own is not cleaned up unasked.
         client.execute(env=environment, cleanup_kc=True)
     return notebook

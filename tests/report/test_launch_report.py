@@ -247,9 +247,7 @@ def test_without_a_browser_there_is_no_picture(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not any(map(shutil.which, report.BROWSERS)), reason="needs chromium on PATH"
-)
+@pytest.mark.skipif(not any(map(shutil.which, report.BROWSERS)), reason="needs chromium on PATH")
 def test_picture_of_the_page(tmp_path):
     picture = tmp_path / "docs" / "page.png"
     report.run([str(make_run(tmp_path / "mine")), "--screenshot", str(picture)])

@@ -38,11 +38,11 @@ def really_run(request):
     """What the sandbox does: a process, its output and how it ended."""
     begin = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", request["code"]],
+        [sys.executable, "-I", "-S", "-X", "utf8", "-c", request["code"].encode()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
     ) as process:
         try:
             stdout, stderr = process.communicate(timeout=request["run_timeout"])

@@ -192,7 +192,7 @@ def chats(clone: Clone, *names: str) -> None:
         {"role": "user", "content": "12+34?"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "46"},
-        {"role": "assistant", "content": "\\boxed{46}"},
+        {"role": "assistant", "content": "<answer>46</answer>"},
     ]
     record = {"id": "c1", "problem": "12+34?", "answer": "46", "messages": messages}
     for name in names:

@@ -236,7 +236,7 @@ def test_checkpoint_is_chosen_by_step_or_path(run_dir, whole):
     [
         (("--checkpoint", "5"), r"no checkpoint 5 in .*; there are: 6, 4"),
         (("--checkpoint", "runs/mine/sft"), r"must be a step, or a path like RUN/train"),
-        (("--phase", "train"), r"no checkpoint in .*train.*; run `python -m launch\.train` first"),
+        (("--phase", "train"), r"no checkpoint in .*train.*; give --phase sft, which there is"),
         (("--evaluation.samples", "0"), r"evaluation\.samples must be at least 1, got 0"),
         (("--evaluation.temperature", "0"), r"evaluation\.temperature must be above 0"),
     ],

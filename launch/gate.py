@@ -32,7 +32,7 @@ def check_gate(session: Session, evaluator: Evaluator, params: Params, go_on: st
         raise ValueError(
             f"after the cold start, greedy success on {FAMILY} is {success:.2f}, the gate is"
             f" {gate:.2f}: the model cannot copy digits yet, and reinforcement cannot teach it;"
-            f" train it longer by `{go_on} --sft.steps {2 * session.config.sft.steps}`, or take"
-            " another --seed in another --run-dir"
+            f" train it longer by `{go_on} --sft.steps {2 * session.config.sft.steps}`, or begin"
+            " anew in another --run-dir, with more --sft.steps or another --seed"
         )
     return success

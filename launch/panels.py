@@ -91,6 +91,7 @@ def _plain(message: str) -> str:
             if found := re.fullmatch(said, option[2]):
                 return f"{option[1]} must be {expected}, got {found[1]}"
         return f"{option[1]}: {option[2]}"
+    message = re.sub(r"^Error parsing [A-Z]\w+: ", "", message)  # of all arguments together
     group = re.fullmatch(r"Error parsing config\.([\w.]+): (.*)", message)
     if not group:
         return message

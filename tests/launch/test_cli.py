@@ -185,8 +185,8 @@ def test_overview_names_every_command_with_what_it_is(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--compare", "--out", "x.html"), r"x\.html: curves are a picture; its name must end in"),
-        (("--out", "x.png"), r"x\.png: a page is HTML; its name must end in \.html or \.htm"),
+        (("--compare", "--out", "x.html"), r"^--out x\.html: curves are a picture; its name"),
+        (("--out", "x.png"), r"^--out x\.png: a page is HTML; .* \.html or \.htm"),
     ],
 )
 def test_report_in_a_file_of_another_kind_is_refused(options, message):

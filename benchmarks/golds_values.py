@@ -35,6 +35,7 @@ _LEFT_OUT = re.compile(
 )
 
 
+_ASSIGNED = r"(?<![a-zA-Z\\_^{(])([a-zA-Z])\s*=(?!=)"
 _WORDS = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{3,}")
 
 
@@ -97,7 +98,9 @@ def _worth(text: str, seed: int) -> Worth | None:
     text = re.sub(r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", text)
     text = re.sub(r"\\(?:leq|geq|neq)(?![a-zA-Z])", lambda found: found[0][:-1], text)
     text = re.sub(r"(?<=\d)\{?,\}?(?=\d{3}(?!\d))", "", text.strip(" ."))
-    text = re.sub(r"^[a-zA-Z]\s*=", "", text)  # a name may be left out
+    text = re.sub(r"(?<![a-zA-Z\\])(?:and|or)(?![a-zA-Z])", ",", text)
+    if len(set(re.findall(_ASSIGNED, text))) == 1:  # one name may be left out
+        text = re.sub(_ASSIGNED, "", text)
     outer = ""
     if re.match(r"[(\[]", text) and re.search(r"[)\]]$", text) and "," in text:
         outer, text = text[0] + text[-1], text[1:-1]
@@ -106,6 +109,8 @@ def _worth(text: str, seed: int) -> Worth | None:
         values = tuple(_Reader(piece, seed).value() for piece in pieces[::2])
     except (_Unknown, ArithmeticError, ValueError, IndexError, RecursionError):
         return None
+    if {*pieces[1::2]} == {"="} and _close(values[1:], values[:-1], _CLOSE):
+        return "", values[-1:]  # a calculation and its value
     return outer + "".join(pieces[1::2]), values
 
 

@@ -33,10 +33,11 @@ MOST = 100
 """Parts of a list."""
 
 
-READING_SECONDS = 0.3
-COMPARING_SECONDS = 0.3
+READING_SECONDS = 0.25
+COMPARING_SECONDS = 0.25
 SECONDS_A_CHARACTER = 0.001
-"""Processor time for reading an answer, and for comparing two of them."""
+"""Processor time for reading an answer, for comparing two, and for characters beyond `SHORT`."""
+SHORT = 200
 
 
 prepare = parsing.prepare
@@ -87,7 +88,7 @@ def _named_by_its_side(target: Node | None) -> Node | None:
 
 
 def _seconds(least: float, text: str) -> float:
-    return least + SECONDS_A_CHARACTER * len(text)
+    return least + SECONDS_A_CHARACTER * max(len(text) - SHORT, 0)
 
 
 def _read_within(text: str) -> Node | None:

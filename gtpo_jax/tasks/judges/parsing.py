@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import sympy
 from antlr4.atn.PredictionMode import PredictionMode
 from latex2sympy2_extended import latex2sympy2
@@ -10,6 +12,15 @@ from gtpo_jax.tasks.judges.building import built
 from gtpo_jax.tasks.judges.values import Expression
 
 _CONFIG = latex2sympy2.ConversionConfig(lowercase_symbols=False)
+
+
+# A letter below a power, `x^{2}`, which the quick parser takes for the name of a set. Behind the
+# name of a function it is an argument, which braces would end; `e` is a number.
+_GREEK = "alpha|beta|gamma|delta|epsilon|theta|lambda|mu|rho|sigma|tau|phi|omega|pi"
+_BASE = re.compile(
+    rf"(\\(?!(?:cdot|times|div|{_GREEK})(?![a-zA-Z]))[a-zA-Z]+\s*(?:[a-zA-Z]|\\[a-zA-Z]+)?|_\{{\w*\}})"
+    rf"|((?!e)[a-zA-Z]|\\(?:{_GREEK})(?![a-zA-Z]))(?=\s*\^)"
+)
 
 
 class _Simple(latex2sympy2._Latex2Sympy):
@@ -63,7 +74,8 @@ def _tree(text: str) -> Expression:
     """The tree of an expression as it was written."""
     with sympy.evaluate(False):
         try:
-            return _Simple(is_real=True, config=_CONFIG).parse(text)
+            braced = _BASE.sub(lambda found: found[1] or f"{{{found[2]}}}", text)
+            return _Simple(is_real=True, config=_CONFIG).parse(braced)
         except (MemoryError, RecursionError):
             raise
         except Exception:

@@ -22,7 +22,7 @@ Expression = Any
 """An expression of sympy, evaluated or not."""
 Number = Any
 """A real or complex number of mpmath."""
-Point = Mapping[Any, sympy.Rational]
+Point = Mapping[Any, Expression]
 
 MOST_DIGITS = 20_000
 """Of a value, before or behind the point. Larger and smaller ones are no answers."""

@@ -56,7 +56,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
     reply(ready=True)
     for line in sys.stdin:
         _limit_cpu(seconds)
-        failed = "unverifiable"
+        failed, begun = "unverifiable", time.process_time()
 
         def known() -> None:
             nonlocal failed
@@ -64,11 +64,12 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
             reply(known=True)
 
         try:
-            reply(verdict=judge(json.loads(line), known))
+            verdict = judge(json.loads(line), known)
         except MemoryError:
             return  # what is left of the process is not to be relied on
-        except Exception as error:
-            reply(verdict=failed, reason=f"{type(error).__name__}: {error}"[:500])
+        except Exception:
+            verdict = failed
+        reply(verdict=verdict, processor_seconds=time.process_time() - begun)
 
 
 def _die_with(parent: int) -> None:

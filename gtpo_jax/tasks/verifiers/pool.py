@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
@@ -63,7 +64,8 @@ class WorkerPool:
     had not been read; otherwise it is judged once more, and is wrong when that ends as badly.
     Workers that do not start are an error, not a verdict: then nothing could be verified.
 
-    `module` has the judge, where it is another one than that of the kind.
+    `module` has the judge, where it is another one than that of the kind. `observe` is told, by a
+    thread of the pool, of every record that has a verdict and of the processor seconds it took.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class WorkerPool:
         seconds: float,
         memory_bytes: int = MEMORY_BYTES,
         module: str | None = None,
+        observe: Callable[[dict[str, Any], float], None] | None = None,
     ):
-        self.kind, self.module = kind, module
+        self.kind, self.module, self._observe = kind, module, observe
         self.seconds, self.memory_bytes = seconds, memory_bytes
         self.timeouts = 0
         """Answers that took too long, the first time at least."""
@@ -150,7 +153,10 @@ class WorkerPool:
             if job.record is None:
                 break
             try:
-                return worker, worker.judge(job.record, self.seconds)
+                verdict, seconds = worker.judge(job.record, self.seconds)
+                if self._observe is not None:
+                    self._observe(job.record, seconds)
+                return worker, verdict
             except (TimeoutError, _Gone) as error:
                 count = "timeouts" if isinstance(error, TimeoutError) else "crashes"
                 known, worker = worker.known, self._end(worker)
@@ -226,8 +232,11 @@ class _Worker:
                 f"a worker of the verifier {self.kind} does not start: {message['failed']}"
             )
 
-    def judge(self, record: dict[str, Any], seconds: float) -> Verdict:
-        """The verdict; raises `TimeoutError` after `seconds`, and `_Gone` if the worker dies."""
+    def judge(self, record: dict[str, Any], seconds: float) -> tuple[Verdict, float]:
+        """The verdict and its processor seconds.
+
+        Raises `TimeoutError` after `seconds`, and `_Gone` if the worker dies.
+        """
         until, self.known = time.monotonic() + seconds, False
         try:
             self._requests.write(json.dumps(record).encode() + b"\n")
@@ -237,7 +246,7 @@ class _Worker:
         while "verdict" not in (message := self._next(until)):
             self.known = True
         self.known = False
-        return Verdict(message["verdict"])
+        return Verdict(message["verdict"]), message["processor_seconds"]
 
     def end(self) -> None:
         self.process.kill()

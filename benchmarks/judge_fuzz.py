@@ -1,0 +1,115 @@
+"""Answers that no verifier may be slow about: random expressions, of which many cost much.
+
+python -m benchmarks.judge_fuzz --count 20000 --json figures.json
+
+Each is judged by the verifier `math` twice: as the answer to a problem that expects a plain
+expression, and as the expected answer, against itself written otherwise, so that both have to be
+read and compared. The time is that of the processor in the worker, so that other work on the host
+does not count.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tyro
+
+from benchmarks.figures import Figure, publish
+from benchmarks.judge_expressions import answer
+from gtpo_jax.tasks.verifiers import WorkerPool
+from gtpo_jax.tasks.verifiers.numeric import TOLERANCE
+from gtpo_jax.types import Verdict
+from launch import cli, display
+
+_EXPECTED = ("5", "x^2+1", "\\frac{\\sqrt{3}}{2}", "(1,2)", "1,2,3", "x=5", "\\pi")
+_REWRITTEN = ("0+{}", "{}+0", "1\\cdot {}", "{}, 1", "{}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FuzzArguments:
+    """Looks for answers that the verifier `math` is slow about."""
+
+    count: int = 20_000
+    """Expressions; each is judged twice."""
+    seed: int = 0
+    """Of the expressions."""
+    workers: int = 2
+    """Processes that judge."""
+    slowest: int = 5
+    """Records that are printed."""
+    json: pathlib.Path | None = None
+    """Also write the figures to this file."""
+
+
+@dataclasses.dataclass
+class Found:
+    """What happened to all records."""
+
+    verdicts: collections.Counter[Verdict]
+    seconds: list[tuple[float, str, str]]  # of the processor, expected, given; the slowest first
+    lost: int  # workers that took too long or died
+
+
+def records(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Each expression as a given answer, then as an expected one."""
+    draws = random.Random(seed)
+    for _ in range(count):
+        text = answer(draws)
+        other = draws.choice(_REWRITTEN).format(text)
+        for expected, given in ((draws.choice(_EXPECTED), text), (text, other)):
+            yield {"expected": expected, "given": given, "tolerance": TOLERANCE}
+
+
+def fuzz(count: int, *, seed: int, workers: int) -> Found:
+    """The verdicts on all records and how long each took."""
+    seconds: list[tuple[float, str, str]] = []
+    lock = threading.Lock()
+
+    def observe(record: dict[str, Any], taken: float) -> None:
+        with lock:
+            seconds.append((taken, record["expected"], record["given"]))
+
+    pool = WorkerPool("math", workers=workers, seconds=10.0, observe=observe)
+    try:
+        pool.start()
+        verdicts = [pool.submit(record) for record in records(count, seed)]
+        counted = collections.Counter(verdict.result() for verdict in verdicts)
+        lost = pool.timeouts + pool.crashes
+    finally:
+        pool.close()
+    return Found(verdicts=counted, seconds=sorted(seconds, reverse=True), lost=lost)
+
+
+def figures(found: Found) -> dict[str, Figure]:
+    """The slowest record, and what was lost."""
+    taken = [seconds for seconds, *_ in found.seconds]
+    shares = {verdict: found.verdicts[verdict] / max(len(taken), 1) for verdict in Verdict}
+    return {
+        "records judged": Figure(value=len(taken), unit="records"),
+        "slowest record": Figure(value=max(taken, default=None), unit="s", at_most=1.0),
+        "mean": Figure(value=1000 * sum(taken) / max(len(taken), 1), unit="ms"),
+        "workers lost": Figure(value=found.lost, unit="workers", at_most=0),
+        **{
+            str(verdict): Figure(value=shares[verdict], unit="share")
+            for verdict in (Verdict.RIGHT, Verdict.WRONG, Verdict.UNVERIFIABLE)
+        },
+    }
+
+
+def run(argv: Sequence[str]) -> None:
+    arguments = tyro.cli(FuzzArguments, args=list(argv), prog="python -m benchmarks.judge_fuzz")
+    found = fuzz(arguments.count, seed=arguments.seed, workers=arguments.workers)
+    for seconds, expected, given in found.seconds[: arguments.slowest]:
+        line = f"{seconds:.2f} s: {given!r} for {expected!r}"
+        display.CONSOLE.print(line, markup=False, highlight=False)
+    publish(figures(found), arguments.json)
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -79,6 +79,7 @@ TOO_LARGE = [
         r"e^{-e^{e^{e^{e}}}}",
         r"0\cdot 2^{99999999}",
         r"(2\cdot x)^{10^{9}}",
+        r"\sin(" * 9 + "i" + ")" * 9,
     ),
     *(r"\exp(\exp(\exp(\exp(2))))", r"\sqrt{10^{9999}+7}", r"\lfloor \pi\cdot 10^{2000}\rfloor"),
 ]

@@ -24,12 +24,15 @@ _MOST_STEPS = 200
 _MOST_ENTRIES = 400
 """Of a matrix."""
 
+_I = sympy.Symbol("i", real=True)
+"""The imaginary unit as it was written."""
+
 _ROUNDING = (sympy.floor, sympy.ceiling, sympy.Mod)
 
 
 def built(tree: Expression) -> Expression:
     """The evaluated expression or matrix; raises `NoValue` when it is too large or no number."""
-    return _built(tree, Evaluation({}, _DIGITS))
+    return _built(tree, Evaluation({_I: sympy.I}, _DIGITS))
 
 
 def _built(node: Expression, sizes: Evaluation) -> Expression:
@@ -40,7 +43,7 @@ def _built(node: Expression, sizes: Evaluation) -> Expression:
     if isinstance(node, sympy.Float):
         return sympy.Rational(str(node))
     if isinstance(node, sympy.Symbol):
-        return sympy.I if node.name == "i" else node
+        return sympy.I if node == _I else node
     if not node.args:
         return node
     if isinstance(node, sympy.MatrixExpr):
@@ -51,7 +54,7 @@ def _built(node: Expression, sizes: Evaluation) -> Expression:
 
 def _look_at(node: Expression, sizes: Evaluation) -> None:
     """Raises `TooLarge` when a constant is."""
-    if isinstance(node, sympy.Expr) and not node.free_symbols:
+    if isinstance(node, sympy.Expr) and not node.free_symbols - {_I}:
         try:
             sizes(node)
         except TooLarge:

@@ -61,6 +61,12 @@ class Checkpoint:
     def path(self) -> pathlib.Path:
         return self.run_dir / self.phase / CHECKPOINTS / str(self.step)
 
+    @property
+    def command(self) -> str:
+        """The command line that evaluates it."""
+        words = ["--run-dir", str(self.run_dir), "--phase", self.phase, "--checkpoint"]
+        return f"python -m launch.evaluate {shlex.join([*words, str(self.step)])}"
+
 
 def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
     """The checkpoint that the arguments name; the same on all processes."""
@@ -88,12 +94,12 @@ def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
 
 
 def evaluate(
-    session: Session, checkpoint: Checkpoint, folder: pathlib.Path, *, go_on: str
+    session: Session, checkpoint: Checkpoint, folder: pathlib.Path, *, go_on: str = ""
 ) -> tuple[dict[str, Evaluation], list[Trajectory]]:
     """The evaluation of each mode, and the trajectories that were sampled for it now.
 
     What the folder has already is not rolled out again. The evaluations are on process 0 alone.
-    `go_on` is the command to run after an interrupt.
+    `go_on` is the command to run after an interrupt, by default that of the checkpoint.
     """
     params = session.load_params(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
     evaluator = Evaluator(session)
@@ -121,7 +127,7 @@ def evaluate(
             for part in results_of.parts(missing, session.config.rollout.slots):
                 trajectories = evaluator.run(params, mode, part, bar=bar)
                 results.add(mode, checkpoint.step, trajectories)
-                stopping.go_on = go_on
+                stopping.go_on = go_on or checkpoint.command
                 new += len(part)
                 right += sum(trajectory.success for trajectory in trajectories)
                 bar.update(done + new, {"success": right / new})

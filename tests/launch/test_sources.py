@@ -86,7 +86,7 @@ def test_fields_under_other_names(files, tmp_path):
         ({"mapping": ("gsm8k",)}, "task.mapping needs task.train_file"),
         ({"drop_overlap": True}, "task.drop_overlap needs task.train_file"),
         ({"train_file": ("x.jsonl",)}, "task.train_file needs task.eval_file beside it"),
-        ({"level": 0}, "starts from 1, got 0"),
+        ({"level": 0}, "task.level must be at least 1, got 0"),
     ],
 )
 def test_options_that_do_not_go_together(options, reason):

@@ -127,8 +127,10 @@ GIVEN = {
 @pytest.mark.slow
 def test_python_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = GIVEN.get(page.name, lambda folder: {})(tmp_path)
+    given = GIVEN.get(page.name, lambda folder: {})(tmp_path)
+    names: dict[str, object] = {}
     for number, code in enumerate(blocks(page, "python")):
+        names |= given  # a section takes them as they were
         if (page.name, number) not in NOT_RUN:
             exec(compile(code, f"{page.name}, block {number}", "exec"), names)
 

@@ -79,9 +79,9 @@ def test_source_that_is_no_template_is_an_error():
 
 
 def write(folder, config, jinja=None):
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     if jinja is not None:
-        (folder / "chat_template.jinja").write_text(jinja)
+        (folder / "chat_template.jinja").write_text(jinja, encoding="utf-8")
 
 
 def test_template_is_loaded_from_the_configuration_of_a_tokenizer(tmp_path):
@@ -128,13 +128,15 @@ def test_variable_that_the_template_never_reads_is_an_error(tmp_path):
 def test_end_tokens_are_those_of_the_generation_config_or_of_the_config(tmp_path):
     write(tmp_path, {"chat_template": "hi"})
     assert ChatTemplate.load(tmp_path).ends == ()
-    (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
+    (tmp_path / "config.json").write_text('{"eos_token_id": 7}', encoding="utf-8")
     assert ChatTemplate.load(tmp_path).ends == (7,)
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}')
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": null}', encoding="utf-8")
     assert ChatTemplate.load(tmp_path).ends == (7,)
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, "<e>"]}')
+    (tmp_path / "generation_config.json").write_text(
+        '{"eos_token_id": [1, "<e>"]}', encoding="utf-8"
+    )
     assert ChatTemplate.load(tmp_path).ends == (1, "<e>")
-    (tmp_path / "generation_config.json").write_text("{")
+    (tmp_path / "generation_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"generation_config\.json is not JSON: Expecting"):
         ChatTemplate.load(tmp_path)
 

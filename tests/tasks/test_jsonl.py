@@ -101,7 +101,8 @@ def test_broken_record_names_the_expected_schema(tmp_path):
 def test_message_of_a_long_value_stays_short(tmp_path):
     with pytest.raises(ValueError, match="…") as raised:
         read_problems(write(tmp_path, {"question": ["long"] * 999, "answer": 1}))
-    assert len(str(raised.value)) < 400 and "\n" not in str(raised.value)
+    said = str(raised.value).replace(str(tmp_path), "")
+    assert len(said) < 400 and "\n" not in said
 
 
 def test_list_of_objects_is_read_with_their_numbers(tmp_path):

@@ -161,12 +161,11 @@ def make_dialogue(ends: Any) -> chat.ChatDialogue:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         tokenizer.save(str(folder / "tokenizer.json"))
-        eos = [tokenizer.token_to_id(end) for end in ends]
-        settings = {"chat_template": CHATML, "eos_token": "<|im_end|>"}
-        for name, value in (
-            ("tokenizer_config.json", settings),
-            ("generation_config.json", {"eos_token_id": eos}),
-        ):
+        settings: dict[str, dict[str, Any]] = {
+            "tokenizer_config.json": {"chat_template": CHATML, "eos_token": "<|im_end|>"},
+            "generation_config.json": {"eos_token_id": [*map(tokenizer.token_to_id, ends)]},
+        }
+        for name, value in settings.items():
             (folder / name).write_text(json.dumps(value), encoding="utf-8")
         return imported.make_dialogue(DialogueConfig(protocol="fenced"), folder)
 

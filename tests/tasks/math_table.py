@@ -268,6 +268,10 @@ BOXES_AND_TALK = [
 WORK_LEFT = [
     ("\\frac{1}{3}", "\\int_0^1 x^2 dx", W, "* an integral that is not carried out"),
     ("\\frac{\\pi^2}{6}", "\\sum_{n=1}^{\\infty} \\frac{1}{n^2}", W, "* a sum, likewise"),
+    ("\\sum_{i=1}^n i", "\\frac{n(n+1)}{2}", R, "the expected answer has a sum; i counts in it"),
+    ("\\sum_{i=1}^{n} i^2", "\\sum_{k=1}^{n} k^2", R, "another index"),
+    ("\\sum_{i=1}^{n} i^2", "\\sum_{k=1}^{n} k^3", W, "another sum"),
+    ("\\prod_{i=1}^5 i", "120", R, "the value of a product that is expected"),
     ("2", "\\gcd(4,6)", W, "* likewise"),
     ("2", "17 \\bmod 5", W, "likewise"),
     ("2", "gcd(4, 6)", W, "as a program writes it"),

@@ -23,6 +23,12 @@ _BASE = re.compile(
 )
 
 
+# `i` and `e` count the terms of a sum that names them: then they are no constants.
+_COUNTED = re.compile(r"\\(?:sum|prod)\s*_\s*\{?\s*([ie])\s*=")
+_LETTER = re.compile(r"(?<![a-zA-Z\\])[a-z](?![a-zA-Z])")
+_UNUSED = "kjnmlpqr"
+
+
 class _Simple(latex2sympy2._Latex2Sympy):
     """The parser without a look at the context of a rule.
 
@@ -72,6 +78,7 @@ def _is_no_number(found: Expression) -> bool:
 
 def _tree(text: str) -> Expression:
     """The tree of an expression as it was written."""
+    text = _with_index(text)
     with sympy.evaluate(False):
         try:
             braced = _BASE.sub(lambda found: found[1] or f"{{{found[2]}}}", text)
@@ -82,3 +89,13 @@ def _tree(text: str) -> Expression:
             return latex2sympy2.latex2sympy(
                 text, is_real=True, normalization_config=None, conversion_config=_CONFIG
             )
+
+
+def _with_index(text: str) -> str:
+    """The text with another letter for the index of its sums, where that names a number."""
+    found = _COUNTED.search(text)
+    letters = _LETTER.findall(text)
+    other = next((letter for letter in _UNUSED if letter not in letters), None)
+    if found is None or other is None:
+        return text
+    return _LETTER.sub(lambda m: other if m[0] == found[1] else m[0], text)

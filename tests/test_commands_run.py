@@ -246,6 +246,7 @@ def presume(page: str, clone: Clone) -> None:
                 shutil.copytree(clone.folder / "runs/mine", clone.folder / "runs/compare" / name)
         case "weights.md":
             hub_folder(clone, "Qwen2.5-1.5B")
+            clone.finish(f"python -m launch.sft tiny --run-dir runs/demo{TINY}")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if in_blocks(page)], ids=lambda p: p.name)

@@ -13,6 +13,7 @@ from configs.functions import make_verifier
 from configs.presets import TINY
 from configs.schema import VerifierConfig
 from gtpo_jax.tasks import verifiers
+from gtpo_jax.tasks.judges import leaves
 from gtpo_jax.tasks.verifiers import KINDS, KindVerifier, choice, exact, numeric_or_exact
 from gtpo_jax.tools import ExecutorBusy, PythonExecutor
 from gtpo_jax.types import Problem, ToolResult, ToolStatus, UnitTests, Verdict
@@ -89,6 +90,9 @@ def test_equal_text_or_number_is_right(expected, given):
         ("1000001", "1000000"),  # however small the relative error
         ("9" * 70, "9" * 69 + "8"),
         ("1234567", "1234567.4"),
+        ("16386.16", "16386.17"),  # another last digit, within the tolerance
+        ("16386.160", "16386.17"),
+        ("100000.5", "100000.6"),
         ("0", "0.000001"),
         ("٤", "4"),  # digits of other scripts are no numbers here
     ],
@@ -176,6 +180,23 @@ def test_the_tolerance_is_relative_and_may_be_zero():
     assert numeric_or_exact(half, "0.5004", tolerance=1e-4) is Verdict.WRONG
     assert numeric_or_exact(half, "0.50", tolerance=0.0) is Verdict.RIGHT
     assert numeric_or_exact(half, "0.5000000000000001", tolerance=0.0) is Verdict.WRONG
+
+
+@pytest.mark.parametrize(
+    ("expected", "given"),
+    [
+        ("2.718281828", "2.7182818"),  # fewer digits
+        ("2.718281828", "2.718281"),  # and cut off instead of rounded
+        ("2.7182818", "2.718281828459045"),
+        ("0.30000000000000004", "0.3"),  # what floating point leaves behind
+        ("0.3", "0.30000000000000004"),
+        ("2.8000000000000003", "2.8000000000000007"),
+    ],
+)
+def test_decimals_that_differ_by_less_than_they_both_show_agree(expected, given):
+    assert verdict(expected, given) is Verdict.RIGHT
+    left, right = leaves.Leaf(expected), leaves.Leaf(given)
+    assert leaves.same(left, right, 1e-6)
 
 
 def test_hostile_answer_is_judged_at_once():

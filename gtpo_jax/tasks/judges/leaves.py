@@ -59,7 +59,7 @@ class Exact:
     """A number that was written out."""
 
     value: Fraction
-    decimal: bool  # with a point, so that it may have been rounded
+    place: Fraction | None = None  # one unit of its last digit, where it may have been rounded
 
 
 Value = Any
@@ -95,9 +95,11 @@ def same(expected: Leaf, given: Leaf, tolerance: float) -> bool:
         left, right = _product(left), _product(right)
     if left is None or right is None or isinstance(left, Word) or isinstance(right, Word):
         return left is not None and left == right
-    if isinstance(left, Exact) and left.decimal:
+    if isinstance(left, Exact) and left.place is not None:
         number = right.value if isinstance(right, Exact) else _number(right)
-        return number is not None and numbers.agree(left.value, number, tolerance)
+        written = right.place if isinstance(right, Exact) else None
+        place = Fraction(0) if written is None else max(left.place, written)
+        return number is not None and numbers.agree(left.value, number, tolerance, place=place)
     return same_expression(_as_expression(left), _as_expression(right))
 
 
@@ -149,10 +151,11 @@ def same_expression(left: Expression, right: Expression) -> bool:
 def _value(text: str) -> Value | None:
     number = numbers.read_number(text)
     if number is not None:
-        return Exact(number, "." in text or "e" in text.lower())
+        rounded = "." in text or "e" in text.lower()
+        return Exact(number, numbers.last_place(text) if rounded else None)
     repeating = _REPEATING.fullmatch(text)
     if repeating:
-        return Exact(_repeating(*repeating.groups()), decimal=False)
+        return Exact(_repeating(*repeating.groups()))
     text = _LETTER.sub(r" \1 ", text)
     if "\\text" in text or re.search(r"[A-Za-z]{3,}", _FACTORS.sub(" ", _without_commands(text))):
         plain = _TEXT.sub(r"\1", text)

@@ -16,6 +16,7 @@ _NUMBER = re.compile(
 _FRACTION = re.compile(r"([+-]?)(\d+)\s*/\s*(\d+)", flags=re.ASCII)
 
 _AROUND_ZERO = 1e-3  # of the tolerance: there is nothing that it could be relative to
+_NOISE = Fraction(1, 10**12)  # of a number: what floating point leaves behind
 
 
 def read_number(text: str) -> Fraction | None:
@@ -24,6 +25,12 @@ def read_number(text: str) -> Fraction | None:
     if len(text) > LONGEST or not _NUMBER.fullmatch(text):
         return None
     return Fraction(decimal.Decimal(re.sub("[, ]", "", text)))
+
+
+def last_place(text: str) -> Fraction:
+    """One unit of the last digit of a number as it is written: 1/100 for `2.50`."""
+    exponent = decimal.Decimal(re.sub("[, ]", "", text.strip())).as_tuple().exponent
+    return Fraction(10) ** int(exponent)
 
 
 def read_fraction(text: str) -> Fraction | None:
@@ -35,18 +42,25 @@ def read_fraction(text: str) -> Fraction | None:
     return Fraction(int(found[2]), int(found[3])) * (-1 if found[1] == "-" else 1)
 
 
-def agree(expected: Fraction, given: Fraction, tolerance: float) -> bool:
+def agree(
+    expected: Fraction, given: Fraction, tolerance: float, *, place: Fraction = Fraction(0)
+) -> bool:
     """`|given − expected| ≤ tolerance · |expected|`; two integers have to be equal.
 
+    `place` is the `last_place` of the one with fewer digits, 0 where either is exact: two decimals
+    that differ by a unit there are different, such as 16386.16 and 16386.17, whatever the
+    tolerance, but for what floating point leaves behind.
+
     An integer is expected exactly: a given decimal may differ from it by `tolerance · 1` at most,
-    however large it is, which is what floating point leaves behind. Around an expected zero the
-    bound is a thousandth of the tolerance.
+    however large it is. Around an expected zero the bound is a thousandth of the tolerance.
     """
     if given == expected:
         return True
     if expected.denominator == given.denominator == 1:
         return False
-    size = abs(expected)
+    size, distance = abs(expected), abs(given - expected)
     if expected.denominator == 1:
         size = min(size, Fraction(1)) or Fraction(_AROUND_ZERO)
-    return abs(given - expected) <= Fraction(tolerance) * size
+    elif place and distance >= max(place, _NOISE * size):
+        return False
+    return distance <= Fraction(tolerance) * size

@@ -35,12 +35,16 @@ def numeric_or_exact(
         return verdict
     (expected, unit), (given, other) = _bare(problem.answer), _bare(answer)
     target, value = numbers.read_number(expected), numbers.read_number(given)
+    place = Fraction(0)
     if target is None:
         target = _read_fraction(expected)
         value = _read_fraction(given) if value is None else value
+    elif value is not None:
+        place = max(numbers.last_place(expected), numbers.last_place(given))
     if target is None or value is None or (unit and other and unit != other):
         return Verdict.WRONG
-    return Verdict.RIGHT if numbers.agree(target, value, tolerance) else Verdict.WRONG
+    same = numbers.agree(target, value, tolerance, place=place)
+    return Verdict.RIGHT if same else Verdict.WRONG
 
 
 def _bare(text: str) -> tuple[str, str]:

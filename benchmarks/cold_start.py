@@ -1,4 +1,4 @@
-"""Whether a cold start learns to copy digits, whatever the seed.
+"""Cold starts of many seeds: how many learn to copy digits.
 
     python -m benchmarks.cold_start --seeds 0 1 2 3 --json figures.json
 

@@ -49,7 +49,7 @@ class FuzzArguments:
 
 @dataclasses.dataclass
 class Found:
-    """What happened to all records."""
+    """The outcomes of all records."""
 
     verdicts: collections.Counter[Verdict]
     seconds: list[tuple[float, str, str]]  # of the processor, expected, given; the slowest first

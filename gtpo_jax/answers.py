@@ -69,7 +69,7 @@ def tagged_spans(plain: str) -> list[tuple[int, int]]:
 
 
 def boxes(text: str) -> list[str | None]:
-    """What each `\\boxed{…}` and `\\fbox{…}` of a text holds, in their order; None if not closed.
+    """The content of each `\\boxed{…}` and `\\fbox{…}` of a text, in order; None if not closed.
 
     Braces are balanced; a brace behind a backslash is no brace. Without braces, as in `\\boxed 5`
     and `\\boxed\\frac{1}{2}`, a box holds the number, the letter or the command that follows, with
@@ -79,7 +79,7 @@ def boxes(text: str) -> list[str | None]:
 
 
 def unboxed(text: str) -> str:
-    """What the box holds that a text is, or a text that is no box as it stands."""
+    """The content of a text that is one box; any other text as it stands."""
     box = _BOX.match(text)
     inside, end = _held(text, text, box.end(), _ends_of_groups(text)) if box else (None, 0)
     return inside if inside and end == len(text) else text
@@ -114,7 +114,7 @@ def write_answer(answer: str) -> str:
 
 
 def _behind_thoughts(text: str, in_thought: bool) -> tuple[str, str] | None:
-    """What follows the last thought, and the same with its blocks masked; None within a thought."""
+    """The text behind the last thought, and the same with its blocks masked; None within one."""
     begin = thought_end(text, in_thought=in_thought)
     if begin is None:
         return None
@@ -155,14 +155,14 @@ def _boxed(plain: str, text: str) -> tuple[str | None, str | None]:
 
 
 def _boxes(plain: str, text: str) -> list[str | None]:
-    """What boxes hold that stand in `plain`, taken from the text."""
+    """The contents of the boxes that stand in `plain`, taken from the text."""
     ends = _ends_of_groups(plain)
     held = [_held(plain, text, box.end(), ends) for box in _BOX.finditer(plain)]
     return [inside for inside, end in held if end]
 
 
 def _held(plain: str, text: str, at: int, ends: dict[int, int]) -> tuple[str | None, int]:
-    """What a box holds whose command ends at a place, and the place behind it; 0 for no box."""
+    """The content of a box whose command ends at a place, and the place behind it; 0 for no box."""
     if opened := _OPENED.match(plain, at):
         end = ends.get(opened.end() - 1)
         if end is None:
@@ -185,7 +185,7 @@ def _ends_of_groups(text: str) -> dict[int, int]:
 
 
 def _argument(text: str, at: int, ends: dict[int, int]) -> tuple[str, int]:
-    """What a box without braces holds, and its end; empty where prose goes on."""
+    """The content of a box without braces, and its end; empty where prose goes on."""
     while text.startswith((" ", "\t"), at):
         at += 1
     begin, depth = at, 0

@@ -1,4 +1,4 @@
-"""What the type of a setting declares: the values it may have, and whether it may change later.
+"""Settings that declare in their types which values they may have and whether they may change.
 
     steps: Annotated[Extended[int], AT_LEAST_1] = 100
 

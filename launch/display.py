@@ -53,7 +53,7 @@ class Display:
         return f"{self._phase} {self._done}/{self._total}  {self._text}"
 
     def _waiting_line(self) -> str:
-        """What to print while a step takes long, as the first does, which is compiled."""
+        """The line to print while a step takes long, as the first does, which is compiled."""
         standing = self._text or "the first step, which is compiled"
         return f"{self._phase} {self._done}/{self._total}  {standing}  {_minutes(self._began)}"
 

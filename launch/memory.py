@@ -63,7 +63,7 @@ def least_bytes(config: RunConfig, mesh: Mesh) -> dict[str, float]:
 
 
 def advice(reason: str) -> str:
-    """What to tell a person when memory ran out."""
+    """The message to a person when memory ran out."""
     return (
         f"out of memory: {reason}; lower rollout.slots, train.rows or sft.rows, set"
         " train.logprob_chunk and sft.logprob_chunk, add --model.remat full, or share the"

@@ -29,7 +29,7 @@ KINDS = {
 def parse(
     kind: Any, argv: Sequence[str], *, prog: str, description: str | None, default: Any = None
 ) -> Any:
-    """What a command line says. Raises ValueError, in one line, for what is wrong with it."""
+    """The values of a command line. Raises ValueError, in one line, for what is wrong with it."""
     errors = io.StringIO()
     given = {} if default is None else {"default": default}
     try:

@@ -70,7 +70,7 @@ def name_prefix(config: Json) -> str:
 
 
 def module_prefix(config: Json) -> str:
-    """What stands before the names of the decoder's layers in the model that `transformers` makes
+    """The prefix of the names of the decoder's layers in the model that `transformers` makes
     of the checkpoint.
     """
     wrapper = WRAPPERS.get(_architecture(config))
@@ -174,7 +174,7 @@ def _family(config: Json) -> Family:
 
 
 def decoder_part(config: Json) -> Json:
-    """What a `config.json` says of its decoder: all of it, or `text_config` and what that lacks."""
+    """The decoder's part of a `config.json`: all of it, or `text_config` and what that lacks."""
     if _architecture(config) not in WRAPPERS:
         return config
     inner = hf_values.read(config).get("text_config")

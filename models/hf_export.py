@@ -39,7 +39,7 @@ CARRIED = (  # files beside the weights that an export takes over from where the
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """What an export wrote, and found when it read it back."""
+    """The tensors that an export wrote and read back."""
 
     tensors: int
     nbytes: int  # of their numbers

@@ -33,7 +33,7 @@ def adapter_config(
     base_model: str = "",
     modules: str = MODULES,
 ) -> dict:
-    """What adapter_config.json says. `base_model` is the name or folder of the base checkpoint.
+    """The contents of adapter_config.json. `base_model` names the base checkpoint or its folder.
 
     `modules` stands before the names of the decoder's layers in the model of `transformers`, as
     `hf_config.module_prefix` gives it. Where the decoder is the whole model, targets are named as

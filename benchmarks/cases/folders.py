@@ -131,7 +131,7 @@ def _dialogue(given: Mapping[str, Any]) -> Any:
 
 
 def _shown(lines: int, last: str, budget: int) -> str:
-    """What an observation of the budget shows of so many lines and a last one."""
+    """Says what an observation of the budget shows of so many lines and a last one."""
     dialogue = make_dialogue(SYMBOLS[::2])
     output = "".join(f"line {number}\n" for number in range(lines)) + last
     ids, _ = dialogue.observation(output, budget=budget)

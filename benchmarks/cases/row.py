@@ -30,7 +30,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an operation that accepts or refuses its input did.
+    """The result of an operation that accepts or refuses its input.
 
     `crashed`: it ended in an exception that is no message for a user.
     """
@@ -75,7 +75,7 @@ def attempt(operation: Callable[[], Sequence[Any]]) -> Outcome:
 
 
 def agrees(expected: Any, got: Any) -> bool:
-    """Whether the result of a case is the expected one.
+    """True when the result of a case is the expected one.
 
     - A mapping names fields of the result; `X holds` names a part of the field X.
     - `the text names X`: the result contains X.

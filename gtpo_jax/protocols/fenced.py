@@ -88,7 +88,7 @@ class FencedPython:
         return Calls(codes, outside, held, violation, hint)
 
     def _violation(self, unfenced: str) -> str | None:
-        """What is wrong with fences that begin no block."""
+        """The violation of fences that begin no block."""
         labels = (fences.language(found[1]) for found in _MARK.finditer(unfenced))
         return FENCE_NOT_ALONE if any(label in self.languages for label in labels) else None
 

@@ -148,7 +148,7 @@ def plot_comparison(groups: Mapping[str, Sequence[Run]], path: str | pathlib.Pat
 
 
 def endings() -> tuple[str, ...]:
-    """Those that the name of a picture may have."""
+    """The formats that the name of a picture may have."""
     return tuple(f".{kind}" for kind in sorted(FigureCanvasAgg.get_supported_filetypes()))
 
 

@@ -22,7 +22,7 @@ def render_turn(text: str, violation: str | None) -> Text:
 
 
 def render_output(result: ToolResult) -> Text:
-    """What a call gave, as the policy was told it."""
+    """The result of a call, as the policy was told it."""
     return Text(f"  {tools.render_tool_result(result)}\n", style="yellow")
 
 

@@ -370,7 +370,7 @@ def library_folders(packages: Sequence[str]) -> list[str]:
 
 
 def _processors() -> int:
-    """Those that this process may use, as Slurm or `taskset` leave it."""
+    """Processors that this process may use, as Slurm or `taskset` leave it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -81,7 +81,7 @@ def exception_of(result: ToolResult) -> str:
 
 
 def _written(result: ToolResult) -> list[str]:
-    """What is shown of the streams."""
+    """The part of the streams that is shown."""
     stdout, stderr = result.stdout.rstrip(), result.stderr.rstrip()
     if result.status is ToolStatus.INFRA_ERROR:
         return []
@@ -94,7 +94,7 @@ def _written(result: ToolResult) -> list[str]:
 
 
 def _end(result: ToolResult) -> str:
-    """What went wrong, where the streams do not tell it."""
+    """The reason of a failure, where the streams do not tell it."""
     if result.status is ToolStatus.OK:
         return ""
     told = _SENTENCES.get(result.status) or exception_of(result)

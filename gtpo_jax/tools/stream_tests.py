@@ -47,7 +47,7 @@ def submit_stream_tests(
 
 
 def digest(output: str) -> str:
-    """Of the lines of an output as they are compared."""
+    """The hash of an output in the spelling in which outputs are compared."""
     return hashlib.sha256(canonical(output).encode("utf-8", "replace")).hexdigest()
 
 
@@ -83,7 +83,7 @@ def canonical(output: str) -> str:
 
 
 def _report(expected: str, stdout: str) -> tuple[TestStatus, str]:
-    """What the last line of a call says of its program."""
+    """The outcome that the last line of a call tells."""
     outcome, _, rest = stdout.removesuffix("\n").rpartition("\n")[2].partition(" ")
     if outcome == "error":
         return TestStatus.ERROR, rest

@@ -1,4 +1,4 @@
-"""Whether `launch.train` takes a preset and options, told without a device or a file of the run.
+"""Checks a preset and options of `launch.train` without a device or a file of the run.
 
 python -m launch.hosts.check tiny --train.steps 100
 

@@ -1,4 +1,4 @@
-"""Whether expressions have the same values, or proportional ones: to some digits, at some points.
+"""Compares the values of expressions: equal or proportional, to some digits, at some points.
 
 How many digits is decided by the expressions. A value that is computed twice, with more digits the
 second time, says how exact it was. Parts between 2^-s and 2^l in size need more by 2(l + s) bits:
@@ -97,7 +97,7 @@ def points(*expressions: Expression) -> Iterator[Point]:
 
 
 def _sign(place: int, at: int) -> int:
-    """Of coordinate `at` in point `place`: three coordinates have all combinations in 8 points."""
+    """The sign of coordinate `at` in point `place`: three have all combinations in 8 points."""
     return (-1) ** (place & _SIGNS[at % len(_SIGNS)]).bit_count()
 
 

@@ -42,7 +42,7 @@ class Union:
 
 @dataclasses.dataclass(frozen=True)
 class Intersection:
-    """What several sets, or inequalities of one variable, have in common."""
+    """The common part of several sets, or of inequalities of one variable."""
 
     items: tuple[Node, ...]
 
@@ -129,7 +129,7 @@ def parts(node: Node) -> tuple[Node, ...]:
 
 
 def assigned(items: Sequence[Node]) -> dict[str, Node] | None:
-    """What each name is said to be, by equations of different names; None when items are others."""
+    """The value of each name, by equations of different names; None when items are others."""
     found: dict[str, Node] = {}
     for item in items:
         if not isinstance(item, Equation) or len(item.values) != 1 or not item.names:

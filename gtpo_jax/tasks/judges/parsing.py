@@ -1,4 +1,4 @@
-"""What the parser of math-verify reads, evaluated within bounds."""
+"""Expressions that the parser of math-verify reads, evaluated within bounds."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def _relation(parts: list[str], signs: list[str]) -> Node:
 
 
 def _ordered(parts: list[str], signs: list[str]) -> Node:
-    """What `a < b ≤ c` says: of the variable that it bounds, or of all of them."""
+    """The node of `a < b ≤ c`: of the variable that it bounds, or of all of them."""
     named = [at for at, part in enumerate(parts) if is_variable(part)]
     others = [part for at, part in enumerate(parts) if [at] != named]
     bounds = len(named) == 1 and (len(parts) == 2 or (len(parts) == 3 and named == [1]))

@@ -160,5 +160,5 @@ def dapo_math(record: Record) -> Entry:
 
 
 def last_boxed(solution: str) -> str | None:
-    """What the last box of a text holds that is closed and not empty (`answers.boxes`), if any."""
+    """The content of the last box of a text that is closed and not empty (`answers.boxes`)."""
     return next(filter(None, reversed(boxes(solution))), None)

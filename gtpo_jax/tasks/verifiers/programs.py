@@ -106,7 +106,7 @@ def _unfenced(answer: str, asked: Sequence[str]) -> str:
 
 
 def _defines(program: str, names: Sequence[str]) -> bool:
-    """Whether there are names, and a line gives a meaning to each of them.
+    """True when there are names, and a line gives a meaning to each of them.
 
     It has to have no indentation but that of all lines, and these must not be a function's body.
     """
@@ -124,7 +124,7 @@ def _dedented(program: str) -> str:
 
 
 def _continued(prompt: str, program: str) -> str:
-    """What goes on where a prompt ends, its first line indented as the prompt ends, if it is not.
+    """The text that continues a prompt, its first line indented as the prompt ends.
 
     So are the other lines where they cannot be meant as they stand: when one of them is not
     indented either, or when the first begins a block and the next is not indented deeper.

@@ -46,12 +46,12 @@ class Capture:
             self.read()
 
     def text(self) -> tuple[str, int]:
-        """What is shown of the stream, and how many of its bytes are not."""
+        """The part of the stream that is shown, and how many of its bytes are not."""
         return excerpt(bytes(self._head), bytes(self._tail), self.total)
 
 
 def cut(data: bytes, keep: int) -> tuple[str, int]:
-    """What is shown of `data` where `keep` bytes may be, and how many bytes are not."""
+    """The part of `data` that is shown where `keep` bytes may be, and how many bytes are not."""
     if len(data) <= keep:
         return data.decode("utf-8", "replace"), 0
     return excerpt(data[: keep - keep // 2], data[len(data) - keep // 2 :], len(data))

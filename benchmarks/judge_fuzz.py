@@ -54,6 +54,7 @@ class Found:
     verdicts: collections.Counter[Verdict]
     seconds: list[tuple[float, str, str]]  # of the processor, expected, given; the slowest first
     lost: int  # workers that took too long or died
+    unjudged: list[tuple[str, str]]  # expected, given: what each of the workers was lost to
 
 
 def records(count: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -70,20 +71,25 @@ def fuzz(count: int, *, seed: int, workers: int) -> Found:
     """The verdicts on all records and how long each took."""
     seconds: list[tuple[float, str, str]] = []
     lock = threading.Lock()
+    waiting = {id(record): record for record in records(count, seed)}
+    made = list(waiting.values())
 
     def observe(record: dict[str, Any], taken: float) -> None:
         with lock:
+            del waiting[id(record)]
             seconds.append((taken, record["expected"], record["given"]))
 
     pool = WorkerPool("math", workers=workers, seconds=10.0, observe=observe)
     try:
         pool.start()
-        verdicts = [pool.submit(record) for record in records(count, seed)]
+        verdicts = [pool.submit(record) for record in made]
         counted = collections.Counter(verdict.result() for verdict in verdicts)
         lost = pool.timeouts + pool.crashes
     finally:
         pool.close()
-    return Found(verdicts=counted, seconds=sorted(seconds, reverse=True), lost=lost)
+    unjudged = [(record["expected"], record["given"]) for record in waiting.values()]
+    slowest_first = sorted(seconds, reverse=True)
+    return Found(verdicts=counted, seconds=slowest_first, lost=lost, unjudged=unjudged)
 
 
 def figures(found: Found) -> dict[str, Figure]:
@@ -107,6 +113,9 @@ def run(argv: Sequence[str]) -> None:
     found = fuzz(arguments.count, seed=arguments.seed, workers=arguments.workers)
     for seconds, expected, given in found.seconds[: arguments.slowest]:
         line = f"{seconds:.2f} s: {given!r} for {expected!r}"
+        display.CONSOLE.print(line, markup=False, highlight=False)
+    for expected, given in found.unjudged:
+        line = f"a worker was lost: {given!r} for {expected!r}"
         display.CONSOLE.print(line, markup=False, highlight=False)
     publish(figures(found), arguments.json)
 

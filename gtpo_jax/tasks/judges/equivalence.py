@@ -40,8 +40,8 @@ SECONDS_A_CHARACTER = 0.001
 SHORT = 200
 
 
-prepare = parsing.prepare
-"""What a worker does before its first answer, so that no answer pays for it."""
+prepare, rest = parsing.prepare, parsing.rest
+"""What a worker does before its first answer and between answers, so that no answer pays for it."""
 
 
 def judge(record: dict[str, Any], known: Callable[[], None]) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
 
 import sympy
 from antlr4.atn.PredictionMode import PredictionMode
+from antlr4.dfa.DFA import DFA
 from latex2sympy2_extended import latex2sympy2
+from latex2sympy2_extended.antlr_parser import PSParser
 
 from gtpo_jax.tasks.judges.building import built
 from gtpo_jax.tasks.judges.values import Expression
@@ -53,10 +56,35 @@ _LESSONS = (
 )
 
 
+_MOST_STATES = 8_000
+"""That the parser remembers: collecting garbage among more of them takes as long as an answer."""
+_REST_EVERY = 50  # answers
+
+
 def prepare() -> None:
     """Takes the time now that the first of every construct would take."""
     for lesson in _LESSONS:
         parsed(lesson)
+    gc.collect()
+    gc.freeze()
+
+
+def rest(answers: int) -> None:
+    """What is done between answers, of which there were so many: nothing that one should wait for.
+
+    The parser never forgets by itself what it has read.
+    """
+    if answers % _REST_EVERY:
+        return
+    automata = PSParser.decisionsToDFA
+    if sum(len(automaton.states) for automaton in automata) > _MOST_STATES:
+        automata[:] = [DFA(at, number) for number, at in enumerate(PSParser.atn.decisionToState)]
+        PSParser.sharedContextCache.cache.clear()
+        gc.unfreeze()
+        prepare()
+    else:
+        gc.collect()
+        gc.freeze()
 
 
 def parsed(text: str) -> Expression | None:

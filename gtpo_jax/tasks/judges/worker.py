@@ -46,6 +46,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
     try:
         judging = importlib.import_module(module or JUDGES[kind])
         judge = judging.judge
+        rest = getattr(judging, "rest", lambda answers: None)
         getattr(judging, "prepare", lambda: None)()
     except Exception as error:
         reply(failed=f"{type(error).__name__}: {error}")
@@ -54,7 +55,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_CORE, 0)
     reply(ready=True)
-    for line in sys.stdin:
+    for answers, line in enumerate(sys.stdin, 1):
         _limit_cpu(seconds)
         failed, begun = "unverifiable", time.process_time()
 
@@ -70,6 +71,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
         except Exception:
             verdict = failed
         reply(verdict=verdict, processor_seconds=time.process_time() - begun)
+        rest(answers)
 
 
 def _die_with(parent: int) -> None:

@@ -44,7 +44,13 @@ class EndlessDialogue(Dialogue):
     def stop_ids(self) -> tuple[int, ...]:
         return ()
 
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+    def parse(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        *,
+        before: ParsedTurn | None = None,
+        unmarked: bool = False,
+    ) -> ParsedTurn:
         return ParsedTurn(text="")
 
 
@@ -52,7 +58,13 @@ class EndlessDialogue(Dialogue):
 class CallingDialogue(Dialogue):
     """Whatever a turn says, it calls the tool."""
 
-    def parse(self, tokens: Sequence[int] | np.ndarray) -> ParsedTurn:
+    def parse(
+        self,
+        tokens: Sequence[int] | np.ndarray,
+        *,
+        before: ParsedTurn | None = None,
+        unmarked: bool = False,
+    ) -> ParsedTurn:
         return ParsedTurn(text="", codes=("0",))
 
 

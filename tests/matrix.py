@@ -18,7 +18,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -36,8 +35,8 @@ class Setting:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     workers: int | None = None
     python: str | None = None
-    prepare: Callable[[], object] | None = None
-    """Called in the process that becomes `make`."""
+    shell: str = ""
+    """Run by the shell that becomes `make`."""
     load: int = 0
     """Processes beside it that never rest."""
     path: Callable[[pathlib.Path], Mapping[str, str]] | None = None
@@ -78,13 +77,13 @@ SETTINGS: dict[str, Setting] = {
     "workers_1": Setting(workers=1),
     "workers_2": Setting(workers=2),
     "workers_4": Setting(workers=4),
-    "background": Setting(prepare=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)),
+    "background": Setting(shell="trap '' INT"),
     "load": Setting(load=2),
     "locale": Setting({"LANG": "C", "LC_ALL": "C"}),
     "zone": Setting({"TZ": "Asia/Kathmandu"}),
     "home": Setting(path=home_that_cannot_be_written),
     "tmpdir": Setting(path=deep_folder),
-    "umask": Setting(prepare=lambda: os.umask(0o077)),
+    "umask": Setting(shell="umask 077"),
     "no_git": Setting(path=programs_without_git),
     "python_3_11": Setting(python="python3.11"),
     "python_3_12": Setting(python="python3.12"),
@@ -163,18 +162,17 @@ def run(row: str, folder: pathlib.Path, pythons: Mapping[str, str], more: str) -
         environment |= {**setting.environment, **(setting.path(folder) if setting.path else {})}
     command = ["make", "test", f"PYTHON={pythons[name]}", f"ARGS=-q {more}"]
     command += [f"WORKERS={s.workers}" for s in settings if s.workers]
-    prepared = [s.prepare for s in settings if s.prepare]
+    script = "\n".join([*(s.shell for s in settings if s.shell), 'exec "$@"'])
     log = folder / f"{row}.log"
     begin = time.monotonic()
     with log.open("wb") as file, load(sum(s.load for s in settings)):
         status = subprocess.run(
-            command,
+            ["/bin/sh", "-c", script, "sh", *command],
             cwd=place,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            preexec_fn=lambda: [prepare() for prepare in prepared],
         ).returncode
     text = log.read_text(encoding="utf-8", errors="replace")
     return read_result(status, time.monotonic() - begin, text)

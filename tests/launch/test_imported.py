@@ -19,6 +19,7 @@ from launch.session import Session
 from launch.train import TrainArguments, Trainer
 from models import hf_weights
 from tests.chat_families import FAMILIES
+from tests.hub_folder import write_folder
 from tests.models.variants import VARIANTS
 from tests.tiny import make_params
 

@@ -1,8 +1,8 @@
 """The program of a worker: judges the answers that it is told of, one after the other.
 
-It reads a JSON object a line and writes one or two back: that the expected answer is known, and the
-verdict. The time of an answer is limited by whoever started the worker, by killing it; should that
-one be gone, by the kernel.
+It reads a JSON object a line and writes up to three back: that it has begun, that the expected
+answer is known, and the verdict. The time of an answer is limited by whoever started the worker, by
+killing it; should that one be gone, by the kernel.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
     reply(ready=True)
     for answers, line in enumerate(sys.stdin, 1):
         _limit_cpu(seconds)
+        reply(begun=True)
         failed, begun = "unverifiable", time.process_time()
 
         def known() -> None:

@@ -60,9 +60,9 @@ class WorkerPool:
 
     The processes start with the first answer, or with `start`; they are spawned by threads of the
     pool, never forked, and end with this process however it ends. An answer that takes longer than
-    `seconds`, or whose worker dies or runs out of memory, is unverifiable when the expected answer
-    had not been read; otherwise it is judged once more, and is wrong when that ends as badly.
-    Workers that do not start are an error, not a verdict: then nothing could be verified.
+    `seconds`, or whose worker dies or runs out of memory, is judged once more. When that ends as
+    badly it is wrong if the expected answer had been read, and unverifiable if not. Workers that
+    do not start are an error, not a verdict: then nothing could be verified.
 
     `module` has the judge, where it is another one than that of the kind. `observe` is told, by a
     thread of the pool, of every record that has a verdict and of the processor seconds it took.
@@ -162,10 +162,10 @@ class WorkerPool:
                 known, worker = worker.known, self._end(worker)
                 with self._lock:
                     setattr(self, count, getattr(self, count) + (attempt == 0))
-                if self._closed or not known:
+                if self._closed:
                     break
-        else:
-            return worker, Verdict.WRONG
+                if attempt == _ATTEMPTS - 1 and known:
+                    return worker, Verdict.WRONG
         return worker, Verdict.UNVERIFIABLE
 
     def _replace(self, worker: _Worker | None) -> _Worker:
@@ -237,12 +237,14 @@ class _Worker:
 
         Raises `TimeoutError` after `seconds`, and `_Gone` if the worker dies.
         """
-        until, self.known = time.monotonic() + seconds, False
+        self.known = False
         try:
             self._requests.write(json.dumps(record).encode() + b"\n")
             self._requests.flush()
         except OSError as error:
             raise _Gone(str(error)) from error
+        self._next(time.monotonic() + _START_SECONDS)  # it may rest from the answer before
+        until = time.monotonic() + seconds
         while "verdict" not in (message := self._next(until)):
             self.known = True
         self.known = False

@@ -9,16 +9,28 @@ That holds for the vectors of every processor and for fused multiplications and 
 
 from __future__ import annotations
 
+import functools
 import math
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from models.config import ModelConfig
 
 SPREAD = 4.0
 """λ: errors that are uniform within ±u sum up to that once in 10²² results."""
+
+
+@functools.cache
+def converts_float16() -> bool:
+    """False on a processor without F16C: XLA then lacks what converts to float16 and back."""
+    try:
+        jax.jit(lambda x: x.astype(jnp.float16))(jnp.ones(8)).block_until_ready()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
 
 
 def tolerance(depth: int, scale: float) -> float:

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -58,6 +59,8 @@ def check_image(words: list[str]) -> None:
 
 def check_dry_run(words: list[str]) -> None:
     assert "--dry-run" in words
+    if words[0].endswith("tpu_pod.sh") and not shutil.which("git"):
+        pytest.skip("needs git")
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     done = subprocess.run(
         words, cwd=ROOT, env=os.environ | {"PATH": path}, capture_output=True, timeout=120

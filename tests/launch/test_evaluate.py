@@ -262,15 +262,17 @@ def small_problems(count):
     return list(enumerate(make_source(config).held_out(count)))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_digest_sees_every_entry_and_its_place(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "other"), [(jnp.float32, jnp.bfloat16), (jnp.bfloat16, jnp.float32)]
+)
+def test_digest_sees_every_entry_and_its_place(dtype, other):
     params = {"a": jnp.arange(12, dtype=dtype).reshape(3, 4), "b": jnp.ones(2, dtype)}
     changed = [
         {**params, "a": params["a"].at[2, 3].set(0.5)},
         {**params, "a": params["a"][::-1]},
         {**params, "a": params["a"].reshape(4, 3)},
         {"a": params["a"], "c": params["b"]},
-        jax.tree.map(lambda x: x.astype(jnp.float16), params),
+        jax.tree.map(lambda x: x.astype(other), params),
     ]
     digests = {results.digest(p) for p in (params, *changed)}
     assert len(digests) == 1 + len(changed)

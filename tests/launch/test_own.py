@@ -345,9 +345,9 @@ def test_phase_that_is_not_finished_is_told(run_dir, capsys):
     own.tell_unfinished(run_dir, "sft")
     assert capsys.readouterr().out == "", "2 of 2"
     own.tell_unfinished(run_dir, "train")
+    again = f"python -m launch.train --resume --run-dir {shlex.quote(str(run_dir))}"
     assert capsys.readouterr().out == (
-        f"{run_dir / 'train'} is not finished: this is step 2 of 100;"
-        f" `python -m launch.train --resume --run-dir {run_dir}` goes on with it\n"
+        f"{run_dir / 'train'} is not finished: this is step 2 of 100; `{again}` goes on with it\n"
     )
 
 

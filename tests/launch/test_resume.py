@@ -217,7 +217,7 @@ def test_preemption_and_damage_lose_nothing_that_was_saved(server, whole_run, ru
     assert status == cli.EXIT_PREEMPTED, printed
     assert printed.splitlines()[-1] == (
         f"stopped by SIGTERM; saved step {stopped}; go on with `python -m launch.train --resume"
-        f" --run-dir {run_dir}`"
+        f" --run-dir {shlex.quote(str(run_dir))}`"
     )
     assert done(phase) == stopped < STEPS
 

@@ -106,7 +106,7 @@ def test_worker_that_is_killed_costs_its_own_answer_alone():
         assert pool.crashes == 0
         hanging, after = pool.submit(record(HANGING)), pool.submit(record("5"))
         for _ in range(2):  # in the middle of an answer, and of its second attempt
-            until(lambda: any(worker.known for worker in pool._running))
+            until(lambda: any(w.known and alive(w.process.pid) for w in pool._running))
             [pid] = workers(pool)
             os.kill(pid, signal.SIGKILL)
             until(lambda pid=pid: not alive(pid))

@@ -74,8 +74,9 @@ def test_option_that_would_be_ignored_is_an_error(kind, options, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_a_terminal_cannot_show_is_a_question_mark(encoding):
-    program = (
-        "from launch import cli, display; cli.main(lambda _: display.CONSOLE.print('2 × 3 …'))"
+    program = (  # in ASCII, as the command line of a locale may have to be
+        r"from launch import cli, display;"
+        r"cli.main(lambda _: display.CONSOLE.print('2 \xd7 3 \u2026'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

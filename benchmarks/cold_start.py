@@ -42,7 +42,7 @@ class ColdStartArguments(cli.RunArguments):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """What one seed gave."""
+    """The result of one seed."""
 
     seed: int
     gate: float  # greedy success on plain arithmetic

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import math
 
 import pytest
 
@@ -155,7 +156,7 @@ BROKEN = [
     ({"id": ["a"], "messages": [USER, LAST]}, "`id` must be a text or a number"),
     ({"answer": True, "messages": [USER, LAST]}, "`answer` must be a text or a number"),
     ({"choices": "ab", "messages": [USER, LAST]}, "`choices` must be a list of texts"),
-    ('{"answer": Infinity, "messages": [1]}', "message 1: expected an object|finite number"),
+    ({"answer": math.inf, "messages": [USER, LAST]}, "`answer` must be a text or a finite number"),
     ({"unit_tests": {"test": []}, "messages": [USER, LAST]}, "`unit_tests` must be an object"),
     (
         {"unit_tests": {"streams": [{"stdin": "1"}]}, "messages": [USER, LAST]},

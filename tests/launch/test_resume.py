@@ -272,7 +272,7 @@ def test_preemption_between_phases_loses_nothing(server, tmp_path):
     run.send(signal.SIGTERM)
     status, printed = run.end()
     assert status == cli.EXIT_PREEMPTED, printed
-    again = f"go on with `python -m launch.demo --resume --run-dir {run_dir}`"
+    again = f"go on with `python -m launch.demo --resume --run-dir {shlex.quote(str(run_dir))}`"
     assert printed.splitlines()[-1].endswith(again)
     assert "Traceback" not in printed and not (run_dir / "train").exists()
 

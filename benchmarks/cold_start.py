@@ -17,12 +17,13 @@ from statistics import mean
 
 from benchmarks.figures import Figure, publish
 from configs.schema import RunConfig
-from gtpo_jax.checkpoint import has_checkpoint
-from launch import cli, display
-from launch.evaluator import Evaluator
-from launch.gate import arithmetic_success
-from launch.network import CHECKPOINTS
-from launch.session import Session
+from gtpo_jax.learner.checkpoint import has_checkpoint
+from launch import cli
+from launch.run import display
+from launch.run.evaluator import Evaluator
+from launch.run.gate import arithmetic_success
+from launch.run.network import CHECKPOINTS
+from launch.run.session import Session
 from launch.sft import run_sft
 
 

@@ -34,8 +34,10 @@ import tyro
 from benchmarks import credit_numpy
 from benchmarks.credit_numpy import CLIP_HIGH, CLIP_LOW, DISCOUNT, EPS, PENALTY, WEIGHT, Facts
 from benchmarks.figures import Figure, publish
-from gtpo_jax import advantages, masking, objectives, rewards, similarity, turns
-from launch import cli, display
+from gtpo_jax import advantages, objectives, rewards
+from gtpo_jax.maths import masking, similarity, turns
+from launch import cli
+from launch.run import display
 
 PARAMETERS = 1.5e9
 PEAK = 989e12  # FLOP/s of one H100 SXM in dense bfloat16

@@ -35,7 +35,8 @@ from benchmarks import executor_stress
 from benchmarks.figures import Figure, publish
 from gtpo_jax.tools import checkup, executor
 from gtpo_jax.tools.checkup import SUBMITTERS, TRIVIAL
-from launch import cli, display
+from launch import cli
+from launch.run import display
 
 CORES = os.cpu_count() or 1
 PLACES = max(2, CORES)

@@ -7,7 +7,8 @@ import pathlib
 
 from rich.table import Table
 
-from launch import cli, display
+from launch import cli
+from launch.run import display
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,10 @@ from rich.table import Table
 
 from benchmarks import golds_spellings, golds_values
 from benchmarks.figures import Figure, publish
-from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.types import Problem, Verdict
-from launch import cli, display
+from gtpo_jax.verifiers import KindVerifier
+from launch import cli
+from launch.run import display
 
 _OTHER = "-\\frac{987654}{1234567}"  # the answer of no problem
 

@@ -19,12 +19,13 @@ from concurrent import futures
 import tyro
 
 from benchmarks.figures import Figure, publish
-from gtpo_jax import dialogue, protocols, tokenizers
+from gtpo_jax.language import grammar, protocols, tokenizers
 from gtpo_jax.tasks import mappings, reading
-from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.tools import PythonExecutor, ToolLimits
 from gtpo_jax.types import Problem, Verdict
-from launch import cli, display
+from gtpo_jax.verifiers import KindVerifier
+from launch import cli
+from launch.run import display
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class HumanEvalArguments:
     """Also write the figures to this file."""
 
 
-Read = Callable[[str], dialogue.ParsedTurn]
+Read = Callable[[str], grammar.ParsedTurn]
 """Reads the text of a turn."""
 
 FENCED_TURN = "fence alone"
@@ -67,7 +68,7 @@ MARKED = ("tag", "fence in tag", "completion in tag")
 
 def readers() -> dict[str, Read]:
     """How each protocol reads a turn of a problem whose answer is a program."""
-    markers = dialogue.Dialogue(
+    markers = grammar.Dialogue(
         tokenizers.SentencePieceTokenizer(tokenizers.ASSETS / "tools-256.model")
     )
     read: dict[str, Read] = {
@@ -77,7 +78,7 @@ def readers() -> dict[str, Read]:
     return {"Dialogue": lambda text: markers.parse(markers.turn(text), unmarked=True)} | read
 
 
-def said(name: str, form: str, turn: dialogue.ParsedTurn) -> str | None:
+def said(name: str, form: str, turn: grammar.ParsedTurn) -> str | None:
     """The program of a turn, if it was read as it has to be."""
     if (name, form) == (protocols.FencedPython.__name__, FENCED_TURN):
         return turn.codes[0] if len(turn.codes) == 1 and turn.violation is None else None

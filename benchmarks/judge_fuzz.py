@@ -22,10 +22,11 @@ import tyro
 
 from benchmarks.figures import Figure, publish
 from benchmarks.judge_expressions import answer
-from gtpo_jax.tasks.verifiers import WorkerPool
-from gtpo_jax.tasks.verifiers.numeric import TOLERANCE
 from gtpo_jax.types import Verdict
-from launch import cli, display
+from gtpo_jax.verifiers import WorkerPool
+from gtpo_jax.verifiers.numeric import TOLERANCE
+from launch import cli
+from launch.run import display
 
 _EXPECTED = ("5", "x^2+1", "\\frac{\\sqrt{3}}{2}", "(1,2)", "1,2,3", "x=5", "\\pi")
 _REWRITTEN = ("0+{}", "{}+0", "1\\cdot {}", "{}, 1", "{}")

@@ -27,7 +27,8 @@ import optax
 import tyro
 
 from benchmarks.figures import Figure, publish
-from gtpo_jax import learner, packing, reductions
+from gtpo_jax import learner, reductions
+from gtpo_jax.learner import packing
 from gtpo_jax.types import (
     ForwardFn,
     Params,
@@ -38,7 +39,8 @@ from gtpo_jax.types import (
     Turn,
     Verdict,
 )
-from launch import cli, display
+from launch import cli
+from launch.run import display
 from models import decoder
 from models.config import ModelConfig
 from models.presets import QWEN2_5_1_5B

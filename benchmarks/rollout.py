@@ -61,7 +61,8 @@ from benchmarks.rollout_fixture import (
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutStats
 from gtpo_jax.testing import FakeTool
 from gtpo_jax.types import ForwardFn, Params
-from launch import cli, display
+from launch import cli
+from launch.run import display
 from models import decoder
 
 CORES = os.cpu_count() or 1

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gtpo_jax import decoding, sampling
-from gtpo_jax.dialogue import ASSISTANT, END, Dialogue, ParsedTurn
+from gtpo_jax import decoding
+from gtpo_jax.decoding import sampling
+from gtpo_jax.language.grammar import ASSISTANT, END, Dialogue, ParsedTurn
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits
-from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import ByteTokenizer, FakeTool
 from gtpo_jax.types import Cache, ForwardFn, Params, Problem
+from gtpo_jax.verifiers import numeric_or_exact
 from models.config import ModelConfig
 
 VOCABULARY = 512

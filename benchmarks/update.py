@@ -37,9 +37,10 @@ from benchmarks import update_fixture as fixture
 from benchmarks.figures import Figure, publish
 from benchmarks.peers import Worker, workers_of
 from benchmarks.rollout import Cost, take_turns
-from launch import cli, display
-from models import hf_export
+from launch import cli
+from launch.run import display
 from models.config import ModelConfig
+from models.hf import export as hf_export
 from models.presets import MODELS
 
 CORES = os.cpu_count() or 1

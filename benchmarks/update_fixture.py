@@ -14,7 +14,8 @@ import numpy as np
 
 from configs.functions import make_optimizer
 from configs.schema import OptimizerConfig
-from gtpo_jax import learner, packing, reductions
+from gtpo_jax import learner, reductions
+from gtpo_jax.learner import packing
 from gtpo_jax.types import Params, Problem, StopReason, Trajectory, Turn, Verdict
 from launch.planning.estimate import model_operations
 from models import decoder

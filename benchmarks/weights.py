@@ -33,9 +33,12 @@ import numpy as np
 import tyro
 
 from benchmarks.figures import Figure, publish
-from launch import cli, display
-from models import hf_export, hf_names, hf_weights
+from launch import cli
+from launch.run import display
 from models.config import ModelConfig
+from models.hf import export as hf_export
+from models.hf import names as hf_names
+from models.hf import weights as hf_weights
 from models.presets import QWEN2_5_1_5B
 
 FILE_BYTES = 1_000_000_000

@@ -22,15 +22,16 @@ from rich.table import Table
 
 from benchmarks.figures import Figure, publish
 from configs.schema import AlgorithmConfig, RunConfig
-from gtpo_jax import gains
-from gtpo_jax.checkpoint import has_checkpoint, newest_step
-from gtpo_jax.evaluation import RIGHT, Evaluation, Outcome
-from launch import cli, display, train_tokenizer
-from launch import results as results_of
+from gtpo_jax.learner.checkpoint import has_checkpoint, newest_step
+from gtpo_jax.results import gains
+from gtpo_jax.results.evaluation import RIGHT, Evaluation, Outcome
+from launch import cli, train_tokenizer
 from launch.evaluate import Checkpoint, evaluate
-from launch.evaluator import Evaluator
-from launch.network import CHECKPOINTS
-from launch.session import Session
+from launch.run import display
+from launch.run import evaluation_files as results_of
+from launch.run.evaluator import Evaluator
+from launch.run.network import CHECKPOINTS
+from launch.run.session import Session
 from launch.sft import run_sft
 from launch.train import run_training
 

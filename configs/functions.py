@@ -20,12 +20,14 @@ from configs.schema import (
     TaskConfig,
     VerifierConfig,
 )
-from gtpo_jax import advantages, credit, learner, optimizers, protocols, reductions, returns
+from gtpo_jax import advantages, credit, learner, reductions, returns
+from gtpo_jax.language import protocols
+from gtpo_jax.learner import optimizers
 from gtpo_jax.tasks import mappings, reading, stream
 from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.tasks.source import Noise, ProblemSource
-from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.types import Params, Tool
+from gtpo_jax.verifiers import KindVerifier
 
 if TYPE_CHECKING:
     from models.lora import LoraConfig

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax import returns, rewards, similarity
+from gtpo_jax import returns, rewards
+from gtpo_jax.maths import similarity
 from gtpo_jax.types import EpisodeBatch
 
 Parts = Mapping[str, jax.Array]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gtpo_jax import checks
+from gtpo_jax.maths import checks
 from gtpo_jax.types import Scalar
 
 

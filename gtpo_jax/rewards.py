@@ -7,7 +7,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax import checks, masking, turns
+from gtpo_jax.maths import checks, masking, turns
 from gtpo_jax.types import Scalar
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gtpo_jax.dialogue import CONTROL_SYMBOLS
+from gtpo_jax.language.grammar import CONTROL_SYMBOLS
 from gtpo_jax.types import Cache, ForwardFn, Params, ToolResult, ToolStatus
 
 INFRA_FAILURE = ToolResult(status=ToolStatus.INFRA_ERROR, stderr="told to fail")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import pathlib
 
-from launch.display import CONSOLE, PLAIN
+from launch.run.display import CONSOLE, PLAIN
 
 COMMANDS = (
     *("demo", "sft", "train", "evaluate", "report", "compare", "rollout"),

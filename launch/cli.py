@@ -18,12 +18,13 @@ import tyro
 
 from configs.presets import PRESETS
 from configs.schema import RunConfig
-from gtpo_jax.checkpoint import SaveError, saved_steps
-from gtpo_jax.rollout.hosts import HostFailure, gather_objects
+from gtpo_jax.devices.processes import HostFailure, gather_objects
+from gtpo_jax.learner.checkpoint import SaveError, saved_steps
 from gtpo_jax.tools import IsolationError
-from launch import display, faults, own, panels, platforms, stopping
-from launch.distributed import Cluster, Distributed, is_first, leave
-from launch.faults import EXIT_BAD_INPUT, EXIT_FAILED
+from launch import panels
+from launch.run import display, faults, own, platforms, signals
+from launch.run.cluster import Cluster, Distributed, is_first, leave
+from launch.run.faults import EXIT_BAD_INPUT, EXIT_FAILED
 
 EXIT_PREEMPTED = 75
 """Told to stop by SIGTERM, and all that was done is saved: started again, it goes on."""
@@ -157,7 +158,7 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
     platforms.leave_out_tpus()
     _tell_once()
     _print_in_any_encoding()
-    with stopping.heard():
+    with signals.heard():
         try:
             run(sys.argv[1:])
         except ValueError as error:
@@ -168,10 +169,10 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
             _end(f"error: {error}", EXIT_FAILED)
         except HostFailure as error:  # every process has it
             _end(f"error: {error}", EXIT_FAILED, together=True)
-        except stopping.Preempted as stop:
+        except signals.Preempted as stop:
             again = "nothing was saved yet; run the same command again"
-            if stopping.go_on:
-                again = stopping.how_to_go_on(stopping.go_on)
+            if signals.go_on:
+                again = signals.how_to_go_on(signals.go_on)
             message = f"stopped by SIGTERM; {stop if stop.args else again}"
             _end(message, EXIT_PREEMPTED, together=bool(stop.args))
         except KeyboardInterrupt as stop:

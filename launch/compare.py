@@ -17,11 +17,12 @@ from rich.table import Table
 
 from configs import resuming
 from configs.schema import AlgorithmConfig, RunConfig
-from gtpo_jax.checkpoint import has_checkpoint
-from launch import cli, display, distributed, own
-from launch.evaluator import MODES, Evaluator
-from launch.gate import check_gate
-from launch.session import Session
+from gtpo_jax.learner.checkpoint import has_checkpoint
+from launch import cli
+from launch.run import cluster, display, own
+from launch.run.evaluator import MODES, Evaluator
+from launch.run.gate import check_gate
+from launch.run.session import Session
 from launch.sft import run_sft
 from launch.train import run_training
 
@@ -122,7 +123,7 @@ def table(result: dict) -> Table:
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(CompareArguments, argv, program="launch.compare")
-    distributed.start(arguments.cluster, arguments.distributed)
+    cluster.start(arguments.cluster, arguments.distributed)
     result = compare(arguments)
     cli.write_json(arguments.run_dir / "compare.json", result)
     if arguments.json is not None:

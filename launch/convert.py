@@ -22,15 +22,20 @@ from rich.table import Table
 
 from configs.functions import make_lora
 from configs.schema import MeshConfig
-from gtpo_jax import sharding, tokenizers
-from gtpo_jax.checkpoint import CheckpointStore, has_checkpoint
-from gtpo_jax.dialogue import END
-from launch import cli, display, imported, panels
-from launch.network import CHECKPOINTS, Network
-from launch.session import find_tokenizer
-from models import hf_config, hf_export, hf_files, hf_weights
+from gtpo_jax.devices import sharding
+from gtpo_jax.language import tokenizers
+from gtpo_jax.language.grammar import END
+from gtpo_jax.learner.checkpoint import CheckpointStore, has_checkpoint
+from launch import cli, panels
+from launch.run import display, imported_model
+from launch.run.network import CHECKPOINTS, Network
+from launch.run.session import find_tokenizer
+from models.hf import config as hf_config
+from models.hf import export as hf_export
+from models.hf import files as hf_files
+from models.hf import weights as hf_weights
 
-PHASES = ("train", "sft", imported.PHASE)
+PHASES = ("train", "sft", imported_model.PHASE)
 """Parts of a run that have checkpoints, the latest first."""
 
 SHARED = MeshConfig(data=1, fsdp=-1)
@@ -78,7 +83,7 @@ class Import:
     """Devices that share the parameters meanwhile."""
 
     def run(self) -> None:
-        phase = self.run_dir / imported.PHASE
+        phase = self.run_dir / imported_model.PHASE
         if has_checkpoint(phase / CHECKPOINTS):
             raise ValueError(f"{phase} holds a checkpoint; choose another --run-dir")
         checkpoint = hf_weights.open_checkpoint(self.folder)
@@ -89,7 +94,7 @@ class Import:
         params = hf_weights.load_params(
             checkpoint, shardings=network.shardings, dtype=config.param_dtype
         )
-        kept = phase / imported.SOURCE
+        kept = phase / imported_model.SOURCE
         kept.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.folder / "config.json", kept / "config.json")
         for name, path in carried.items():
@@ -138,8 +143,8 @@ class Export:
         if not saved:
             raise ValueError(f"no checkpoint of {' or '.join(phases)} in {self.run_dir}")
         phase = self.run_dir / saved[0]
-        config = imported.read_model_config(phase / "config.json")
-        lora = make_lora(imported.read_adapters(phase / "config.json"))
+        config = imported_model.read_model_config(phase / "config.json")
+        lora = make_lora(imported_model.read_adapters(phase / "config.json"))
         network = Network(config, make_mesh(self.mesh), lora=lora)
         export = self._export_adapters if self.adapters == "peft" else self._export_merged
         verified = export(network, phase)
@@ -150,7 +155,7 @@ class Export:
 
     def _export_merged(self, network: Network, phase: pathlib.Path) -> str:
         """Writes the decoder; returns what was verified of it, and how."""
-        kept = self.run_dir / imported.PHASE / imported.SOURCE
+        kept = self.run_dir / imported_model.PHASE / imported_model.SOURCE
         source = kept if self.source is None and kept.exists() else self.source
         beside, others = ({}, {}) if source else own_tokenizer(self.run_dir, phase)
         written = hf_export.save_checkpoint(
@@ -178,10 +183,11 @@ class Export:
         """Writes the adapters; returns what was verified of them, and how."""
         if network.lora is None:
             raise ValueError(f"{phase} has no adapters; leave out --adapters peft")
-        from models import lora, peft
+        from models import lora
+        from models.hf import peft
 
-        base = imported.read_folder(self.run_dir)
-        kept = self.run_dir / imported.PHASE / imported.SOURCE
+        base = imported_model.read_folder(self.run_dir)
+        kept = self.run_dir / imported_model.PHASE / imported_model.SOURCE
         there = bool(base) and (pathlib.Path(base) / "config.json").is_file()
         matrices = peft.save(
             self.out,
@@ -217,7 +223,7 @@ def own_tokenizer(
     if not path.is_file():
         return {}, {}
     end = tokenizers.SentencePieceTokenizer(path).control_symbols.get(END)
-    return {imported.TOKENIZER: path}, {} if end is None else {"eos_token_id": end}
+    return {imported_model.TOKENIZER: path}, {} if end is None else {"eos_token_id": end}
 
 
 def tell(text: str) -> None:

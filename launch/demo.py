@@ -11,15 +11,16 @@ import sys
 import time
 from collections.abc import Sequence
 
-from gtpo_jax import metrics
-from gtpo_jax.checkpoint import has_checkpoint
-from gtpo_jax.evaluation import Evaluation
+from gtpo_jax.learner.checkpoint import has_checkpoint
 from gtpo_jax.report import curve, terminal
+from gtpo_jax.results import metrics
+from gtpo_jax.results.evaluation import Evaluation
 from gtpo_jax.types import Trajectory
-from launch import cli, display, distributed, keeping, own, versions
-from launch.evaluator import Evaluator
-from launch.gate import check_gate
-from launch.session import Session
+from launch import cli
+from launch.run import cluster, display, own, trajectory_files, versions
+from launch.run.evaluator import Evaluator
+from launch.run.gate import check_gate
+from launch.run.session import Session
 from launch.sft import run_sft
 from launch.train import run_training
 
@@ -50,9 +51,9 @@ class DemoArguments(cli.RunArguments):
 def run_demo(arguments: DemoArguments) -> dict:
     """Runs both phases and returns the summary, which is also written to the run's folder."""
     run_dir, resume = arguments.run_dir, arguments.resume
-    if not resume and run_dir.exists() and distributed.is_first():
+    if not resume and run_dir.exists() and cluster.is_first():
         display.CONSOLE.print(f"the earlier run is kept in {_set_aside(run_dir)}")
-    distributed.wait_for_all()
+    cluster.wait_for_all()
     go_on = cli.command("launch.demo", arguments, "--resume")
     seconds: dict[str, float] = {}
     with Session(arguments.config, run_dir) as session:
@@ -66,10 +67,10 @@ def run_demo(arguments: DemoArguments) -> dict:
         lap("cold_start")
         gate = check_gate(session, evaluator, cold_start, go_on)
         before = _evaluate(evaluator, cold_start)
-        if distributed.is_first() and session.config.train.keep_every:
+        if cluster.is_first() and session.config.train.keep_every:
             # Beside those of the steps, as of one before the first.
-            folder = run_dir / "train" / keeping.FOLDER
-            keeping.write(folder, session.dialogue.tokenizer, 0, before[1])
+            folder = run_dir / "train" / trajectory_files.FOLDER
+            trajectory_files.write(folder, session.dialogue.tokenizer, 0, before[1])
         lap("evaluate_cold_start")
         policy = run_training(
             session,
@@ -94,7 +95,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         "seconds": seconds,
         "versions": versions.installed(),
     }
-    if distributed.is_first():
+    if cluster.is_first():
         cli.write_json(run_dir / "summary.json", summary)
         picture = run_dir / "curve.png"
         sampled = before[0]["sampled"]
@@ -148,7 +149,7 @@ def _families_first(indices: list[int], trajectories: list[Trajectory]) -> list[
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(DemoArguments, argv, program="launch.demo")
-    distributed.start(arguments.cluster, arguments.distributed)
+    cluster.start(arguments.cluster, arguments.distributed)
     summary = run_demo(arguments)
     if arguments.json is not None:
         cli.write_json(arguments.json, summary)

@@ -14,17 +14,18 @@ import shlex
 from collections.abc import Sequence
 from typing import Literal
 
-from gtpo_jax import evaluation
-from gtpo_jax.checkpoint import has_checkpoint, newest_step
-from gtpo_jax.evaluation import Evaluation
+from gtpo_jax.devices import processes
+from gtpo_jax.learner.checkpoint import has_checkpoint, newest_step
 from gtpo_jax.report import terminal
-from gtpo_jax.rollout import hosts
+from gtpo_jax.results import evaluation
+from gtpo_jax.results.evaluation import Evaluation
 from gtpo_jax.types import Trajectory
-from launch import cli, display, distributed, own, recorded, stopping
-from launch import results as results_of
-from launch.evaluator import MODES, Evaluator
-from launch.network import CHECKPOINTS
-from launch.session import Session
+from launch import cli
+from launch.run import cluster, display, own, run_folder, signals
+from launch.run import evaluation_files as results_of
+from launch.run.evaluator import MODES, Evaluator
+from launch.run.network import CHECKPOINTS
+from launch.run.session import Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,9 +82,9 @@ def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
         phase_dir = path.absolute().parents[1]
         return Checkpoint(run_dir=phase_dir.parent, phase=phase_dir.name, step=int(path.name))
     step = int(given) if given else newest_step(run_dir / phase / CHECKPOINTS)
-    step = hosts.gather_objects(step)[0]
+    step = processes.gather_objects(step)[0]
     if step is None:
-        others = [p for p in recorded.POLICIES if has_checkpoint(run_dir / p / CHECKPOINTS)]
+        others = [p for p in run_folder.POLICIES if has_checkpoint(run_dir / p / CHECKPOINTS)]
         way_out = (
             f"give --phase {' or --phase '.join(others)}, which there is"
             if others
@@ -127,13 +128,13 @@ def evaluate(
             for part in results_of.parts(missing, session.config.rollout.slots):
                 trajectories = evaluator.run(params, mode, part, bar=bar)
                 results.add(mode, checkpoint.step, trajectories)
-                stopping.go_on = go_on or checkpoint.command
+                signals.go_on = go_on or checkpoint.command
                 new += len(part)
                 right += sum(trajectory.success for trajectory in trajectories)
                 bar.update(done + new, {"success": right / new})
                 if mode == "sampled":
                     sampled += trajectories
-    if not distributed.is_first():
+    if not cluster.is_first():
         return {}, sampled
     for mode in requests:
         results.join_parts(mode)
@@ -148,7 +149,7 @@ def evaluate(
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(EvaluateArguments, argv, program="launch.evaluate")
-    distributed.start(arguments.cluster, arguments.distributed)
+    cluster.start(arguments.cluster, arguments.distributed)
     checkpoint = find_checkpoint(arguments)
     name = arguments.name or f"{checkpoint.phase}-{checkpoint.step}"
     folder = arguments.run_dir / "evaluation" / name
@@ -158,7 +159,7 @@ def run(argv: Sequence[str]) -> None:
         own.tell_changes(kept, session.config)
         own.tell_unfinished(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
         evaluations, sampled = evaluate(session, checkpoint, folder, go_on=go_on)
-    if not distributed.is_first():
+    if not cluster.is_first():
         return
     display.CONSOLE.print(terminal.render_evaluations(evaluations, title=name))
     firsts = [trajectory for trajectory in sampled if trajectory.sample == 0]

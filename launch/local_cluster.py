@@ -24,7 +24,8 @@ from typing import Literal
 
 import tyro
 
-from launch import cli, stopping
+from launch import cli
+from launch.run import signals
 
 GRACE_SECONDS = 60.0
 """What the others have to end by themselves when one has failed; then they are killed."""
@@ -139,7 +140,7 @@ def _forwarded(workers: list[subprocess.Popen]) -> Iterator[None]:
             if worker.poll() is None:
                 worker.send_signal(number)
 
-    numbers = [signal.SIGTERM, *([signal.SIGINT] if stopping.interruptible() else [])]
+    numbers = [signal.SIGTERM, *([signal.SIGINT] if signals.interruptible() else [])]
     previous = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield

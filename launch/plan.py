@@ -19,13 +19,15 @@ import jax
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from configs.schema import RunConfig
-from launch import cli, display, imported
-from launch.display import CONSOLE
+from launch import cli
 from launch.planning import estimate, report, search, topologies
 from launch.planning.estimate import GIB, DoesNotFitError, Report
 from launch.planning.programs import Workload
-from models import hf_config, presets
+from launch.run import display, imported_model
+from launch.run.display import CONSOLE
+from models import presets
 from models.config import ModelConfig
+from models.hf import config as hf_config
 
 EXIT_DOES_NOT_FIT = 3
 DEFAULT_TOPOLOGY = "cpu:8"
@@ -84,7 +86,7 @@ def choose_model(arguments: PlanArguments) -> RunConfig:
             raise ValueError(f"{path} cannot be read: {error}") from None
     if found is None:
         return config
-    chosen = {name: getattr(config.model, name) for name in imported.CHOSEN}
+    chosen = {name: getattr(config.model, name) for name in imported_model.CHOSEN}
     return dataclasses.replace(config, model=dataclasses.replace(found, **chosen))
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 
 from gtpo_jax.report import bands
 from gtpo_jax.report.page import build_page
-from launch import cli, panels, recorded
-from launch.display import CONSOLE
+from launch import cli, panels
+from launch.run import run_folder
+from launch.run.display import CONSOLE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PICTURE = (1280, 960)
@@ -71,12 +72,12 @@ def parse(argv: Sequence[str]) -> ReportArguments:
 
 def write_page(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> pathlib.Path:
     """Writes the page of runs and returns where it is."""
-    names = recorded.names_of(runs)
-    files: recorded.Files = {}
+    names = run_folder.names_of(runs)
+    files: run_folder.Files = {}
     for name, run in zip(names, runs, strict=True):
-        for source, paths in recorded.record_files(run).items():
+        for source, paths in run_folder.record_files(run).items():
             files[source if len(runs) == 1 else f"{name}: {source}"] = paths
-    gathered = recorded.gather(files, most=arguments.most, steps=arguments.steps)
+    gathered = run_folder.gather(files, most=arguments.most, steps=arguments.steps)
     note = ""
     if gathered.taken < gathered.all:
         note = (
@@ -88,8 +89,8 @@ def write_page(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> path
         title=" · ".join(names),
         subtitle=_subtitle(runs),
         note=note,
-        runs=dict(zip(names, map(recorded.metrics_of, runs), strict=True)),
-        evaluations=dict(zip(names, map(recorded.evaluations_of, runs), strict=True)),
+        runs=dict(zip(names, map(run_folder.metrics_of, runs), strict=True)),
+        evaluations=dict(zip(names, map(run_folder.evaluations_of, runs), strict=True)),
     )
     path = arguments.out or arguments.runs[0] / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +110,7 @@ def _subtitle(runs: Sequence[pathlib.Path]) -> str:
     """What a single run was trained with, where it was."""
     if len(runs) > 1 or not (runs[0] / "train" / "config.json").exists():
         return ""
-    settings = recorded.settings_of(runs[0])
+    settings = run_folder.settings_of(runs[0])
     train = settings["train"]
     return (
         f"{train['algorithm']['name'].upper()} · seed {settings['seed']} · {train['steps']} steps"
@@ -157,9 +158,9 @@ def take_picture(page: pathlib.Path, out: pathlib.Path) -> None:
 def write_comparison(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> None:
     """Draws the curves of runs and prints where they end."""
     made = []
-    for name, run in zip(recorded.names_of(runs), runs, strict=True):
-        metrics = recorded.metrics_of(run)["train"]
-        made.append(bands.Run(name=name, settings=recorded.settings_of(run), metrics=metrics))
+    for name, run in zip(run_folder.names_of(runs), runs, strict=True):
+        metrics = run_folder.metrics_of(run)["train"]
+        made.append(bands.Run(name=name, settings=run_folder.settings_of(run), metrics=metrics))
     groups = bands.group_runs(made)
     path = arguments.out or arguments.runs[0] / "compare.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,10 +174,10 @@ def run(argv: Sequence[str]) -> None:
     if arguments.compare:
         write_comparison(
             arguments,
-            recorded.find_runs(arguments.runs, recorded.trained, "metrics of training"),
+            run_folder.find_runs(arguments.runs, run_folder.trained, "metrics of training"),
         )
         return
-    runs = recorded.find_runs(arguments.runs, recorded.record_files, "trajectories")
+    runs = run_folder.find_runs(arguments.runs, run_folder.record_files, "trajectories")
     page = write_page(arguments, runs)
     if arguments.screenshot is not None:
         take_picture(page, arguments.screenshot)

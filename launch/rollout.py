@@ -18,14 +18,16 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from gtpo_jax import rollout, sampling
-from gtpo_jax.dialogue import AnyDialogue, ParsedTurn
+from gtpo_jax import rollout
+from gtpo_jax.decoding import sampling
+from gtpo_jax.language.grammar import AnyDialogue, ParsedTurn
 from gtpo_jax.report import terminal
 from gtpo_jax.types import Params, Problem, Tool, ToolResult
-from launch import cli, display, distributed, imported, own, successes
-from launch.network import Network
-from launch.session import Session
-from models import hf_weights
+from launch import cli
+from launch.run import cluster, display, imported_model, own, rejection
+from launch.run.network import Network
+from launch.run.session import Session
+from models.hf import weights as hf_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class RolloutArguments(cli.RunArguments):
         handed_over = own.option(argv, "model") is not None
         return None if handed_over else own.newest(cls.folder(argv))
 
-    def wanted(self) -> successes.Wanted | None:
+    def wanted(self) -> rejection.Wanted | None:
         """What is to be kept, if anything. Raises where the options do not go together."""
         if self.temperature < 0:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
@@ -72,7 +74,7 @@ class RolloutArguments(cli.RunArguments):
             return None
         if self.prompt:
             raise ValueError("--prompt watches one problem, --keep-successes many; give one")
-        return successes.Wanted(
+        return rejection.Wanted(
             path=self.keep_successes,
             first=self.first_problem,
             problems=self.problems,
@@ -130,18 +132,18 @@ class WatchedTool:
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(RolloutArguments, argv, program="launch.rollout")
     wanted = arguments.wanted()
-    distributed.start(arguments.cluster, arguments.distributed)
+    cluster.start(arguments.cluster, arguments.distributed)
     if wanted is None:
         watch(arguments)
     else:
         keep(arguments, wanted)
 
 
-def keep(arguments: RolloutArguments, wanted: successes.Wanted) -> None:
+def keep(arguments: RolloutArguments, wanted: rejection.Wanted) -> None:
     """Writes the successes among many problems."""
     checkpoint, model = find_model(arguments)
     with Session(arguments.config, arguments.run_dir, model=model) as session:
-        kept = successes.keep_successes(session, load(session, checkpoint), wanted)
+        kept = rejection.keep_successes(session, load(session, checkpoint), wanted)
     display.CONSOLE.print(str(kept), highlight=False, soft_wrap=True)
     if arguments.json is not None:
         cli.write_json(arguments.json, kept.figures())
@@ -187,12 +189,12 @@ def watch(arguments: RolloutArguments) -> None:
 
 def find_model(
     arguments: RolloutArguments,
-) -> tuple[hf_weights.Checkpoint | None, imported.Imported | None]:
+) -> tuple[hf_weights.Checkpoint | None, imported_model.Imported | None]:
     """The checkpoint that was handed over, if one was."""
     if arguments.model is None:
         return None, None
     checkpoint = hf_weights.open_checkpoint(arguments.model)
-    return checkpoint, imported.Imported(model=checkpoint.config, source=arguments.model)
+    return checkpoint, imported_model.Imported(model=checkpoint.config, source=arguments.model)
 
 
 def load(session: Session, checkpoint: hf_weights.Checkpoint | None) -> Params:

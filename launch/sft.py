@@ -19,15 +19,17 @@ import jax
 import numpy as np
 
 from configs.functions import make_optimizer
-from gtpo_jax import learner, metrics, packing, reductions
-from gtpo_jax.tasks import verifiers
+from gtpo_jax import learner, reductions, verifiers
+from gtpo_jax.learner import packing
+from gtpo_jax.results import metrics
 from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.tasks.imitation import can_be_judged, imitated, judged, render_conversation
 from gtpo_jax.types import Params, Trajectory
-from launch import cli, display, distributed, imported, own, playing
-from launch.phase import Phase, check_unused
-from launch.session import Session
+from launch import cli
+from launch.run import cluster, display, imported_model, own, playing
+from launch.run.phase import Phase, check_unused
+from launch.run.session import Session
 
 LOG_EVERY = 10
 
@@ -109,7 +111,7 @@ def first_params(session: Session) -> Params:
     """What a cold start begins with."""
     if session.imported is None:
         return session.network.random()
-    return session.load_params(session.run_dir, imported.PHASE)
+    return session.load_params(session.run_dir, imported_model.PHASE)
 
 
 def read_demonstrations(session: Session) -> list[Trajectory]:
@@ -226,7 +228,7 @@ def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajec
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(SftArguments, argv, program="launch.sft")
-    distributed.start(arguments.cluster, arguments.distributed)
+    cluster.start(arguments.cluster, arguments.distributed)
     resume = arguments.resumes("sft")
     check_unused(arguments.run_dir, "sft", resume=resume)
     with Session(arguments.config, arguments.run_dir) as session:

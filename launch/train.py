@@ -17,15 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.functions import make_optimizer
-from gtpo_jax import credit, learner, packing, rollout, sampling
-from gtpo_jax.rollout import hosts
+from gtpo_jax import credit, learner, rollout
+from gtpo_jax.decoding import sampling
+from gtpo_jax.learner import packing
+from gtpo_jax.rollout import sharing
 from gtpo_jax.types import EpisodeBatch, Params, TokenBatch, Trajectory
-from launch import cli, display, distributed, keeping, own
-from launch import figures as figures_of
-from launch.evaluator import MODES, Evaluator
-from launch.gate import check_gate
-from launch.phase import Phase, check_unused
-from launch.session import Session
+from launch import cli
+from launch.run import cluster, display, own, trajectory_files
+from launch.run import step_metrics as figures_of
+from launch.run.evaluator import MODES, Evaluator
+from launch.run.gate import check_gate
+from launch.run.phase import Phase, check_unused
+from launch.run.session import Session
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,7 +137,7 @@ class Trainer:
         several = config.sampling_rounds > 1
         first = step * self.step_problems
         return rollout.collect_groups(
-            functools.partial(hosts.share, run),
+            functools.partial(sharing.share, run),
             map(self.session.source.train_problem, range(first, first + self.step_problems)),
             wanted=config.prompts,
             group_size=config.group_size,
@@ -246,7 +249,7 @@ def run_training(
         checkpoint_every=config.checkpoint_every,
         go_on=go_on or own.resume_command("train", session.run_dir),
     ) as phase:
-        keeper = keeping.Keeper(
+        keeper = trajectory_files.Keeper(
             phase.folder,
             session.dialogue.tokenizer,
             every=config.keep_every,
@@ -289,7 +292,7 @@ def run_training(
 
 def run(argv: Sequence[str]) -> None:
     arguments = cli.parse(TrainArguments, argv, program="launch.train")
-    distributed.start(arguments.cluster, arguments.distributed)
+    cluster.start(arguments.cluster, arguments.distributed)
     start = arguments.cold_start or arguments.run_dir
     resume = arguments.resumes("train")
     check_unused(arguments.run_dir, "train", resume=resume)

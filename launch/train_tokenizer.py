@@ -1,6 +1,7 @@
 """Trains a small SentencePiece tokenizer on the texts of demonstrations.
 
-python -m launch.train_tokenizer tiny --out gtpo_jax/assets/tools-256.model --vocab-size 256
+python -m launch.train_tokenizer tiny --vocab-size 256 \\
+    --out gtpo_jax/language/assets/tools-256.model
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Iterator, Sequence
 
 from configs.functions import make_source
 from configs.schema import RunConfig
-from gtpo_jax import tokenizers
-from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
+from gtpo_jax.language import tokenizers
+from gtpo_jax.language.grammar import CONTROL_SYMBOLS, Dialogue
 from gtpo_jax.tasks.demonstrations import play
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
-from launch import cli, display, playing
-from launch.session import make_tool
+from launch import cli
+from launch.run import display, playing
+from launch.run.session import make_tool
 
 TEXTS = 6_000
 

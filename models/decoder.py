@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from gtpo_jax import sharding
+from gtpo_jax.devices import sharding
 from gtpo_jax.types import Cache, ForwardFn, Params
-from models import attention, moe, rope
+from models import moe, rope
 from models.config import ModelConfig
+from models.kernels import choice as attention
 from models.layers import RMSNorm, flat_product, matrix_init, param
 
 LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, KV, S, H]
@@ -261,8 +262,8 @@ def forward_fn(
     a CPU copies the slice of each layer in every step; where memory is scarce, a copy is not
     wanted. The default is yes on CPU, no elsewhere.
 
-    `mesh`: that of `gtpo_jax.sharding`, for attention kernels, which the compiler cannot divide;
-    plain attention does without.
+    `mesh`: that of `gtpo_jax.devices.sharding`, for attention kernels, which the compiler cannot
+    divide; plain attention does without.
     """
     module = Decoder(config, mesh)
 

@@ -15,8 +15,8 @@ import tempfile
 import tokenizers as huggingface
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from gtpo_jax import templates
-from gtpo_jax.tokenizers import SPACE, JsonTokenizer
+from gtpo_jax.language import templates
+from gtpo_jax.language.tokenizers import SPACE, JsonTokenizer
 
 QWEN_TOOLS = r"""
 {%- macro system(text) -%}

@@ -31,13 +31,13 @@ hypothesis.settings.register_profile("compiled", deadline=None, derandomize=True
 hypothesis.settings.load_profile("compiled")
 
 MATHS_ROOMS = [
-    "gtpo_jax.masking",
-    "gtpo_jax.turns",
+    "gtpo_jax.maths.logprobs",
+    "gtpo_jax.maths.masking",
+    "gtpo_jax.maths.similarity",
+    "gtpo_jax.maths.turns",
     "gtpo_jax.rewards",
-    "gtpo_jax.similarity",
     "gtpo_jax.returns",
     "gtpo_jax.advantages",
-    "gtpo_jax.logprobs",
     "gtpo_jax.objectives",
     "gtpo_jax.reductions",
 ]

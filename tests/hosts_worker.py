@@ -22,8 +22,13 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gtpo_jax import advantages, credit, dialogue, learner, packing, reductions, sampling, sharding
-from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits, RolloutProgress, hosts
+from gtpo_jax import advantages, credit, learner, reductions
+from gtpo_jax.decoding import sampling
+from gtpo_jax.devices import processes as hosts
+from gtpo_jax.devices import sharding
+from gtpo_jax.language import grammar
+from gtpo_jax.learner import joining, packing
+from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits, RolloutProgress, sharing
 from gtpo_jax.testing import ByteTokenizer, FakeTool
 from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch, Trajectory, Verdict
 from models import decoder
@@ -37,7 +42,7 @@ MESHES = {
     "fsdp_across": {"data": 1, "fsdp": 4, "tensor": 2},
 }
 BYTES = ByteTokenizer()
-DIALOGUE = dialogue.Dialogue(BYTES)
+DIALOGUE = grammar.Dialogue(BYTES)
 MODEL = ModelConfig(
     vocab_size=BYTES.vocab_size,
     width=32,
@@ -80,7 +85,7 @@ def make_forward() -> ForwardFn:
     A function: what asks for devices has to wait until the processes know of each other.
     """
     bonus = np.zeros(MODEL.vocab_size, np.float32)
-    for marker, value in {dialogue.END: 4.0, dialogue.CODE: 4.0, dialogue.CODE_END: 3.5}.items():
+    for marker, value in {grammar.END: 4.0, grammar.CODE: 4.0, grammar.CODE_END: 3.5}.items():
         bonus[BYTES.control_id(marker)] = value
     forward = decoder.forward_fn(MODEL)
     return dataclasses.replace(
@@ -177,9 +182,9 @@ def step(axes: dict[str, int]) -> dict[str, Any]:
     }
     engine = make_engine(local_mesh)
     with hosts.together("the rollout"):
-        trajectories, _ = engine.run(local, hosts.deal(REQUESTS), seed=1, step=5)
+        trajectories, _ = engine.run(local, sharing.deal(REQUESTS), seed=1, step=5)
         episodes = packing.episode_batch(trajectories, max_turns=LIMITS.max_turns)
-        turn_credit = jax.device_get(assign()(hosts.number_groups(episodes)))
+        turn_credit = jax.device_get(assign()(joining.number_groups(episodes)))
         batch = pack(trajectories, turn_credit.advantages, rows=ROWS // jax.process_count())
     record["trajectories"] = hosts.gather_objects(trajectories)
     record["batch"] = batch.tokens.shape
@@ -190,7 +195,7 @@ def step(axes: dict[str, int]) -> dict[str, Any]:
             "tokens": (tokens / len(trajectories), len(trajectories)),
         }
     )
-    joined = hosts.join_batch(batch, mesh)
+    joined = joining.join_batch(batch, mesh)
     record["joined"] = joined.tokens.shape
     record["documents"] = np.unique(whole(joined.trajectory_ids))
     updated, record["metrics"] = update(params, joined)
@@ -230,9 +235,9 @@ def layout(kind: AxisType) -> dict[str, Any]:
     local = sharding.localize(params, mesh)
     batch = packing.empty_batch(4, 8)
     batch.tokens[:] = 4 * jax.process_index() + np.arange(4)[:, None]
-    joined = hosts.join_batch(jax.tree.map(lambda leaf: leaf[None], batch), mesh)
+    joined = joining.join_batch(jax.tree.map(lambda leaf: leaf[None], batch), mesh)
     count = 1 - jax.process_index()  # process 1 has no trajectory at all
-    half = hosts.join_batch(jax.tree.map(lambda leaf: leaf[None][:count], batch), mesh)
+    half = joining.join_batch(jax.tree.map(lambda leaf: leaf[None][:count], batch), mesh)
     return {
         "shape": local_mesh.devices.shape,
         "kinds": set(local_mesh.axis_types),
@@ -267,7 +272,7 @@ def failures(mesh: Mesh) -> dict[str, str]:
 
     def roll_out() -> None:
         with hosts.together("the rollout"):
-            engine.run(params, hosts.deal(REQUESTS), seed=1, step=5, on_progress=fail)
+            engine.run(params, sharing.deal(REQUESTS), seed=1, step=5, on_progress=fail)
 
     def interrupt() -> None:
         with hosts.together("the rollout"):
@@ -276,7 +281,7 @@ def failures(mesh: Mesh) -> dict[str, str]:
 
     def join(rows: int, length: int) -> None:
         batch = packing.empty_batch(rows, length)
-        hosts.join_batch(jax.tree.map(lambda leaf: leaf[None], batch), mesh)
+        joining.join_batch(jax.tree.map(lambda leaf: leaf[None], batch), mesh)
 
     caught("rollout", roll_out)
     caught("interrupt", interrupt)

@@ -6,8 +6,8 @@ import dataclasses
 import json
 import pathlib
 
-from models import hf_export
 from models.config import ModelConfig
+from models.hf import export as hf_export
 from tests.chat_families import FAMILIES, Family
 from tests.tiny import CONFIG, make_params
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gtpo_jax.evaluation import RIGHT, Outcome
+from gtpo_jax.results.evaluation import RIGHT, Outcome
 from gtpo_jax.types import StopReason
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import optax
 import pytest
 
-from gtpo_jax import packing, records, rollout
+from gtpo_jax import rollout
+from gtpo_jax.learner import packing
+from gtpo_jax.results import records
 from gtpo_jax.types import Problem
-from models import hf_names
+from models.hf import names as hf_names
 from tests.commands import PAGES, blocks
 from tests.hub_folder import write_folder
 from tests.tiny import BYTES, make_params, make_trajectory
@@ -40,7 +42,8 @@ def algorithms(folder) -> dict[str, object]:
     trajectories = [make_trajectory(rng, [(3, 2), (4, 0)], success=i == 0) for i in range(4)]
     batch = packing.pack(trajectories, np.ones((4, 2)), micro_batches=1, rows=4, row_length=16)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch)
-    names = ("advantages", "objectives", "reductions", "returns", "rewards", "similarity", "turns")
+    names = ("advantages", "objectives", "reductions", "returns", "rewards")
+    maths = ("similarity", "turns")
     counts = [field.name for field in dataclasses.fields(rollout.RolloutStats)]
     engine = types.SimpleNamespace(
         run=lambda params, requests, seed, step: (
@@ -53,6 +56,7 @@ def algorithms(folder) -> dict[str, object]:
     )
     return {
         **{name: importlib.import_module(f"gtpo_jax.{name}") for name in names},
+        **{name: importlib.import_module(f"gtpo_jax.maths.{name}") for name in maths},
         **{"outcomes": jnp.array([1.0, 0, 0, 0]), "success": jnp.array([True] + [False] * 3)},
         **{"violations": jnp.zeros((4, 2), bool), "turn_mask": jnp.ones((4, 2), bool)},
         **{"group_ids": jnp.zeros(4, jnp.int32), "included": jnp.ones(4, bool)},

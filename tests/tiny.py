@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from gtpo_jax.dialogue import Dialogue
+from gtpo_jax.language.grammar import Dialogue
 from gtpo_jax.testing import ByteTokenizer
 from gtpo_jax.types import Params, Problem, StopReason, Trajectory, Turn, Verdict
 from models import decoder

@@ -22,7 +22,8 @@ from benchmarks.cases import files, folders, programs, runs, scenes, texts
 from benchmarks.cases.decisions import DECISIONS
 from benchmarks.cases.row import Adapter, Row, agrees, read_rows
 from benchmarks.figures import Figure, publish
-from launch import cli, display
+from launch import cli
+from launch.run import display
 
 RESULTS = ("right", "otherwise", "prose", "wrong")
 """As expected; as decided; not replayed; neither."""

@@ -19,9 +19,12 @@ import numpy as np
 
 from benchmarks.cases.row import Adapter, Outcome, attempt
 from configs.schema import DialogueConfig
-from gtpo_jax import chat
-from launch import imported
-from models import hf_config, hf_export, hf_files, hf_weights
+from gtpo_jax.language import chat
+from launch.run import imported_model
+from models.hf import config as hf_config
+from models.hf import export as hf_export
+from models.hf import files as hf_files
+from models.hf import weights as hf_weights
 from models.presets import TINY
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -45,7 +48,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
         _write_checkpoint(checkpoint)
         yield {
             "checkpoints": _open,
-            "models.hf_config": functools.partial(_config, checkpoint),
+            "models.hf.config": functools.partial(_config, checkpoint),
             "launch.convert import": functools.partial(_import, checkpoint),
             "chat dialogue": _dialogue,
         }
@@ -167,7 +170,7 @@ def make_dialogue(ends: Any) -> chat.ChatDialogue:
         }
         for name, value in settings.items():
             (folder / name).write_text(json.dumps(value), encoding="utf-8")
-        return imported.make_dialogue(DialogueConfig(protocol="fenced"), folder)
+        return imported_model.make_dialogue(DialogueConfig(protocol="fenced"), folder)
 
 
 def with_symbols(dialogue: chat.ChatDialogue, text: str) -> list[int]:

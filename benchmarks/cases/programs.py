@@ -10,9 +10,9 @@ from typing import Any
 
 from benchmarks.cases.row import Adapter
 from gtpo_jax import tools
-from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.tools import PythonExecutor, ToolLimits
 from gtpo_jax.types import Problem, StreamTest, UnitTests, Verdict
+from gtpo_jax.verifiers import KindVerifier
 
 _MARK = re.compile(r"^\[.* truncated\]$", re.MULTILINE)
 

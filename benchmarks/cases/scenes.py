@@ -13,10 +13,13 @@ import numpy as np
 from benchmarks.cases import folders
 from benchmarks.cases.row import Adapter
 from configs.schema import DialogueConfig
-from gtpo_jax import advantages, sampling
+from gtpo_jax import advantages
+from gtpo_jax.decoding import sampling
 from launch import cli
 from launch.rollout import RolloutArguments
-from models import hf_config, lora, peft
+from models import lora
+from models.hf import config as hf_config
+from models.hf import peft
 from models.presets import TINY
 
 OTHER_PARTS = (
@@ -35,7 +38,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
     yield {
         "sampling": _draws,
         "advantages": _advantages,
-        "models.peft.adapter_config": _targets,
+        "models.hf.peft.adapter_config": _targets,
         "launch.convert export --adapters peft": _names,
         "launch.rollout chat": _end,
         "launchers": _option,

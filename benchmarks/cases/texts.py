@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.cases.row import Adapter
-from gtpo_jax import protocols
-from gtpo_jax.tasks.verifiers import KindVerifier
+from gtpo_jax.language import protocols
 from gtpo_jax.types import Problem
+from gtpo_jax.verifiers import KindVerifier
 
 PROTOCOLS = (protocols.FencedPython, protocols.CodeTags, protocols.HermesCalls)
 

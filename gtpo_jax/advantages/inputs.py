@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax
 
-from gtpo_jax import checks
+from gtpo_jax.maths import checks
 
 
 def check_inputs(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax import turns
 from gtpo_jax.advantages import normalize
 from gtpo_jax.advantages.inputs import check_inputs
+from gtpo_jax.maths import turns
 from gtpo_jax.types import Scalar
 
 

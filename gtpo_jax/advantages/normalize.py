@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax import checks, masking
+from gtpo_jax.maths import checks, masking
 from gtpo_jax.types import Scalar
 
 NormalizeFn = Callable[..., jax.Array]

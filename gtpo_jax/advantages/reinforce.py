@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax import masking, returns
+from gtpo_jax import returns
 from gtpo_jax.advantages import grpo, normalize
 from gtpo_jax.advantages.inputs import check_inputs
+from gtpo_jax.maths import masking
 from gtpo_jax.types import Scalar
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax import masking
 from gtpo_jax.advantages import grpo
+from gtpo_jax.maths import masking
 
 
 def rloo_advantages(

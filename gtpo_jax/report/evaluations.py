@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from gtpo_jax import gains
-from gtpo_jax.evaluation import RIGHT, Outcome
+from gtpo_jax.results import gains
+from gtpo_jax.results.evaluation import RIGHT, Outcome
 
 SAMPLED, GREEDY = "sampled", "greedy"
 """The modes that a comparison is made of."""

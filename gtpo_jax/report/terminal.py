@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gtpo_jax import tools
-from gtpo_jax.evaluation import Estimate, Evaluation
+from gtpo_jax.results.evaluation import Estimate, Evaluation
 from gtpo_jax.types import ToolResult, Trajectory
 
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from gtpo_jax import decoding, sampling, sharding, stops
-from gtpo_jax.dialogue import AnyDialogue
+from gtpo_jax import decoding
+from gtpo_jax.decoding import sampling, stops
+from gtpo_jax.devices import sharding
+from gtpo_jax.language.grammar import AnyDialogue
 from gtpo_jax.rollout.limits import RolloutLimits, given
 from gtpo_jax.rollout.loop import Loop
 from gtpo_jax.rollout.lot import Lot

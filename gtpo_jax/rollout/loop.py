@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
-from gtpo_jax import decoding, tools
-from gtpo_jax.dialogue import violation_output
+from gtpo_jax import decoding, tools, verifiers
+from gtpo_jax.language.grammar import violation_output
 from gtpo_jax.rollout.limits import fitting, given
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
 from gtpo_jax.rollout.slots import Finished, Request, Slot
-from gtpo_jax.tasks import verifiers
 from gtpo_jax.types import Params, Problem, StopReason, ToolResult, ToolStatus, Trajectory
 
 if TYPE_CHECKING:

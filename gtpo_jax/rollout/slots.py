@@ -7,8 +7,8 @@ from concurrent import futures
 
 import numpy as np
 
-from gtpo_jax import sampling
-from gtpo_jax.dialogue import AnyDialogue, ParsedTurn, turn_violation
+from gtpo_jax.decoding import sampling
+from gtpo_jax.language.grammar import AnyDialogue, ParsedTurn, turn_violation
 from gtpo_jax.types import (
     Problem,
     StopReason,

@@ -17,7 +17,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from gtpo_jax import files
+from gtpo_jax.language import files
 from gtpo_jax.tasks import jsonl
 from gtpo_jax.tasks.mappings.fields import as_text, is_missing
 from gtpo_jax.types import Problem, StreamTest, UnitTests

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gtpo_jax import tools
-from gtpo_jax.dialogue import AnyDialogue, turn_violation, violation_output
-from gtpo_jax.tasks import verifiers
+from gtpo_jax import tools, verifiers
+from gtpo_jax.language.grammar import AnyDialogue, turn_violation, violation_output
 from gtpo_jax.tasks.source import Answer, Call, Script
 from gtpo_jax.types import (
     Problem,

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from gtpo_jax import files
+from gtpo_jax.language import files
 from gtpo_jax.tasks.mappings.fields import Record
 
 _BATCH = 1024

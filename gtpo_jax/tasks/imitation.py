@@ -11,14 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gtpo_jax import tools
-from gtpo_jax.dialogue import (
-    AnyDialogue,
-    ParsedTurn,
-    turn_violation,
-    violation_output,
-)
-from gtpo_jax.tasks import verifiers
+from gtpo_jax import tools, verifiers
+from gtpo_jax.language.grammar import AnyDialogue, ParsedTurn, turn_violation, violation_output
 from gtpo_jax.tasks.conversations import Conversation, Said
 from gtpo_jax.types import Problem, StopReason, Trajectory, Turn, Verdict, Verifier
 

@@ -7,7 +7,7 @@ import pathlib
 import sys
 from collections.abc import Iterator
 
-from gtpo_jax import files
+from gtpo_jax.language import files
 from gtpo_jax.tasks.mappings.fields import Record
 
 

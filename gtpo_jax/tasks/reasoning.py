@@ -1,55 +1,20 @@
-"""Problems of reasoning-gym: `reasoning-gym/chain_sum` is its family `chain_sum`. Extra: `tasks`.
+"""Problems of reasoning-gym: `reasoning-gym/chain_sum` is its family `chain_sum`.
+Extra: `reasoning`.
 
 A level is a step of the family's own curriculum: each of its attributes stands at that step, or at
 its last one. A family without a curriculum has level 1 alone, its default configuration.
-
-The id of a problem says how to make it anew, `reasoning-gym/chain_sum/LEVEL/SEED/INDEX`; `verify`
-does, and asks the family whether an answer is right: many questions have several right answers.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import importlib.metadata
-import re
 from collections.abc import Callable
-from typing import Any
 
-from gtpo_jax.types import Problem, Verdict
+from gtpo_jax.types import Problem
+from gtpo_jax.verifiers.reasoning_gym import BLOCK, PREFIX, VERIFIER, make_dataset, one_line
 
-PREFIX = "reasoning-gym/"
-VERIFIER = "reasoning-gym"
-"""The kind of verifier that its problems name."""
-
-BLOCK = 500
-"""Entries of one data set. The package makes some of its data sets whole, so that they are small
-and many."""
 TRIES = 2000
 """Data sets that are searched for a question that is wanted."""
-
-_UNREPEATABLE = frozenset(
-    (
-        *("codeio", "isomorphic_strings", "list_functions", "polynomial_multiplication"),
-        *("ransom_note", "word_ladder"),
-    )
-)
-"""Their entries depend on the order of a set or on a clock, which every process has its own of."""
-
-_EXECUTING = frozenset(("intermediate_integration", "simple_integration"))
-"""They evaluate an answer as Python, in this process, and need names in it."""
-
-_EVALUATED = {
-    "binary_matrix": r"[\d\s]*",
-    "countdown": r"(?!.*\*\*)[-+*/()\d\s]*",
-    "n_queens": r"[Q_\s]*",
-    "puzzle24": r"(?!.*\*\*)[-+*/()\d\s]*",
-    "spiral_matrix": r"[-\d\s]*",
-    "string_insertion": r"[A-Z]*",
-}
-"""They evaluate an answer as Python, too: what a right one is made of. They see no other."""
-_LONGEST = 1000
-"""Characters of an answer that is evaluated."""
 
 
 def is_family(name: str) -> bool:
@@ -59,7 +24,7 @@ def is_family(name: str) -> bool:
 
 def check_family(name: str, level: int) -> None:
     """Raises unless there is such a family, it has the level, and it can be trained on."""
-    _dataset(name, level, 0)
+    make_dataset(name, level, 0)
 
 
 def draw(
@@ -71,11 +36,11 @@ def draw(
     for attempt in range(TRIES):
         drawn = hashlib.sha256(f"{stream}/{name}/{level}/{block}/{attempt}".encode()).digest()
         seed = int.from_bytes(drawn[:4], "big") >> 1
-        dataset = _dataset(name, level, seed)
+        dataset = make_dataset(name, level, seed)
         try:
             entry = dataset[place]
         except Exception as error:  # some families search for an entry and do not always find one
-            reason = _line(error)
+            reason = one_line(error)
             continue
         if wanted(entry["question"]):
             return Problem(
@@ -89,96 +54,3 @@ def draw(
         f"{name} gave no problem at level {level} in {TRIES} attempts: {reason}; choose another"
         " level or family"
     )
-
-
-def verify(problem: Problem, answer: str | None) -> Verdict:
-    """What the family says of an answer: right is what it gives the full score.
-
-    Unverifiable when the package no longer makes this problem. An answer that its code fails on is
-    wrong.
-    """
-    if answer is None or not answer.strip():
-        return Verdict.NO_ANSWER
-    answer = answer.strip()
-    name, *_ = _parse_id(problem.id)
-    made_of = _EVALUATED.get(name.removeprefix(PREFIX))
-    if made_of and (len(answer) > _LONGEST or not re.fullmatch(made_of, answer, re.DOTALL)):
-        return Verdict.WRONG
-    made = remade(problem)
-    if made is None:
-        return Verdict.UNVERIFIABLE
-    dataset, entry = made
-    try:
-        score = dataset.score_answer(answer=answer, entry=entry)
-    except MemoryError:
-        raise
-    except Exception:  # whatever the code of a hundred families may raise
-        return Verdict.WRONG
-    return Verdict.RIGHT if score == 1 else Verdict.WRONG
-
-
-def remade(problem: Problem) -> tuple[Any, Any] | None:
-    """The data set that a problem is of, and its entry; None when it no longer makes it."""
-    name, level, seed, index = _parse_id(problem.id)
-    try:
-        dataset = _dataset(name, level, seed)
-        entry = dataset[index]
-    except Exception:  # whatever the code of a hundred families may raise
-        return None
-    return (dataset, entry) if entry["question"] == problem.question else None
-
-
-def _parse_id(identity: str) -> tuple[str, int, int, int]:
-    match = re.fullmatch(rf"({PREFIX}\w+)/(\d+)/(\d+)/(\d+)", identity)
-    if match is None:
-        raise ValueError(
-            f"{identity!r} is no id of a problem of reasoning-gym; expected"
-            f" {PREFIX}NAME/LEVEL/SEED/INDEX"
-        )
-    name, *numbers = match.groups()
-    level, seed, index = map(int, numbers)
-    return name, level, seed, index
-
-
-@functools.lru_cache(maxsize=64)
-def _dataset(name: str, level: int, seed: int) -> Any:
-    """The data set of a family, at a level and with a seed."""
-    try:
-        from reasoning_gym import factory
-    except ImportError as error:
-        raise ValueError(
-            f"{name} needs the package reasoning-gym: pip install -e '.[reasoning]'"
-        ) from error
-    family = name.removeprefix(PREFIX)
-    if family not in factory.DATASETS:
-        version = importlib.metadata.version("reasoning_gym")
-        known = ", ".join(sorted(factory.DATASETS))
-        raise ValueError(f"reasoning-gym {version} has no family {family!r}; it has {known}")
-    if family in _UNREPEATABLE:
-        raise ValueError(f"{name} makes other problems in every process; choose another family")
-    if family in _EXECUTING:
-        raise ValueError(
-            f"{name} runs answers as Python where nothing isolates them; choose another family"
-        )
-    options = {"seed": seed, "size": BLOCK}
-    try:
-        if not factory.has_curriculum(family):
-            if level > 1:
-                raise ValueError("it has no curriculum, so its level is 1")
-            return factory.create_dataset(family, **options)
-        curriculum = factory.create_curriculum(family)
-        highest = max(len(attribute.levels) for attribute in curriculum.attributes.values())
-        if level > highest:
-            raise ValueError(f"its highest level is {highest}")
-        for attribute in curriculum.attributes.values():
-            step = min(level, len(attribute.levels)) - 1
-            curriculum.set_attr_level(attribute.name, step)
-        make, _ = factory.DATASETS[family]
-        return make(config=curriculum.generate_configuration(options))
-    except (ValueError, AssertionError) as error:
-        raise ValueError(f"{name} cannot be made at level {level}: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

@@ -20,7 +20,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator
 
-from gtpo_jax import files
+from gtpo_jax.language import files
 from gtpo_jax.tasks import huggingface, jsonl, tabular
 from gtpo_jax.tasks.mappings.fields import Record
 

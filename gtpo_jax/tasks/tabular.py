@@ -7,7 +7,7 @@ import io
 import pathlib
 from collections.abc import Iterator
 
-from gtpo_jax import files
+from gtpo_jax.language import files
 from gtpo_jax.tasks.mappings.fields import Record
 
 _LONGEST = 2**24

@@ -23,7 +23,7 @@ from rich import box, markup
 from rich.console import Console
 from rich.table import Table
 
-from gtpo_jax.tools import checkup, executor, host, limits
+from gtpo_jax.tools import checkup, executor, limits, machine
 from gtpo_jax.tools.sandbox import properties
 
 HEALTHY, FAILED, WEAK, BAD_OPTION = 0, 1, 2, 64
@@ -52,7 +52,7 @@ class Diagnosis:
     """Everything that the doctor found."""
 
     host: Mapping[str, str]
-    layers: Sequence[host.Layer]
+    layers: Sequence[machine.Layer]
     properties: Mapping[str, str | None]  # → what holds it, or None
     missing: Sequence[str]  # properties, that were not allowed to be
     allow: Sequence[str]  # what the executor needs to be given to start here
@@ -78,10 +78,10 @@ def examine(
     """
     folders = executor.library_folders(preload)
     try:
-        layers = host.explain(host.ask(folders))
+        layers = machine.explain(machine.ask(folders))
     except RuntimeError as error:
-        layers = (host.Layer(name="survey", offered=False, detail=str(error)),)
-    found = {"host": host.describe(), "layers": layers}
+        layers = (machine.Layer(name="survey", offered=False, detail=str(error)),)
+    found = {"host": machine.describe(), "layers": layers}
     missing: list[str] = []
     while True:
         begin = time.perf_counter()

@@ -19,9 +19,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from configs.functions import make_algorithm, make_lora, make_optimizer
 from configs.schema import RunConfig
-from gtpo_jax import decoding, learner, packing, sampling, sharding
+from gtpo_jax import decoding, learner
+from gtpo_jax.decoding import sampling
+from gtpo_jax.devices import sharding
+from gtpo_jax.learner import packing
 from gtpo_jax.types import ForwardFn
-from launch.network import Network
+from launch.run.network import Network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from configs.schema import RunConfig
-from gtpo_jax import sharding
+from gtpo_jax.devices import sharding
 from launch.planning import programs, topologies
 from launch.planning.estimate import DoesNotFitError, Report, compile_program
 from launch.planning.programs import Workload

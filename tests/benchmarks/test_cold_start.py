@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import cold_start
 from benchmarks.cold_start import SeedResult
-from gtpo_jax.checkpoint import newest_step
+from gtpo_jax.learner.checkpoint import newest_step
 from tests.launch import small
 
 

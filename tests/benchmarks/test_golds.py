@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("math_verify")
 
 from benchmarks import golds, golds_spellings, golds_values
-from gtpo_jax.tasks.verifiers import KindVerifier
+from gtpo_jax.verifiers import KindVerifier
 
 ANSWERS = [
     "12",

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import update as benchmark
 from benchmarks import update_fixture as fixture
-from gtpo_jax import packing
+from gtpo_jax.learner import packing
 from models.presets import QWEN2_5_1_5B
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import weights
-from models import hf_weights
+from models.hf import weights as hf_weights
 from models.presets import QWEN2_5_1_5B
 
 pytestmark = pytest.mark.slow

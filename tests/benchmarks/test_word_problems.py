@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks import word_problems
 from benchmarks.word_problems import SeedResult
-from gtpo_jax.checkpoint import newest_step
-from gtpo_jax.evaluation import RIGHT
+from gtpo_jax.learner.checkpoint import newest_step
+from gtpo_jax.results.evaluation import RIGHT
 from tests.launch import small
 from tests.outcomes import samples
 

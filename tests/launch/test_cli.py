@@ -75,7 +75,7 @@ def test_option_that_would_be_ignored_is_an_error(kind, options, message):
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_what_a_terminal_cannot_show_is_a_question_mark(encoding):
     program = (  # in ASCII, as the command line of a locale may have to be
-        r"from launch import cli, display;"
+        r"from launch import cli; from launch.run import display;"
         r"cli.main(lambda _: display.CONSOLE.print('2 \xd7 3 \u2026'))"
     )
     done = subprocess.run(

@@ -17,13 +17,17 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from configs.presets import PRESETS
-from gtpo_jax import tokenizers
-from gtpo_jax.checkpoint import CheckpointStore
-from gtpo_jax.dialogue import Dialogue
-from launch import cli, convert, imported, rollout
-from launch.network import Network
-from launch.session import Session
-from models import decoder, hf_export, hf_files, hf_weights
+from gtpo_jax.language import tokenizers
+from gtpo_jax.language.grammar import Dialogue
+from gtpo_jax.learner.checkpoint import CheckpointStore
+from launch import cli, convert, rollout
+from launch.run import imported_model
+from launch.run.network import Network
+from launch.run.session import Session
+from models import decoder
+from models.hf import export as hf_export
+from models.hf import files as hf_files
+from models.hf import weights as hf_weights
 from models.presets import TINY
 from tests.launch import small
 from tests.models.variants import VARIANTS
@@ -89,7 +93,7 @@ def test_config_of_an_imported_model_is_kept_with_the_run(name, tmp_path):
     hf_export.save_checkpoint(tmp_path / "source", VARIANTS[name], make_params(VARIANTS[name]))
     mesh = ("--mesh.fsdp", 2, "--mesh.data", 4)
     call("import", tmp_path / "source", "--run-dir", tmp_path / "run", *mesh)
-    saved = imported.read_model_config(tmp_path / "run" / "import" / "config.json")
+    saved = imported_model.read_model_config(tmp_path / "run" / "import" / "config.json")
     assert saved == VARIANTS[name]
     call("export", tmp_path / "run", "--out", tmp_path / "out", *mesh)
     chex.assert_trees_all_equal(load(tmp_path / "out"), make_params(VARIANTS[name]))
@@ -97,9 +101,9 @@ def test_config_of_an_imported_model_is_kept_with_the_run(name, tmp_path):
 
 def test_run_finds_the_imported_model(source, tmp_path):
     run_dir = tmp_path / "run"
-    assert imported.of_run(run_dir) is None
+    assert imported_model.of_run(run_dir) is None
     call("import", source, "--run-dir", run_dir)
-    found = imported.of_run(run_dir)
+    found = imported_model.of_run(run_dir)
     assert found is not None and found.model == CONFIG
     assert (found.source / "tokenizer.json").exists()
     with CheckpointStore(run_dir / "import" / "checkpoints") as store:
@@ -113,7 +117,10 @@ def test_run_finds_the_imported_model(source, tmp_path):
 def test_import_and_export_change_the_dtype_when_asked(source, tmp_path):
     run_dir = tmp_path / "run"
     call("import", source, "--run-dir", run_dir, "--dtype", "bfloat16")
-    assert imported.read_model_config(run_dir / "import" / "config.json").param_dtype == "bfloat16"
+    assert (
+        imported_model.read_model_config(run_dir / "import" / "config.json").param_dtype
+        == "bfloat16"
+    )
     call("export", run_dir, "--out", tmp_path / "half")
     call("export", run_dir, "--out", tmp_path / "single", "--dtype", "float32")
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), make_params())
@@ -185,7 +192,7 @@ def test_values_of_a_config_end_in_one_line_or_are_read(source, tmp_path, capsys
     changed = {**config, "torch_dtype": "auto", "rope_scaling": None, "rms_norm_eps": None}
     (source / "config.json").write_text(json.dumps(changed))
     call("import", source, "--run-dir", tmp_path / "run")
-    assert imported.of_run(tmp_path / "run").model == CONFIG
+    assert imported_model.of_run(tmp_path / "run").model == CONFIG
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "model-00002-of-00005.safetensors"])

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import demo as demo_benchmark
-from launch import compare, demo, display, evaluate
+from launch import compare, demo, evaluate
+from launch.run import display
 from tests.launch import small
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from gtpo_jax.rollout import RolloutProgress
-from launch import display, heartbeat
+from launch.run import display, heartbeat
 
 
 def standing(finished=3, tokens=1000, rows=5, tools=2):

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gtpo_jax import records
-from gtpo_jax.checkpoint import CheckpointStore, saved_steps
-from gtpo_jax.evaluation import Outcome, summarize
+from gtpo_jax.learner.checkpoint import CheckpointStore, saved_steps
+from gtpo_jax.results import records
+from gtpo_jax.results.evaluation import Outcome, summarize
 from gtpo_jax.rollout import Request
-from launch import evaluate, results, sft
-from launch.network import Network
-from launch.session import Session, make_source
+from launch import evaluate, sft
+from launch.run import evaluation_files
+from launch.run.network import Network
+from launch.run.session import Session, make_source
 from tests.launch import small
 
 PROBLEMS, SAMPLES = 20, 3
@@ -132,7 +133,7 @@ class Stopped(Exception):
 
 @pytest.mark.slow
 def test_evaluation_goes_on_where_it_stopped(run_dir, whole, monkeypatch):
-    add = results.Results.add
+    add = evaluation_files.Results.add
     count = itertools.count()
 
     def stopping(self, mode, step, part):
@@ -141,7 +142,7 @@ def test_evaluation_goes_on_where_it_stopped(run_dir, whole, monkeypatch):
         add(self, mode, step, part)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(results.Results, "add", stopping)
+        patch.setattr(evaluation_files.Results, "add", stopping)
         run(run_dir, "--name", "stopped")
     folder = run_dir / "evaluation" / "stopped"
     saved = {(r["mode"], r["problem"]["id"], r["sample"]) for r in trajectories(folder)}
@@ -187,7 +188,7 @@ def test_other_settings_are_an_error_that_names_them(run_dir, whole, monkeypatch
 def test_another_problem_of_the_same_name_is_an_error(whole, run_dir):
     settings = json.loads((whole / "settings.json").read_text())
     with Session(small.parse(sft.SftArguments).config, run_dir) as session:
-        found = results.Results(whole, settings, session.dialogue.tokenizer)
+        found = evaluation_files.Results(whole, settings, session.dialogue.tokenizer)
         problem = dataclasses.replace(session.source.held_out(1)[0], answer="another")
     with pytest.raises(ValueError, match="results of another problem"):
         found.missing("greedy", [Request(problem=problem, group=0, sample=0)])
@@ -198,7 +199,7 @@ def test_damaged_part_is_an_error_that_names_it(whole, run_dir, tmp_path):
     part.parent.mkdir()
     part.write_bytes(gzip.compress(b"{}")[:-3])
     with pytest.raises(ValueError, match=r"part-00001\.jsonl\.gz"):
-        results.Results(tmp_path, {}, None)
+        evaluation_files.Results(tmp_path, {}, None)
 
 
 def test_parts_that_were_joined_when_it_was_stopped_are_joined_once(whole, tmp_path):
@@ -207,9 +208,9 @@ def test_parts_that_were_joined_when_it_was_stopped_are_joined_once(whole, tmp_p
     for path, part in zip(paths, (kept[:9], kept[9:21], kept[21:]), strict=True):
         records.write_records(path, part)
     first = paths[0].read_bytes()
-    results.Results(tmp_path, {}, None).join_parts("sampled")
+    evaluation_files.Results(tmp_path, {}, None).join_parts("sampled")
     paths[0].write_bytes(first)
-    again = results.Results(tmp_path, {}, None)
+    again = evaluation_files.Results(tmp_path, {}, None)
     again.join_parts("sampled")
     [joined] = (tmp_path / "sampled").iterdir()
     assert list(records.read_records(joined)) == kept and len(again.outcomes) == len(kept)
@@ -251,10 +252,10 @@ def test_bad_input_is_an_error_before_any_work(run_dir, options, message, monkey
 def test_parts_are_whole_problems_of_a_few_fillings():
     problems = small_problems(10)
     requests = [Request(problem=p, group=g, sample=s) for g, p in problems for s in range(3)]
-    cut = list(results.parts(requests, slots=2))
+    cut = list(evaluation_files.parts(requests, slots=2))
     assert [len(part) for part in cut] == [9, 9, 9, 3]
     assert [request for part in cut for request in part] == requests
-    assert list(results.parts([], slots=2)) == []
+    assert list(evaluation_files.parts([], slots=2)) == []
 
 
 def small_problems(count):
@@ -274,13 +275,15 @@ def test_digest_sees_every_entry_and_its_place(dtype, other):
         {"a": params["a"], "c": params["b"]},
         jax.tree.map(lambda x: x.astype(other), params),
     ]
-    digests = {results.digest(p) for p in (params, *changed)}
+    digests = {evaluation_files.digest(p) for p in (params, *changed)}
     assert len(digests) == 1 + len(changed)
     mesh = jax.make_mesh((2, 4), ("x", "y"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     spec = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "y"))
     spread = {**params, "a": jax.device_put(params["a"], spec)}
-    assert results.digest(spread) == results.digest(jax.tree.map(jnp.copy, params))
-    assert results.digest(spread) == results.digest(params)
+    assert evaluation_files.digest(spread) == evaluation_files.digest(
+        jax.tree.map(jnp.copy, params)
+    )
+    assert evaluation_files.digest(spread) == evaluation_files.digest(params)
 
 
 @pytest.mark.slow

@@ -25,9 +25,11 @@ import torch
 import transformers
 from safetensors import numpy as numpy_files
 
-from gtpo_jax.checkpoint import CheckpointStore
-from launch import cli, convert, imported
-from models import decoder, hf_weights, lora
+from gtpo_jax.learner.checkpoint import CheckpointStore
+from launch import cli, convert
+from launch.run import imported_model
+from models import decoder, lora
+from models.hf import weights as hf_weights
 from tests.models.published import CASES, TEXT_TOKENS, random_model
 
 pytestmark = [pytest.mark.hf, pytest.mark.filterwarnings("ignore")]
@@ -45,7 +47,7 @@ class Run:
         random_model(name).save_pretrained(self.base)
         convert.run(["import", str(self.base), "--run-dir", str(self.folder)])
         phase = self.folder / "train"
-        model = imported.read_model_config(self.folder / "import" / "config.json")
+        model = imported_model.read_model_config(self.folder / "import" / "config.json")
         options = {"rank": LORA.rank, "alpha": LORA.alpha, "targets": []}
         cli.write_json(phase / "config.json", {"model": dataclasses.asdict(model), "lora": options})
         base = hf_weights.load_params(hf_weights.open_checkpoint(self.base))

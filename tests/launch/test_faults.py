@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from configs.presets import PRESETS
-from gtpo_jax import sharding
-from launch import cli, evaluate, memory, sft, train_tokenizer
+from gtpo_jax.devices import sharding
+from launch import cli, evaluate, sft, train_tokenizer
 from launch.planning import topologies
+from launch.run import memory
 from tests.launch.test_cli import with_setting
 
 TINY = PRESETS["tiny"]
@@ -132,7 +133,7 @@ def test_plan_for_tpus_names_the_extra(monkeypatch):
 
 CHOSEN = """
 import json, sys, jax
-from launch import platforms
+from launch.run import platforms
 platforms.TPU_FILES = tuple(json.loads(sys.argv[1]))
 platforms.leave_out_tpus()
 print(jax.config.jax_platforms)

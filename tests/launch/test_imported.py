@@ -11,13 +11,14 @@ import jax
 import numpy as np
 import pytest
 
-from gtpo_jax import sharding
+from gtpo_jax.devices import sharding
 from gtpo_jax.types import Verdict
-from launch import cli, convert, imported, rollout
-from launch.phase import Phase
-from launch.session import Session
+from launch import cli, convert, rollout
+from launch.run import imported_model
+from launch.run.phase import Phase
+from launch.run.session import Session
 from launch.train import TrainArguments, Trainer
-from models import hf_weights
+from models.hf import weights as hf_weights
 from tests.chat_families import FAMILIES
 from tests.hub_folder import write_folder
 from tests.models.variants import VARIANTS
@@ -123,7 +124,8 @@ def test_imported_model_brings_its_own_dialogue(tmp_path):
 def test_adapters_are_trained_kept_and_exported(tmp_path):
     pytest.importorskip("qwix", reason="needs the extra `lora`")
     numpy_files = pytest.importorskip("safetensors.numpy", reason="needs safetensors")
-    from models import lora, peft
+    from models import lora
+    from models.hf import peft
 
     run_dir, there = tmp_path / "run", tmp_path / "there"
     config = write_checkpoint(there, "qwen2.5")
@@ -191,7 +193,7 @@ def dialogue_of(folder, *variables):
     chosen = parse(
         TrainArguments, *(("--dialogue.template-variables", *variables) if variables else ())
     )
-    return imported.make_dialogue(chosen.config.dialogue, folder)
+    return imported_model.make_dialogue(chosen.config.dialogue, folder)
 
 
 def test_variables_of_the_chat_template_are_an_option(tmp_path):
@@ -222,7 +224,7 @@ def test_variables_of_no_chat_template_are_an_error(tmp_path):
         TrainArguments, ["tiny", "--dialogue.template-variables", "a=1"], program="tests"
     ).config
     with pytest.raises(ValueError, match="built-in dialogue has none; leave them out"):
-        imported.with_model(config, None)
+        imported_model.with_model(config, None)
 
 
 def test_rollout_without_a_prompt_is_refused(tmp_path):

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from gtpo_jax import metrics
+from gtpo_jax.results import metrics
 from launch import cli, demo, local_cluster
 from tests.launch import small
 
@@ -127,8 +127,8 @@ def test_cluster_of_nobody_is_bad_input():
 
 NATIVE = """
 import ctypes, pathlib, sys
-from launch import distributed
-distributed.redirect_native_output(pathlib.Path(sys.argv[1]))
+from launch.run import cluster
+cluster.redirect_native_output(pathlib.Path(sys.argv[1]))
 ctypes.CDLL(None).puts(b"from C")
 ctypes.CDLL(None).fflush(None)
 print("from Python: \u00e4")

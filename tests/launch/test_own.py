@@ -18,9 +18,10 @@ from configs.functions import make_optimizer
 from configs.presets import PRESETS
 from configs.schema import OptimizerConfig
 from gtpo_jax import settings
-from launch import cli, compare, demo, evaluate, own, phase, rollout, sft, train
+from launch import cli, compare, demo, evaluate, rollout, sft, train
+from launch.run import own, phase
 from tests.launch.test_cli import with_setting
-from tests.test_checkpoint import blank, make_state
+from tests.learner.test_checkpoint import blank, make_state
 
 TINY = PRESETS["tiny"]
 

@@ -11,18 +11,19 @@ import types
 import pytest
 
 from configs.presets import PRESETS
-from gtpo_jax import metrics
-from gtpo_jax.checkpoint import saved_steps
-from launch import cli, phase, stopping, versions
-from tests.test_checkpoint import blank, cut, make_state
+from gtpo_jax.learner.checkpoint import saved_steps
+from gtpo_jax.results import metrics
+from launch import cli
+from launch.run import phase, signals, versions
+from tests.learner.test_checkpoint import blank, cut, make_state
 
 CONFIG = PRESETS["tiny"]
 
 
 @pytest.fixture(autouse=True)
-def signals(monkeypatch, interruptible):
+def restored_signals(monkeypatch, interruptible):
     """What a test does to signals and to the command that goes on ends with it."""
-    monkeypatch.setattr(stopping, "go_on", "")
+    monkeypatch.setattr(signals, "go_on", "")
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -63,7 +64,7 @@ def interrupt():
 
 
 @pytest.mark.parametrize(
-    ("tell", "raised"), [(terminate, stopping.Preempted), (interrupt, KeyboardInterrupt)]
+    ("tell", "raised"), [(terminate, signals.Preempted), (interrupt, KeyboardInterrupt)]
 )
 @pytest.mark.parametrize("at", [0, 2, 4])
 def test_told_to_stop_the_step_ends_and_is_saved(tmp_path, tell, raised, at):
@@ -79,7 +80,7 @@ def test_sigterm_never_interrupts_a_save(tmp_path, monkeypatch):
     save, wait = opened.store.save, opened.store.wait
     monkeypatch.setattr(opened.store, "save", lambda *a: (terminate(3), save(*a), terminate(3)))
     monkeypatch.setattr(opened.store, "wait", lambda: (terminate(3), wait(), terminate(3)))
-    with pytest.raises(stopping.Preempted, match="saved step 2"):
+    with pytest.raises(signals.Preempted, match="saved step 2"):
         work(opened, 5, at=1, do=terminate)
     terminate()  # nor what is left to do afterwards
     assert saved_steps(tmp_path / "train" / "checkpoints") == {2: None}
@@ -99,13 +100,13 @@ def test_second_interrupt_is_heard_at_once(tmp_path):
 
 def test_ignored_interrupt_stays_ignored_and_is_told_once(tmp_path, capsys):
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    stopping.tell_who_is_heard.cache_clear()
+    signals.tell_who_is_heard.cache_clear()
     for name in ("one", "two"):
         work(open_phase(tmp_path / name), 3, at=1, do=lambda: (interrupt(), interrupt()))
         assert steps_told(tmp_path / name) == [1, 2, 3]
     told = f"Ctrl-C is ignored, as in the background; `kill {os.getpid()}` saves and stops\n"
     assert capsys.readouterr().out.count(told) == 1
-    with pytest.raises(stopping.Preempted, match="saved step 1"):
+    with pytest.raises(signals.Preempted, match="saved step 1"):
         work(open_phase(tmp_path / "three"), 3, at=0, do=terminate)
     assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
@@ -114,7 +115,7 @@ def test_sigterm_while_the_last_save_is_awaited_is_not_lost(tmp_path, monkeypatc
     opened = open_phase(tmp_path)
     wait = opened.store.wait
     monkeypatch.setattr(opened.store, "wait", lambda: (terminate(), wait()))
-    with stopping.heard(), pytest.raises(stopping.Preempted):
+    with signals.heard(), pytest.raises(signals.Preempted):
         work(opened, 2)
     assert saved_steps(tmp_path / "train" / "checkpoints") == {2: None}
 
@@ -123,11 +124,11 @@ def test_one_process_that_is_told_stops_all(tmp_path, monkeypatch):
     """What another process was told arrives with the exchange at the end of a step."""
     others = iter([None, signal.SIGINT])
     exchange = types.SimpleNamespace(gather_objects=lambda mine: [mine, next(others)])
-    monkeypatch.setattr(stopping, "hosts", exchange)
+    monkeypatch.setattr(signals, "hosts", exchange)
     with pytest.raises(KeyboardInterrupt, match="saved step 2"):
         work(open_phase(tmp_path), 5)
     exchange.gather_objects = lambda mine: [signal.SIGINT, signal.SIGTERM, mine]
-    with pytest.raises(stopping.Preempted, match="saved step 3"):
+    with pytest.raises(signals.Preempted, match="saved step 3"):
         work(open_phase(tmp_path, resume=True), 5)
 
 

@@ -16,11 +16,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from configs.functions import make_optimizer
 from configs.presets import PRESETS
-from gtpo_jax import learner, packing, sharding
+from gtpo_jax import learner
+from gtpo_jax.devices import sharding
+from gtpo_jax.learner import packing
 from launch import plan
-from launch.network import Network
 from launch.planning import cost, estimate, groups, hlo, programs, search, topologies, traffic
 from launch.planning.chips import CHIPS, GIB
+from launch.run.network import Network
 from models import presets
 
 TINY = PRESETS["tiny"]

@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs.presets import PRESETS
-from gtpo_jax import sharding
+from gtpo_jax.devices import sharding
 from launch import plan
 from launch.planning import cost, estimate, hlo, programs, search, topologies
 

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from gtpo_jax.checkpoint import saved_steps
+from gtpo_jax.learner.checkpoint import saved_steps
 from launch import cli, sft
 from tests.launch import small
 from tests.launch.forked import Run, Server

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from gtpo_jax import rollout as rollouts
-from gtpo_jax import sampling
+from gtpo_jax.decoding import sampling
 from gtpo_jax.rollout import RolloutLimits
-from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import FakeTool, scripted_forward
 from gtpo_jax.types import Problem, StopReason, Trajectory, Turn, Verdict
-from launch import rollout, successes
-from launch.successes import Kept, Wanted, worth_imitating
+from gtpo_jax.verifiers import numeric_or_exact
+from launch import rollout
+from launch.run import rejection
+from launch.run.rejection import Kept, Wanted, worth_imitating
 from tests.launch import small
 from tests.tiny import BYTES, DIALOGUE
 
@@ -137,7 +138,7 @@ def lines(path):
 
 def test_successes_on_training_problems_are_written(tmp_path, capsys):
     goal = wanted(tmp_path, problems=6, samples=2)
-    kept = successes.keep_successes(Played(5), {}, goal)
+    kept = rejection.keep_successes(Played(5), {}, goal)
     assert "1 of 6 problems repeat others and are left out" in capsys.readouterr().out
     assert (kept.problems, kept.solved, kept.right, kept.trajectories) == (5, 3, 6, 10)
     assert [record["id"] for record in lines(goal.path)] == ["p0", "p2", "p4"]
@@ -156,23 +157,23 @@ def test_successes_on_training_problems_are_written(tmp_path, capsys):
 
 def test_interrupt_keeps_what_was_found_and_says_how_to_go_on(tmp_path, monkeypatch, interruptible):
     goal = wanted(tmp_path, first=2, problems=9, samples=8)  # one problem at a time
-    write = successes.records.write_records
+    write = rejection.records.write_records
 
     def write_and_interrupt(*arguments):
         write(*arguments)
         if len(arguments[1]) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(successes.records, "write_records", write_and_interrupt)
+    monkeypatch.setattr(rejection.records, "write_records", write_and_interrupt)
     with pytest.raises(KeyboardInterrupt, match="--first-problem 5 --problems 6") as stop:
-        successes.keep_successes(Played(), {}, goal)
+        rejection.keep_successes(Played(), {}, goal)
     assert "2 of 3 problems solved" in str(stop.value)
     assert [record["id"] for record in lines(goal.path)] == ["p2", "p4"]
 
 
 def test_nothing_is_written_without_a_success(tmp_path):
     goal = wanted(tmp_path, first=1, problems=1)
-    assert successes.keep_successes(Played(), {}, goal).records == []
+    assert rejection.keep_successes(Played(), {}, goal).records == []
     assert not goal.path.exists()
 
 

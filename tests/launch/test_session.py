@@ -4,7 +4,7 @@ import pwd
 
 import pytest
 
-from launch import session
+from launch.run import session
 
 NAMES = ("HOME", "XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR")
 

@@ -12,9 +12,9 @@ import pytest
 
 from gtpo_jax.types import Verdict
 from launch import cli, convert, rollout, sft
-from launch.session import Session
+from launch.run.session import Session
 from launch.train import TrainArguments
-from models import hf_weights
+from models.hf import weights as hf_weights
 from tests.launch import small
 from tests.launch.test_imported import OPTIONS as CHAT
 from tests.launch.test_imported import write_checkpoint

@@ -9,7 +9,7 @@ from configs.functions import make_source
 from configs.presets import TINY
 from configs.schema import RunConfig, TaskConfig
 from launch import cli
-from launch.session import Session
+from launch.run.session import Session
 
 GSM8K = [{"question": f"How many is {i}?", "answer": f"It is {i}.\n#### {i}"} for i in range(3)]
 MATH = [{"problem": f"Find ${i}$.", "solution": rf"\boxed{{{i}}}"} for i in range(2)]

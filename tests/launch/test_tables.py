@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from gtpo_jax.evaluation import summarize
 from gtpo_jax.report import bands, terminal
+from gtpo_jax.results.evaluation import summarize
 from launch import compare
 from launch.planning import report
 from launch.planning.chips import CHIPS, GIB

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gtpo_jax import credit, metrics, packing, records
+from gtpo_jax import credit
+from gtpo_jax.learner import packing
+from gtpo_jax.results import metrics, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
 from gtpo_jax.types import (
     Problem,
@@ -26,9 +28,9 @@ from gtpo_jax.types import (
     Turn,
     Verdict,
 )
-from launch import display, figures, keeping
-from launch.evaluator import MODES, Evaluator
-from launch.session import Session
+from launch.run import display, step_metrics, trajectory_files
+from launch.run.evaluator import MODES, Evaluator
+from launch.run.session import Session
 from launch.train import TrainArguments, Trainer, run_training
 from tests.launch import small
 from tests.tiny import compilations
@@ -280,7 +282,7 @@ def test_figures_of_credit_by_hand():
         parts={"mine": np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)},
     )
     episodes = dataclasses.make_dataclass("Episodes", ["turn_mask"])(mask)
-    assert figures.credit(episodes, given) == pytest.approx(
+    assert step_metrics.credit(episodes, given) == pytest.approx(
         {
             "credit/reward": 0.45,
             "credit/mine": 0.5,
@@ -303,18 +305,20 @@ def with_results(*results):
 
 def test_figures_of_calls_are_shares_of_calls_and_seconds_of_one():
     ok, error = (ToolStatus.OK, 0.1), (ToolStatus.ERROR, 0.3)
-    found = figures.tool([with_results(ok, ok, error), with_results((ToolStatus.TIMEOUT, 2.0))])
+    found = step_metrics.tool(
+        [with_results(ok, ok, error), with_results((ToolStatus.TIMEOUT, 2.0))]
+    )
     assert (found["tool/ok"], found["tool/error"], found["tool/timeout"]) == (0.5, 0.25, 0.25)
     assert found["tool/latency_p50"] == pytest.approx(0.2)
     assert 0.3 < found["tool/latency_p95"] < found["tool/latency_max"] == 2.0
-    none = figures.tool([with_results()])
+    none = step_metrics.tool([with_results()])
     assert none.keys() == found.keys() and set(none.values()) == {0.0}
 
 
 def test_figures_of_lengths_and_verdicts():
     one = with_results()
     unknown = dataclasses.replace(one, verdict=Verdict.UNVERIFIABLE, prompt=np.zeros(7, np.int32))
-    found = figures.rollout([one, one, one, unknown])
+    found = step_metrics.rollout([one, one, one, unknown])
     assert (found["length/prompt_mean"], found["length/prompt_max"]) == (4.0, 7.0)
     assert (found["length/response_mean"], found["length/observation_max"]) == (12.0, 0.0)
     assert (found["length/total_mean"], found["length/total_max"]) == (16.0, 19.0)
@@ -323,9 +327,9 @@ def test_figures_of_lengths_and_verdicts():
 
 
 def test_memory_of_this_process_grows_with_what_it_holds():
-    before = figures.memory()["memory/host_bytes"]
+    before = step_metrics.memory()["memory/host_bytes"]
     held = np.ones(64 << 20, np.uint8)
-    assert figures.memory()["memory/host_bytes"] - before > 0.9 * held.nbytes
+    assert step_metrics.memory()["memory/host_bytes"] - before > 0.9 * held.nbytes
 
 
 @pytest.mark.slow
@@ -385,11 +389,11 @@ def test_trajectories_of_steps_that_are_done_again_are_removed(tmp_path, trainer
     tokenizer = trainer.session.dialogue.tokenizer
     folder = tmp_path / "trajectories"
     for step in (0, 1, 10, 20):
-        keeping.write(folder, tokenizer, step, [with_results()])
-    keeper = keeping.Keeper(tmp_path, tokenizer, every=10, steps=35, start=12)
+        trajectory_files.write(folder, tokenizer, step, [with_results()])
+    keeper = trajectory_files.Keeper(tmp_path, tokenizer, every=10, steps=35, start=12)
     assert [step for step, _ in records.saved_records(folder)] == [0, 1, 10]
     assert [step for step in range(1, 36) if keeper.due(step)] == [1, 10, 20, 30, 35]
-    none = keeping.Keeper(tmp_path, tokenizer, every=0, steps=35, start=12)
+    none = trajectory_files.Keeper(tmp_path, tokenizer, every=0, steps=35, start=12)
     assert not any(none.due(step) for step in range(1, 36))
 
 

@@ -1,8 +1,8 @@
 """A tokenizer of a task's own texts: it is written, and it says all that the task does."""
 
-from gtpo_jax.dialogue import CONTROL_SYMBOLS, Dialogue
+from gtpo_jax.language.grammar import CONTROL_SYMBOLS, Dialogue
+from gtpo_jax.language.tokenizers import SentencePieceTokenizer
 from gtpo_jax.tasks.generated import GeneratedTask
-from gtpo_jax.tokenizers import SentencePieceTokenizer
 from launch import train_tokenizer
 
 

@@ -5,8 +5,9 @@ import json
 
 import pytest
 
-from models import hf_config, hf_families
 from models.config import ModelConfig, RopeScaling
+from models.hf import config as hf_config
+from models.hf import families as hf_families
 from models.presets import MODELS
 from tests.tiny import CONFIG
 

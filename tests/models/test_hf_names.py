@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from models import hf_names
+from models.hf import names as hf_names
 from models.presets import MODELS
 from tests.models.variants import VARIANTS
 from tests.tiny import CONFIG, make_params

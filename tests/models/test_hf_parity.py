@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import decoder, hf_config, hf_names
+from models import decoder
+from models.hf import config as hf_config
+from models.hf import names as hf_names
 from models.presets import MODELS
 from tests.models.published import CASES, SIZES, random_model
 

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from models import hf_config, hf_families, rope
+from models import rope
 from models.config import RopeScaling
+from models.hf import config as hf_config
+from models.hf import families as hf_families
 from tests.models.test_hf_config import FILES, LLAMA
 
 STRANGE = (

@@ -13,8 +13,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from gtpo_jax import sharding
-from models import decoder, hf_config, hf_export, hf_files, hf_names, hf_weights
+from gtpo_jax.devices import sharding
+from models import decoder
+from models.hf import config as hf_config
+from models.hf import export as hf_export
+from models.hf import files as hf_files
+from models.hf import names as hf_names
+from models.hf import weights as hf_weights
 from tests.models.variants import VARIANTS
 from tests.rounding import converts_float16
 from tests.tiny import CONFIG, make_params

@@ -12,7 +12,10 @@ import pytest
 
 pytest.importorskip("qwix", reason="needs the extra `lora`")
 
-from gtpo_jax import decoding, learner, packing, reductions, sampling, sharding
+from gtpo_jax import decoding, learner, reductions
+from gtpo_jax.decoding import sampling
+from gtpo_jax.devices import sharding
+from gtpo_jax.learner import packing
 from models import decoder, lora
 from tests.models.variants import VARIANTS
 from tests.rounding import assert_same_sums, decoder_depth

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import sharding
+from gtpo_jax.devices import sharding
 from models import decoder, moe
 from tests.rounding import assert_same_sums, decoder_depth
 from tests.tiny import CONFIG, make_params

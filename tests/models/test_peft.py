@@ -10,7 +10,10 @@ import pytest
 
 pytest.importorskip("qwix", reason="needs the extra `lora`")
 
-from models import hf_export, hf_tensors, lora, peft
+from models import lora
+from models.hf import export as hf_export
+from models.hf import peft
+from models.hf import tensors as hf_tensors
 from tests.models.variants import VARIANTS
 from tests.tiny import CONFIG, make_params
 
@@ -140,7 +143,8 @@ def test_peft_computes_the_same_logits_from_the_folder(targets, tmp_path):
     torch = pytest.importorskip("torch", reason="needs the extra `parity`")
     transformers = pytest.importorskip("transformers", reason="needs the extra `parity`")
     library = pytest.importorskip("peft", reason="needs the extra `parity`")
-    from models import hf_config, hf_names
+    from models.hf import config as hf_config
+    from models.hf import names as hf_names
 
     config = dataclasses.replace(CONFIG, vocab_size=64)
     adapters = dataclasses.replace(LORA, targets=targets)

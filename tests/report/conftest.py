@@ -4,8 +4,8 @@ import importlib
 
 import pytest
 
-from gtpo_jax.evaluation import RIGHT
 from gtpo_jax.report.page import build_page
+from gtpo_jax.results.evaluation import RIGHT
 from tests.outcomes import outcome, samples
 from tests.report import made
 

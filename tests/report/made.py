@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gtpo_jax import records
-from gtpo_jax.dialogue import ANSWER, ANSWER_END, CODE, CODE_END, CONTROL_SYMBOLS, END, Dialogue
-from gtpo_jax.evaluation import Outcome
+from gtpo_jax.language.grammar import (
+    ANSWER,
+    ANSWER_END,
+    CODE,
+    CODE_END,
+    CONTROL_SYMBOLS,
+    END,
+    Dialogue,
+)
 from gtpo_jax.report.evaluations import HeldOut
+from gtpo_jax.results import records
+from gtpo_jax.results.evaluation import Outcome
 from gtpo_jax.testing import ByteTokenizer
 from gtpo_jax.types import Problem, StopReason, ToolResult, ToolStatus, Trajectory, Turn, Verdict
 

@@ -5,8 +5,8 @@ import urllib.parse
 
 import pytest
 
-from gtpo_jax.evaluation import RIGHT
 from gtpo_jax.report.page import build_page
+from gtpo_jax.results.evaluation import RIGHT
 from tests.outcomes import samples
 from tests.report import made
 

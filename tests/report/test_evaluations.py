@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from gtpo_jax.evaluation import RIGHT
 from gtpo_jax.report import evaluations
+from gtpo_jax.results.evaluation import RIGHT
 from tests.outcomes import outcome, samples
 from tests.report import made
 

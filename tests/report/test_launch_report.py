@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from configs.presets import PRESETS
-from gtpo_jax import records
-from gtpo_jax.evaluation import outcome_of
+from gtpo_jax.results import records
+from gtpo_jax.results.evaluation import outcome_of
 from gtpo_jax.rollout import Request
-from launch import cli, recorded, report, results
+from launch import cli, report
+from launch.run import evaluation_files, run_folder
 from tests.report import made
 
 
@@ -41,7 +42,7 @@ def make_run(folder, *, seed=0, steps=(2, 4), evaluation=True):
 def write_evaluation(run, name, checkpoint, *, right, problems=3, samples=2):
     """What an evaluation leaves where all samples are right or wrong; its trajectories."""
     settings = {"checkpoint": checkpoint}
-    folder = results.Results(run / "evaluation" / name, settings, made.TOKENIZER)
+    folder = evaluation_files.Results(run / "evaluation" / name, settings, made.TOKENIZER)
     asked = {
         mode: [
             Request(problem=made.make_problem(number), group=number, sample=sample)
@@ -90,7 +91,7 @@ def test_page_of_several_runs_names_them(tmp_path):
 
 def test_evaluations_are_read_as_they_were_written(tmp_path):
     done = write_evaluation(tmp_path, "train-4", "train/checkpoints/4", right=True)
-    found = results.read_problems(tmp_path / "evaluation" / "train-4")
+    found = evaluation_files.read_problems(tmp_path / "evaluation" / "train-4")
     assert found.outcomes == {m: list(map(outcome_of, made)) for m, made in done.items()}
     assert found.texts == {f"sum-{n}": (f"What is {n} + 2?", str(n + 2)) for n in range(3)}
 
@@ -171,7 +172,7 @@ def test_page_with_fewer_trajectories_says_so(tmp_path):
     st.integers(1, 100),
 )
 def test_chosen_groups_are_whole_and_few_enough(sizes, most):
-    chosen = recorded.choose_groups(sizes, most)
+    chosen = run_folder.choose_groups(sizes, most)
     total = sum(sizes[group] for group in chosen)
     assert chosen <= set(sizes)
     assert total <= most or len(chosen) == 1
@@ -181,7 +182,7 @@ def test_chosen_groups_are_whole_and_few_enough(sizes, most):
 
 def test_equal_groups_fill_the_page():
     sizes = {(i,): 8 for i in range(1000)}
-    chosen = sorted(i for (i,) in recorded.choose_groups(sizes, 100))
+    chosen = sorted(i for (i,) in run_folder.choose_groups(sizes, 100))
     assert len(chosen) == 12 and (chosen[0], chosen[-1]) == (0, 999)
     gaps = [b - a for a, b in itertools.pairwise(chosen)]
     assert max(gaps) - min(gaps) <= 1
@@ -208,8 +209,8 @@ def test_settings_are_those_that_training_writes():
 
 def test_names_of_runs_differ(tmp_path):
     runs = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
-    assert recorded.names_of(runs) == ["a/run", "b/run"]
-    assert recorded.names_of(runs[:1]) == ["run"]
+    assert run_folder.names_of(runs) == ["a/run", "b/run"]
+    assert run_folder.names_of(runs[:1]) == ["run"]
 
 
 @pytest.mark.parametrize(

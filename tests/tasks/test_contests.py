@@ -11,9 +11,9 @@ import zlib
 import pytest
 
 from gtpo_jax.tasks.mappings import MAPPINGS
-from gtpo_jax.tasks.verifiers import KindVerifier
 from gtpo_jax.tools import PythonExecutor
 from gtpo_jax.types import StreamTest, Verdict
+from gtpo_jax.verifiers import KindVerifier
 
 
 def packed(value):

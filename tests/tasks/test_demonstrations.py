@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from gtpo_jax import packing, protocols
-from gtpo_jax.chat import ChatDialogue
-from gtpo_jax.dialogue import END
+from gtpo_jax.language import protocols
+from gtpo_jax.language.chat import ChatDialogue
+from gtpo_jax.language.grammar import END
+from gtpo_jax.learner import packing
 from gtpo_jax.tasks.demonstrations import demonstrate, play
 from gtpo_jax.tasks.source import Answer, Call
-from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.testing import INFRA_FAILURE, FakeTool
 from gtpo_jax.types import Problem, StopReason, ToolResult, ToolStatus, Verdict
+from gtpo_jax.verifiers import numeric_or_exact
 from tests.chat_families import FAMILIES
 from tests.tiny import BYTES, DIALOGUE
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
-from gtpo_jax import packing, protocols, tools
-from gtpo_jax.chat import ChatDialogue
-from gtpo_jax.dialogue import NO_ACTION, Dialogue, turn_violation, violation_output
+from gtpo_jax import tools
+from gtpo_jax.language import protocols
+from gtpo_jax.language.chat import ChatDialogue
+from gtpo_jax.language.grammar import NO_ACTION, Dialogue, turn_violation, violation_output
+from gtpo_jax.learner import packing
 from gtpo_jax.tasks.conversations import read_conversations
 from gtpo_jax.tasks.imitation import imitated, judged, render_conversation, to_conversation
-from gtpo_jax.tasks.verifiers import numeric_or_exact
 from gtpo_jax.types import (
     Problem,
     StopReason,
@@ -22,6 +23,7 @@ from gtpo_jax.types import (
     Turn,
     Verdict,
 )
+from gtpo_jax.verifiers import numeric_or_exact
 from tests.chat_families import FAMILIES
 from tests.tiny import BYTES
 

@@ -8,7 +8,7 @@ from gtpo_jax.tasks.mappings import MAPPINGS, LeftOut
 from gtpo_jax.tasks.mappings.fields import number
 from gtpo_jax.tasks.mappings.maths import last_boxed
 from gtpo_jax.tools import PythonExecutor
-from gtpo_jax.tools.unit_tests import run_unit_tests
+from gtpo_jax.verifiers.unit_tests import run_unit_tests
 
 
 def convert(name, record):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gtpo_jax import files
+from gtpo_jax.language import files
 from gtpo_jax.tasks.mappings import MAPPINGS
 from gtpo_jax.tasks.reading import join, keep_apart, read_problems
 from gtpo_jax.tasks.stream import Entry

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from gtpo_jax.tasks import reasoning
 from gtpo_jax.tasks.generated import GeneratedTask, is_held_out
 from gtpo_jax.types import Problem, Verdict
+from gtpo_jax.verifiers import reasoning_gym
 
 pytest.importorskip("reasoning_gym", reason="needs the extra `reasoning`")
 
@@ -83,7 +83,7 @@ def test_family_that_cannot_be_trained_on_is_refused(name, level, reason):
 
 
 def test_missing_package_names_the_extra(monkeypatch):
-    reasoning._dataset.cache_clear()
+    reasoning_gym.make_dataset.cache_clear()
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(ValueError, match=r"needs the package reasoning-gym: pip install -e"):
         make(NAMES[0])
@@ -100,24 +100,26 @@ def test_demonstrations_are_those_of_our_own_families():
 def test_answers_are_judged_by_the_family():
     right = Verdict.RIGHT
     chain, countdown, rush = (make(name).train_problem(0) for name in NAMES)
-    assert reasoning.verify(chain, f" {chain.answer}\n") is right
-    assert reasoning.verify(chain, str(int(chain.answer) + 1)) is Verdict.WRONG
-    assert reasoning.verify(chain, f"It is {chain.answer}") is Verdict.WRONG  # a part of the score
-    assert reasoning.verify(countdown, countdown.answer) is right
+    assert reasoning_gym.verify(chain, f" {chain.answer}\n") is right
+    assert reasoning_gym.verify(chain, str(int(chain.answer) + 1)) is Verdict.WRONG
+    assert (
+        reasoning_gym.verify(chain, f"It is {chain.answer}") is Verdict.WRONG
+    )  # a part of the score
+    assert reasoning_gym.verify(countdown, countdown.answer) is right
     turned = f"0 * 1 + {countdown.answer}"
-    assert reasoning.verify(countdown, turned) is Verdict.WRONG
+    assert reasoning_gym.verify(countdown, turned) is Verdict.WRONG
     assert rush.answer == ""  # several ways lead out, and the package names none
-    assert reasoning.verify(rush, "AA+1") is Verdict.WRONG
+    assert reasoning_gym.verify(rush, "AA+1") is Verdict.WRONG
     for problem in (chain, countdown, rush):
-        assert reasoning.verify(problem, None) is Verdict.NO_ANSWER
-        assert reasoning.verify(problem, "  ") is Verdict.NO_ANSWER
+        assert reasoning_gym.verify(problem, None) is Verdict.NO_ANSWER
+        assert reasoning_gym.verify(problem, "  ") is Verdict.NO_ANSWER
 
 
 def test_other_right_answers_count():
     """Of countdown, the same sum in another order is no text that is given as the answer."""
     problem = make(NAMES[1]).train_problem(3)
-    assert reasoning.verify(problem, f"({problem.answer})*1/1") is Verdict.WRONG
-    assert reasoning.verify(problem, f"(({problem.answer}))") is Verdict.RIGHT
+    assert reasoning_gym.verify(problem, f"({problem.answer})*1/1") is Verdict.WRONG
+    assert reasoning_gym.verify(problem, f"(({problem.answer}))") is Verdict.RIGHT
 
 
 @pytest.mark.parametrize(
@@ -134,17 +136,17 @@ def test_other_right_answers_count():
 def test_answer_is_never_run_as_a_program(answer, capsys):
     for name in ("countdown", "puzzle24", "spiral_matrix", "n_queens", "binary_matrix"):
         problem = make(f"reasoning-gym/{name}").train_problem(0)
-        assert reasoning.verify(problem, answer) is Verdict.WRONG
-        assert reasoning.verify(problem, problem.answer) is Verdict.RIGHT
+        assert reasoning_gym.verify(problem, answer) is Verdict.WRONG
+        assert reasoning_gym.verify(problem, problem.answer) is Verdict.RIGHT
     assert capsys.readouterr().out == ""
 
 
 def test_problem_that_is_no_longer_made_is_unverifiable():
     problem = make(NAMES[0]).train_problem(0)
     changed = Problem(id=problem.id, question="Another one", answer=problem.answer)
-    assert reasoning.verify(changed, problem.answer) is Verdict.UNVERIFIABLE
+    assert reasoning_gym.verify(changed, problem.answer) is Verdict.UNVERIFIABLE
     gone = problem.id.replace("chain_sum", "no_such_family")
     changed = Problem(id=gone, question=problem.question, answer="1")
-    assert reasoning.verify(changed, "1") is Verdict.UNVERIFIABLE
+    assert reasoning_gym.verify(changed, "1") is Verdict.UNVERIFIABLE
     with pytest.raises(ValueError, match="is no id of a problem of reasoning-gym"):
-        reasoning.verify(Problem(id="7", question="q", answer="1"), "1")
+        reasoning_gym.verify(Problem(id="7", question="q", answer="1"), "1")

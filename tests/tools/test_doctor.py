@@ -12,17 +12,17 @@ from concurrent import futures
 import pytest
 
 from gtpo_jax import types
-from gtpo_jax.tools import IsolationError, PythonExecutor, checkup, doctor, host
+from gtpo_jax.tools import IsolationError, PythonExecutor, checkup, doctor, machine
 from gtpo_jax.tools.sandbox import properties, survey
 from tests.tools.calls import ROOT, linux_only
 
 pytestmark = pytest.mark.slow
 
-GRANTED = host.Survey(namespaces="", landlock="", seccomp="", landlock_version=4)
+GRANTED = machine.Survey(namespaces="", landlock="", seccomp="", landlock_version=4)
 
 
 def layer(name, asked, root, environ=()):
-    (found,) = (one for one in host.explain(asked, root, dict(environ)) if one.name == name)
+    (found,) = (one for one in machine.explain(asked, root, dict(environ)) if one.name == name)
     return found
 
 
@@ -35,14 +35,14 @@ def fake_root(path, files):
 
 
 def refused(name, number, **other):
-    return host.Survey(**{**vars(GRANTED), name: f"step: {os.strerror(number)}", **other})
+    return machine.Survey(**{**vars(GRANTED), name: f"step: {os.strerror(number)}", **other})
 
 
 def diagnosis(**changes):
     held = dict.fromkeys(properties.PROPERTIES, "a layer")
     fields = {
         "host": {"system": "Linux"},
-        "layers": host.explain(GRANTED),
+        "layers": machine.explain(GRANTED),
         "properties": held,
         "missing": [],
         "allow": [],
@@ -57,7 +57,7 @@ def diagnosis(**changes):
 
 def test_layers_that_the_host_offers_need_no_remedy(tmp_path):
     root = fake_root(tmp_path, {"proc/sys/kernel/unprivileged_userns_clone": "0\n"})
-    found = {one.name: one for one in host.explain(GRANTED, root, {})}
+    found = {one.name: one for one in machine.explain(GRANTED, root, {})}
     assert [found[name].offered for name in ("namespaces", "landlock", "seccomp")] == [True] * 3
     assert found["landlock"].detail == "version 4"
     assert not any(one.remedies for one in found.values())
@@ -149,7 +149,7 @@ def test_gvisor_is_recognized_and_promises_no_remedy(tmp_path):
         "proc/sys/kernel/osrelease": "6.1.0",
     }
     root = fake_root(tmp_path, files)
-    assert host.container(root, {}) == "gVisor"
+    assert machine.container(root, {}) == "gVisor"
     found = layer("landlock", refused("landlock", errno.ENOSYS), root)
     assert "gVisor" in found.detail and not found.remedies
     found = layer("namespaces", refused("namespaces", errno.EPERM), root)
@@ -161,7 +161,7 @@ def test_python_that_root_alone_can_read_is_named_where_it_matters(tmp_path):
     found = layer("user", asked, tmp_path)
     assert not found.offered and found.detail.startswith("/root is closed")
     for granted in ({"namespaces": ""}, {"landlock": "step: refused"}):  # the latter seals
-        assert layer("user", host.Survey(**vars(asked) | granted), tmp_path).offered
+        assert layer("user", machine.Survey(**vars(asked) | granted), tmp_path).offered
     assert not layer("user", GRANTED, tmp_path).offered
 
 

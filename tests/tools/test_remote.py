@@ -17,8 +17,9 @@ from concurrent import futures
 
 import pytest
 
-from gtpo_jax.tools import busy, remote, unit_tests
+from gtpo_jax.tools import busy, remote
 from gtpo_jax.types import ToolStatus
+from gtpo_jax.verifiers import unit_tests
 
 
 def run_result(**fields):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from gtpo_jax.answers import boxes
+from gtpo_jax.language.answers import boxes
 from gtpo_jax.tasks.mappings.fields import (
     LeftOut,
     Record,

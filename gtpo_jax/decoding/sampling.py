@@ -1,0 +1,218 @@
+"""Choosing the next token: pure functions from logits and keys to a `Draw`.
+
+Probabilities are those of `p = softmax(logits / temperature)` over the whole vocabulary, computed
+in float32 whatever the dtype of the logits. A logit of −inf marks a token that is never drawn; it
+takes no probability and adds nothing to the entropy (0 · log 0 = 0). Every row needs one finite
+logit, else what it gives is NaN.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from gtpo_jax.maths import checks
+from gtpo_jax.types import Scalar
+
+INFINITY_BITS = 0x7F800000  # of float32
+TINY = float(jnp.finfo(jnp.float32).tiny)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One token per row, and how likely it was.
+
+    With q the distribution really drawn from, which is p restricted to the tokens kept:
+    `sampled_logprobs = log q(token) = log p(token) − log Σ_kept p ≥ logprobs`. They are equal when
+    nothing is cut. A learner re-evaluates p, so its ratio to `logprobs` is one on the first step.
+    """
+
+    tokens: jax.Array  # [B] int32
+    logprobs: jax.Array  # [B] float32, log p(token), nats
+    sampled_logprobs: jax.Array  # [B] float32, log q(token), nats
+    entropies: jax.Array  # [B] float32, −Σ p log p, nats
+
+
+class Sampler(Protocol):
+    """`(keys [B], logits [B, V]) → Draw`. Row b is a function of `keys[b]` and `logits[b]` alone.
+
+    The keys are consumed.
+    """
+
+    def __call__(self, keys: jax.Array, logits: jax.Array) -> Draw: ...
+
+
+def mask_vocabulary(logits: jax.Array, vocab_size: int) -> jax.Array:
+    """Logits with every id ≥ `vocab_size` at −inf: embeddings are often padded
+    beyond the tokenizer.
+    """
+    return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
+
+
+def categorical(keys: jax.Array, logits: jax.Array, *, temperature: Scalar = 1.0) -> Draw:
+    """Draws from p itself: `sampled_logprobs` are `logprobs`. Sorts nothing.
+
+    Raises `ValueError` for shapes other than `[B]` and `[B, V]` and for a temperature ≤ 0.
+    """
+    whole = _softmax(keys, logits, temperature)
+    tokens = _draw(keys, whole.distances)
+    logprobs = _chosen(whole.distances, tokens) - jnp.log(whole.mass)
+    return Draw(
+        tokens=tokens, logprobs=logprobs, sampled_logprobs=logprobs, entropies=whole.entropies
+    )
+
+
+def truncated(
+    keys: jax.Array,
+    logits: jax.Array,
+    *,
+    temperature: Scalar = 1.0,
+    top_k: int | None = None,
+    top_p: Scalar = 1.0,
+    min_p: Scalar = 0.0,
+) -> Draw:
+    """Draws from p restricted to the tokens that pass three filters, in this order:
+
+    1. `top_k`: the k likeliest tokens.
+    2. `top_p`: of these, renormalized, the fewest likeliest whose probabilities sum to `top_p` or
+       more; always one at least, and all of them at `top_p = 1`.
+    3. `min_p`: of these, the ones with `p(token) ≥ min_p · max p`.
+
+    Where the last place of 1 or 2 is shared by equal logits, lower ids are kept. Temperature comes
+    first and the order is that of `transformers`. vLLM also takes top-p of what top-k left but
+    applies min-p before both, so that its nucleus is smaller when all are set; SGLang takes top-p
+    of the whole vocabulary.
+
+    `top_k` is static, the others may be traced. With `top_k` all work beyond one `lax.top_k` and
+    the entropy is on k candidates, the draw included. Without it the nucleus is found by bisection
+    on its smallest logit, 31 sums over the vocabulary in place of a sort, and the noise of the draw
+    is that of `categorical`: a token drawn there with the same key is drawn here too if it is kept.
+
+    Raises `ValueError` for shapes other than `[B]` and `[B, V]`, a temperature ≤ 0, `top_k < 1`,
+    and `top_p` or `min_p` outside [0, 1].
+    """
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}; pass None to keep all tokens")
+    checks.check_range("top_p", top_p, 0.0, 1.0, hint="pass 1 to keep all tokens")
+    checks.check_range("min_p", min_p, 0.0, 1.0, hint="pass 0 to keep all tokens")
+    whole = _softmax(keys, logits, temperature)
+    distances, ids = whole.distances, None
+    if top_k is not None and top_k < distances.shape[-1]:
+        distances, ids = jax.lax.top_k(distances, top_k)
+    # A set is found and then applied: were a distance computed twice, its last bit might differ.
+    distances = jax.lax.optimization_barrier(distances)
+    kept = distances >= jnp.log(jnp.asarray(min_p, jnp.float32))
+    if not (isinstance(top_p, numbers.Real) and top_p >= 1):
+        kept &= _nucleus(distances, jnp.asarray(top_p, jnp.float32))
+    chosen = _draw(keys, jnp.where(kept, distances, -jnp.inf))
+    distance = _chosen(distances, chosen)
+    kept_mass = jnp.sum(jnp.where(kept, jnp.exp(distances), 0.0), axis=-1)
+    return Draw(
+        tokens=chosen if ids is None else _chosen(ids, chosen),
+        logprobs=distance - jnp.log(whole.mass),
+        sampled_logprobs=distance - jnp.log(kept_mass),
+        entropies=whole.entropies,
+    )
+
+
+def greedy(keys: jax.Array, logits: jax.Array) -> Draw:
+    """The likeliest token, the lowest id among equals.
+
+    What it draws from is a point mass, so `sampled_logprobs` are 0. `logprobs` and `entropies` are
+    those of `softmax(logits)`: measures of the model's confidence, nothing to train on.
+    """
+    whole = _softmax(keys, logits, 1.0)
+    tokens = jnp.argmax(whole.distances, axis=-1).astype(jnp.int32)
+    return Draw(
+        tokens=tokens,
+        logprobs=_chosen(whole.distances, tokens) - jnp.log(whole.mass),
+        sampled_logprobs=jnp.zeros(tokens.shape, jnp.float32),
+        entropies=whole.entropies,
+    )
+
+
+def trajectory_keys(
+    seed: jax.Array, step: jax.Array, problems: jax.Array, samples: jax.Array
+) -> jax.Array:
+    """One key per trajectory, folded from (seed, step, problem, sample) and nothing else.
+
+    `problems` are 32-bit ids of the problems themselves, so a trajectory does not depend on who
+    shares its batch. The position of a token is folded in when it is drawn.
+    """
+    base = jax.random.fold_in(jax.random.key(seed), step)
+
+    def fold(problem: jax.Array, sample: jax.Array) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(base, problem), sample)
+
+    return jax.vmap(fold)(problems, samples)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Softmax:
+    """Parts of `log p = distances − log mass`, which keeps its digits under any common offset."""
+
+    distances: jax.Array  # [B, V], ≤ 0: (logits − the largest) / temperature
+    mass: jax.Array  # [B], ≥ 1: Σ exp(distances)
+    entropies: jax.Array  # [B]
+
+
+def _softmax(keys: jax.Array, logits: jax.Array, temperature: Scalar) -> _Softmax:
+    if jnp.ndim(logits) != 2 or jnp.shape(keys) != jnp.shape(logits)[:1]:
+        raise ValueError(
+            f"logits must be [rows, vocabulary] with one key per row, got shapes"
+            f" {jnp.shape(logits)} and {jnp.shape(keys)}; split the key, or give one row an axis"
+        )
+    checks.check_positive("temperature", temperature, hint="use greedy for the likeliest token")
+    logits = logits.astype(jnp.float32)
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    # With one sign for all zeros: `top_k` and bits tell 0.0 from −0.0, which are equal logits.
+    distances = -jnp.abs((logits - largest) / temperature)
+    weights = jnp.exp(distances)
+    mass = jnp.sum(weights, axis=-1)
+    # −Σ p log p = log mass − Σ p · distance: two terms ≥ 0, nothing cancels.
+    finite = jnp.where(jnp.isneginf(distances), 0.0, distances)
+    entropies = jnp.log(mass) - jnp.sum(weights * finite, axis=-1) / mass
+    return _Softmax(distances=distances, mass=mass, entropies=entropies)
+
+
+def _nucleus(distances: jax.Array, top_p: jax.Array) -> jax.Array:
+    """`[B, n]` bool: the fewest largest entries with `Σ_kept exp ≥ top_p · Σ exp`, all at 1.
+
+    Entries are ≤ 0. The sum over those no further from 0 than a bound grows with the bound, so the
+    smallest bound that suffices is found by bisection, exactly: on the bits of the floats, which
+    are in their order. Entries that lie on it are kept from the left, no more than it takes.
+    """
+    weights = jnp.exp(distances)
+    # Above 0 also for top_p = 0, so that one entry is kept.
+    needed = jnp.maximum(top_p * jnp.sum(weights, axis=-1), TINY)
+    bits = jax.lax.bitcast_convert_type(jnp.abs(distances), jnp.int32)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds  # the sum up to `low` is too small, that up to `high` is not
+        middle = low + (high - low) // 2
+        suffices = jnp.sum(jnp.where(bits <= middle[:, None], weights, 0.0), axis=-1) >= needed
+        return jnp.where(suffices, low, middle), jnp.where(suffices, middle, high)
+
+    nothing = jnp.full_like(needed, -1, dtype=jnp.int32)
+    everything = jnp.full_like(needed, INFINITY_BITS, dtype=jnp.int32)
+    _, bound = jax.lax.fori_loop(0, 31, halve, (nothing, everything))
+    inside, edge = bits < bound[:, None], bits == bound[:, None]
+    missing = needed - jnp.sum(jnp.where(inside, weights, 0.0), axis=-1)
+    each = jnp.max(jnp.where(edge, weights, 0.0), axis=-1)
+    count = jnp.ceil(missing / jnp.maximum(each, TINY))
+    rank = jnp.cumsum(edge, axis=-1, dtype=jnp.int32)
+    return inside | (edge & (rank <= count[:, None])) | (top_p >= 1.0)
+
+
+def _draw(keys: jax.Array, logits: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.categorical)(keys, logits).astype(jnp.int32)
+
+
+def _chosen(values: jax.Array, index: jax.Array) -> jax.Array:
+    """`out[b] = values[b, index[b]]`."""
+    return jnp.take_along_axis(values, index[:, None], axis=-1)[:, 0]

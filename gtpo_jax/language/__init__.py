@@ -1,0 +1,1 @@
+"""Text: tokenizers, the grammar of turns, chat templates, tool protocols, answers."""

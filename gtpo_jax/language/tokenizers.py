@@ -1,0 +1,367 @@
+"""Tokenizers behind the `Tokenizer` protocol of `types`."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sentencepiece
+
+from gtpo_jax.language.files import refuse_git_lfs_pointer
+
+ASSETS = pathlib.Path(__file__).parent / "assets"
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space in its pieces
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece model whose control symbols are the turn markers.
+
+    SentencePiece never produces a control symbol from text, so nothing that a tool prints can open
+    or close a turn.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            raise ValueError(
+                f"no tokenizer at {self.path}; train one with `python -m launch.train_tokenizer`"
+            )
+        refuse_git_lfs_pointer(self.path)
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"{self.path} is no SentencePiece model: {error}") from None
+        self._control = {
+            self._model.id_to_piece(i): i
+            for i in range(self._model.vocab_size())
+            if self._model.is_control(i)
+        }
+        self._pieces = {i: piece for piece, i in self._control.items()}
+
+    @property
+    def vocab_size(self) -> int:
+        return self._model.vocab_size()
+
+    @property
+    def control_symbols(self) -> Mapping[str, int]:
+        """Ids of all control symbols. Symbols that the model's author defined are text."""
+        return self._control
+
+    def encode(self, text: str) -> list[int]:
+        # Half of a surrogate pair is no character; SentencePiece takes UTF-8 alone.
+        return self._model.encode(text.encode("utf-8", "replace").decode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        text: list[str] = []
+        plain: list[int] = []
+        for i in map(int, ids):
+            if i in self._pieces:
+                text += [self._model.decode(plain), self._pieces[i]]
+                plain = []
+            else:
+                plain.append(i)
+        return "".join([*text, self._model.decode(plain)])
+
+    def control_id(self, symbol: str) -> int:
+        if symbol not in self._control:
+            raise ValueError(
+                f"{self.path} has no control symbol {symbol}; it has {sorted(self._control)}"
+            )
+        return self._control[symbol]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 that a token adds to the text; `b""` for a control symbol.
+
+        A byte piece adds its byte, the unknown piece what `decode` writes for it. Raises
+        `ValueError` for an id outside the vocabulary, and for a model whose `decode` strips the
+        space that a text begins with (`add_dummy_prefix` or `remove_extra_whitespaces`): there a
+        token's text depends on where it stands.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"no token {token}; ids lie in [0, {self.vocab_size})")
+        return self._bytes[token]
+
+    @functools.cached_property
+    def _bytes(self) -> tuple[bytes, ...]:
+        model = self._model
+
+        def added(token: int) -> bytes:
+            piece: str = model.id_to_piece(token)
+            if model.is_byte(token):  # written "<0x0A>"
+                return bytes([int(piece[1:-1], 16)])
+            text: str = model.decode([token])  # nothing for a control symbol
+            if piece.startswith(SPACE) and not text.startswith(" "):
+                raise ValueError(
+                    f"{self.path} strips leading spaces, so {piece!r} adds no fixed bytes; train it"
+                    " with add_dummy_prefix=False and remove_extra_whitespaces=False"
+                )
+            return text.encode()
+
+        return tuple(map(added, range(self.vocab_size)))
+
+
+class JsonTokenizer:
+    """The BPE model of a Hugging Face `tokenizer.json`: byte-level, or with byte fallback.
+
+    Added tokens are of two kinds. *Control symbols* are those marked special, and tags (`<…>`,
+    `[…]`) outside the model's own vocabulary, such as Qwen's `<tool_call>`: no text encodes to
+    them. The others, such as runs of spaces, are text like any piece of the vocabulary. A tag that
+    is not marked special is written by the policy as text, so it has bytes and stop strings match
+    it.
+
+    No space is put before a text (SentencePiece's dummy prefix), nothing is added around it, cut or
+    padded: texts join as their ids do. What the model's normalizer does to a text stays done. A
+    vocabulary that writes spaces as U+2581 cannot tell that character from a space.
+
+    Raises `ValueError` for other kinds of models, and for a vocabulary without all 256 bytes: they
+    would lose text. Raises `ImportError` without the package `tokenizers`.
+    """
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+        if not self.path.is_file():
+            raise ValueError(f"no tokenizer at {self.path}; name a tokenizer.json")
+        refuse_git_lfs_pointer(self.path)
+        try:
+            import tokenizers as huggingface  # the library, not this module
+        except ImportError as error:
+            raise ImportError(
+                f"{self.path} takes the package `tokenizers`; pip install 'gtpo_jax[hf]'"
+            ) from error
+        data = _read_json(self.path)
+        model = data["model"]
+        kind = model.get("type") or ("BPE" if "merges" in model else "unnamed")
+        if kind != "BPE":
+            raise ValueError(
+                f"{self.path} holds a {kind} model, only BPE is known; use the tokenizer.model"
+            )
+        vocabulary: dict[str, int] = model["vocab"]
+        byte_level = any(part["type"] == "ByteLevel" for part in _parts(data.get("pre_tokenizer")))
+        spelling = _BYTE_LEVEL if byte_level else [f"<0x{byte:02X}>" for byte in range(256)]
+        if not (byte_level or model.get("byte_fallback")):
+            raise ValueError(
+                f"{self.path} is neither byte-level nor has it byte fallback, so text is lost;"
+                " train it with one of them"
+            )
+        if missing := [piece for piece in spelling if piece not in vocabulary]:
+            raise ValueError(
+                f"{self.path} lacks {len(missing)} of the 256 bytes, {missing[0]!r} the first: text"
+                " is lost; train it with the whole alphabet"
+            )
+        added: list[dict[str, Any]] = data.setdefault("added_tokens", [])
+        self._control: dict[str, int] = {
+            token["content"]: token["id"]
+            for token in added
+            if token["special"]
+            or (_TAG.fullmatch(token["content"]) and token["content"] not in vocabulary)
+        }
+        self._bytes = _bytes_of_ids(vocabulary, added, spelling, byte_level=byte_level)
+        # A merge may make a control symbol that is in the vocabulary: it is written byte by byte.
+        self._spelled = {
+            token: [vocabulary[spelling[byte]] for byte in symbol.encode()]
+            for symbol, token in self._control.items()
+        }
+        for token in added:
+            token["special"] = token["content"] in self._control
+        data["truncation"] = data["padding"] = None
+        data["normalizer"] = _without_prefix(data.get("normalizer"))
+        data["pre_tokenizer"] = _without_prefix(data.get("pre_tokenizer"))
+        self._model = huggingface.Tokenizer.from_str(json.dumps(data))
+        self._model.encode_special_tokens = True  # as text, that is
+        for token in added:
+            found = self._model.token_to_id(token["content"])
+            if found != token["id"]:
+                raise ValueError(
+                    f"{self.path} says that {token['content']!r} has id {token['id']}, the package"
+                    f" `tokenizers` gives it {found}; save the tokenizer anew"
+                )
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the highest id; `unused_ids` below it stand for nothing."""
+        return len(self._bytes)
+
+    @property
+    def control_symbols(self) -> Mapping[str, int]:
+        """Ids of all control symbols."""
+        return self._control
+
+    @property
+    def unused_ids(self) -> tuple[int, ...]:
+        """Ids below `vocab_size` without a token: the sampler should not choose them."""
+        return tuple(i for i, text in enumerate(self._bytes) if text is None)
+
+    def encode(self, text: str) -> list[int]:
+        # Half of a surrogate pair is no character; the library takes UTF-8 alone.
+        text = text.encode("utf-8", "replace").decode()
+        ids: list[int] = self._model.encode(text, add_special_tokens=False).ids
+        if self._spelled.keys().isdisjoint(ids):
+            return ids
+        return [piece for i in ids for piece in self._spelled.get(i, (i,))]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        written: list[bytes] = []
+        text: list[str] = []
+        for i in map(int, ids):
+            if i in self._symbols:
+                text += [b"".join(written).decode("utf-8", "replace"), self._symbols[i]]
+                written = []
+            else:
+                written.append(self.token_bytes(i))
+        return "".join([*text, b"".join(written).decode("utf-8", "replace")])
+
+    def control_id(self, symbol: str) -> int:
+        if symbol not in self._control:
+            some = sorted(self._control, key=lambda symbol: self._control[symbol])[:16]
+            raise ValueError(f"{self.path} has no control symbol {symbol}; it has {some} …")
+        return self._control[symbol]
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 that a token adds to the text; `b""` for one that is special or unused.
+
+        Raises `ValueError` for an id outside the vocabulary.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"no token {token}; ids lie in [0, {self.vocab_size})")
+        return self._bytes[token] or b""
+
+    @functools.cached_property
+    def _symbols(self) -> dict[int, str]:
+        return {i: symbol for symbol, i in self._control.items()}
+
+
+def load(path: str | pathlib.Path) -> SentencePieceTokenizer | JsonTokenizer:
+    """The tokenizer of a model's folder (`tokenizer.json`, else `tokenizer.model`) or of a file.
+
+    A file that ends in `.json` is a `JsonTokenizer`, any other a SentencePiece model. Raises
+    `ValueError` where there is none.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        names = [path / "tokenizer.json", path / "tokenizer.model"]
+        found = [name for name in names if name.is_file()]
+        if not found:
+            raise ValueError(f"neither tokenizer.json nor tokenizer.model in {path}")
+        path = found[0]
+    return JsonTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A `tokenizer.json` that has a model with a vocabulary; ValueError for anything else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}; fetch the file again") from None
+    model = data.get("model") if isinstance(data, dict) else None
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
+        raise ValueError(
+            f"{path} has no model with a vocabulary; name the tokenizer.json of a model"
+        )
+    return data
+
+
+_TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")
+
+
+def _byte_alphabet() -> list[str]:
+    """The character that stands for each byte in a byte-level vocabulary (Radford et al., 2019).
+
+    Bytes that print in Latin-1 stand for themselves, the others for U+0100 and what follows it.
+    """
+    printed = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = iter(range(0x100, 0x200))
+    return [chr(byte if byte in printed else next(others)) for byte in range(0x100)]
+
+
+_BYTE_LEVEL = _byte_alphabet()
+
+
+def _bytes_of_ids(
+    vocabulary: Mapping[str, int],
+    added: Sequence[Mapping[str, Any]],
+    spelling: Sequence[str],
+    *,
+    byte_level: bool,
+) -> list[bytes | None]:
+    """What each id adds to a text: `b""` for special tokens, None for ids without a token."""
+    bytes_of = {piece: bytes([byte]) for byte, piece in enumerate(spelling)}
+
+    def written(piece: str) -> bytes:
+        if not byte_level:
+            return bytes_of[piece] if piece in bytes_of else piece.replace(SPACE, " ").encode()
+        try:
+            return b"".join([bytes_of[character] for character in piece])
+        except KeyError:  # no piece that text is made of
+            return piece.encode()
+
+    texts = {i: written(piece) for piece, i in vocabulary.items()}
+    for token in added:
+        if token["special"]:
+            texts[token["id"]] = b""
+        elif byte_level or token["content"] not in vocabulary:
+            texts[token["id"]] = token["content"].encode()
+    return [texts.get(i) for i in range(max(texts) + 1)]
+
+
+def _parts(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """A normalizer or pre-tokenizer of a `tokenizer.json`, or those that a sequence is made of."""
+    if part is None:
+        return []
+    inner = part.get("normalizers") or part.get("pretokenizers") or []
+    return [part, *(found for each in inner for found in _parts(each))]
+
+
+def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The same normalizer or pre-tokenizer without the space that it puts before a text."""
+    if part is None or part["type"] == "Prepend":
+        return None
+    part = dict(part)
+    for name in ("normalizers", "pretokenizers"):
+        if name in part:
+            inner = [_without_prefix(each) for each in part[name]]
+            part[name] = [each for each in inner if each is not None]
+    if "prepend_scheme" in part:
+        part["prepend_scheme"] = "never"
+    if "add_prefix_space" in part:
+        part["add_prefix_space"] = False
+    return part
+
+
+def train_sentencepiece(
+    lines: Iterable[str],
+    path: str | pathlib.Path,
+    *,
+    vocab_size: int,
+    control_symbols: Sequence[str],
+) -> None:
+    """Trains a BPE model on `lines` and writes it to `path`.
+
+    Digits stay single tokens, whitespace and newlines are kept as they are, and every printable
+    ASCII character has a token of its own, so that code and tool output survive encoding.
+    """
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        control_symbols=list(control_symbols),
+        user_defined_symbols=["\n"],
+        required_chars="".join(map(chr, range(33, 127))),
+        character_coverage=1.0,
+        split_digits=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        allow_whitespace_only_pieces=True,
+        bos_id=-1,
+        eos_id=-1,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    pathlib.Path(path).write_bytes(model.getvalue())

@@ -1,0 +1,100 @@
+"""Scores of a batch's tokens under a policy: log-probs and entropies, by micro-batches."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from gtpo_jax.maths import logprobs
+from gtpo_jax.types import ForwardFn, Params, TokenBatch
+
+
+def batch_logprobs(
+    forward: ForwardFn,
+    params: Params,
+    batch: TokenBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> logprobs.TokenStatistics:
+    """Log-probs and entropies `[B, T]` of a batch's tokens under `params`.
+
+    `chunk` positions of every row have their logits in memory at a time, all of them without it.
+    """
+    hidden, _ = forward.hidden(
+        params,
+        batch.tokens,
+        batch.positions,
+        segment_ids=batch.segment_ids,
+        prefix_ids=batch.prefix_ids,
+    )
+    head = functools.partial(forward.logits, params)
+    if chunk is not None:
+        return logprobs.chunked_statistics(
+            hidden, batch.tokens, head, temperature=temperature, chunk=chunk
+        )
+    logits = head(hidden)
+    return logprobs.TokenStatistics(
+        logprobs.token_logprobs(logits, batch.tokens, temperature=temperature),
+        logprobs.token_entropies(logits, temperature=temperature),
+    )
+
+
+def logprob_gap(
+    forward: ForwardFn,
+    params: Params,
+    batch: TokenBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> jax.Array:
+    """Largest `|log π(token) − log μ(token)|` over the trained tokens of a batch `[A, B, T]`.
+
+    Right after a rollout π and μ are the same policy: what remains is the disagreement between the
+    decode programs and the forward pass of the learner.
+    """
+
+    def larger(index: jax.Array, gap: jax.Array) -> jax.Array:
+        micro_batch = micro_batch_at(batch, index)
+        policy_logprobs, _ = batch_logprobs(
+            forward, params, micro_batch, temperature=temperature, chunk=chunk
+        )
+        gaps = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
+        return jnp.maximum(gap, jnp.max(jnp.where(micro_batch.loss_mask, gaps, 0.0)))
+
+    return jax.lax.fori_loop(0, filled_micro_batches(batch), larger, jnp.zeros((), jnp.float32))
+
+
+def stepwise_logprobs(
+    forward: ForwardFn,
+    params: Params,
+    batch: TokenBatch,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> jax.Array:
+    """Log-probs `[A, B, T]` of a batch's tokens, one micro-batch after another; 0 in empty ones."""
+
+    def write(index: jax.Array, found: jax.Array) -> jax.Array:
+        policy_logprobs, _ = batch_logprobs(
+            forward, params, micro_batch_at(batch, index), temperature=temperature, chunk=chunk
+        )
+        return found.at[index].set(policy_logprobs)
+
+    return jax.lax.fori_loop(
+        0, filled_micro_batches(batch), write, jnp.zeros(batch.tokens.shape, jnp.float32)
+    )
+
+
+def micro_batch_at(batch: TokenBatch, index: jax.Array) -> TokenBatch:
+    return jax.tree.map(lambda x: jnp.asarray(x)[index], batch)
+
+
+def filled_micro_batches(batch: TokenBatch) -> jax.Array:
+    """Micro-batches up to the last with a trained token: packing fills them from the front, and the
+    empty ones behind cost nothing.
+    """
+    count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
+    return jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))

@@ -1,0 +1,86 @@
+"""The train state: all that an update reads and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.core import Tracer
+
+from gtpo_jax.devices import sharding
+from gtpo_jax.types import Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainState:
+    """All that an update reads and writes. Frozen are whole parts of the parameters, by name."""
+
+    trained: Params
+    frozen: dict[str, Params] = dataclasses.field(default_factory=dict)
+    optimizer_state: optax.OptState
+    step: jax.Array  # int32, updates done
+
+    @property
+    def params(self) -> Params:
+        """Those of the model: frozen and trained parts together."""
+        return {**self.frozen, **self.trained}
+
+
+def init_state(
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    trained: Sequence[str] | None = None,
+) -> TrainState:
+    """Step 0 with fresh optimizer state, placed where the parameters are.
+
+    `trained` names the parts of the parameters that updates change, all of them without it. The
+    optimizer sees no other: it has no state for them, and a norm that it clips is without them.
+    Traced parameters have no place: then `jax.eval_shape` gives the shapes of the state.
+    """
+    names = params.keys() if trained is None else trained
+    if not set(names) <= params.keys():
+        raise ValueError(f"trained must name parts among {sorted(params)}, got {tuple(names)}")
+    parts = {name: params[name] for name in names}
+    state = TrainState(
+        trained=parts,
+        frozen={name: part for name, part in params.items() if name not in parts},
+        optimizer_state=optimizer.init(parts),
+        step=jnp.zeros((), jnp.int32),
+    )
+    placements = [leaf.sharding for leaf in jax.tree.leaves(params) if _is_placed(leaf)]
+    if not placements:
+        return state
+    # Counters are born on one device and bound to none. The first update would change that, and
+    # the second would find no program for what it is given.
+    mesh = getattr(placements[0], "mesh", None)
+    home = sharding.replicated(mesh) if isinstance(mesh, jax.sharding.Mesh) else placements[0]
+
+    def place(leaf: jax.Array) -> jax.Array:
+        placed = isinstance(leaf.sharding, jax.sharding.NamedSharding)
+        return leaf if placed else jax.device_put(leaf, home)
+
+    return jax.tree.map(place, state)
+
+
+def changing(state: TrainState) -> dict[str, Any]:
+    """What an update changes of a state, by field."""
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in fields.items() if name != "frozen"}
+
+
+def nonfinite_names(state: TrainState, nonfinite: Sequence[bool] | np.ndarray) -> list[str]:
+    """Paths of the parameters that the metric `nonfinite` of an update points at."""
+    paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(state.trained))
+    names = (jax.tree_util.keystr(path, simple=True, separator="/") for path in paths)
+    return [name for name, bad in zip(names, nonfinite, strict=True) if bad]
+
+
+def _is_placed(leaf: jax.Array | np.ndarray) -> bool:
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer)

@@ -1,0 +1,235 @@
+"""The update: gradient of a per-token loss over micro-batches, one optimizer step."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gtpo_jax import objectives
+from gtpo_jax.learner.scores import batch_logprobs, filled_micro_batches, micro_batch_at
+from gtpo_jax.learner.state import TrainState, changing
+from gtpo_jax.maths import masking
+from gtpo_jax.types import ForwardFn, Params, TokenBatch
+
+Metrics = dict[str, jax.Array]
+Sums = dict[str, masking.WeightedSum]
+
+PEAKS = ("ratio",)
+"""Diagnostics whose largest value among the trained tokens is a metric too, as `ratio_max`."""
+
+
+class TokenLoss(Protocol):
+    """`(policy_logprobs [B, T], batch) → loss per token [B, T], diagnostics per token`."""
+
+    def __call__(
+        self, policy_logprobs: jax.Array, batch: TokenBatch
+    ) -> tuple[jax.Array, Metrics]: ...
+
+
+Update = Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]
+"""`(state, batch [A, B, T]) → (state, metrics)`."""
+
+
+Reduction = Callable[[jax.Array, TokenBatch], masking.WeightedSum]
+"""`(per_token [B, T], batch) → WeightedSum`; see `reductions`."""
+
+
+def supervised_loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
+    """Negative log-likelihood of each token."""
+    return -policy_logprobs, {}
+
+
+def clipped_loss(
+    *,
+    clip_low: float,
+    clip_high: float,
+    kl_weight: float = 0.0,
+    importance_limit: float | None = None,
+) -> TokenLoss:
+    """`w · surrogate(π / π₀, A) + kl_weight · k3(π ‖ π_ref)` of every token.
+
+    π₀ are `batch.proximal_logprobs`, or `batch.behavior_logprobs` μ where there are none; A are
+    `batch.token_advantages`. With an `importance_limit`, `w = min(π₀ / μ, importance_limit)` weighs
+    what another program sampled than the one that learns (arXiv 2505.24298 decouples π₀ from μ so);
+    otherwise w is 1. π_ref are `batch.reference_logprobs`.
+    """
+
+    def loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
+        proximal, reference = batch.proximal_logprobs, batch.reference_logprobs
+        if importance_limit is not None and proximal is None:
+            raise ValueError("importance_limit needs a batch with proximal_logprobs")
+        if kl_weight and reference is None:
+            raise ValueError(f"kl_weight {kl_weight} needs a batch with reference_logprobs")
+        anchor = batch.behavior_logprobs if proximal is None else proximal
+        log_ratio = objectives.log_ratios(policy_logprobs, anchor)
+        surrogate = objectives.clipped_surrogate(
+            log_ratio, batch.token_advantages, clip_low=clip_low, clip_high=clip_high
+        )
+        drift = objectives.log_ratios(policy_logprobs, batch.behavior_logprobs)
+        total = surrogate.loss
+        diagnostics = {
+            "clip_fraction": surrogate.clipped.astype(jnp.float32),
+            # At the lower end of the band tokens of A < 0 are clipped, at the upper of A > 0.
+            "clip_low": (surrogate.clipped & (batch.token_advantages < 0)).astype(jnp.float32),
+            "clip_high": (surrogate.clipped & (batch.token_advantages > 0)).astype(jnp.float32),
+            "ratio": jnp.exp(log_ratio),
+            # k3 estimate of KL(behavior ‖ policy): non-negative, and 0 on the first update.
+            "behavior_kl": jnp.exp(drift) - 1.0 - drift,
+        }
+        if importance_limit is not None:
+            importance = objectives.truncated_importance_weights(
+                anchor, batch.behavior_logprobs, batch.loss_mask, limit=importance_limit
+            )
+            total = total * importance.weights
+            diagnostics |= {
+                "importance_weight": importance.weights,
+                "importance_truncated": importance.truncated.astype(jnp.float32),
+            }
+        if reference is not None:
+            divergence = objectives.kl_k3(policy_logprobs, reference)
+            total = total + kl_weight * divergence
+            diagnostics["reference_kl"] = divergence
+        return total, diagnostics
+
+    return loss
+
+
+def make_update(
+    forward: ForwardFn,
+    optimizer: optax.GradientTransformation,
+    token_loss: TokenLoss,
+    reduce: Reduction,
+    *,
+    temperature: float = 1.0,
+    chunk: int | None = None,
+) -> Update:
+    """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
+
+    Gradients of the A micro-batches are summed in float32 and divided once by their common weight,
+    so the cut into micro-batches changes nothing. Frozen parts of the parameters have none. A batch
+    without any trained token leaves the state as it is, and so does a gradient that is not finite:
+    then the metric `skipped` is 1, and `nonfinite` says of which parameters; see `nonfinite_names`.
+
+    `chunk` positions of every row have their logits in memory at a time, all of them without it.
+    """
+
+    def micro_loss(
+        trained: Params, frozen: dict[str, Params], batch: TokenBatch
+    ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
+        params = {**frozen, **trained}
+        policy_logprobs, entropy = batch_logprobs(
+            forward, params, batch, temperature=temperature, chunk=chunk
+        )
+        batch = _without_junk(batch)
+        per_token, diagnostics = token_loss(policy_logprobs, batch)
+        loss = reduce(per_token, batch)
+        diagnostics = diagnostics | {"entropy": entropy}
+        sums = {
+            name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
+        }
+        peaks = {
+            f"{name}_max": jnp.max(jnp.where(batch.loss_mask, diagnostics[name], 0.0))
+            for name in PEAKS
+            if name in diagnostics
+        }
+        return loss.total, (sums | {"loss": loss}, peaks)
+
+    def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
+        gradient = jax.grad(micro_loss, has_aux=True)
+
+        def accumulate(index: jax.Array, total):
+            micro_batch = micro_batch_at(batch, index)
+            gradients, (sums, peaks) = gradient(state.trained, state.frozen, micro_batch)
+            added = jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[:2], (gradients, sums))
+            return *added, jax.tree.map(jnp.maximum, total[2], peaks)
+
+        first = jax.tree.map(lambda x: x[0], batch)
+        _, figures = jax.eval_shape(gradient, state.trained, state.frozen, first)
+        zeros = (
+            jax.tree.map(lambda x: jnp.zeros_like(x, _at_least_float32(x.dtype)), state.trained),
+            *jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), figures),
+        )
+        gradients, sums, peaks = jax.lax.fori_loop(
+            0, filled_micro_batches(batch), accumulate, zeros
+        )
+
+        weight = sums["loss"].weight
+        gradients = jax.tree.map(lambda g: g / jnp.maximum(weight, 1.0), gradients)
+        updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trained)
+        new = dataclasses.replace(
+            state,
+            trained=optax.apply_updates(state.trained, updates),
+            optimizer_state=optimizer_state,
+            step=state.step + 1,
+        )
+        metrics = {name: total.mean() for name, total in sums.items()} | peaks
+        # The weight of the loss counts tokens, turns or trajectories: the reduction decides.
+        trained_tokens = sums["entropy"].weight
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(norm)
+        sums_of = [jnp.sum(leaf) for leaf in jax.tree.leaves(gradients)]
+        metrics |= {
+            "grad_norm": norm,
+            "trained_tokens": trained_tokens,
+            "skipped": 1.0 - finite,
+            "nonfinite": ~jnp.isfinite(jnp.stack(sums_of)),
+        }
+        good = finite & (weight > 0)
+        new = jax.tree.map(lambda n, o: jnp.where(good, n, o), changing(new), changing(state))
+        return dataclasses.replace(state, **new), metrics
+
+    return update
+
+
+def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    floating = jnp.issubdtype(dtype, jnp.floating)
+    return jnp.promote_types(dtype, jnp.float32) if floating else dtype
+
+
+MASKED = ("behavior_logprobs", "token_advantages", "proximal_logprobs", "reference_logprobs")
+
+
+def _without_junk(batch: TokenBatch) -> TokenBatch:
+    """The batch with 0 where nothing is trained.
+
+    Leaving such a token out of the sum does not keep its NaN out of the gradient; its inputs have
+    to be finite.
+    """
+    return dataclasses.replace(
+        batch,
+        **{
+            name: jnp.where(batch.loss_mask, values, 0.0)
+            for name in MASKED
+            if (values := getattr(batch, name)) is not None
+        },
+    )
+
+
+class CompiledUpdate:
+    """An update as a program that takes all of the state but its frozen parts for its result, which
+    is placed exactly as `state` is.
+
+    Left to itself, the compiler may describe an equal placement in other words, and the second
+    update would be compiled again. `program(changing(state), state.frozen, batch)` can be lowered
+    for shapes.
+    """
+
+    def __init__(self, update: Update, state: TrainState):
+        placements = jax.tree.map(lambda leaf: leaf.sharding, changing(state))
+
+        @functools.partial(jax.jit, donate_argnums=0, out_shardings=(placements, None))
+        def program(given: dict[str, Any], frozen: dict[str, Params], batch: TokenBatch):
+            state, metrics = update(TrainState(frozen=frozen, **given), batch)
+            return changing(state), metrics
+
+        self.program = program
+
+    def __call__(self, state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
+        given, metrics = self.program(changing(state), state.frozen, batch)
+        return dataclasses.replace(state, **given), metrics

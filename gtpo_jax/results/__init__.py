@@ -1,0 +1,1 @@
+"""The results of a run: evaluations, gains, metrics, records of trajectories."""

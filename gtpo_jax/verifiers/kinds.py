@@ -1,0 +1,218 @@
+"""The verifier of a run: every answer is judged by the kind that its problem names."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import importlib.util
+import threading
+from collections.abc import Callable
+from concurrent import futures
+
+from gtpo_jax.types import Problem, Tool, Verdict, Verifier
+from gtpo_jax.verifiers import programs
+from gtpo_jax.verifiers.choice import choice, expected_letter
+from gtpo_jax.verifiers.numeric import TOLERANCE, exact, numeric_or_exact
+from gtpo_jax.verifiers.pool import WorkerPool
+
+KINDS = ("numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym")
+"""What the answers of a run, or of a problem, may be."""
+
+_PACKAGES = {"math": ("math_verify", "tasks"), "reasoning-gym": ("reasoning_gym", "reasoning")}
+"""Of a kind: what it needs, and the extra that brings it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VerifierStats:
+    """What a verifier has judged so far."""
+
+    verdicts: dict[Verdict, int]
+    timeouts: int  # answers that took too long: wrong or unverifiable
+    crashes: int  # answers that a worker died of, or ran out of memory
+
+
+class KindVerifier:
+    """A `types.Verifier` that judges by kind; use it as a context manager, for its processes.
+
+    `kind` is that of problems which name none. Cheap kinds are judged at once. The others are
+    judged beside the caller: `math` and `reasoning-gym` in `workers` processes each, an answer
+    within `seconds`; `unit_tests` by `tool`. Calling it waits for the verdict, `submit` does not.
+    """
+
+    def __init__(
+        self,
+        kind: str = "numeric",
+        *,
+        tolerance: float = TOLERANCE,
+        seconds: float = 10.0,
+        workers: int = 2,
+        tool: Tool | None = None,
+    ):
+        _check_kind(kind, "the verifier of the run")
+        self.kind, self.tolerance = kind, tolerance
+        self.seconds, self.workers, self.tool = seconds, workers, tool
+        self._verdicts: collections.Counter[Verdict] = collections.Counter()
+        self._pools: dict[str, WorkerPool] = {}
+        self._submitter: futures.ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()  # of all three
+        self._in_place: dict[str, Verifier] = {
+            "numeric": functools.partial(numeric_or_exact, tolerance=tolerance),
+            "exact": exact,
+            "choice": choice,
+        }
+        self._beside: dict[str, Callable[[Problem, str], futures.Future[Verdict]]] = {
+            "math": self._submit_math,
+            "reasoning-gym": self._submit_reasoning,
+            "unit_tests": self._submit_program,
+        }
+
+    def __call__(self, problem: Problem, answer: str | None) -> Verdict:
+        return self.submit(problem, answer).result()
+
+    def submit(self, problem: Problem, answer: str | None) -> futures.Future[Verdict]:
+        """The verdict, when there is one; never waits for it."""
+        kind = problem.verifier or self.kind
+        _check_kind(kind, f"problem {problem.id!r}")
+        if answer is None or not answer.strip():
+            future = _done(Verdict.NO_ANSWER)
+        elif kind in self._in_place:
+            future = _done(self._in_place[kind](problem, answer))
+        else:
+            future = self._beside[kind](problem, answer)
+        future.add_done_callback(self._count)
+        return future
+
+    def check(self, problem: Problem) -> None:
+        """Raises `ValueError` unless answers to the problem can be judged, before any is.
+
+        The first problem of a kind that needs processes starts them.
+        """
+        kind = problem.verifier or self.kind
+        where = f"problem {problem.id!r}"
+        _check_kind(kind, where)
+        wrong = ""
+        if kind == "choice" and expected_letter(problem) is None:
+            wrong = f"has the answer {problem.answer!r}, which is no letter of its choices"
+        elif kind == "unit_tests" and self.tool is None:
+            wrong = "has unit tests, and the verifier was given no tool to run them with"
+        elif kind == "unit_tests":
+            wrong = programs.check(problem)
+        elif kind in ("numeric", "exact", "math") and not problem.answer.strip():
+            wrong = f"has no answer to compare with, as the verifier {kind} does"
+        if wrong:
+            raise ValueError(f"{where} {wrong}")
+        if kind in _PACKAGES and kind not in self._pools:
+            self._pool(kind).start()
+
+    @property
+    def stats(self) -> VerifierStats:
+        with self._lock:
+            pools, verdicts = list(self._pools.values()), dict(self._verdicts)
+        return VerifierStats(
+            verdicts=verdicts,
+            timeouts=sum(pool.timeouts for pool in pools),
+            crashes=sum(pool.crashes for pool in pools),
+        )
+
+    def close(self) -> None:
+        """Ends the processes; answers without a verdict are canceled."""
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+            submitter, self._submitter = self._submitter, None
+        for pool in pools:
+            pool.close()
+        if submitter is not None:
+            submitter.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> KindVerifier:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _submit_math(self, problem: Problem, answer: str) -> futures.Future[Verdict]:
+        record = {"expected": problem.answer, "given": answer, "tolerance": self.tolerance}
+        return self._pool("math").submit(record)
+
+    def _submit_reasoning(self, problem: Problem, answer: str) -> futures.Future[Verdict]:
+        names = ("id", "question", "family", "verifier")
+        record = {name: getattr(problem, name) for name in names}
+        return self._pool("reasoning-gym").submit(
+            {**record, "expected": problem.answer, "given": answer}
+        )
+
+    def _submit_program(self, problem: Problem, answer: str) -> futures.Future[Verdict]:
+        tool, tests = self.tool, problem.unit_tests
+        if tool is None:
+            raise ValueError("a verifier of unit_tests needs a tool to run them with; give it one")
+        if tests is None:
+            return _done(Verdict.UNVERIFIABLE)
+        with self._lock:
+            if self._submitter is None:
+                self._submitter = futures.ThreadPoolExecutor(1, "gtpo_unit_tests")
+            submitter = self._submitter
+        # A queue that is full is waited for, but not by the caller.
+        verdict: futures.Future[Verdict] = futures.Future()
+        submitted = submitter.submit(programs.submit_program, tool, tests, answer)
+        submitted.add_done_callback(lambda done: _follow(verdict, done))
+        return verdict
+
+    def _pool(self, kind: str) -> WorkerPool:
+        package, extra = _PACKAGES[kind]
+        with self._lock:
+            if kind not in self._pools:
+                if importlib.util.find_spec(package) is None:
+                    raise ValueError(
+                        f"the verifier {kind} needs {package}: pip install -e '.[{extra}]'"
+                    )
+                self._pools[kind] = WorkerPool(kind, workers=self.workers, seconds=self.seconds)
+            return self._pools[kind]
+
+    def _count(self, done: futures.Future[Verdict]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            with self._lock:
+                self._verdicts[done.result()] += 1
+
+
+def submit(verifier: Verifier, problem: Problem, answer: str | None) -> futures.Future[Verdict]:
+    """The verdict of any verifier; a plain function is called, and waited for, here."""
+    submits = getattr(verifier, "submit", None)
+    return _done(verifier(problem, answer)) if submits is None else submits(problem, answer)
+
+
+def check_problem(verifier: Verifier, problem: Problem) -> None:
+    """Raises `ValueError` when the verifier can tell that it could not judge answers to it."""
+    checks = getattr(verifier, "check", None)
+    if checks is not None:
+        checks(problem)
+
+
+def _check_kind(kind: str, where: str) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"{where} names the verifier {kind!r}; there are {', '.join(KINDS)}")
+
+
+def _done(verdict: Verdict) -> futures.Future[Verdict]:
+    future: futures.Future[Verdict] = futures.Future()
+    future.set_result(verdict)
+    return future
+
+
+def _follow(verdict: futures.Future[Verdict], done: futures.Future) -> None:
+    """Gives a verdict the outcome of a future of a future."""
+    if not verdict.set_running_or_notify_cancel():
+        return
+    try:
+        inner = done.result()
+    except BaseException as error:
+        verdict.set_exception(error)
+        return
+    inner.add_done_callback(lambda ended: _copy(verdict, ended))
+
+
+def _copy(verdict: futures.Future[Verdict], ended: futures.Future[Verdict]) -> None:
+    try:
+        verdict.set_result(ended.result())
+    except BaseException as error:
+        verdict.set_exception(error)

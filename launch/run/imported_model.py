@@ -1,0 +1,121 @@
+"""What `launch.convert import` has put into a run: a model, its tokenizer and its chat template."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+from configs.functions import make_protocol, template_variables
+from configs.schema import AdapterConfig, DialogueConfig, RunConfig
+from gtpo_jax.language import tokenizers
+from gtpo_jax.language.chat import ChatDialogue
+from gtpo_jax.language.grammar import CONTROL_SYMBOLS, AnyDialogue, Dialogue
+from gtpo_jax.language.templates import ChatTemplate
+from gtpo_jax.learner.checkpoint import has_checkpoint
+from models.config import ModelConfig, RopeScaling
+
+PHASE = "import"
+SOURCE = "source"
+"""Folder of an import: config and tokenizer of the checkpoint, which an export takes along."""
+TOKENIZER = "tokenizer.model"
+"""File of a SentencePiece model in a checkpoint's folder."""
+CHOSEN = ("compute_dtype", "attention", "remat")
+"""Fields of a model that are the run's choice, not the checkpoint's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Imported:
+    """A model that was not made here."""
+
+    model: ModelConfig
+    source: pathlib.Path  # folder of its tokenizer and chat template
+
+
+def of_run(run_dir: pathlib.Path) -> Imported | None:
+    """The model that was imported into a run, if one was."""
+    phase = run_dir / PHASE
+    if not has_checkpoint(phase / "checkpoints"):
+        return None
+    return Imported(model=read_model_config(phase / "config.json"), source=phase / SOURCE)
+
+
+def read_model_config(path: pathlib.Path) -> ModelConfig:
+    """The model of a phase of a run, from the config that it keeps."""
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))["model"]
+        scaling, pattern = RopeScaling(**model["rope_scaling"]), tuple(model["window_pattern"])
+        return ModelConfig(**{**model, "rope_scaling": scaling, "window_pattern": pattern})
+    except (OSError, LookupError, TypeError) as error:
+        raise ValueError(
+            f"{path} does not describe a model ({type(error).__name__}: {error}); was it written by"
+            " another version?"
+        ) from None
+
+
+def read_folder(run_dir: pathlib.Path) -> str:
+    """Where the model of a run was imported from; empty where it was not."""
+    path = run_dir / PHASE / "config.json"
+    return json.loads(path.read_text(encoding="utf-8"))["folder"] if path.exists() else ""
+
+
+def read_adapters(path: pathlib.Path) -> AdapterConfig:
+    """The adapters of a phase of a run, from the config that it keeps."""
+    said = json.loads(path.read_text(encoding="utf-8")).get("lora", {})
+    return AdapterConfig(**{**said, "targets": tuple(said.get("targets", ()))})
+
+
+def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
+    """The config with an imported model in the place of its own; an error where it expects one."""
+    chat = config.dialogue.protocol != "markers"
+    own = found is not None and speaks_markers(found.source)
+    if found is None:
+        if chat:
+            raise ValueError(
+                f"dialogue.protocol {config.dialogue.protocol} is that of an imported model, and"
+                " the run has none; run `python -m launch.convert import FOLDER --run-dir RUN`"
+            )
+        if config.dialogue.template_variables:
+            raise ValueError(
+                "dialogue.template_variables are those of a chat template, and the built-in"
+                " dialogue has none; leave them out"
+            )
+        return config
+    if chat and own:
+        raise ValueError(
+            f"the model of {found.source} was trained from nothing and knows the built-in dialogue"
+            " alone; take the preset tiny, or --dialogue.protocol markers"
+        )
+    if not chat and not own:
+        raise ValueError(
+            "an imported model does not know the built-in dialogue; take the preset chat, or"
+            " --dialogue.protocol fenced, tags or hermes"
+        )
+    chosen = {name: getattr(config.model, name) for name in CHOSEN}
+    return dataclasses.replace(config, model=dataclasses.replace(found.model, **chosen))
+
+
+def speaks_markers(source: pathlib.Path) -> bool:
+    """True for the folder of a model that was trained from nothing: the tokenizer there has the
+    control symbols of the built-in dialogue.
+    """
+    path = source / TOKENIZER
+    if not path.is_file() or (source / "tokenizer.json").is_file():
+        return False
+    return {*CONTROL_SYMBOLS} <= tokenizers.SentencePieceTokenizer(path).control_symbols.keys()
+
+
+def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> AnyDialogue:
+    """Chats in the template of a checkpoint's folder, or the built-in dialogue with its
+    tokenizer.
+    """
+    if config.protocol == "markers":
+        tokenizer = tokenizers.SentencePieceTokenizer(source / TOKENIZER)
+        return Dialogue(tokenizer, most_calls=config.most_calls)
+    return ChatDialogue(
+        tokenizers.load(source),
+        ChatTemplate.load(source, variables=template_variables(config)),
+        make_protocol(config),
+        system_prompt=config.system_prompt,
+        most_calls=config.most_calls,
+    )

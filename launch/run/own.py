@@ -1,0 +1,95 @@
+"""The config that a run keeps: launchers that work on the run begin with it, not with a preset."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+from configs import resuming, saved
+from configs.schema import RunConfig
+from gtpo_jax.learner.checkpoint import newest_step, saved_steps
+from launch.run import display
+from launch.run.network import CHECKPOINTS
+
+CONFIG = "config.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Own:
+    """The config of a phase of a run that has a checkpoint."""
+
+    path: pathlib.Path
+    scheduled: tuple[str, ...] = ()  # phases that go on: their learning rates keep their course
+
+    def read(self) -> RunConfig:
+        return saved.read(self.path)
+
+    def merge(self, config: RunConfig) -> RunConfig:
+        """The config to go on with, where `config` is this one with what was given."""
+        before = self.read()
+        for phase in self.scheduled:
+            config = resuming.keep_schedule(before, config, phase)
+        return config
+
+
+def of_phase(run_dir: pathlib.Path, phase: str, *, goes_on: bool = False) -> Own | None:
+    """The config of a phase; None where it has saved nothing, or keeps no config of its own."""
+    path = run_dir / phase / CONFIG
+    if phase not in resuming.PHASES or not path.exists():
+        return None
+    if not saved_steps(run_dir / phase / CHECKPOINTS):
+        return None
+    return Own(path=path, scheduled=(phase,) if goes_on else ())
+
+
+def newest(run_dir: pathlib.Path, *, goes_on: bool = False) -> Own | None:
+    """The config of the latest phase that has one."""
+    found = (of_phase(run_dir, phase, goes_on=goes_on) for phase in reversed(resuming.PHASES))
+    return next(filter(None, found), None)
+
+
+def option(argv: Sequence[str], name: str) -> str | None:
+    """The last value that a command line gives an option, None where it gives none."""
+    value = None
+    for word, following in itertools.zip_longest(argv, argv[1:]):
+        key, equals, rest = word.partition("=")
+        if key.replace("_", "-") == f"--{name}":
+            value = rest if equals else following
+    return value
+
+
+def flag(argv: Sequence[str], *names: str) -> bool:
+    """Whether a command line has one of the flags."""
+    return any(word.replace("_", "-") in {f"--{name}" for name in names} for word in argv)
+
+
+def tell_changes(own: Own | None, config: RunConfig) -> None:
+    """Prints in one line what makes the policy another one than in the config of the run."""
+    if own is None:
+        return
+    found = [c for c in resuming.changes(own.read(), config) if c.fixed]
+    if found:
+        said = ", ".join(map(str, found))
+        display.CONSOLE.print(f"other settings than in {own.path}: {said}", **display.PLAIN)
+
+
+def tell_unfinished(run_dir: pathlib.Path, phase: str, step: int | None = None) -> None:
+    """Prints in one line that a phase was not done at a step, by default its newest."""
+    own = of_phase(run_dir, phase)
+    step = newest_step(run_dir / phase / CHECKPOINTS) if step is None else step
+    total = getattr(own.read(), phase).steps if own is not None else 0
+    if step is not None and step < total:
+        display.CONSOLE.print(
+            f"{run_dir / phase} is not finished: this is step {step:,} of {total:,};"
+            f" `{resume_command(phase, run_dir)}` goes on with it",
+            **display.PLAIN,
+        )
+
+
+def resume_command(phase: str, run_dir: pathlib.Path, *options: object) -> str:
+    """The command line by which a phase goes on."""
+    words = ["--resume", "--run-dir", str(run_dir), *map(str, options)]
+    return f"python -m launch.{phase} {shlex.join(words)}"

@@ -1,0 +1,203 @@
+"""What every launcher builds from a config: devices, tokenizer, problems, model, tool."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+from collections.abc import Iterable
+
+import jax
+from jax.sharding import Mesh
+
+from configs.functions import make_algorithm, make_lora, make_source, make_verifier
+from configs.schema import RunConfig
+from gtpo_jax import decoding, rollout, tools
+from gtpo_jax.decoding import sampling
+from gtpo_jax.devices import sharding
+from gtpo_jax.language import tokenizers
+from gtpo_jax.language.grammar import AnyDialogue, Dialogue
+from gtpo_jax.learner.checkpoint import has_checkpoint
+from gtpo_jax.results import metrics
+from gtpo_jax.tasks import stream
+from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch
+from launch.run import cluster, display, imported_model, memory
+from launch.run.network import CHECKPOINTS, Network
+
+
+class Session:
+    """The parts of a run. Use it as a context manager: it owns the processes of the tool and of
+    the verifier.
+
+    The model is the config's, unless one was imported into the run or is handed over.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: pathlib.Path,
+        *,
+        model: imported_model.Imported | None = None,
+    ):
+        enable_compilation_cache()
+        self.run_dir = run_dir
+        self.imported = imported_model.of_run(run_dir) if model is None else model
+        self.config = config = imported_model.with_model(config, self.imported)
+        if config.wandb:
+            metrics.import_wandb()
+        self.source = make_source(config)
+        for note in self.source.notes if isinstance(self.source, stream.GrainTask) else ():
+            display.CONSOLE.print(note, highlight=False, soft_wrap=True)
+        self.algorithm = make_algorithm(config.train.algorithm)
+        self.dialogue = self._make_dialogue()
+        self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
+        self.local_mesh = sharding.local_mesh(self.mesh)
+        self.network = self._make_network(self.mesh)
+        self.forward = self._restricted(self.network.forward)
+        check_batches(config, self.mesh)
+        memory.check_memory(config, self.local_mesh)
+        self.tool = make_tool(config)
+        self.verifier = make_verifier(config.verifier, self.tool)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.verifier.close()
+        self.tool.close()
+
+    def load_params(self, run_dir: pathlib.Path, phase: str, step: int | None = None) -> Params:
+        """Parameters of the newest checkpoint of a phase of a run, `sft`, `train`, or `import`, or
+        of that of a step.
+        """
+        folder = run_dir / phase / CHECKPOINTS
+        if not has_checkpoint(folder):
+            raise ValueError(f"no checkpoint in {folder}; run `python -m launch.{phase}` first")
+        return self.network.load(run_dir / phase, step)
+
+    def load_start(self, run_dir: pathlib.Path) -> Params:
+        """What reinforcement begins with: the cold start of a run, or else its imported model."""
+        cold = imported_model.of_run(run_dir) is None or has_checkpoint(
+            run_dir / "sft" / CHECKPOINTS
+        )
+        return self.load_params(run_dir, "sft" if cold else imported_model.PHASE)
+
+    def load_newest(self) -> Params:
+        """Parameters of the newest checkpoint of the run's latest phase."""
+        trained = has_checkpoint(self.run_dir / "train" / CHECKPOINTS)
+        return self.load_params(self.run_dir, "train") if trained else self.load_start(self.run_dir)
+
+    def put_batch(self, batch: TokenBatch) -> TokenBatch:
+        """A batch `[A, B, T]` that every process has, on the devices, which share its rows."""
+        return sharding.distribute(batch, sharding.batch_sharding(self.mesh, leading=1))
+
+    def localize(self, params: Params) -> Params:
+        """Parameters as the engines of this process take them; good until the next update."""
+        return sharding.localize(params, self.mesh)
+
+    def engine(self, sampler: sampling.Sampler) -> rollout.RolloutEngine:
+        """An engine on the devices of this process."""
+        alone = self.local_mesh is self.mesh
+        forward = self.network.forward if alone else self._make_network(self.local_mesh).forward
+        return rollout.RolloutEngine(
+            self._restricted(forward),
+            self.dialogue,
+            self.tool,
+            self.verifier,
+            self.config.rollout,
+            sampler,
+            mesh=self.local_mesh,
+        )
+
+    def _make_network(self, mesh: Mesh) -> Network:
+        config = self.config
+        return Network(config.model, mesh, lora=make_lora(config.lora), seed=config.seed)
+
+    def _restricted(self, forward: ForwardFn) -> ForwardFn:
+        """The forward pass without the ids that the tokenizer does not have."""
+        tokenizer = self.dialogue.tokenizer
+        return decoding.restrict_vocabulary(
+            forward, tokenizer.vocab_size, unused=getattr(tokenizer, "unused_ids", ())
+        )
+
+    def check_prompts(self, problems: Iterable[Problem]) -> None:
+        """Raises when the prompt of a problem is longer than the rollout allows, or when answers to
+        it could not be verified.
+        """
+        for problem in problems:
+            self.verifier.check(problem)
+            rollout.render_prompt(self.dialogue, problem, self.config.rollout)
+
+    def save_tokenizer(self) -> None:
+        """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""
+        kept = self.run_dir / "tokenizer.model"
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        if self._tokenizer_path() != kept and cluster.is_first():
+            shutil.copyfile(self._tokenizer_path(), kept)
+
+    def _make_dialogue(self) -> AnyDialogue:
+        if self.imported is not None:
+            return imported_model.make_dialogue(self.config.dialogue, self.imported.source)
+        tokenizer = tokenizers.SentencePieceTokenizer(self._tokenizer_path())
+        return Dialogue(tokenizer, most_calls=self.config.dialogue.most_calls)
+
+    def _tokenizer_path(self) -> pathlib.Path:
+        return find_tokenizer(self.run_dir, self.config.tokenizer)
+
+
+def find_tokenizer(run_dir: pathlib.Path, name: str) -> pathlib.Path:
+    """The tokenizer of a run whose model was not imported: the one that it keeps, or else a shipped
+    one of this name, or a file.
+    """
+    kept = run_dir / "tokenizer.model"
+    if kept.exists():
+        return kept
+    shipped = tokenizers.ASSETS / f"{name}.model"
+    return shipped if shipped.exists() else pathlib.Path(name)
+
+
+def check_batches(config: RunConfig, mesh: Mesh) -> None:
+    """Raises unless the devices can share the batches evenly, and rows hold any trajectory."""
+    train, context = config.train, config.rollout.context
+    for name, rows in (("sft.rows", config.sft.rows), ("train.rows", train.rows)):
+        sharding.check_rows(rows, mesh, name, sharding.BATCH_AXES)
+    if train.row_tokens is not None and train.row_tokens < context:
+        raise ValueError(
+            f"train.row_tokens is {train.row_tokens}, a trajectory may have {context}"
+            " (rollout.context); raise it, or leave it out"
+        )
+    shortest = (train.row_tokens or context) >> (train.row_buckets - 1)
+    for name, tokens in (
+        ("sft.row_tokens", config.sft.row_tokens),
+        ("train.row_tokens, or rollout.context, in the shortest of train.row_buckets", shortest),
+    ):
+        sharding.check_rows(tokens, mesh, name, ("sequence",))
+
+
+def make_tool(config: RunConfig) -> tools.PythonExecutor:
+    """The Python tool; to be closed after use."""
+    tool = config.tool
+    return tools.PythonExecutor(
+        max_running=tool.running, preload=tool.preload, allow=tool.allow, limits=tool.limits
+    )
+
+
+def enable_compilation_cache() -> None:
+    """Compiled programs are kept on disk where that is possible: a second run starts fast."""
+    jax.config.update("jax_compilation_cache_dir", compilation_cache_folder())
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def compilation_cache_folder() -> str | None:
+    """A folder of the user's, made if it is not there; None where none can be written."""
+    if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return chosen
+    place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = pathlib.Path(place, "gtpo_jax", "jax")
+    if not folder.is_absolute():  # nobody's home is known here
+        return None
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return str(folder) if os.access(folder, os.W_OK) else None

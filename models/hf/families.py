@@ -1,0 +1,240 @@
+"""Families of Hugging Face checkpoints as data: what `models/hf/config.py` reads and writes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+# Ours: theirs, in every family.
+COMMON = {
+    "vocab_size": "vocab_size",
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "query_heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "norm_eps": "rms_norm_eps",
+    "init_scale": "initializer_range",
+    "tied_embeddings": "tie_word_embeddings",
+}
+COMMON_DEFAULTS = {
+    "rms_norm_eps": 1e-6,
+    "initializer_range": 0.02,
+    "tie_word_embeddings": False,
+    "rope_theta": 1e4,
+    "hidden_act": "silu",
+}
+DENSE = {"mlp_width": "intermediate_size"}
+ROUTED = {
+    "mlp_width": "moe_intermediate_size",
+    "experts": "num_experts",
+    "experts_per_token": "num_experts_per_tok",
+    "normalize_router": "norm_topk_prob",
+}
+GEMMA = {
+    **DENSE,
+    "query_scalar": "query_pre_attn_scalar",
+    "attention_softcap": "attn_logit_softcapping",
+    "logit_softcap": "final_logit_softcapping",
+}
+GEMMA_DEFAULTS = {
+    "hidden_size": 2304,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "intermediate_size": 9216,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "tie_word_embeddings": True,
+}
+GEMMA_FIXED = {"zero_centered_norms": True, "post_norms": True, "embedding_scale": True}
+
+# Fields that have rules of their own below, and those that are no property of a checkpoint.
+RULED = {"rope_theta", "rope_scaling", "local_rope_theta", "window", "window_pattern", "activation"}
+OURS = {"param_dtype", "compute_dtype", "attention", "remat", "residual_init"}
+
+ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
+    "silu": "silu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+SCALINGS: dict[str, dict[str, str]] = {
+    "none": {},
+    "linear": {"factor": "factor"},
+    "llama3": {
+        "factor": "factor",
+        "original_positions": "original_max_position_embeddings",
+        "low_freq_factor": "low_freq_factor",
+        "high_freq_factor": "high_freq_factor",
+    },
+    "yarn": {
+        "factor": "factor",
+        "original_positions": "original_max_position_embeddings",
+        "beta_fast": "beta_fast",
+        "beta_slow": "beta_slow",
+        "attention_factor": "attention_factor",
+    },
+}
+OPTIONAL = {"beta_fast", "beta_slow", "attention_factor"}  # of these
+# Further rotary settings, with the values that say what is so anyway; None: whatever they say.
+REPEATED: dict[str, tuple[Any, ...] | None] = {
+    "finetuned": None,
+    "original_max_position_embeddings": None,
+    "truncate": (True,),
+    "partial_rotary_factor": (1,),
+    "factor": (1,),
+    "attention_factor": (1,),
+    "mscale": (1,),
+    "mscale_all_dim": (0,),
+    "beta_fast": (32,),
+    "beta_slow": (1,),
+    "low_freq_factor": (1,),
+    "high_freq_factor": (4,),
+}
+ALIASES = {"num_local_experts": "num_experts"}  # names of later files: of published ones
+# Keys that say in another way what the keys above say.
+RIVALS = {
+    *ALIASES,
+    "dtype",
+    "layer_types",
+    "rope_parameters",
+    "sliding_window_pattern",
+    "text_config",
+    "vision_config",
+}
+# Features that no ModelConfig has, with the values that mean their absence.
+ABSENT: dict[str, tuple[Any, ...]] = {
+    "attention_bias": (False,),
+    "mlp_bias": (False,),
+    "use_bidirectional_attention": (False,),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
+    "partial_rotary_factor": (1,),
+    "quantization_config": (),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """What the checkpoints of one architecture have in common."""
+
+    architecture: str
+    model_type: str
+    keys: Mapping[str, str]  # ours: theirs, beside `COMMON`
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of ModelConfig
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of keys left out
+    activation: str = "hidden_act"  # its key
+    windows: Literal["none", "all", "upper", "pattern"] = "none"
+    """Layers that may be local: none, all, those from `max_window_layers` on if
+    `use_sliding_window`, or all but each `sliding_window_pattern`-th."""
+    local_theta: bool = False  # local layers have a base of their own
+
+
+FAMILIES = (
+    Family(
+        architecture="Qwen2ForCausalLM",
+        model_type="qwen2",
+        keys=DENSE,
+        fixed={"qkv_bias": True},
+        defaults={
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+            "max_position_embeddings": 32_768,
+        },
+        windows="upper",
+    ),
+    Family(
+        architecture="Qwen3ForCausalLM",
+        model_type="qwen3",
+        keys=DENSE,
+        fixed={"qk_norm": True},
+        defaults={
+            "head_dim": 128,
+            "sliding_window": 4096,
+            "max_window_layers": 28,
+            "max_position_embeddings": 32_768,
+        },
+        windows="upper",
+    ),
+    Family(
+        architecture="Qwen3MoeForCausalLM",
+        model_type="qwen3_moe",
+        keys=ROUTED,
+        fixed={"qk_norm": True},
+        defaults={"norm_topk_prob": False, "max_position_embeddings": 32_768},
+    ),
+    Family(
+        architecture="LlamaForCausalLM",
+        model_type="llama",
+        keys=DENSE,
+        defaults={"max_position_embeddings": 2048},
+    ),
+    Family(
+        architecture="MistralForCausalLM",
+        model_type="mistral",
+        keys=DENSE,
+        defaults={
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+            "max_position_embeddings": 131_072,
+        },
+        windows="all",
+    ),
+    Family(
+        architecture="Gemma2ForCausalLM",
+        model_type="gemma2",
+        keys=GEMMA,
+        fixed=GEMMA_FIXED,
+        defaults={
+            **GEMMA_DEFAULTS,
+            "vocab_size": 256_000,
+            "max_position_embeddings": 8192,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+            "sliding_window_pattern": 2,
+        },
+        activation="hidden_activation",
+        windows="pattern",
+    ),
+    Family(
+        architecture="Gemma3ForCausalLM",
+        model_type="gemma3_text",
+        keys=GEMMA,
+        fixed={**GEMMA_FIXED, "qk_norm": True},
+        defaults={
+            **GEMMA_DEFAULTS,
+            "vocab_size": 262_208,
+            "max_position_embeddings": 131_072,
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "sliding_window_pattern": 6,
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+        },
+        activation="hidden_activation",
+        windows="pattern",
+        local_theta=True,
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wrapper:
+    """A model for text and images, whose decoder is one of a family."""
+
+    decoder: str  # architecture of that family
+    prefix: str  # before the names of the decoder's tensors in files as they are published
+    modules: str  # before those of its layers in the model of `transformers`, and in some files
+
+
+WRAPPERS = {
+    "Gemma3ForConditionalGeneration": Wrapper(
+        decoder="Gemma3ForCausalLM",
+        prefix="language_model.",
+        modules="model.language_model.",
+    ),
+}
+MODULES = "model."
+"""What stands before the names of the layers in a model of text alone."""

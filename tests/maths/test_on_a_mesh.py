@@ -1,0 +1,146 @@
+"""Rows shared by eight devices: the same numbers, whoever finds the exchange between them.
+
+Under `Auto` axes the compiler does; under `Explicit` ones every room has to say where it needs all
+rows.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from gtpo_jax import advantages, credit, objectives, reductions, returns
+from gtpo_jax.maths import logprobs, similarity, turns
+from gtpo_jax.types import EpisodeBatch
+from tests import reference
+
+pytestmark = pytest.mark.slow
+
+M, K, WIDTH = 16, 3, 12
+RNG = np.random.default_rng(0)
+RAGGED = reference.ragged_batch(RNG, rows=M, width=K, groups=4)
+REWARDS, MASK = reference.padded(RAGGED[0], K)
+FACTS = (REWARDS, MASK, jnp.asarray(RAGGED[1], jnp.int32), jnp.asarray(RAGGED[2]))
+EPISODES = EpisodeBatch(
+    group_ids=FACTS[2],
+    included=FACTS[3],
+    success=jnp.asarray(RNG.random(M) < 0.5),
+    turn_mask=MASK,
+    violations=jnp.asarray(RNG.random((M, K)) < 0.2),
+    code=jnp.asarray(RNG.integers(97, 100, (M, 20)), jnp.int32),
+    code_lengths=jnp.asarray(RNG.integers(0, 21, M), jnp.int32),
+)
+# Eight rows, of which the last three are empty: some devices hold nothing but padding.
+BATCH = reference.token_batch(
+    [
+        [[("given", 1), ("trained", 2), ("trained", 3)], [("trained", 4)]],
+        *[[[("given", 2), ("trained", n), ("given", 1), ("trained", 1)]] for n in range(1, 5)],
+        *([],) * 3,
+    ],
+    width=WIDTH,
+)
+LOSS, OTHER, HIDDEN, HEAD, LOGITS = (
+    jnp.asarray(RNG.normal(size=shape), jnp.float32)
+    for shape in ((8, WIDTH), (8, WIDTH), (8, WIDTH, 5), (5, 7), (8, WIDTH, 7))
+)
+SPAN = (BATCH.loss_mask, BATCH.trajectory_ids)
+
+CALLS = {
+    name: (getattr(advantages, name), FACTS)
+    for name in advantages.__all__
+    if name.endswith("_advantages")
+}
+CALLS |= {
+    name: (getattr(advantages, name), FACTS[:3])
+    for name in advantages.__all__
+    if name.startswith("normalize_")
+}
+CALLS |= {
+    "gtpo_credit": (
+        lambda e: credit.assign(e, credit.gtpo_turn_rewards, advantages.gtpo_advantages),
+        (EPISODES,),
+    ),
+    "grpo_credit": (
+        lambda e: credit.assign(e, credit.grpo_turn_rewards, advantages.grpo_advantages),
+        (EPISODES,),
+    ),
+    "token_mean": (reductions.token_mean, (LOSS, BATCH)),
+    "sequence_mean": (reductions.sequence_mean, (LOSS, BATCH)),
+    "turn_mean": (reductions.turn_mean, (LOSS, BATCH)),
+    "constant_length": (functools.partial(reductions.constant_length, length=7), (LOSS, BATCH)),
+    "returns": (functools.partial(returns.discounted_returns, discount=0.9), FACTS[:2]),
+    "closed_returns": (
+        functools.partial(returns.discounted_returns_closed_form, discount=0.9),
+        FACTS[:2],
+    ),
+    "broadcast": (
+        turns.broadcast_to_tokens,
+        (REWARDS, BATCH.trajectory_ids, BATCH.turn_ids),
+    ),
+    "sum_by_turn": (
+        functools.partial(turns.sum_tokens_by_turn, trajectories=M, max_turns=K),
+        (LOSS, BATCH.trajectory_ids, BATCH.turn_ids),
+    ),
+    "unit_log_ratios": (functools.partial(objectives.unit_log_ratios, units=M), (LOSS, *SPAN)),
+    "surrogate": (
+        functools.partial(objectives.clipped_surrogate, dual_clip=3.0, ratio_cap=4.0),
+        (LOSS, OTHER),
+    ),
+    "importance_weights": (
+        objectives.truncated_importance_weights,
+        (LOSS, OTHER, BATCH.loss_mask),
+    ),
+    "mean_pooled": (functools.partial(similarity.mean_pooled, trajectories=M), (HIDDEN, *SPAN)),
+    "logprobs": (logprobs.token_logprobs, (LOGITS, BATCH.tokens)),
+    "entropies": (logprobs.token_entropies, (LOGITS,)),
+    "chunked": (
+        lambda h, t: logprobs.chunked_statistics(h, t, lambda x: x @ HEAD, chunk=4),
+        (HIDDEN, BATCH.tokens),
+    ),
+}
+
+
+@functools.cache
+def alone(name):
+    """The numbers of one device."""
+    function, arguments = CALLS[name]
+    return jax.device_get(jax.jit(function)(*arguments))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("name", CALLS)
+def test_rows_on_eight_devices_give_the_numbers_of_one(name, kind):
+    # T-52
+    function, arguments = CALLS[name]
+    expected = alone(name)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        shared = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec("data")))
+        assert len(jax.tree.leaves(shared)[0].sharding.device_set) == 8
+        found = jax.jit(function)(*shared)
+    chex.assert_trees_all_close(jax.device_get(found), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
+@pytest.mark.parametrize("how", ["sequence_mean", "turn_mean"])
+def test_gradient_of_rows_on_eight_devices_is_that_of_one(how, kind):
+    # T-52, through the ratio of a unit: what is exchanged between devices carries no gradient.
+    def total(policy, behavior, advantages, batch):
+        log_ratio = objectives.unit_log_ratios(
+            objectives.log_ratios(policy, behavior), batch.loss_mask, batch.trajectory_ids, units=M
+        )
+        loss = objectives.clipped_surrogate(log_ratio, advantages).loss
+        return getattr(reductions, how)(loss, batch).mean()
+
+    arguments = (0.3 * LOSS, 0.3 * OTHER, LOGITS[..., 0], BATCH)
+    expected = jax.device_get(jax.jit(jax.grad(total))(*arguments))
+    assert np.any(expected)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        shared = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec("data")))
+        found = jax.jit(jax.grad(total))(*shared)
+    chex.assert_trees_all_close(jax.device_get(found), expected, rtol=1e-5, atol=1e-7)

@@ -34,8 +34,9 @@ import tyro
 from benchmarks import credit_numpy
 from benchmarks.credit_numpy import CLIP_HIGH, CLIP_LOW, DISCOUNT, EPS, PENALTY, WEIGHT, Facts
 from benchmarks.figures import Figure, publish
-from gtpo_jax import advantages, objectives, rewards
-from gtpo_jax.maths import masking, similarity, turns
+from gtpo_jax import methods
+from gtpo_jax.maths import masking, ratios, similarity, turns
+from gtpo_jax.parts import losses, rewards
 from launch import cli
 from launch.run import display
 
@@ -77,10 +78,10 @@ def chain(facts: Facts) -> tuple[jax.Array, jax.Array]:
     outcomes = rewards.shaped_outcomes(
         facts.success, facts.included, facts.group_ids, facts.similarity, weight=WEIGHT
     )
-    turn_rewards = rewards.gtpo_rewards(
-        outcomes, facts.violations, facts.turn_mask, format_penalty=PENALTY
+    turn_rewards = rewards.outcome_rewards(outcomes, facts.turn_mask) + rewards.format_rewards(
+        facts.violations, facts.turn_mask, penalty=PENALTY
     )
-    turn_advantages = advantages.gtpo_advantages(
+    turn_advantages = methods.gtpo_advantages(
         turn_rewards, facts.turn_mask, facts.group_ids, facts.included, discount=DISCOUNT, eps=EPS
     )
     token_advantages = turns.broadcast_to_tokens(
@@ -88,8 +89,8 @@ def chain(facts: Facts) -> tuple[jax.Array, jax.Array]:
     )
 
     def objective(policy_logprobs: jax.Array) -> jax.Array:
-        log_ratio = objectives.log_ratios(policy_logprobs, facts.behavior_logprobs)
-        surrogate = objectives.clipped_surrogate(
+        log_ratio = ratios.log_ratios(policy_logprobs, facts.behavior_logprobs)
+        surrogate = losses.clipped_surrogate(
             log_ratio, token_advantages, clip_low=CLIP_LOW, clip_high=CLIP_HIGH
         )
         # What `reductions.token_mean` does.

@@ -27,8 +27,9 @@ import optax
 import tyro
 
 from benchmarks.figures import Figure, publish
-from gtpo_jax import learner, reductions
+from gtpo_jax import learner
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.types import (
     ForwardFn,
     Params,
@@ -46,7 +47,7 @@ from models.config import ModelConfig
 from models.presets import QWEN2_5_1_5B
 
 QWEN = dataclasses.replace(QWEN2_5_1_5B, param_dtype="float32", compute_dtype="float32")
-LOSS = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+LOSS = losses.clipped(low=0.2, high=0.28)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.functions import make_optimizer
+from configs.parts import make_optimizer
 from configs.schema import OptimizerConfig
-from gtpo_jax import learner, reductions
+from gtpo_jax import learner
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.types import Params, Problem, StopReason, Trajectory, Turn, Verdict
 from launch.planning.estimate import model_operations
 from models import decoder
@@ -175,7 +176,7 @@ def ours(
         learner.make_update(
             decoder.forward_fn(config),
             optimizer,
-            learner.clipped_loss(clip_low=CLIP_LOW, clip_high=CLIP_HIGH),
+            losses.clipped(low=CLIP_LOW, high=CLIP_HIGH),
             reductions.token_mean,
             chunk=chunk,
         ),

@@ -21,7 +21,7 @@ from typing import TypeVar
 from rich.table import Table
 
 from benchmarks.figures import Figure, publish
-from configs.schema import AlgorithmConfig, RunConfig
+from configs.schema import RunConfig
 from gtpo_jax.learner.checkpoint import has_checkpoint, newest_step
 from gtpo_jax.results import gains
 from gtpo_jax.results.evaluation import RIGHT, Evaluation, Outcome
@@ -63,15 +63,13 @@ class SeedResult:
 
 
 def run_seed(config: RunConfig, folder: pathlib.Path) -> SeedResult:
-    """Both algorithms from one cold start."""
+    """Both methods from one cold start."""
     gtpo, grpo = folder / f"gtpo-{config.seed}", folder / f"grpo-{config.seed}"
     with Session(config, gtpo) as session:
         _phase(session, "sft", lambda resume: run_sft(session, resume=resume))
         _reinforce(session, gtpo)
         found = {COLD_START: _evaluate(session, "sft"), "GTPO": _evaluate(session, "train")}
-    algorithm = config.train.algorithm
-    plain = AlgorithmConfig(name="grpo", clip_low=algorithm.clip_low, clip_high=algorithm.clip_high)
-    train = dataclasses.replace(config.train, algorithm=plain)
+    train = dataclasses.replace(config.train, method=("grpo",))
     with Session(dataclasses.replace(config, train=train), grpo) as session:
         session.save_tokenizer()
         _reinforce(session, gtpo)
@@ -188,7 +186,7 @@ def failure_table(results: Sequence[SeedResult]) -> Table:
 
 
 def part_table(results: Sequence[SeedResult]) -> Table:
-    """The gain of each algorithm by what the cold start solves greedily, mean over the seeds."""
+    """The gain of each method by what the cold start solves greedily, mean over the seeds."""
     rendered = Table(title="where the gain comes from: problems, mean over the seeds")
     for column in ("problems", "share", "avg@k before", "after", "gain"):
         rendered.add_column(column, justify="left" if column == "problems" else "right")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 from configs.schema import (
-    AlgorithmConfig,
     DialogueConfig,
     EvalConfig,
     MeshConfig,
@@ -86,7 +85,7 @@ QWEN2_5_7B_GTPO = dataclasses.replace(
         steps=500,
         prompts=64,
         group_size=16,
-        algorithm=AlgorithmConfig(discount=0.9, shaping=0.5, format_penalty=0.1),
+        method=("gtpo", "discount=0.9", "shaping=0.5", "format_penalty=0.1"),
         rows=64,
         logprob_chunk=512,
     ),

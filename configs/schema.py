@@ -159,35 +159,6 @@ class SftConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AlgorithmConfig:
-    """Credit and objective. An option that the algorithm does not use is an error."""
-
-    name: Literal["gtpo", "grpo"] = "gtpo"
-    """Credit to turns, or to whole trajectories."""
-    discount: Annotated[float, SHARE] = 0.9
-    """Discount per turn (GTPO)."""
-    shaping: Annotated[float, SHARE] = 0.5
-    """Largest partial credit of a failure (GTPO)."""
-    format_penalty: Annotated[float, NOT_NEGATIVE] = 0.1
-    """Reward taken from a badly formed turn (GTPO)."""
-    clip_low: Annotated[float, SHARE] = 0.2
-    """The ratio of probabilities counts down to 1 − this."""
-    clip_high: Annotated[float, NOT_NEGATIVE] = 0.28
-    """And up to 1 + this."""
-    kl_weight: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Weight of the divergence (k3) from the policy that reinforcement began with, per token."""
-    recompute: bool = False
-    """Ratios are against log-probs that the learner computes when a step begins, not against those
-    of the sampler."""
-    importance_limit: Annotated[float | None, POSITIVE] = None
-    """With `recompute`: tokens are weighed by learner over sampler probability, at most this."""
-
-    def __post_init__(self):
-        if self.importance_limit is not None and not self.recompute:
-            raise ValueError("importance_limit needs recompute; add --train.algorithm.recompute")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Reinforcement learning with the tool."""
 
@@ -197,11 +168,12 @@ class TrainConfig:
     """Problems of a step."""
     group_size: Annotated[int, COMPARED] = 8
     """Trajectories of a problem."""
-    sampling_rounds: Annotated[int, AT_LEAST_1] = 1
-    """Most rollouts of a step: further problems replace groups of equal outcomes; 1 keeps all."""
     temperature: Annotated[float, POSITIVE] = 1.0
     """Of sampling; log-probs are those at this temperature."""
-    algorithm: AlgorithmConfig = AlgorithmConfig()
+    method: tuple[str, ...] = ("gtpo",)
+    """A method with its options, and modifiers behind a `+`, as in `gtpo discount=.95 + kl
+    weight=.01`; those of your own as `my.module:my_method scale=2`. `python -m launch.methods`
+    lists them."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-4, final_fraction=0.1)
     epochs: Annotated[int, AT_LEAST_1] = 1
     """Passes over the trajectories of a step."""

@@ -130,6 +130,17 @@ class Problem:
     verifier: str = ""  # the kind of its answer, which says how it is judged; empty: the run's
     choices: tuple[str, ...] = ()  # texts of the choices A, B, … when one of them is the answer
     unit_tests: UnitTests | None = None  # when the answer is a program
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    """Further fields of its record, any JSON, for rewards of one's own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+    """One trajectory to produce."""
+
+    problem: Problem
+    group: int  # index of the group within the rollout
+    sample: int  # index of the trajectory within its group
 
 
 def _no_floats() -> np.ndarray:
@@ -227,15 +238,15 @@ class TokenBatch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EpisodeBatch:
-    """What credit assignment needs to know of M trajectories of at most K turns."""
+    """M trajectories of at most K turns, as credit assignment sees them."""
 
     group_ids: jax.Array  # [M] int32
     included: jax.Array  # [M] bool, the outcome is known
     success: jax.Array  # [M] bool
     turn_mask: jax.Array  # [M, K] bool
     violations: jax.Array  # [M, K] bool
-    code: jax.Array  # [M, C] int32, bytes of the code of all turns, padded on the right
-    code_lengths: jax.Array  # [M] int32
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Name → arrays `[M, ...]` that parts of a method ask for; see `parts.facts`."""
 
 
 class HiddenFn(Protocol):

@@ -96,6 +96,32 @@ class PhaseArguments(RunArguments):
         return self.resume or (self.resume_if_any and found)
 
 
+METHOD_OPTIONS = {
+    "train.algorithm.name": "NAME",
+    "train.algorithm.discount": "gtpo discount=…",
+    "train.algorithm.shaping": "gtpo shaping=…",
+    "train.algorithm.format-penalty": "gtpo format_penalty=…",
+    "train.algorithm.clip-low": "gtpo + clip low=…",
+    "train.algorithm.clip-high": "gtpo + clip high=…",
+    "train.algorithm.kl-weight": "gtpo + kl weight=…",
+    "train.algorithm.recompute": "gtpo + recompute",
+    "train.algorithm.importance-limit": "gtpo + importance limit=…",
+    "train.sampling-rounds": "gtpo + dynamic_sampling rounds=…",
+}
+"""Options that `--train.method` spells: each with its words there."""
+
+
+def refuse_method_options(argv: Sequence[str]) -> None:
+    """Raises ValueError where options say what the method says, naming its spelling."""
+    for word in argv:
+        option = word.removeprefix("--").partition("=")[0].replace("_", "-")
+        if word.startswith("--") and option in METHOD_OPTIONS:
+            raise ValueError(
+                f"there is no option --{option}: it is a part of the method, as in"
+                f" --train.method {METHOD_OPTIONS[option]}; python -m launch.methods lists them"
+            )
+
+
 A = TypeVar("A", bound=Arguments)
 
 
@@ -109,6 +135,7 @@ def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
     named = rest.pop(0) if rest and not rest[0].startswith("-") else ""
     if named and named not in PRESETS:
         raise ValueError(f"unknown preset {named!r}; the presets are {', '.join(PRESETS)}")
+    refuse_method_options(rest)
     found = kind.begins_with(rest)
     config = _preset(named or "tiny") if found is None else found.read()
     if found is not None and named and config.preset not in ("", named):

@@ -1,6 +1,6 @@
-"""GTPO and GRPO from the same cold start, with the same budget, over several seeds.
+"""Methods from the same cold start, with the same budget, over several seeds.
 
-    python -m launch.compare tiny --run-dir runs/compare --seeds 1 2 3
+    python -m launch.compare tiny --seeds 1 2 3 --methods gtpo grpo "gtpo normalize=turn_index"
 
 Only the seed of the reinforcement varies: all runs begin with one cold start, made first when the
 folder has none. An interrupted comparison goes on when it is called again.
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import statistics
+import zlib
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from configs import resuming
-from configs.schema import AlgorithmConfig, RunConfig
+from configs.methods import make_method, split
+from configs.schema import RunConfig, TrainConfig
 from gtpo_jax.learner.checkpoint import has_checkpoint
 from launch import cli
 from launch.run import cluster, display, own
@@ -34,10 +37,12 @@ FIGURES = ("success", "violations", "turns", "tool_errors")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareArguments(cli.RunArguments):
-    """GTPO beside GRPO, and the spread of both over seeds."""
+    """Methods beside each other, and their spread over seeds."""
 
     run_dir: pathlib.Path = pathlib.Path("runs/compare")
-    """Folder of the cold start, and of a run for each algorithm and seed."""
+    """Folder of the cold start, and of a run for each method and seed."""
+    methods: tuple[str, ...] = ("gtpo", "grpo")
+    """Methods to compare, each one text as `train.method` has it in words."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of the reinforcement."""
 
@@ -45,6 +50,13 @@ class CompareArguments(cli.RunArguments):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             said = " ".join(map(str, self.seeds)) or "none"
             raise ValueError(f"--seeds must be one or more, each of them once, got {said}")
+        if self.config.train.method != TrainConfig.method:
+            raise ValueError("--train.method is one method; give those to compare as --methods")
+        if not self.methods or len(set(self.methods)) < len(self.methods):
+            said = " ".join(map(repr, self.methods)) or "none"
+            raise ValueError(f"--methods must be one or more, each of them once, got {said}")
+        for method in self.methods:
+            make_method(split(method))
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
@@ -61,16 +73,13 @@ def compare(arguments: CompareArguments) -> dict:
         resume = has_checkpoint(cold_start_dir / "sft" / "checkpoints")
         cold_start = run_sft(session, resume=resume, go_on=go_on)
         check_gate(session, Evaluator(session), cold_start, go_on)
-    gtpo = config.train.algorithm
-    grpo = AlgorithmConfig(name="grpo", clip_low=gtpo.clip_low, clip_high=gtpo.clip_high)
-    algorithms = {"gtpo": gtpo, "grpo": grpo}
-    results: dict[str, list[dict]] = {name: [] for name in algorithms}
+    results: dict[str, list[dict]] = {name: [] for name in arguments.methods}
     for seed in arguments.seeds:
-        for name, algorithm in algorithms.items():
+        for name in arguments.methods:
             display.CONSOLE.print(f"{name}, seed {seed}")
-            train = dataclasses.replace(config.train, algorithm=algorithm)
+            train = dataclasses.replace(config.train, method=split(name))
             seeded = dataclasses.replace(config, seed=seed, train=train)
-            folder = run_dir / f"{name}-{seed}"
+            folder = run_dir / f"{folder_name(name)}-{seed}"
             results[name].append(_run_one(seeded, folder, cold_start_dir, go_on))
     return {
         "runs": results,
@@ -83,6 +92,13 @@ def compare(arguments: CompareArguments) -> dict:
             for name, runs in results.items()
         },
     }
+
+
+def folder_name(method: str) -> str:
+    """A name for the folder of a method: words joined by `_`, and a digest where signs are lost."""
+    name = re.sub(r"[^\w.=]+", "_", method).strip("_")
+    lost = name != method.replace(" ", "_")
+    return f"{name}_{zlib.crc32(method.encode()):08x}" if lost else name
 
 
 def _run_one(
@@ -108,7 +124,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def table(result: dict) -> Table:
-    """Mean ± standard deviation over seeds: a column for each algorithm."""
+    """Mean ± standard deviation over seeds: a column for each method."""
     rendered = Table(title="after reinforcement, mean ± std over seeds")
     rendered.add_column("")
     for name in result["summary"]:

@@ -20,7 +20,7 @@ import tyro
 from jax.sharding import Mesh
 from rich.table import Table
 
-from configs.functions import make_lora
+from configs.parts import make_lora
 from configs.schema import MeshConfig
 from gtpo_jax.devices import sharding
 from gtpo_jax.language import tokenizers

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from configs.methods import spell
 from gtpo_jax.learner.checkpoint import has_checkpoint
 from gtpo_jax.report import curve, terminal
 from gtpo_jax.results import metrics
@@ -56,6 +57,7 @@ def run_demo(arguments: DemoArguments) -> dict:
     cluster.wait_for_all()
     go_on = cli.command("launch.demo", arguments, "--resume")
     seconds: dict[str, float] = {}
+    method = spell(arguments.config.train.method)
     with Session(arguments.config, run_dir) as session:
         evaluator = Evaluator(session)
         began = time.monotonic()
@@ -79,16 +81,14 @@ def run_demo(arguments: DemoArguments) -> dict:
             resume=resume and has_checkpoint(run_dir / "train" / "checkpoints"),
             go_on=go_on,
         )
-        lap(session.config.train.algorithm.name)
+        lap(method)
         after = _evaluate(evaluator, policy)
         lap("evaluate_policy")
 
     records = metrics.read_metrics(run_dir / "train" / "metrics.jsonl")
     summary = {
         "cold_start": {mode: result.record() for mode, result in before[0].items()},
-        arguments.config.train.algorithm.name: {
-            mode: result.record() for mode, result in after[0].items()
-        },
+        method: {mode: result.record() for mode, result in after[0].items()},
         "gate": gate,
         "logprob_gap": max(record["rollout/logprob_gap"] for record in records),
         "gain": after[0]["sampled"].success - before[0]["sampled"].success,
@@ -133,7 +133,7 @@ def _show(
     for index in _families_first(changed, after[1])[:SHOWN]:
         console.print(terminal.render_trajectory(before[1][index], title="cold start"))
         console.print(terminal.render_trajectory(after[1][index], title="after reinforcement"))
-    name = arguments.config.train.algorithm.name.upper()
+    name = spell(arguments.config.train.method)
     console.print(terminal.render_results({"cold start": before[0], name: after[0]}))
     console.print("  ".join(f"{phase} {value:.0f} s" for phase, value in seconds.items()))
     console.print(f"run {arguments.run_dir}   curve {picture}")

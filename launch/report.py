@@ -113,7 +113,7 @@ def _subtitle(runs: Sequence[pathlib.Path]) -> str:
     settings = run_folder.settings_of(runs[0])
     train = settings["train"]
     return (
-        f"{train['algorithm']['name'].upper()} · seed {settings['seed']} · {train['steps']} steps"
+        f"{' '.join(train['method'])} · seed {settings['seed']} · {train['steps']} steps"
         f" of {train['prompts']} groups of {train['group_size']}"
     )
 

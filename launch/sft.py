@@ -18,9 +18,10 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from configs.functions import make_optimizer
-from gtpo_jax import learner, reductions, verifiers
+from configs.parts import make_optimizer
+from gtpo_jax import learner, verifiers
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.results import metrics
 from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
@@ -58,7 +59,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
     update = learner.make_update(
         session.forward,
         optimizer,
-        learner.supervised_loss,
+        losses.imitation(),
         reductions.token_mean,
         chunk=config.logprob_chunk,
     )

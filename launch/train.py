@@ -8,23 +8,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import random
 import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from configs.functions import make_optimizer
-from gtpo_jax import credit, learner, rollout
+from configs.methods import spell
+from configs.training import make_training
+from gtpo_jax import learner, rollout
 from gtpo_jax.decoding import sampling
-from gtpo_jax.learner import packing
+from gtpo_jax.parts.prompts import Proposal
 from gtpo_jax.rollout import sharing
-from gtpo_jax.types import EpisodeBatch, Params, TokenBatch, Trajectory
+from gtpo_jax.types import Params, Request, Trajectory
 from launch import cli
-from launch.run import cluster, display, own, trajectory_files
-from launch.run import step_metrics as figures_of
+from launch.run import cluster, display, own, step_metrics, trajectory_files
 from launch.run.evaluator import MODES, Evaluator
 from launch.run.gate import check_gate
 from launch.run.phase import Phase, check_unused
@@ -55,75 +53,38 @@ class Trainer:
     def __init__(self, session: Session, cold_start: Params):
         self.session = session
         self.config = session.config.train
+        self.prompts = session.method.prompts
         self.engine = session.engine(
             functools.partial(sampling.categorical, temperature=self.config.temperature)
         )
         session.check_prompts(
             session.source.train_problem(index)
-            for index in range(self.config.steps * self.step_problems)
+            for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)
         )
-        algorithm = session.algorithm
-        self.assign = jax.jit(
-            functools.partial(
-                credit.assign,
-                turn_rewards=algorithm.turn_rewards,
-                turn_advantages=algorithm.turn_advantages,
-                turn_returns=algorithm.turn_returns,
-            )
-        )
-        optimizer = make_optimizer(
-            self.config.optimizer,
-            steps=self.config.steps,
-            updates=self.config.minibatches * self.config.epochs,
-        )
-        update = learner.make_update(
-            session.forward,
-            optimizer,
-            algorithm.token_loss,
-            algorithm.reduce,
-            temperature=self.config.temperature,
-            chunk=self.config.logprob_chunk,
-        )
-        self.state = learner.init_state(cold_start, optimizer, trained=session.network.trained)
-        self.update = learner.CompiledUpdate(update, self.state)
-        # Updates take the trained parts of the cold start with them; the reference stays.
-        held = self.config.algorithm.kl_weight > 0
-        trained = jax.tree.map(jnp.copy, self.state.trained) if held else {}
-        self.reference = {**self.state.frozen, **trained} if held else None
-        options = {
-            "temperature": self.config.temperature,
-            "chunk": self.config.logprob_chunk,
-        }
-        self.gap = jax.jit(functools.partial(learner.logprob_gap, session.forward, **options))
-        self.logprobs = jax.jit(
-            functools.partial(learner.stepwise_logprobs, session.forward, **options)
-        )
-
-    @property
-    def step_problems(self) -> int:
-        """Problems that a step may need: those of step s begin at number s · step_problems."""
-        return self.config.prompts * self.config.sampling_rounds
+        self.training = make_training(session.config, session.forward, session.method)
+        self.training.put = session.put_batch
+        self.state = self.training.init(cold_start, trained=session.network.trained)
 
     def step(
         self, step: int, state: learner.TrainState, bar: display.Display | None = None
     ) -> tuple[learner.TrainState, list[Trajectory], dict[str, float]]:
-        """One step: new state, the trajectories it learned from, its figures.
+        """One step: new state, the trajectories it learned from, its metrics.
 
-        `last_credit` then is what their turns were given.
+        `last_credit` then is the credit of their turns.
         """
         began = time.monotonic()
-        groups = self.sample(step, state.params, bar)
+        state, groups = self.sample(step, state, bar)
         seconds = time.monotonic() - began
-        state, figures = self.learn(step, state, groups.kept)
-        return state, groups.kept, figures_of.sampled(groups, seconds) | figures
+        state, metrics = self.learn(step, state, groups.kept)
+        return state, groups.kept, step_metrics.sampled(groups, seconds) | metrics
 
     def sample(
-        self, step: int, params: Params, bar: display.Display | None = None
-    ) -> rollout.CollectedGroups:
-        """The groups of a step, from its own problems."""
-        config, local = self.config, self.session.localize(params)
+        self, step: int, state: learner.TrainState, bar: display.Display | None = None
+    ) -> tuple[learner.TrainState, rollout.CollectedGroups]:
+        """The groups of a step, of the problems that the method proposes."""
+        config, local = self.config, self.session.localize(state.params)
 
-        def run(requests: Sequence[rollout.Request]):
+        def run(requests: Sequence[Request]):
             with display.rollout("rollout", bar) as on_progress:
                 return self.engine.run(
                     local,
@@ -133,97 +94,55 @@ class Trainer:
                     on_progress=on_progress,
                 )
 
-        # A single round has no other groups to put in the place of those without signal.
-        several = config.sampling_rounds > 1
-        first = step * self.step_problems
-        return rollout.collect_groups(
-            functools.partial(sharing.share, run),
-            map(self.session.source.train_problem, range(first, first + self.step_problems)),
-            wanted=config.prompts,
-            group_size=config.group_size,
-            rounds=config.sampling_rounds,
-            has_signal=rollout.unequal_outcomes if several else lambda group: True,
+        stateful = "prompts" in state.method
+        before = state.method["prompts"] if stateful else self.prompts.init(None)
+        key = jax.random.fold_in(jax.random.key(self.session.config.seed), step)
+        proposal = self.prompts.propose(
+            before, key, step, wanted=config.prompts, group_size=config.group_size
         )
+        groups = rollout.collect_groups(
+            functools.partial(sharing.share, run),
+            map(self.session.source.train_problem, proposal.problems.tolist()),
+            wanted=config.prompts,
+            group_size=proposal.group_sizes.tolist(),
+            rounds=self.prompts.rounds,
+            has_signal=self.prompts.has_signal,
+            plan=self.session.method.plan,
+        )
+        if stateful:
+            after = self.prompts.observe(before, *self._success_rates(proposal, groups))
+            state = dataclasses.replace(state, method={**state.method, "prompts": after})
+        return state, groups
+
+    def _success_rates(
+        self, proposal: Proposal, groups: rollout.CollectedGroups
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the problems that were tried, and their shares of successes."""
+        outcomes: dict[str, list[bool]] = {}
+        for trajectory in groups.sampled:
+            counted = outcomes.setdefault(trajectory.problem.id, [])
+            counted += [trajectory.success] if trajectory.included else []
+        numbers = proposal.problems.tolist()
+        tried = {self.session.source.train_problem(number).id: number for number in numbers}
+        rates = [np.mean(counted) if counted else np.nan for counted in outcomes.values()]
+        return np.array([tried[identity] for identity in outcomes]), np.array(rates)
 
     def learn(
         self, step: int, state: learner.TrainState, trajectories: list[Trajectory]
     ) -> tuple[learner.TrainState, dict[str, float]]:
-        """New state and figures of credit and updates; without trajectories the state stays."""
-        began = time.monotonic()
-        max_turns = self.session.config.rollout.max_turns
-        episodes = packing.episode_batch(trajectories, max_turns=max_turns)
-        turn_credit = jax.device_get(self.assign(self._fill(episodes)))
-        self.last_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
-        credited = time.monotonic()
-        batches = list(self._minibatches(step, trajectories, self.last_credit.advantages))
-        gap = float(self.gap(state.params, batches[0]))
-        batches = [self._with_logprobs(state.params, batch) for batch in batches]
-        updates = []
-        for _ in range(self.config.epochs):
-            for batch in batches:
-                state, metrics = self.update(state, batch)
-                updates.append(metrics)
-        updates = jax.device_get(updates)
+        """New state and metrics of credit and updates; without trajectories the state stays."""
+        state, report = self.training.step(step, state, trajectories)
+        self.last_credit = report.credit
+        updates = [dict(metrics) for metrics in report.updates]
         for metrics in updates:
             display.skipped_update(step, learner.nonfinite_names(state, metrics.pop("nonfinite")))
         return state, {
-            "rollout/logprob_gap": gap,
-            **figures_of.credit(episodes, self.last_credit),
-            **figures_of.update(updates),
-            "time/credit_seconds": credited - began,
-            "time/update_seconds": time.monotonic() - credited,
+            "rollout/logprob_gap": report.logprob_gap,
+            **step_metrics.credit(report.episodes, report.credit),
+            **step_metrics.update(updates),
+            "time/credit_seconds": report.credit_seconds,
+            "time/update_seconds": report.update_seconds,
         }
-
-    def _with_logprobs(self, params: Params, batch: TokenBatch) -> TokenBatch:
-        """The batch with the log-probs of further policies that its loss asks for."""
-        if self.config.algorithm.recompute:
-            batch = dataclasses.replace(batch, proximal_logprobs=self.logprobs(params, batch))
-        if self.reference is not None:
-            reference = self.logprobs(self.reference, batch)
-            batch = dataclasses.replace(batch, reference_logprobs=reference)
-        return batch
-
-    def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
-        """As many episodes as a step has at most, the further ones without turns and excluded."""
-        missing = self.config.prompts * self.config.group_size - len(episodes.included)
-        return jax.tree.map(lambda x: np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), episodes)
-
-    def _minibatches(self, step: int, trajectories: list[Trajectory], advantages: np.ndarray):
-        """The trajectories dealt at random into packed batches of equal shape, group by group if
-        they share prompts.
-
-        As few as hold them at the size that they have in a full step; one at least, empty perhaps.
-        """
-        config = self.config
-        dealt = [[index] for index in range(len(trajectories))]
-        if config.shared_prompts:
-            groups: dict[int, list[int]] = {}
-            for index, trajectory in enumerate(trajectories):
-                groups.setdefault(trajectory.group, []).append(index)
-            dealt = list(groups.values())
-        size = config.group_size if config.shared_prompts else 1
-        random.Random(f"{self.session.config.seed}/minibatch/{step}").shuffle(dealt)
-        most = -(-config.prompts * config.group_size // (config.minibatches * size))
-        count = max(-(-len(dealt) // most), 1)
-        share = -(-len(dealt) // count)
-        rows, row_length = packing.row_shape(
-            trajectories,
-            rows=config.rows,
-            row_length=config.row_tokens or self.session.config.rollout.context,
-            buckets=config.row_buckets,
-            shared_prompts=config.shared_prompts,
-        )
-        for i in range(count):
-            part = [index for unit in dealt[i * share : (i + 1) * share] for index in unit]
-            batch = packing.pack(
-                [trajectories[index] for index in part],
-                advantages[part],
-                micro_batches=-(-most * size // rows),
-                rows=rows,
-                row_length=row_length,
-                shared_prompts=config.shared_prompts,
-            )
-            yield self.session.put_batch(batch)
 
 
 def run_training(
@@ -256,7 +175,7 @@ def run_training(
             steps=config.steps,
             start=phase.start,
         )
-        with display.Display(config.algorithm.name, config.steps, phase.start) as bar:
+        with display.Display(spell(config.method), config.steps, phase.start) as bar:
             held_out = {}
             ended = time.monotonic()
             for step in phase.steps(config.steps):
@@ -273,7 +192,7 @@ def run_training(
                         "eval/sampled_success": result.success,
                         "eval/sampled_violations": result.violations,
                     }
-                figures |= figures_of.memory() | {
+                figures |= step_metrics.memory() | {
                     # Between two steps stands the checkpoint of the earlier one.
                     "time/checkpoint_seconds": began - ended,
                     "time/keep_seconds": kept - learned,

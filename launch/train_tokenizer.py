@@ -10,7 +10,7 @@ import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
-from configs.functions import make_source
+from configs.problems import make_source
 from configs.schema import RunConfig
 from gtpo_jax.language import tokenizers
 from gtpo_jax.language.grammar import CONTROL_SYMBOLS, Dialogue

@@ -31,15 +31,14 @@ hypothesis.settings.register_profile("compiled", deadline=None, derandomize=True
 hypothesis.settings.load_profile("compiled")
 
 MATHS_ROOMS = [
+    "gtpo_jax.maths.divergences",
     "gtpo_jax.maths.logprobs",
     "gtpo_jax.maths.masking",
+    "gtpo_jax.maths.ratios",
     "gtpo_jax.maths.similarity",
     "gtpo_jax.maths.turns",
-    "gtpo_jax.rewards",
-    "gtpo_jax.returns",
-    "gtpo_jax.advantages",
-    "gtpo_jax.objectives",
-    "gtpo_jax.reductions",
+    "gtpo_jax.maths.units",
+    "gtpo_jax.parts",
 ]
 # From here on a call of a maths room with a wrong shape or dtype names the argument and raises.
 jaxtyping.install_import_hook(MATHS_ROOMS, "beartype.beartype")

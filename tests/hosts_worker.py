@@ -22,12 +22,13 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from gtpo_jax import advantages, credit, learner, reductions
+from gtpo_jax import learner, methods
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import processes as hosts
 from gtpo_jax.devices import sharding
 from gtpo_jax.language import grammar
 from gtpo_jax.learner import joining, packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits, RolloutProgress, sharing
 from gtpo_jax.testing import ByteTokenizer, FakeTool
 from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch, Trajectory, Verdict
@@ -118,14 +119,12 @@ def init_params(mesh: Mesh) -> Params:
     return jax.jit(init, out_shardings=placed)(jax.random.key(0))
 
 
+METHOD = methods.gtpo(discount=0.9)
+
+
 @functools.cache
 def assign():
-    turn_advantages = functools.partial(advantages.gtpo_advantages, discount=0.9)
-    return jax.jit(
-        functools.partial(
-            credit.assign, turn_rewards=credit.gtpo_turn_rewards, turn_advantages=turn_advantages
-        )
-    )
+    return jax.jit(lambda episodes: methods.assign(METHOD, METHOD.credit.init(), episodes)[1])
 
 
 def pack(trajectories: list[Trajectory], turn_advantages: np.ndarray, *, rows: int) -> TokenBatch:
@@ -142,7 +141,7 @@ def pack(trajectories: list[Trajectory], turn_advantages: np.ndarray, *, rows: i
 def update(params: Params, batch: TokenBatch) -> tuple[Params, dict[str, float]]:
     """One update of the policy; it takes `params`."""
     state = learner.init_state(params, OPTIMIZER)
-    loss = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+    loss = losses.clipped(low=0.2, high=0.28)
     step = learner.make_update(make_forward(), OPTIMIZER, loss, reductions.token_mean)
     state, metrics = learner.CompiledUpdate(step, state)(state, batch)
     metrics.pop("nonfinite")
@@ -183,7 +182,9 @@ def step(axes: dict[str, int]) -> dict[str, Any]:
     engine = make_engine(local_mesh)
     with hosts.together("the rollout"):
         trajectories, _ = engine.run(local, sharing.deal(REQUESTS), seed=1, step=5)
-        episodes = packing.episode_batch(trajectories, max_turns=LIMITS.max_turns)
+        episodes = packing.episode_batch(
+            trajectories, max_turns=LIMITS.max_turns, needs=METHOD.facts
+        )
         turn_credit = jax.device_get(assign()(joining.number_groups(episodes)))
         batch = pack(trajectories, turn_credit.advantages, rows=ROWS // jax.process_count())
     record["trajectories"] = hosts.gather_objects(trajectories)

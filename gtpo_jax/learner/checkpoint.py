@@ -3,6 +3,7 @@
     params             the trained parts of the parameters
     optimizer_state
     step
+    method             states of the parts of the method, where they have any
 
 Frozen parts never change: `save_params` keeps them once, in a folder of their own.
 
@@ -321,8 +322,10 @@ def _reason(error: Exception) -> str:
 
 
 def _on_disk(state: TrainState) -> dict[str, Any]:
-    """What a checkpoint holds of a state."""
+    """The part of a state that a checkpoint holds."""
     held = changing(state)
+    if not jax.tree.leaves(held["method"]):
+        del held["method"]
     return {PARAMS: held.pop("trained"), **held}
 
 

@@ -19,27 +19,24 @@ from typing import Any
 import jax
 import numpy as np
 
+from gtpo_jax.parts.facts import Fact
 from gtpo_jax.types import EpisodeBatch, TokenBatch, Trajectory
 
 
-def episode_batch(trajectories: Sequence[Trajectory], *, max_turns: int) -> EpisodeBatch:
-    """Facts of trajectories, in their order. The code axis is a power of two, so shapes are few."""
+def episode_batch(
+    trajectories: Sequence[Trajectory], *, max_turns: int, needs: Iterable[Fact] = ()
+) -> EpisodeBatch:
+    """Trajectories as credit assignment sees them, in their order, as NumPy arrays.
+
+    `needs` are the facts to gather besides, `method.facts` for those of a method.
+    """
     count = len(trajectories)
     longest = max((len(t.turns) for t in trajectories), default=0)
     if longest > max_turns:
         raise ValueError(f"a trajectory has {longest} turns, max_turns is {max_turns}")
-    codes = [
-        "\n".join(turn.code for turn in t.turns if turn.code is not None).encode()
-        for t in trajectories
-    ]
-    width = 64
-    while width < max(map(len, codes), default=0):
-        width *= 2
-    code = np.zeros((count, width), np.int32)
     turn_mask = np.zeros((count, max_turns), bool)
     violations = np.zeros((count, max_turns), bool)
-    for row, (trajectory, text) in enumerate(zip(trajectories, codes, strict=True)):
-        code[row, : len(text)] = np.frombuffer(text, np.uint8)
+    for row, trajectory in enumerate(trajectories):
         turn_mask[row, : len(trajectory.turns)] = True
         violations[row, : len(trajectory.turns)] = [
             turn.violation is not None for turn in trajectory.turns
@@ -51,8 +48,11 @@ def episode_batch(trajectories: Sequence[Trajectory], *, max_turns: int) -> Epis
         "success": np.array([t.success for t in trajectories], bool),
         "turn_mask": turn_mask,
         "violations": violations,
-        "code": code,
-        "code_lengths": np.array([len(text) for text in codes], np.int32),
+        "facts": {
+            fact.name: fact.gather(trajectories, max_turns)
+            for fact in needs
+            if fact.gather is not None
+        },
     }
     return EpisodeBatch(**fields)
 

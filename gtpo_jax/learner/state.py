@@ -25,6 +25,8 @@ class TrainState:
     frozen: dict[str, Params] = dataclasses.field(default_factory=dict)
     optimizer_state: optax.OptState
     step: jax.Array  # int32, updates done
+    method: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """States of the parts of the method, `{}` where they have none."""
 
     @property
     def params(self) -> Params:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gtpo_jax import objectives
 from gtpo_jax.learner.scores import batch_logprobs, filled_micro_batches, micro_batch_at
 from gtpo_jax.learner.state import TrainState, changing
 from gtpo_jax.maths import masking
+from gtpo_jax.parts.losses import Loss, Scores
+from gtpo_jax.parts.reductions import Reduction
 from gtpo_jax.types import ForwardFn, Params, TokenBatch
 
 Metrics = dict[str, jax.Array]
@@ -24,86 +25,14 @@ PEAKS = ("ratio",)
 """Diagnostics whose largest value among the trained tokens is a metric too, as `ratio_max`."""
 
 
-class TokenLoss(Protocol):
-    """`(policy_logprobs [B, T], batch) → loss per token [B, T], diagnostics per token`."""
-
-    def __call__(
-        self, policy_logprobs: jax.Array, batch: TokenBatch
-    ) -> tuple[jax.Array, Metrics]: ...
-
-
 Update = Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]
 """`(state, batch [A, B, T]) → (state, metrics)`."""
-
-
-Reduction = Callable[[jax.Array, TokenBatch], masking.WeightedSum]
-"""`(per_token [B, T], batch) → WeightedSum`; see `reductions`."""
-
-
-def supervised_loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
-    """Negative log-likelihood of each token."""
-    return -policy_logprobs, {}
-
-
-def clipped_loss(
-    *,
-    clip_low: float,
-    clip_high: float,
-    kl_weight: float = 0.0,
-    importance_limit: float | None = None,
-) -> TokenLoss:
-    """`w · surrogate(π / π₀, A) + kl_weight · k3(π ‖ π_ref)` of every token.
-
-    π₀ are `batch.proximal_logprobs`, or `batch.behavior_logprobs` μ where there are none; A are
-    `batch.token_advantages`. With an `importance_limit`, `w = min(π₀ / μ, importance_limit)` weighs
-    what another program sampled than the one that learns (arXiv 2505.24298 decouples π₀ from μ so);
-    otherwise w is 1. π_ref are `batch.reference_logprobs`.
-    """
-
-    def loss(policy_logprobs: jax.Array, batch: TokenBatch) -> tuple[jax.Array, Metrics]:
-        proximal, reference = batch.proximal_logprobs, batch.reference_logprobs
-        if importance_limit is not None and proximal is None:
-            raise ValueError("importance_limit needs a batch with proximal_logprobs")
-        if kl_weight and reference is None:
-            raise ValueError(f"kl_weight {kl_weight} needs a batch with reference_logprobs")
-        anchor = batch.behavior_logprobs if proximal is None else proximal
-        log_ratio = objectives.log_ratios(policy_logprobs, anchor)
-        surrogate = objectives.clipped_surrogate(
-            log_ratio, batch.token_advantages, clip_low=clip_low, clip_high=clip_high
-        )
-        drift = objectives.log_ratios(policy_logprobs, batch.behavior_logprobs)
-        total = surrogate.loss
-        diagnostics = {
-            "clip_fraction": surrogate.clipped.astype(jnp.float32),
-            # At the lower end of the band tokens of A < 0 are clipped, at the upper of A > 0.
-            "clip_low": (surrogate.clipped & (batch.token_advantages < 0)).astype(jnp.float32),
-            "clip_high": (surrogate.clipped & (batch.token_advantages > 0)).astype(jnp.float32),
-            "ratio": jnp.exp(log_ratio),
-            # k3 estimate of KL(behavior ‖ policy): non-negative, and 0 on the first update.
-            "behavior_kl": jnp.exp(drift) - 1.0 - drift,
-        }
-        if importance_limit is not None:
-            importance = objectives.truncated_importance_weights(
-                anchor, batch.behavior_logprobs, batch.loss_mask, limit=importance_limit
-            )
-            total = total * importance.weights
-            diagnostics |= {
-                "importance_weight": importance.weights,
-                "importance_truncated": importance.truncated.astype(jnp.float32),
-            }
-        if reference is not None:
-            divergence = objectives.kl_k3(policy_logprobs, reference)
-            total = total + kl_weight * divergence
-            diagnostics["reference_kl"] = divergence
-        return total, diagnostics
-
-    return loss
 
 
 def make_update(
     forward: ForwardFn,
     optimizer: optax.GradientTransformation,
-    token_loss: TokenLoss,
+    loss: Loss,
     reduce: Reduction,
     *,
     temperature: float = 1.0,
@@ -123,13 +52,13 @@ def make_update(
         trained: Params, frozen: dict[str, Params], batch: TokenBatch
     ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
         params = {**frozen, **trained}
-        policy_logprobs, entropy = batch_logprobs(
-            forward, params, batch, temperature=temperature, chunk=chunk
+        scores = Scores(
+            *batch_logprobs(forward, params, batch, temperature=temperature, chunk=chunk)
         )
         batch = _without_junk(batch)
-        per_token, diagnostics = token_loss(policy_logprobs, batch)
-        loss = reduce(per_token, batch)
-        diagnostics = diagnostics | {"entropy": entropy}
+        per_token, diagnostics = loss(scores, batch)
+        reduced = reduce(per_token, batch)
+        diagnostics = diagnostics | {"entropy": scores.entropies}
         sums = {
             name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
         }
@@ -138,7 +67,7 @@ def make_update(
             for name in PEAKS
             if name in diagnostics
         }
-        return loss.total, (sums | {"loss": loss}, peaks)
+        return reduced.total, (sums | {"loss": reduced}, peaks)
 
     def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
         gradient = jax.grad(micro_loss, has_aux=True)

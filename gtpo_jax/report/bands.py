@@ -6,6 +6,7 @@ import dataclasses
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -51,7 +52,8 @@ class Band:
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs whose settings are equal but for the seed, named by what sets them apart.
 
-    A name is the algorithm and, where several sets of settings share it, those that differ.
+    A name is the method with its options and, where several sets of settings share it, those that
+    differ.
     """
     flat = [_flat(run.settings) for run in runs]
     for each in flat:
@@ -61,24 +63,24 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     groups: dict[tuple, list[Run]] = {}
     for run, each in zip(runs, flat, strict=True):
         groups.setdefault(tuple(str(each.get(name)) for name in differing), []).append(run)
-    algorithms = {
-        key: str(_flat(members[0].settings).get("train.algorithm.name", "run"))
+    methods = {
+        key: " ".join(_flat(members[0].settings).get("train.method", ["run"]))
         for key, members in groups.items()
     }
     labels = {}
     for key, members in groups.items():
-        alike = [other for other in groups if algorithms[other] == algorithms[key]]
+        alike = [other for other in groups if methods[other] == methods[key]]
         apart = [
             f"{name.split('.')[-1]} {key[i]}"
             for i, name in enumerate(differing)
             if any(other[i] != key[i] for other in alike)
         ]
-        labels[", ".join([algorithms[key], *apart])] = members
+        labels[", ".join([methods[key], *apart])] = members
     return labels
 
 
-def _flat(settings: Mapping, prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
+def _flat(settings: Mapping, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
             found |= _flat(value, f"{prefix}{name}.")

@@ -3,9 +3,7 @@
 from gtpo_jax.rollout.dynamic import (
     CollectedGroups,
     RunFn,
-    SignalFn,
     collect_groups,
-    unequal_outcomes,
 )
 from gtpo_jax.rollout.engine import (
     Refresh,
@@ -14,7 +12,7 @@ from gtpo_jax.rollout.engine import (
 )
 from gtpo_jax.rollout.limits import RolloutLimits
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
-from gtpo_jax.rollout.slots import Request
+from gtpo_jax.types import Request
 
 __all__ = [
     "CollectedGroups",
@@ -25,8 +23,6 @@ __all__ = [
     "RolloutProgress",
     "RolloutStats",
     "RunFn",
-    "SignalFn",
     "collect_groups",
     "render_prompt",
-    "unequal_outcomes",
 ]

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from gtpo_jax.parts.plans import Episodes, Plan, independent
+from gtpo_jax.parts.prompts import SignalFn, unequal_outcomes
 from gtpo_jax.rollout.progress import RolloutStats, total_stats
-from gtpo_jax.rollout.slots import Request
-from gtpo_jax.types import Problem, Trajectory
+from gtpo_jax.types import Problem, Request, Trajectory
 
 RunFn = Callable[[Sequence[Request]], tuple[list[Trajectory], RolloutStats]]
 """Requests → one trajectory for each, in their order, and what they cost."""
-
-SignalFn = Callable[[Sequence[Trajectory]], bool]
-"""All trajectories of a group → whether the group is worth training on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,72 +31,61 @@ class CollectedGroups:
     stats: RolloutStats  # their sum
 
 
-def unequal_outcomes(group: Sequence[Trajectory]) -> bool:
-    """`0 < Σ_i success_i < n` over the n trajectories of the group that are `included`.
-
-    DAPO's criterion. Only outcomes count: a failure is one whether or not it was well formed, and a
-    trajectory without a known outcome is neither success nor failure. A group with fewer than two
-    known outcomes has no signal.
-    """
-    return len({trajectory.success for trajectory in group if trajectory.included}) == 2
-
-
 def collect_groups(
     run: RunFn,
     problems: Iterable[Problem],
     *,
     wanted: int,
-    group_size: int,
+    group_size: int | Iterable[int],
     rounds: int,
     has_signal: SignalFn = unequal_outcomes,
+    plan: Plan | None = None,
 ) -> CollectedGroups:
-    """The first `wanted` groups with signal, from at most `rounds` rollouts.
+    """The first `wanted` groups with signal, from at most `rounds` rounds.
 
     The first round tries `wanted` problems. While k of the t groups tried have signal and k is too
     small, another round tries the next `min(wanted, ⌈(wanted − k) t / k⌉)` problems, `wanted` when
     k is 0: as many as are missing at the rate seen so far. At most `wanted · rounds` problems are
     taken, so they may be endless. Fewer than `wanted` groups, or none, are kept when the rounds or
-    the problems do not suffice.
+    the problems are exhausted.
 
-    Which groups are kept follows from the order of the problems alone, never from what was ready
-    first: no preference for short trajectories. A problem of an earlier round is passed over when
-    it comes again, since equal requests give equal trajectories.
+    `group_size` is one number for all problems, or one for each of them. `plan` says which episodes
+    a group has, independent samples by default; a plan may ask for several rollouts in a round.
+
+    The groups that are kept are the first in the order of `problems`, whatever their length or the
+    latency of their tools. A problem of an earlier round is passed over when it comes again: equal
+    requests give equal trajectories.
     """
     for name, value, counted in (
         ("wanted", wanted, "groups to keep"),
         ("group_size", group_size, "trajectories of a group"),
         ("rounds", rounds, "rollouts, 1 tries no further problems"),
     ):
-        if value < 1:
+        if isinstance(value, int) and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}; it counts {counted}")
-    stream = itertools.islice(problems, wanted * rounds)
-    tried: list[Problem] = []
+    sizes = itertools.repeat(group_size) if isinstance(group_size, int) else group_size
+    stream = itertools.islice(zip(problems, sizes, strict=False), wanted * rounds)
+    start = plan or independent()
+    tried: set[str] = set()
     groups: list[list[Trajectory]] = []
     with_signal: list[list[Trajectory]] = []
     costs: list[RolloutStats] = []
-    while len(costs) < rounds and len(with_signal) < wanted:
+    tried_rounds = 0
+    while tried_rounds < rounds and len(with_signal) < wanted:
         count = wanted
         if with_signal:
             missing = wanted - len(with_signal)
-            count = min(wanted, -(-missing * len(tried) // len(with_signal)))
-        drawn = list(itertools.islice(_untried(stream, tried), count))
+            count = min(wanted, -(-missing * len(groups) // len(with_signal)))
+        untried = (pair for pair in stream if pair[0].id not in tried)
+        drawn = list(itertools.islice(untried, count))
         if not drawn:
             break
-        requests = [
-            Request(problem=problem, group=group, sample=sample)
-            for group, problem in enumerate(drawn, len(tried))
-            for sample in range(group_size)
+        tried |= {problem.id for problem, _ in drawn}
+        plans = [
+            start(problem, group, size) for group, (problem, size) in enumerate(drawn, len(groups))
         ]
-        trajectories, stats = run(requests)
-        if len(trajectories) != len(requests):
-            raise ValueError(
-                f"run must return a trajectory for each of {len(requests)} requests, got"
-                f" {len(trajectories)}; `RolloutEngine.run` does"
-            )
-        costs.append(stats)
-        tried += drawn
-        starts = range(0, len(requests), group_size)
-        new = [trajectories[start : start + group_size] for start in starts]
+        new = _run_plans(run, plans, costs)
+        tried_rounds += 1
         groups += new
         with_signal += [group for group in new if has_signal(group)]
     if not costs:
@@ -113,11 +100,32 @@ def collect_groups(
         sampled=list(itertools.chain.from_iterable(groups)),
         groups_kept=len(kept),
         groups_dropped=len(groups) - len(kept),
-        rounds=len(costs),
+        rounds=tried_rounds,
         stats=total_stats(costs),
     )
 
 
-def _untried(stream: Iterator[Problem], tried: Sequence[Problem]) -> Iterator[Problem]:
-    seen = {problem.id for problem in tried}
-    return (problem for problem in stream if problem.id not in seen)
+def _run_plans(
+    run: RunFn, plans: Sequence[Episodes], costs: list[RolloutStats]
+) -> list[list[Trajectory]]:
+    """The group of each plan. The requests of all plans that go on share a rollout."""
+    groups: list[list[Trajectory]] = [[] for _ in plans]
+    asked = {number: next(plan) for number, plan in enumerate(plans)}
+    while asked:
+        requests = [request for part in asked.values() for request in part]
+        trajectories, stats = run(requests)
+        if len(trajectories) != len(requests):
+            raise ValueError(
+                f"run must return a trajectory for each of {len(requests)} requests, got"
+                f" {len(trajectories)}; `RolloutEngine.run` does"
+            )
+        costs.append(stats)
+        answers = iter(trajectories)
+        following: dict[int, Sequence[Request]] = {}
+        for number, part in asked.items():
+            try:
+                following[number] = plans[number].send(list(itertools.islice(answers, len(part))))
+            except StopIteration as done:
+                groups[number] = done.value
+        asked = following
+    return groups

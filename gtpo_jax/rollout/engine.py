@@ -16,8 +16,7 @@ from gtpo_jax.rollout.limits import RolloutLimits, given
 from gtpo_jax.rollout.loop import Loop
 from gtpo_jax.rollout.lot import Lot
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
-from gtpo_jax.rollout.slots import Request
-from gtpo_jax.types import ForwardFn, Params, Problem, Tool, Trajectory, Verifier
+from gtpo_jax.types import ForwardFn, Params, Problem, Request, Tool, Trajectory, Verifier
 
 Refresh = Callable[[], tuple[Params, int] | None]
 """Asked between two segments: newer parameters and their version, or None."""

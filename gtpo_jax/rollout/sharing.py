@@ -18,8 +18,7 @@ import jax
 from gtpo_jax.devices import processes as hosts
 from gtpo_jax.rollout.dynamic import RunFn
 from gtpo_jax.rollout.progress import RolloutStats, total_stats
-from gtpo_jax.rollout.slots import Request
-from gtpo_jax.types import Trajectory
+from gtpo_jax.types import Request, Trajectory
 
 
 def deal(

@@ -10,7 +10,7 @@ import numpy as np
 from gtpo_jax.decoding import sampling
 from gtpo_jax.language.grammar import AnyDialogue, ParsedTurn, turn_violation
 from gtpo_jax.types import (
-    Problem,
+    Request,
     StopReason,
     ToolResult,
     ToolStatus,
@@ -18,15 +18,6 @@ from gtpo_jax.types import (
     Turn,
     Verdict,
 )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Request:
-    """One trajectory to produce."""
-
-    problem: Problem
-    group: int
-    sample: int
 
 
 class Slot:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from configs.functions import make_algorithm
+from configs.methods import make_method
 from launch import cli
 from launch.train import TrainArguments
 
@@ -21,7 +21,7 @@ def check_options(words: Sequence[str]) -> None:
     """
     try:
         arguments = cli.parse(TrainArguments, words, program="launch.train")
-        make_algorithm(arguments.config.train.algorithm)
+        make_method(arguments.config.train.method)
     except ValueError as error:
         raise ValueError(f"launch.train would refuse what follows --: {error}") from None
     except SystemExit:

@@ -3,8 +3,8 @@
 A program takes no less time than its operations, its traffic to HBM and its traffic between chips
 take, each at the peak that the vendor states.
 
-Real programs are slower, and these times are bounds, to compare plans by. Not in them: the tools,
-the host, credit assignment, and the check of log-probs before the updates of a step.
+Real programs are slower, and these times are bounds, to compare plans by. They leave out the tools,
+the host and credit assignment.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class Report:
     seconds: Seconds | None  # None: nothing is known of the chip
     tokens: int  # of a call, on all devices of its mesh
     devices: int  # of its mesh
+    calls: int  # of a step of training
     compile_seconds: float
 
 
@@ -98,7 +99,7 @@ class Step:
     rollout_seconds: float
     update_seconds: float
     sampled_tokens: float
-    mfu: float  # of the updates: operations of the model itself over those of the chips' peak
+    mfu: float  # of an update: operations of the model itself over those of the chips' peak
 
     @property
     def seconds(self) -> float:
@@ -149,6 +150,7 @@ def compile_program(program: Program, topology: Topology) -> Report:
         seconds=roofline(found, program, topology) if topology.chip else None,
         tokens=program.tokens,
         devices=program.mesh.size,
+        calls=program.calls,
         compile_seconds=taken,
     )
 
@@ -200,7 +202,7 @@ def model_operations(model: ModelConfig, tokens: int, context: int) -> float:
 def step(
     config: RunConfig, topology: Topology, workload: Workload, reports: Sequence[Report]
 ) -> Step:
-    """Least time of a step, from the reports of its three programs."""
+    """Least time of a step, from the reports of its programs."""
     assert topology.chip is not None
     by_name = {report.name: report for report in reports}
     least = {name: report.seconds.least for name, report in by_name.items() if report.seconds}
@@ -219,7 +221,7 @@ def step(
     useful = model_operations(config.model, update.tokens, limits.context)
     return Step(
         rollout_seconds=decode + prefill,
-        update_seconds=train.minibatches * least["update"],
+        update_seconds=sum(report.calls * least[report.name] for report in reports),
         sampled_tokens=trajectories * workload.sampled,
         mfu=useful / (least["update"] * peak),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,14 +17,19 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 
-from configs.functions import make_algorithm, make_lora, make_optimizer
+from configs.methods import make_method
+from configs.parts import make_lora
 from configs.schema import RunConfig
+from configs.training import make_training
 from gtpo_jax import decoding, learner
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
-from gtpo_jax.learner import packing
+from gtpo_jax.training import Training
 from gtpo_jax.types import ForwardFn
 from launch.run.network import Network
+
+ROLLOUT_PROGRAMS = ("decode segment", "prefill")
+"""Names of the programs of a rollout; the others are those of a training step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,7 @@ class Program:
     loops: int  # trips of its outer loop, which the run decides
     tokens: int  # that one call works on, on all devices of the mesh
     resident: int  # bytes of a device that are none of its arguments and lie there meanwhile
+    calls: int = 0  # of a step of training; 0 for rollouts, and for shapes of shorter rows
 
     @property
     def held(self) -> tuple[int, int]:
@@ -65,22 +71,23 @@ class Workload:
 
 
 def build(config: RunConfig, mesh: Mesh, host: Mesh, workload: Workload) -> list[Program]:
-    """Update, decode segment and prefill of a run, at the longest cache.
+    """The passes and updates of a step, decode segment and prefill of a run, at the longest cache.
 
     `host` is the part of `mesh` that one process drives.
     """
     sharding.check_rows(config.train.rows, mesh, "train.rows", sharding.BATCH_AXES)
     sharding.check_rows(config.rollout.slots, host, "rollout.slots")
     network = Network(config.model, mesh, lora=make_lora(config.lora))
-    optimizer = make_optimizer(config.train.optimizer, steps=config.train.steps)
-    state = abstract_state(network, optimizer)
+    forward = _forward(config, mesh)
+    training = make_training(config, forward, make_method(config.train.method))
+    state = abstract_state(network, training.optimizer)
     here = Network(config.model, host, lora=make_lora(config.lora)).abstract
     # What rollouts read is the state's own, unless it has to be gathered from other processes.
     held = tree_bytes(state)
     if tree_bytes(here) == tree_bytes(state.params):
         held -= tree_bytes(state.params)
     return [
-        _update(config, mesh, state, optimizer, workload),
+        *_training(config, mesh, training, state, workload),
         *_rollout(config, host, here, resident=held),
     ]
 
@@ -129,42 +136,46 @@ def _forward(config: RunConfig, mesh: Mesh) -> ForwardFn:
     return decoding.restrict_vocabulary(forward, forward.vocab_size)
 
 
-def _update(
+def _training(
     config: RunConfig,
     mesh: Mesh,
+    training: Training,
     state: learner.TrainState,
-    optimizer: optax.GradientTransformation,
     workload: Workload,
-) -> Program:
-    train, context = config.train, config.rollout.context
-    algorithm = make_algorithm(train.algorithm)
-    update = learner.make_update(
-        _forward(config, mesh),
-        optimizer,
-        algorithm.token_loss,
-        algorithm.reduce,
-        temperature=train.temperature,
-        chunk=train.logprob_chunk,
-    )
-    trajectories = -(-train.prompts * train.group_size // train.minibatches)
-    micro_batches = -(-trajectories // train.rows)
-    shape = (micro_batches, train.rows, context)
+) -> Iterator[Program]:
+    """The programs of `training.Training`, at every shape that a minibatch may have."""
     place = sharding.batch_sharding(mesh, leading=1)
-    batch = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=place),
-        packing.empty_batch(1, 1),
+    trained, whole = tree_bytes(state.trained), tree_bytes(state)
+    reference = trained if training.needs_reference else 0
+    programs = training.programs(
+        state, lambda shape, dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=place)
     )
-    rows = math.ceil(trajectories * workload.trajectory / context)
-    filled = min(-(-rows // train.rows), micro_batches)
-    return Program(
-        name="update",
-        function=learner.CompiledUpdate(update, state).program,
-        arguments=(learner.changing(state), state.frozen, batch),
-        mesh=mesh,
-        loops=filled,
-        tokens=filled * train.rows * context,
-        resident=0,
-    )
+    for program in programs:
+        micro_batches, rows, length = program.shape
+        packed = training.layout.minibatch_trajectories * _row_tokens(config, workload)
+        filled = min(-(-math.ceil(packed / length) // rows), micro_batches)
+        updates = program.name == "update"
+        beside = reference if updates else whole + reference - tree_bytes(state.params)
+        first = length == training.layout.row_tokens
+        yield Program(
+            name=program.name if first else f"{program.name}, rows of {length}",
+            function=program.function,
+            arguments=program.arguments,
+            mesh=mesh,
+            loops=filled,
+            tokens=filled * rows * length,
+            resident=beside,
+            calls=program.calls if first else 0,
+        )
+
+
+def _row_tokens(config: RunConfig, workload: Workload) -> float:
+    """Tokens of a packed row that a trajectory takes, its share of a shared prompt included."""
+    train = config.train
+    if not train.shared_prompts:
+        return workload.trajectory
+    prompt = min(config.rollout.prompt_tokens, workload.trajectory)
+    return workload.trajectory - prompt * (1 - 1 / train.group_size)
 
 
 def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> list[Program]:

@@ -120,6 +120,7 @@ def record(
         program = {
             "tokens": report.tokens,
             "devices": report.devices,
+            "calls": report.calls,
             "compile_seconds": report.compile_seconds,
             "memory": dataclasses.asdict(report.memory) | {"total": report.memory.total},
             "operations": report.cost.operations,

@@ -10,7 +10,7 @@ from configs.schema import RunConfig
 from gtpo_jax.devices import sharding
 from launch.planning import programs, topologies
 from launch.planning.estimate import DoesNotFitError, Report, compile_program
-from launch.planning.programs import Workload
+from launch.planning.programs import ROLLOUT_PROGRAMS, Workload
 from launch.planning.topologies import Topology
 
 Changes = Mapping[str, Any]
@@ -92,7 +92,7 @@ def remedies(config: RunConfig, program: str, topology: Topology) -> Iterator[di
     """Changes that lower the memory of a program, each with those before it, the cheapest first."""
     changes: dict[str, Any] = {}
     mesh = make_mesh(config, topology)
-    if program == "update":
+    if program not in ROLLOUT_PROGRAMS:
         if config.model.remat != "full":
             changes = changes | {"model.remat": "full"}
             yield changes
@@ -122,8 +122,10 @@ def remedies(config: RunConfig, program: str, topology: Topology) -> Iterator[di
             continue
         axes = {"mesh.data": 1, "mesh.fsdp": fsdp, "mesh.tensor": tensor}
         rows = changes.get("train.rows", config.train.rows)
-        if program == "update" or rows % fsdp:
-            axes["train.rows"] = fsdp if program == "update" else -(-rows // fsdp) * fsdp
+        if program not in ROLLOUT_PROGRAMS or rows % fsdp:
+            axes["train.rows"] = (
+                fsdp if program not in ROLLOUT_PROGRAMS else -(-rows // fsdp) * fsdp
+            )
         slots, shards = changes.get("rollout.slots", config.rollout.slots), each // tensor
         if slots % shards:
             axes["rollout.slots"] = -(-slots // shards) * shards
@@ -152,6 +154,6 @@ def as_options(changes: Changes) -> str:
 def _determinants(program: str, config: RunConfig) -> tuple[Any, ...]:
     """What a program depends on."""
     common = (config.model, config.lora, config.mesh, config.train.optimizer)
-    if program == "update":
+    if program not in ROLLOUT_PROGRAMS:
         return (*common, config.train, config.rollout.context)
     return (*common, config.rollout, config.train.temperature)

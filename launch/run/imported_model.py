@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 
-from configs.functions import make_protocol, template_variables
+from configs.parts import make_protocol, template_variables
 from configs.schema import AdapterConfig, DialogueConfig, RunConfig
 from gtpo_jax.language import tokenizers
 from gtpo_jax.language.chat import ChatDialogue

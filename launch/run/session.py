@@ -12,7 +12,9 @@ from collections.abc import Iterable
 import jax
 from jax.sharding import Mesh
 
-from configs.functions import make_algorithm, make_lora, make_source, make_verifier
+from configs.methods import make_method
+from configs.parts import make_lora, make_verifier
+from configs.problems import make_source
 from configs.schema import RunConfig
 from gtpo_jax import decoding, rollout, tools
 from gtpo_jax.decoding import sampling
@@ -50,7 +52,7 @@ class Session:
         self.source = make_source(config)
         for note in self.source.notes if isinstance(self.source, stream.GrainTask) else ():
             display.CONSOLE.print(note, highlight=False, soft_wrap=True)
-        self.algorithm = make_algorithm(config.train.algorithm)
+        self.method = make_method(config.train.method)
         self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
         self.local_mesh = sharding.local_mesh(self.mesh)

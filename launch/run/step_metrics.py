@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from gtpo_jax.credit import TurnCredit
+from gtpo_jax.methods import TurnCredit
 from gtpo_jax.results import evaluation
 from gtpo_jax.rollout import CollectedGroups
 from gtpo_jax.types import EpisodeBatch, ToolStatus, Trajectory, Verdict
@@ -94,10 +94,11 @@ def tool(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 def credit(episodes: EpisodeBatch, turn_credit: TurnCredit) -> dict[str, float]:
     """The credit that the trajectories learned from were given; 0 when there are none.
 
-    Rewards and their parts are sums over the turns of a trajectory, returns those of first turns.
+    Rewards and their parts are sums over the turns of a trajectory; the return and other named
+    values of the credit are those of first turns.
     """
     mask = np.asarray(episodes.turn_mask)
-    rewards, advantages, returns, parts = jax.tree.map(np.asarray, turn_credit)
+    rewards, advantages, parts, links = jax.tree.map(np.asarray, turn_credit)
     sizes = np.abs(advantages)
     of_turn = {
         f"credit/advantage_turn_{turn}": _mean(sizes[:, turn][mask[:, turn]])
@@ -106,7 +107,7 @@ def credit(episodes: EpisodeBatch, turn_credit: TurnCredit) -> dict[str, float]:
     return {
         "credit/reward": _mean(rewards.sum(axis=1)),
         **{f"credit/{name}": _mean(part.sum(axis=1)) for name, part in parts.items()},
-        "credit/return": _mean(returns[:, 0]),
+        **{f"credit/{name}": _mean(values[:, 0]) for name, values in links.items()},
         "credit/advantage_size": _mean(sizes[mask]),
         **of_turn,
     }

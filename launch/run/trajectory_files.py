@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import numpy as np
 
-from gtpo_jax.credit import TurnCredit
+from gtpo_jax.methods import TurnCredit
 from gtpo_jax.results import records
 from gtpo_jax.types import Tokenizer, Trajectory
 from launch.run import cluster
@@ -42,7 +42,7 @@ class Keeper:
         if self.due(step) and cluster.is_first():
             named = {
                 "reward": credit.rewards,
-                "return": credit.returns,
+                **credit.links,
                 "advantage": credit.advantages,
                 **credit.parts,
             }

@@ -89,16 +89,25 @@ def test_context_too_small_for_a_prompt_names_the_problem(tmp_path, capsys, monk
     assert "prompt_tokens" in message
 
 
-def test_option_that_the_algorithm_ignores_is_an_error(tmp_path, capsys, monkeypatch):
-    """T-92."""
-    options = ("--train.algorithm.name", "grpo", "--train.algorithm.discount", "0.5")
+def test_option_that_the_method_does_not_have_is_an_error(tmp_path, capsys, monkeypatch):
+    options = ("--train.method", "grpo", "discount=0.5")
     message = complaint("train", capsys, monkeypatch, *options, "--run-dir", tmp_path / "run")
-    assert "discount" in message
+    assert "grpo has no option discount; it has divide_by_std, ddof, eps" in message
 
 
-def test_rounds_that_cannot_be_are_an_error(capsys, monkeypatch):
-    message = complaint("train", capsys, monkeypatch, "--train.sampling-rounds", "0")
-    assert "train.sampling_rounds must be at least 1, got 0" in message
+@pytest.mark.parametrize(
+    ("option", "spelling"),
+    [
+        (("--train.algorithm.discount", "0.5"), "--train.method gtpo discount=…"),
+        (("--train.algorithm.clip_low=0.5",), "--train.method gtpo + clip low=…"),
+        (("--train.sampling-rounds", "4"), "--train.method gtpo + dynamic_sampling rounds=…"),
+    ],
+)
+def test_option_that_is_a_part_of_the_method_names_its_spelling(
+    option, spelling, capsys, monkeypatch
+):
+    message = complaint("train", capsys, monkeypatch, *option)
+    assert "there is no option --train." in message and spelling in message
 
 
 def test_tokenizer_that_does_not_exist_names_the_trainer(tmp_path, capsys, monkeypatch):

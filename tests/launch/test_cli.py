@@ -12,9 +12,10 @@ import typing
 import pytest
 from tyro import _docstrings
 
-from configs.functions import make_algorithm, make_lora, make_optimizer
+from configs.methods import make_method
+from configs.parts import make_lora, make_optimizer
 from configs.presets import PRESETS
-from configs.schema import AdapterConfig, AlgorithmConfig, RunConfig
+from configs.schema import AdapterConfig, RunConfig
 from launch import __main__ as overview
 from launch import cli, compare, demo, evaluate, report, rollout, sft, train
 from tests.launch import small
@@ -52,7 +53,7 @@ def test_preset_is_taken_with_overrides(name):
     )
     expected = dataclasses.replace(PRESETS[name].rollout, slots=24)
     assert arguments.config.rollout == expected and arguments.config.seed == 3
-    make_algorithm(arguments.config.train.algorithm)
+    make_method(arguments.config.train.method)
     make_optimizer(arguments.config.train.optimizer, steps=10)
     assert make_lora(arguments.config.lora) is None
 
@@ -60,13 +61,11 @@ def test_preset_is_taken_with_overrides(name):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (AlgorithmConfig, {"importance_limit": 2.0}, "importance_limit needs recompute"),
         (AdapterConfig, {"alpha": 8.0}, r"need a lora\.rank above 0"),
         (AdapterConfig, {"targets": ("q_proj",)}, r"need a lora\.rank above 0"),
     ],
 )
 def test_option_that_would_be_ignored_is_an_error(kind, options, message):
-    # T-92
     with pytest.raises(ValueError, match=message):
         kind(**options)
 
@@ -94,12 +93,10 @@ NUMBERS = [
     *("train.optimizer.b1=1", "train.optimizer.b2=-0.1", "train.optimizer.clip_norm=0"),
     *("train.optimizer.warmup_steps=-1", "train.optimizer.final_fraction=1.5"),
     *("train.optimizer.decay_steps=0", "train.steps=0", "sft.steps=0", "train.prompts=0"),
-    *("train.group_size=1", "train.sampling_rounds=0", "train.temperature=0", "train.epochs=0"),
+    *("train.group_size=1", "train.temperature=0", "train.epochs=0"),
     *("train.minibatches=0", "train.rows=-4", "train.row_buckets=0", "train.logprob_chunk=0"),
     *("train.eval_every=-1", "train.keep_every=-1", "train.checkpoint_every=0", "train.gate=2"),
-    *("train.algorithm.discount=1.1", "train.algorithm.shaping=-0.5", "train.algorithm.clip_low=2"),
-    *("train.algorithm.format_penalty=-1", "train.algorithm.clip_high=nan"),
-    *("train.algorithm.kl_weight=-0.1", "rollout.slots=0", "rollout.parked=-1"),
+    *("rollout.slots=0", "rollout.parked=-1"),
     *("sft.rows=0", "sft.row_tokens=0", "sft.demonstrations=0", "sft.checkpoint_every=0"),
     *("evaluation.problems=0", "evaluation.samples=0", "evaluation.temperature=0"),
     *("tool.running=0", "verifier.seconds=0", "verifier.seconds=inf", "verifier.workers=0"),

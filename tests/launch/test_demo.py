@@ -82,7 +82,7 @@ def test_benchmark_judges_every_figure(finished):
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_comparison_reports_both_algorithms_with_their_spread(tmp_path):
+def test_comparison_reports_both_methods_with_their_spread(tmp_path):
     arguments = small.parse(
         compare.CompareArguments, "--run-dir", tmp_path / "compare", "--seeds", 1, 2
     )

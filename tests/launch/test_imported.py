@@ -62,7 +62,7 @@ def sample(trainer):
     """Trajectories of the first step, their outcomes by lot."""
     return [
         dataclasses.replace(t, verdict=Verdict.RIGHT if t.sample % 2 else Verdict.WRONG)
-        for t in trainer.sample(0, trainer.state.params).kept
+        for t in trainer.sample(0, trainer.state)[1].kept
     ]
 
 

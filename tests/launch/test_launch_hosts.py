@@ -268,8 +268,8 @@ REFUSED = [
     (["tiny", "--train.steps", "three"], "three"),
     (["tiny", "--resume", "--resume-if-any"], "give one"),
     (
-        ["tiny", "--train.algorithm.name", "grpo", "--train.algorithm.discount", "0.5"],
-        "grpo does not use discount",
+        ["tiny", "--train.method", "grpo", "discount=0.5"],
+        "grpo has no option discount",
     ),
     (["tiny", "--help"], "python -m launch.train --help"),
 ]

@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from configs import resuming, saved
-from configs.functions import make_optimizer
+from configs.parts import make_optimizer
 from configs.presets import PRESETS
 from configs.schema import OptimizerConfig
 from gtpo_jax import settings
@@ -70,12 +70,12 @@ MAY_CHANGE = {
     ],
     "sft": [
         *("sft.steps=2400", "sft.checkpoint_every=1", "train.steps=300", "train.prompts=4"),
-        *("train.algorithm.name=grpo", "train.optimizer.learning_rate=1"),
+        *("train.method=('grpo',)", "train.optimizer.learning_rate=1"),
     ],
 }
 MAY_NOT = {
     "train": [
-        *("train.steps=6", "train.prompts=4", "train.group_size=4", "train.algorithm.discount=0.5"),
+        *("train.steps=6", "train.prompts=4", "train.group_size=4", "train.method=('grpo',)"),
         *("train.optimizer.learning_rate=1", "train.optimizer.decay_steps=300", "train.epochs=2"),
         *("train.minibatches=1", "train.temperature=0.5", "train.shared_prompts=1", "seed=1"),
         *("sft.steps=2400", "sft.rows=16", "sft.checkpoint_every=1", "model.layers=5"),

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs.functions import make_optimizer
+from configs import schema
+from configs.parts import make_optimizer
 from configs.presets import PRESETS
 from gtpo_jax import learner
 from gtpo_jax.devices import sharding
 from gtpo_jax.learner import packing
-from launch import plan
+from launch import cli, plan
 from launch.planning import cost, estimate, groups, hlo, programs, search, topologies, traffic
 from launch.planning.chips import CHIPS, GIB
 from launch.run.network import Network
@@ -507,7 +508,7 @@ def test_step_and_its_cost():
     memory = estimate.Memory(arguments=0, results=0, temporary=0, code=0, resident=0)
     nothing = cost.Cost(operations=0, bytes=0, collectives=(), guessed=0, unknown=())
 
-    def report(name, least, tokens):
+    def report(name, least, tokens, calls):
         seconds = estimate.Seconds(compute=least, hbm=0.0, ici=least / 2)
         return estimate.Report(
             name=name,
@@ -516,19 +517,21 @@ def test_step_and_its_cost():
             seconds=seconds,
             tokens=tokens,
             devices=4,
+            calls=calls,
             compile_seconds=0.0,
         )
 
     reports = [
-        report("update", 3.0, 1024),
-        report("decode segment", 0.5, 1),
-        report("prefill", 1.0, 96),
+        report("update", 3.0, 1024, 2),
+        report("log-prob gap", 1.0, 1024, 1),
+        report("decode segment", 0.5, 1, 0),
+        report("prefill", 1.0, 96, 0),
     ]
     step = estimate.step(config, topology, workload, reports)
     # 32 trajectories of 20 tokens in 16 rows: 40 decode steps in segments of 16.
     prompts = 8 * config.rollout.prompt_tokens
     assert step.rollout_seconds == pytest.approx(3 * 0.5 + prompts / 96)
-    assert step.update_seconds == 6.0
+    assert step.update_seconds == 7.0
     assert step.sampled_tokens == 640
     useful = estimate.model_operations(config.model, 1024, 64)
     assert step.mfu == pytest.approx(useful / (3 * 4 * 197e12))
@@ -549,7 +552,7 @@ def test_command_line_writes_a_plan(tmp_path, capsys):
     path = tmp_path / "plan.json"
     plan.run(["tiny", *SHORT, "--topology", "cpu:8", "--json", str(path)])
     record = json.loads(path.read_text())
-    assert list(record["programs"]) == ["update", "decode segment", "prefill"]
+    assert list(record["programs"]) == [*("update", "log-prob gap", "decode segment", "prefill")]
     assert record["chips"] == 8 and "step" not in record  # nothing is known of the chip
     for program in record["programs"].values():
         assert program["operations"] > 0 and program["bytes"] > 0
@@ -559,6 +562,55 @@ def test_command_line_writes_a_plan(tmp_path, capsys):
         assert math.isclose(sent, program["sent_bytes"])
     shown = capsys.readouterr().out
     assert "compiling the prefill" in shown and "decode segment" in shown
+
+
+OPTIONS = {  # option → the programs that it adds, and whether the update then takes other tokens
+    "steps": ("7", (), False),
+    "prompts": ("32", (), True),
+    "group_size": ("16", (), True),
+    "temperature": ("0.7", (), False),
+    "method": (
+        "gtpo embed=policy_states + importance limit=2 + kl weight=0.01",
+        ("proximal log-probs", "reference log-probs", "policy states"),
+        False,
+    ),
+    "epochs": ("3", (), False),
+    "minibatches": ("4", (), True),
+    "rows": ("4", (), False),
+    "row_tokens": ("128", (), False),
+    "row_buckets": ("2", ("update, rows of 32", "log-prob gap, rows of 32"), False),
+    "shared_prompts": ("", (), True),
+    "logprob_chunk": ("16", (), False),
+}
+UNSEEN = {"eval_every", "keep_every", "checkpoint_every", "gate"}
+"""Settings of a run's files, not of its programs."""
+
+
+def planned(*options: str) -> dict[str, programs.Program]:
+    arguments = cli.parse(plan.PlanArguments, ["tiny", *SHORT, *options], program="tests")
+    mesh = search.make_mesh(arguments.config, topologies.find("cpu:2"))
+    workload = arguments.workload(arguments.config)
+    return {p.name: p for p in programs.build(arguments.config, mesh, mesh, workload)}
+
+
+def test_every_training_option_is_one_of_the_plan():
+    fields = {field.name for field in dataclasses.fields(schema.TrainConfig)}
+    assert fields - UNSEEN - {"optimizer"} == set(OPTIONS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPTIONS)
+def test_plan_counts_what_a_training_option_changes(name):
+    value, added, other_tokens = OPTIONS[name]
+    before, after = planned(), planned(f"--train.{name.replace('_', '-')}", *value.split())
+    assert set(after) - set(before) == set(added)
+    assert (after["update"].tokens != before["update"].tokens) == other_tokens
+    for program in after.values():
+        assert program.lower().compile() is not None
+    reference = after["update"].resident - before["update"].resident
+    assert (reference > 0) == (name == "method")
+    calls = {"epochs": 3, "minibatches": 2}.get(name, 1)
+    assert after["update"].calls == calls * before["update"].calls
 
 
 @pytest.mark.parametrize(

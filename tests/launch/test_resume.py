@@ -37,8 +37,15 @@ OPTIONS = [
     *("--task.families", "arithmetic", "--sft.steps", "50", "--sft.checkpoint-every", "5"),
     *("--sft.optimizer.learning-rate", "0.03", "--sft.optimizer.warmup-steps", "5"),
     *("--train.group-size", "4", "--rollout.turn-tokens", "20", "--train.eval-every", "0"),
-    *("--train.epochs", "2", "--train.algorithm.kl-weight", "0.1", "--tool.preload", "numpy"),
+    *("--train.epochs", "2", "--train.method", "gtpo", "+", "kl", "weight=0.1"),
+    *("--tool.preload", "numpy"),
 ]
+
+
+DYNAMIC = (
+    "--train.method",
+    *["gtpo", "+", "kl", "weight=0.1", "+", "dynamic_sampling", "rounds=2"],
+)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +163,7 @@ def test_training_killed_at_twenty_moments_is_the_run_that_was_not(server, whole
 
 @pytest.mark.long
 def test_training_in_rounds_killed_and_resumed_is_the_run_that_was_not(server, run_dir, tmp_path):
-    options, other = (*OPTIONS, "--train.sampling-rounds", "2"), tmp_path / "whole"
+    options, other = (*OPTIONS, *DYNAMIC), tmp_path / "whole"
     shutil.copytree(run_dir, other)
     server.finish("train", *options, "--run-dir", other)
     in_a_save(server.start("train", *options, "--run-dir", run_dir), run_dir / "train")

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from configs.functions import make_source
 from configs.presets import TINY
+from configs.problems import make_source
 from configs.schema import RunConfig, TaskConfig
 from launch import cli
 from launch.run.session import Session

@@ -38,6 +38,7 @@ def reports() -> list[Report]:
     sizes = {"arguments": 12_345 * GIB, "results": 1, "temporary": 123, "code": 2**20}
     return [
         Report(
+            calls=1,
             name=name,
             memory=Memory(**sizes, resident=14 * GIB),
             cost=cost,
@@ -100,7 +101,7 @@ def test_memory_is_told_of_every_program_in_gib():
     assert found["available"] == [f"{CHIPS['v5p'].available / GIB:.2f}"] * 3
 
 
-def test_comparison_has_a_column_for_each_algorithm():
+def test_comparison_has_a_column_for_each_method():
     text = shown(compare.table(comparison()))
     [line] = [line for line in text.splitlines() if "sampled violations" in line]
     assert line.count("12.346 ± 0.123") == 2

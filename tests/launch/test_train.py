@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from gtpo_jax import credit
+from gtpo_jax import methods
 from gtpo_jax.learner import packing
 from gtpo_jax.results import metrics, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
@@ -94,12 +94,18 @@ class Numbers:
         return Problem(id=str(index), question="1+1", answer="2")
 
 
+def dynamic(rounds):
+    """Options for groups with signal in so many rounds; a single round keeps all groups."""
+    words = ("gtpo", "+", "dynamic_sampling", f"rounds={rounds}") if rounds > 1 else ("gtpo",)
+    return ("--train.method", *words)
+
+
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
     """A session with the option off and one with it on, by the number of rounds."""
     opened = {}
     for rounds in (1, ROUNDS):
-        arguments = small.parse(TrainArguments, "--train.sampling-rounds", rounds)
+        arguments = small.parse(TrainArguments, *dynamic(rounds))
         opened[rounds] = Session(arguments.config, tmp_path_factory.mktemp("train"))
         opened[rounds].source = Numbers()
     yield opened
@@ -135,19 +141,19 @@ def same(first, second):
 
 def test_step_takes_its_own_block_of_problems(trainer):
     trainer.engine = ScriptedEngine(some_succeed({"19", "22"}))
-    groups = trainer.sample(3, {})
+    _, groups = trainer.sample(3, trainer.state)
     assert trainer.engine.calls == [["18", "19"], ["20", "21"], ["22", "23"]]
     assert [t.problem.id for t in groups.kept] == ["19"] * GROUP_SIZE + ["22"] * GROUP_SIZE
     assert [t.group for t in groups.kept] == [0] * GROUP_SIZE + [1] * GROUP_SIZE
     trainer.engine = ScriptedEngine(some_succeed({"24", "25"}))
-    trainer.sample(4, {})
+    trainer.sample(4, trainer.state)
     assert trainer.engine.calls == [["24", "25"]], "however few problems step 3 needed"
 
 
 def test_single_round_keeps_every_group(trainers):
     trainer = trainers[1]
     trainer.engine = ScriptedEngine(some_succeed({"7"}))
-    groups = trainer.sample(3, {})
+    _, groups = trainer.sample(3, trainer.state)
     assert trainer.engine.calls == [["6", "7"]]
     assert groups.kept == groups.sampled and len(groups.kept) == PROMPTS * GROUP_SIZE
 
@@ -171,15 +177,16 @@ def test_figures_are_of_all_that_was_sampled_and_credit_of_what_was_kept(trainer
 def test_credit_of_few_groups_is_what_it_is_without_the_filling(trainer, count):
     engine = ScriptedEngine(some_succeed({"0", "1"}))
     trainer.engine = engine
-    kept = trainer.sample(0, {}).kept[: count * GROUP_SIZE]
+    kept = trainer.sample(0, trainer.state)[1].kept[: count * GROUP_SIZE]
     _, figures = trainer.learn(0, fresh(trainer), kept)
     if count == 0:
         assert figures["credit/reward"] == figures["credit/advantage_size"] == 0.0
         return
-    algorithm = trainer.session.algorithm
-    episodes = packing.episode_batch(kept, max_turns=trainer.session.config.rollout.max_turns)
-    functions = (algorithm.turn_rewards, algorithm.turn_advantages)
-    alone = jax.jit(lambda episodes: credit.assign(episodes, *functions))(episodes)
+    method = trainer.session.method
+    episodes = packing.episode_batch(
+        kept, max_turns=trainer.session.config.rollout.max_turns, needs=method.facts
+    )
+    alone = jax.jit(lambda e: methods.assign(method, method.credit.init(), e)[1])(episodes)
     sizes = np.abs(alone.advantages[np.asarray(episodes.turn_mask)])
     assert figures["credit/reward"] == pytest.approx(float(alone.rewards.sum(axis=1).mean()))
     assert figures["credit/advantage_size"] == pytest.approx(float(sizes.mean()))
@@ -219,7 +226,8 @@ def test_steps_of_fewer_groups_compile_nothing(trainer):
     assert compiled == []
     assert int(state.step) == 2 + 1 + 0 + 2
     # Nor have other tests compiled for fewer: every step gave the programs the same shapes.
-    programs = (trainer.assign, trainer.update.program, trainer.gap)
+    training = trainer.training
+    programs = (training.assign, training.update.program, training.gap)
     assert [program._cache_size() for program in programs] == [1, 1, 1]
 
 
@@ -275,11 +283,11 @@ def trainer_turns(trainer):
 
 def test_figures_of_credit_by_hand():
     mask = np.array([[True, True], [True, False]])
-    given = credit.TurnCredit(
+    given = methods.TurnCredit(
         rewards=np.array([[-0.1, 1.0], [0.0, 0.0]], np.float32),
         advantages=np.array([[1.0, 2.0], [-3.0, 9.0]], np.float32),
-        returns=np.array([[0.8, 1.0], [0.0, 9.0]], np.float32),
         parts={"mine": np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)},
+        links={"return": np.array([[0.8, 1.0], [0.0, 9.0]], np.float32)},
     )
     episodes = dataclasses.make_dataclass("Episodes", ["turn_mask"])(mask)
     assert step_metrics.credit(episodes, given) == pytest.approx(
@@ -447,21 +455,21 @@ def test_evaluation_is_shown_under_the_phase(sessions, bar):
 
 @pytest.mark.slow
 def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_began_with(tmp_path):
-    options = ("--train.epochs", "2", "--train.algorithm.recompute")
-    options += ("--train.algorithm.kl-weight", "0.1", "--train.algorithm.importance-limit", "2.0")
+    method = ["gtpo", "+", "importance", "limit=2.0", "+", "kl", "weight=0.1"]
+    options = ("--train.epochs", "2", "--train.method", *method)
     options += ("--train.optimizer.learning-rate", "1e-2", "--train.steps", "2")
     with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
         session.source = Numbers()
         trainer = Trainer(session, session.network.random())
-        reference = jax.device_get(trainer.reference)
-        seen, update = [], trainer.update
+        reference = jax.device_get(trainer.training.reference)
+        seen, update = [], trainer.training.update
 
         def watched(state, batch):
             state, metrics = update(state, batch)
             seen.append((batch, jax.device_get(metrics)))
             return state, metrics
 
-        trainer.update = watched
+        trainer.training.update = watched
         state = trainer.state
         for step in range(2):
             trainer.engine = ScriptedEngine(lambda problem, sample: sample == 0)
@@ -475,7 +483,7 @@ def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_bega
                     (began, batch.proximal_logprobs),
                     (reference, batch.reference_logprobs),
                 ):
-                    expected = trainer.logprobs(params, batch)
+                    expected = trainer.training.logprobs(params, batch)
                     np.testing.assert_allclose(logprobs, expected, atol=1e-5)
             divergence = [float(metrics["reference_kl"]) for _, metrics in seen]
             assert (divergence[0] < 1e-6) == (step == 0) and divergence[-1] > 1e-5
@@ -483,7 +491,7 @@ def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_bega
             assert 0 < figures["update/importance_weight"] < 0.1
             seen.clear()
         assert int(state.step) == 8
-        chex.assert_trees_all_equal(jax.device_get(trainer.reference), reference)
+        chex.assert_trees_all_equal(jax.device_get(trainer.training.reference), reference)
 
 
 def test_trajectories_of_a_group_share_its_prompt_and_a_minibatch(tmp_path):
@@ -492,9 +500,16 @@ def test_trajectories_of_a_group_share_its_prompt_and_a_minibatch(tmp_path):
         session.source = Numbers()
         trainer = Trainer(session, session.network.random())
         trainer.engine = ScriptedEngine(lambda problem, sample: sample == 0)
-        kept = trainer.sample(0, {}).kept
-        advantages = np.ones((len(kept), 2), np.float32)
-        batches = list(trainer._minibatches(0, kept, advantages))
+        _, groups = trainer.sample(0, trainer.state)
+        kept, seen, update = groups.kept, [], trainer.training.update
+
+        def watched(state, batch):
+            seen.append(jax.device_get(batch))
+            return update(state, batch)
+
+        trainer.training.update = watched
+        trainer.learn(0, trainer.state, kept)
+        batches = seen
     assert len(batches) == 2
     for batch in batches:
         assert np.max(batch.prefix_ids) > 0

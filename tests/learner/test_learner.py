@@ -11,9 +11,10 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
-from gtpo_jax import learner, reductions
+from gtpo_jax import learner, methods
 from gtpo_jax.devices import sharding
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.types import ForwardFn, TokenBatch
 from models import decoder
 from tests.rounding import assert_same_sums, decoder_depth
@@ -22,17 +23,20 @@ from tests.tiny import CONFIG, FORWARD, compilations, make_params, make_trajecto
 ROWS, LENGTH = 4, 24
 # There and back, and over the tokens.
 GRADIENT_DEPTH = 3 * decoder_depth(CONFIG, 2 * LENGTH) + CONFIG.vocab_size + ROWS * LENGTH
-CLIPPED = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+CLIPPED = losses.clipped(low=0.2, high=0.28)
 
 
-def both_losses(policy_logprobs, batch):
+IMITATION = losses.imitation()
+
+
+def both_losses(scores, batch):
     """One number that depends on all that the losses depend on."""
-    clipped, diagnostics = CLIPPED(policy_logprobs, batch)
-    supervised, _ = learner.supervised_loss(policy_logprobs, batch)
+    clipped, diagnostics = CLIPPED(scores, batch)
+    supervised, _ = IMITATION(scores, batch)
     return clipped + 0.3 * supervised, diagnostics
 
 
-LOSSES = {"clipped": CLIPPED, "supervised": learner.supervised_loss, "both": both_losses}
+LOSSES = {"clipped": CLIPPED, "supervised": IMITATION, "both": losses.term(both_losses)}
 # An optimizer that leaves the parameters alone and keeps the gradient as its state.
 KEEP_GRADIENT = optax.GradientTransformation(
     lambda params: jax.tree.map(jnp.zeros_like, params),
@@ -315,10 +319,12 @@ def test_gradient_that_is_not_finite_changes_nothing_and_is_named():
     named = learner.nonfinite_names(after, np.asarray(metrics["nonfinite"]))
     assert "second" in named and set(named) <= {"embedding", "first", "second"}
 
-    def overflow(policy_logprobs, batch):  # of the derivative alone, in one parameter alone
-        return policy_logprobs * jnp.where(batch.token_advantages > 0, np.inf, 1.0), {}
+    def overflow(scores, batch):  # of the derivative alone, in one parameter alone
+        return scores.logprobs * jnp.where(batch.token_advantages > 0, np.inf, 1.0), {}
 
-    update = jax.jit(learner.make_update(TOY, optimizer, overflow, reductions.token_mean))
+    update = jax.jit(
+        learner.make_update(TOY, optimizer, losses.term(overflow), reductions.token_mean)
+    )
     after, metrics = update(before, batch)
     chex.assert_trees_all_equal(after, before)
     assert float(metrics["skipped"]) == 1.0
@@ -348,10 +354,13 @@ def test_ratios_are_against_proximal_logprobs_where_there_are_some():
         token_advantages=jnp.array([[2.0, -1.0]]),
         loss_mask=jnp.ones((1, 2), bool),
     )
-    plain, _ = learner.clipped_loss(clip_low=0.2, clip_high=0.28)(policy, batch)
-    np.testing.assert_allclose(plain, [[-1.28 * 2.0, 2.0]], rtol=1e-6)
-    loss = learner.clipped_loss(clip_low=0.2, clip_high=0.28, kl_weight=0.5, importance_limit=1.5)
-    total, diagnostics = loss(policy, batch)
+    scores = losses.Scores(policy, jnp.zeros_like(policy))
+    plain, _ = CLIPPED(scores, batch)
+    np.testing.assert_allclose(plain, [[-1.28 * 2.0, 0.8]], rtol=1e-6)
+    recomputed, _ = methods.recompute()(methods.gtpo()).loss(scores, batch)
+    np.testing.assert_allclose(recomputed, [[-1.28 * 2.0, 2.0]], rtol=1e-6)
+    loss = methods.chain(methods.gtpo(), methods.importance(limit=1.5), methods.kl(weight=0.5)).loss
+    total, diagnostics = loss(scores, batch)
     weights, ratios = np.array([1.5, 0.4]), np.array([0.5, 2.0])  # π₀ / μ cut at 1.5; π_ref / π
     expected = weights * [-2.56, 2.0] + 0.5 * (ratios - 1 - np.log(ratios))
     np.testing.assert_allclose(total, [expected], rtol=1e-5)
@@ -359,12 +368,9 @@ def test_ratios_are_against_proximal_logprobs_where_there_are_some():
     np.testing.assert_array_equal(diagnostics["importance_truncated"], [[1.0, 0.0]])
     np.testing.assert_array_equal(diagnostics["clip_fraction"], [[1.0, 0.0]])
     without = dataclasses.replace(batch, proximal_logprobs=None, reference_logprobs=None)
-    against_sampler, _ = learner.clipped_loss(clip_low=0.2, clip_high=0.28)(policy, without)
-    np.testing.assert_allclose(against_sampler, [[-1.28 * 2.0, 0.8]], rtol=1e-6)
-    with pytest.raises(ValueError, match="importance_limit needs a batch with proximal_logprobs"):
-        loss(policy, without)
-    with pytest.raises(ValueError, match=r"kl_weight 0\.5 needs a batch with reference_logprobs"):
-        learner.clipped_loss(clip_low=0.2, clip_high=0.28, kl_weight=0.5)(policy, without)
+    assert loss.needs == {"proximal_logprobs", "reference_logprobs"}
+    with pytest.raises(ValueError, match="a batch with proximal_logprobs, reference_logprobs"):
+        loss(scores, without)
 
 
 def test_stepwise_logprobs_are_those_of_each_micro_batch():
@@ -507,7 +513,7 @@ def test_mesh_changes_nothing(axes, kind):
 @pytest.mark.slow
 def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
     optimizer = optax.adam(1e-2)
-    update = learner.make_update(FORWARD, optimizer, learner.supervised_loss, reductions.token_mean)
+    update = learner.make_update(FORWARD, optimizer, IMITATION, reductions.token_mean)
     state = learner.init_state(jax.device_put(make_params()), optimizer)
     update = learner.CompiledUpdate(update, state)
     batch = make_batch()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import facts
 from gtpo_jax.types import StopReason, TokenBatch, Trajectory, Turn, Verdict
 from tests import reference
 
@@ -209,7 +210,7 @@ def test_episode_batch_of_ragged_trajectories_holds_their_facts():
     )
     second = dataclasses.replace(second, group=3, turns=(turn,), verdict=Verdict.WRONG)
     third = dataclasses.replace(excluded(third), group=1, turns=(turn, turn))
-    batch = packing.episode_batch([first, second, third], max_turns=4)
+    batch = packing.episode_batch([first, second, third], max_turns=4, needs=[facts.CODE])
     assert batch.group_ids.tolist() == [0, 3, 1]
     assert batch.included.tolist() == [True, True, False]
     assert batch.success.tolist() == [True, False, True]
@@ -218,17 +219,20 @@ def test_episode_batch_of_ragged_trajectories_holds_their_facts():
     assert np.argwhere(batch.violations).tolist() == [[0, 1]]
     # Code of all turns, one under the other, as bytes.
     text = "x = 1\né".encode()
-    assert batch.code_lengths.tolist() == [len(text), 0, 0]
-    assert bytes(batch.code[0, : len(text)].astype(np.uint8)) == text
-    assert not np.any(batch.code[1:]) and not np.any(batch.code[0, len(text) :])
+    code, lengths = batch.facts["code"]
+    assert lengths.tolist() == [len(text), 0, 0]
+    assert bytes(code[0, : len(text)].astype(np.uint8)) == text
+    assert not np.any(code[1:]) and not np.any(code[0, len(text) :])
 
 
 @pytest.mark.parametrize("length, width", [(1, 64), (64, 64), (65, 128), (300, 512)])
 def test_episode_batch_code_axis_is_a_power_of_two(length, width):
     (trajectory,) = random_trajectories(0, 1)
     turn = dataclasses.replace(trajectory.turns[0], codes=("x" * length,))
-    batch = packing.episode_batch([dataclasses.replace(trajectory, turns=(turn,))], max_turns=1)
-    assert batch.code.shape == (1, width)
+    batch = packing.episode_batch(
+        [dataclasses.replace(trajectory, turns=(turn,))], max_turns=1, needs=[facts.CODE]
+    )
+    assert batch.facts["code"].bytes.shape == (1, width)
 
 
 @pytest.mark.parametrize("reason", StopReason)

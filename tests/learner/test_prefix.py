@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gtpo_jax import learner, reductions
+from gtpo_jax import learner
 from gtpo_jax.devices import sharding
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.testing import scripted_forward
 from models import decoder, lora
 from tests import reference
@@ -25,7 +26,7 @@ from tests.tiny import CONFIG, make_params, make_trajectory
 ROWS, LENGTH = 8, 40
 PROMPT = 9  # longer than any window of the variants
 TURNS = [[(4, 3), (2, 0)], [(3, 2), (5, 0)], [(6, 0)], [(1, 4), (1, 0)], [(2, 2), (1, 1), (3, 0)]]
-CLIPPED = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+CLIPPED = losses.clipped(low=0.2, high=0.28)
 
 
 def make_groups(vocab_size=CONFIG.vocab_size):

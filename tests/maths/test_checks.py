@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from gtpo_jax import advantages, objectives, reductions, returns, rewards
-from gtpo_jax.maths import checks, logprobs, similarity
+from gtpo_jax import methods
+from gtpo_jax.maths import checks, divergences, logprobs, ratios, similarity
+from gtpo_jax.parts import losses, reductions, rewards
+from gtpo_jax.parts.credit.discounted import discounted_returns
 from tests.reference import token_batch
 
 M, K = 3, 2
@@ -40,7 +42,7 @@ def advantage(function, **changed):
 
 
 def clipped(**options):
-    return lambda: objectives.clipped_surrogate(ROW, ROW, **options)
+    return lambda: losses.clipped_surrogate(ROW, ROW, **options)
 
 
 def shaped(**changed):
@@ -70,7 +72,7 @@ SHAPES = [
         "pad",
     ),
     (
-        lambda: returns.discounted_returns(VALUES, MASK[:, :1], discount=0.9),
+        lambda: discounted_returns(VALUES, MASK[:, :1], discount=0.9),
         *("turn_mask", "shape of turn_rewards, (3, 2)", "(3, 1)", "pad or broadcast"),
     ),
     (
@@ -93,27 +95,27 @@ SHAPES = [
         *("tokens", "[rows, positions]", "(2, 3, 7)", "unshifted"),
     ),
     (
-        lambda: objectives.log_ratios(ROW, ROW[0]),
+        lambda: ratios.log_ratios(ROW, ROW[0]),
         *("behavior_logprobs", "shape of policy_logprobs, (2, 4)", "(4,)", "broadcast"),
     ),
     (
-        lambda: objectives.clipped_surrogate(ROW, ROW[:, :1]),
+        lambda: losses.clipped_surrogate(ROW, ROW[:, :1]),
         *("advantages", "shape of log_ratio, (2, 4)", "(2, 1)", "broadcast"),
     ),
     (
-        lambda: objectives.cispo(ROW, ROW, ROW[0]),
+        lambda: losses.cispo_surrogate(ROW, ROW, ROW[0]),
         *("advantages", "shape of log_ratio, (2, 4)", "(4,)", "broadcast"),
     ),
     (
-        lambda: objectives.kl_k3(ROW, ROW[0]),
+        lambda: divergences.kl_k3(ROW, ROW[0]),
         *("reference_logprobs", "shape of policy_logprobs, (2, 4)", "(4,)", "broadcast"),
     ),
     (
-        lambda: objectives.unit_log_ratios(ROW, BATCH.loss_mask, IDS, units=1),
+        lambda: ratios.unit_log_ratios(ROW, BATCH.loss_mask, IDS, units=1),
         *("unit_ids", "shape of log_ratio, (2, 4)", "(3,)", "broadcast"),
     ),
     (
-        lambda: objectives.truncated_importance_weights(ROW, ROW, MASK),
+        lambda: losses.truncated_importance_weights(ROW, ROW, MASK),
         *("loss_mask", "shape of learner_logprobs, (2, 4)", "(3, 2)", "broadcast"),
     ),
     *[
@@ -131,7 +133,7 @@ SHAPES = [
 ]
 RANGES = [
     (
-        lambda: returns.discounted_returns(VALUES, MASK, discount=90),
+        lambda: discounted_returns(VALUES, MASK, discount=90),
         *("discount", "[0, 1]", "90", "1 counts all turns"),
     ),
     (shaped(weight=1.5), "weight", "[0, 1]", "1.5", "below a success"),
@@ -145,11 +147,11 @@ RANGES = [
     (clipped(dual_clip=0.5), "dual_clip", "[1, inf]", "0.5", "None is off"),
     (clipped(ratio_cap=1.2), "ratio_cap", "[1.28, inf]", "1.2", "None is off"),
     (
-        lambda: objectives.cispo(ROW, ROW, ROW, clip_low=2.0),
+        lambda: losses.cispo_surrogate(ROW, ROW, ROW, clip_low=2.0),
         *("clip_low", "[0, 1]", "2.0", "above 1 - clip_low"),
     ),
     (
-        lambda: objectives.truncated_importance_weights(ROW, ROW, BATCH.loss_mask, limit=0.0),
+        lambda: losses.truncated_importance_weights(ROW, ROW, BATCH.loss_mask, limit=0.0),
         *("limit", "greater than 0", "0.0", "2 is usual"),
     ),
     (
@@ -165,17 +167,17 @@ RANGES = [
 ]
 DTYPES = [
     (
-        lambda: returns.discounted_returns(VALUES, VALUES, discount=0.9),
+        lambda: discounted_returns(VALUES, VALUES, discount=0.9),
         *("turn_mask", "boolean", "float32", "turn_mask != 0"),
     ),
     (shaped(success=VALUES[:, 0]), "success", "boolean", "float32", "success != 0"),
     (
-        lambda: objectives.unit_log_ratios(ROW, ROW, BATCH.turn_ids, units=1),
+        lambda: ratios.unit_log_ratios(ROW, ROW, BATCH.turn_ids, units=1),
         *("loss_mask", "boolean", "float32", "loss_mask != 0"),
     ),
 ]
-for _name in advantages.__all__:
-    _function = getattr(advantages, _name)
+for _name in dir(methods):
+    _function = getattr(methods, _name)
     if _name.endswith("_advantages"):
         SHAPES += [
             (advantage(_function, turn_mask=MASK[:2]), "turn_mask", "(3, 2)", "(2, 2)", "pad"),
@@ -218,7 +220,7 @@ def test_error_names_argument_expected_got_and_way_out(kind, call, parts):
 
 def test_traced_values_have_no_range_yet():
     # A sweep of the discount stays one program; numbers are checked where they are numbers.
-    sweep = jax.jit(lambda d: returns.discounted_returns(VALUES, MASK, discount=d))
+    sweep = jax.jit(lambda d: discounted_returns(VALUES, MASK, discount=d))
     assert not jnp.any(sweep(0.5)) and not jnp.any(sweep(1.5))
 
 

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from gtpo_jax import advantages, credit, objectives, reductions, returns
-from gtpo_jax.maths import logprobs, similarity, turns
+from gtpo_jax import methods
+from gtpo_jax.maths import logprobs, ratios, similarity, turns
+from gtpo_jax.parts import credit, facts, losses, reductions
+from gtpo_jax.parts.credit.discounted import discounted_returns, discounted_returns_closed_form
+from gtpo_jax.parts.credit.standardized import normalize
 from gtpo_jax.types import EpisodeBatch
 from tests import reference
 
@@ -31,8 +34,12 @@ EPISODES = EpisodeBatch(
     success=jnp.asarray(RNG.random(M) < 0.5),
     turn_mask=MASK,
     violations=jnp.asarray(RNG.random((M, K)) < 0.2),
-    code=jnp.asarray(RNG.integers(97, 100, (M, 20)), jnp.int32),
-    code_lengths=jnp.asarray(RNG.integers(0, 21, M), jnp.int32),
+    facts={
+        "code": facts.Code(
+            jnp.asarray(RNG.integers(97, 100, (M, 20)), jnp.int32),
+            jnp.asarray(RNG.integers(0, 21, M), jnp.int32),
+        )
+    },
 )
 # Eight rows, of which the last three are empty: some devices hold nothing but padding.
 BATCH = reference.token_batch(
@@ -49,32 +56,29 @@ LOSS, OTHER, HIDDEN, HEAD, LOGITS = (
 )
 SPAN = (BATCH.loss_mask, BATCH.trajectory_ids)
 
+
+def assigned(method):
+    """Rewards and advantages of a method, as a function of episodes."""
+    return lambda episodes: methods.assign(method, method.credit.init(), episodes)[1]
+
+
 CALLS = {
-    name: (getattr(advantages, name), FACTS)
-    for name in advantages.__all__
-    if name.endswith("_advantages")
+    name: (getattr(methods, name), FACTS) for name in dir(methods) if name.endswith("_advantages")
 }
 CALLS |= {
-    name: (getattr(advantages, name), FACTS[:3])
-    for name in advantages.__all__
-    if name.startswith("normalize_")
+    f"normalize over {name}": (functools.partial(normalize, over=over), FACTS[:3])
+    for name, over in credit.SETS.items()
 }
 CALLS |= {
-    "gtpo_credit": (
-        lambda e: credit.assign(e, credit.gtpo_turn_rewards, advantages.gtpo_advantages),
-        (EPISODES,),
-    ),
-    "grpo_credit": (
-        lambda e: credit.assign(e, credit.grpo_turn_rewards, advantages.grpo_advantages),
-        (EPISODES,),
-    ),
+    "gtpo": (assigned(methods.gtpo()), (EPISODES,)),
+    "grpo": (assigned(methods.grpo()), (EPISODES,)),
     "token_mean": (reductions.token_mean, (LOSS, BATCH)),
     "sequence_mean": (reductions.sequence_mean, (LOSS, BATCH)),
     "turn_mean": (reductions.turn_mean, (LOSS, BATCH)),
     "constant_length": (functools.partial(reductions.constant_length, length=7), (LOSS, BATCH)),
-    "returns": (functools.partial(returns.discounted_returns, discount=0.9), FACTS[:2]),
+    "returns": (functools.partial(discounted_returns, discount=0.9), FACTS[:2]),
     "closed_returns": (
-        functools.partial(returns.discounted_returns_closed_form, discount=0.9),
+        functools.partial(discounted_returns_closed_form, discount=0.9),
         FACTS[:2],
     ),
     "broadcast": (
@@ -85,13 +89,13 @@ CALLS |= {
         functools.partial(turns.sum_tokens_by_turn, trajectories=M, max_turns=K),
         (LOSS, BATCH.trajectory_ids, BATCH.turn_ids),
     ),
-    "unit_log_ratios": (functools.partial(objectives.unit_log_ratios, units=M), (LOSS, *SPAN)),
+    "unit_log_ratios": (functools.partial(ratios.unit_log_ratios, units=M), (LOSS, *SPAN)),
     "surrogate": (
-        functools.partial(objectives.clipped_surrogate, dual_clip=3.0, ratio_cap=4.0),
+        functools.partial(losses.clipped_surrogate, dual_clip=3.0, ratio_cap=4.0),
         (LOSS, OTHER),
     ),
     "importance_weights": (
-        objectives.truncated_importance_weights,
+        losses.truncated_importance_weights,
         (LOSS, OTHER, BATCH.loss_mask),
     ),
     "mean_pooled": (functools.partial(similarity.mean_pooled, trajectories=M), (HIDDEN, *SPAN)),
@@ -130,10 +134,10 @@ def test_rows_on_eight_devices_give_the_numbers_of_one(name, kind):
 def test_gradient_of_rows_on_eight_devices_is_that_of_one(how, kind):
     # T-52, through the ratio of a unit: what is exchanged between devices carries no gradient.
     def total(policy, behavior, advantages, batch):
-        log_ratio = objectives.unit_log_ratios(
-            objectives.log_ratios(policy, behavior), batch.loss_mask, batch.trajectory_ids, units=M
+        log_ratio = ratios.unit_log_ratios(
+            ratios.log_ratios(policy, behavior), batch.loss_mask, batch.trajectory_ids, units=M
         )
-        loss = objectives.clipped_surrogate(log_ratio, advantages).loss
+        loss = losses.clipped_surrogate(log_ratio, advantages).loss
         return getattr(reductions, how)(loss, batch).mean()
 
     arguments = (0.3 * LOSS, 0.3 * OTHER, LOGITS[..., 0], BATCH)

@@ -12,10 +12,11 @@ import pytest
 
 pytest.importorskip("qwix", reason="needs the extra `lora`")
 
-from gtpo_jax import decoding, learner, reductions
+from gtpo_jax import decoding, learner
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from models import decoder, lora
 from tests.models.variants import VARIANTS
 from tests.rounding import assert_same_sums, decoder_depth
@@ -30,7 +31,7 @@ GRADIENT_DEPTH = 3 * decoder_depth(CONFIG, 7) + 2 * 7  # there and back, and ove
 ROWS, LENGTH = 8, 20
 CLIP = 1e-3
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(CLIP), optax.adam(1e-2))
-CLIPPED = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+CLIPPED = losses.clipped(low=0.2, high=0.28)
 
 
 def fresh_adapters(config=CONFIG, adapters=LORA, seed=0):

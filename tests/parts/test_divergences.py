@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import objectives, reductions
+from gtpo_jax.maths import divergences, ratios
+from gtpo_jax.parts import losses, reductions
 from tests import reference
 
 pytestmark = pytest.mark.slow
 
-ESTIMATORS = {"k1": objectives.kl_k1, "k2": objectives.kl_k2, "k3": objectives.kl_k3}
+ESTIMATORS = {"k1": divergences.kl_k1, "k2": divergences.kl_k2, "k3": divergences.kl_k3}
 POLICY = np.array([1.2, -0.3, 0.4, -1.5, 0.1])  # logits
 REFERENCE = np.array([0.2, 0.6, -0.7, -0.4, 0.9])
 
@@ -129,7 +130,7 @@ def positions(unit: str) -> list[list[tuple[int, int]]]:
 
 def unit_ratios(log_ratio, unit: str):
     ids, units, _ = UNITS[unit]
-    return objectives.unit_log_ratios(log_ratio, BATCH.loss_mask, ids, units=units)
+    return ratios.unit_log_ratios(log_ratio, BATCH.loss_mask, ids, units=units)
 
 
 def random_log_ratios():
@@ -182,8 +183,8 @@ def test_clipped_unit_ratios_are_the_objective_of_the_unit_in_value_and_gradient
     facts = [jnp.asarray(x, jnp.float32) for x in (behavior, advantages)]
 
     def total(policy):
-        ratios = unit_ratios(objectives.log_ratios(policy, facts[0]), unit)
-        return reduce(objectives.clipped_surrogate(ratios, facts[1]).loss, BATCH).mean()
+        ratio = unit_ratios(ratios.log_ratios(policy, facts[0]), unit)
+        return reduce(losses.clipped_surrogate(ratio, facts[1]).loss, BATCH).mean()
 
     found = jax.jit(jax.value_and_grad(total))(jnp.asarray(policy, jnp.float32))
     chex.assert_trees_all_close(found, (np.float32(value), slopes), rtol=1e-4, atol=1e-6)
@@ -206,7 +207,7 @@ def mismatch():
 
 
 def weigh(learner, sampler, mask, **options):
-    return objectives.truncated_importance_weights(
+    return losses.truncated_importance_weights(
         jnp.asarray(learner, jnp.float32),
         jnp.asarray(sampler, jnp.float32),
         jnp.asarray(mask),

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import advantages, returns
+from gtpo_jax import methods
 from gtpo_jax.maths import turns
+from gtpo_jax.parts import credit
+from gtpo_jax.parts.credit.discounted import discounted_returns, discounted_returns_closed_form
 from tests.golden.loader import FOLDER, close, floats, golden, integers, kept, load
 
 pytestmark = pytest.mark.slow
@@ -41,19 +43,17 @@ def verl_turns(case: str):
 @pytest.mark.parametrize("case", ["grpo_hand", "grpo_random", "grpo_vectorized_random"])
 def test_grpo_advantages_with_ddof_one_match_verl(case, std):
     inputs, facts, expected = verl_turns(f"{case}_{std}")
-    out = advantages.grpo_advantages(
-        *facts, divide_by_std=std == "std", ddof=1, eps=inputs["epsilon"]
-    )
+    out = methods.grpo_advantages(*facts, divide_by_std=std == "std", ddof=1, eps=inputs["epsilon"])
     close(out, expected)
     if std == "no_std":
-        close(advantages.dr_grpo_advantages(*facts), expected)
+        close(methods.dr_grpo_advantages(*facts), expected)
 
 
 def test_grpo_advantages_add_eps_to_the_std_as_verl_does():
     # eps .25 would show in the fourth digit if it stood under the root.
     inputs, facts, expected = verl_turns("grpo_random_large_eps")
     assert inputs["epsilon"] == 0.25
-    close(advantages.grpo_advantages(*facts, ddof=1, eps=0.25), expected)
+    close(methods.grpo_advantages(*facts, ddof=1, eps=0.25), expected)
 
 
 def test_grpo_advantages_by_default_divide_by_the_std_of_the_group_itself():
@@ -61,7 +61,7 @@ def test_grpo_advantages_by_default_divide_by_the_std_of_the_group_itself():
     # (ddof 1). The papers write std(r_1 … r_G) of the group, which is ddof 0: our default.
     _, facts, verl = verl_turns("grpo_hand_std")
     close(verl[:, 0], [1.5, -0.5, -0.5, -0.5], atol=1e-5)
-    out = advantages.grpo_advantages(*facts)
+    out = methods.grpo_advantages(*facts)
     close(out[:, 0], [3**0.5, -(3**-0.5), -(3**-0.5), -(3**-0.5)], atol=1e-5)
 
 
@@ -69,16 +69,16 @@ def test_grpo_advantages_by_default_divide_by_the_std_of_the_group_itself():
 @pytest.mark.parametrize("data", ["hand", "random"])
 def test_rloo_advantages_match_both_versions_of_verl(version, data):
     _, facts, expected = verl_turns(f"{version}_{data}")
-    close(advantages.rloo_advantages(*facts), expected)
+    close(methods.rloo_advantages(*facts), expected)
 
 
 @pytest.mark.parametrize(
     "case, ours, verl",
     [
-        ("grpo_singleton", advantages.grpo_advantages, 5.0),
-        ("grpo_vectorized_singleton", advantages.grpo_advantages, 5.0),
-        ("rloo_singleton", advantages.rloo_advantages, 5.0),
-        ("rloo_vectorized_singleton", advantages.rloo_advantages, 0.0),
+        ("grpo_singleton", methods.grpo_advantages, 5.0),
+        ("grpo_vectorized_singleton", methods.grpo_advantages, 5.0),
+        ("rloo_singleton", methods.rloo_advantages, 5.0),
+        ("rloo_vectorized_singleton", methods.rloo_advantages, 0.0),
     ],
 )
 def test_advantage_of_a_singleton_is_zero(case, ours, verl):
@@ -102,7 +102,7 @@ def test_advantages_leave_excluded_rows_out_of_the_baseline():
         (rewards, jnp.ones_like(mask), groups, marked),  # excluded by its flag
         (rewards, mask, groups, jnp.ones(4, bool)),  # without a trained turn, as verl has it
     ]:
-        out = advantages.grpo_advantages(*facts, ddof=1)
+        out = methods.grpo_advantages(*facts, ddof=1)
         close(out[:3], without)
         assert float(out[3, 0]) == 0.0
 
@@ -113,9 +113,9 @@ def test_advantages_of_equal_rewards_are_zero_where_verl_has_noise(scale, noise)
     # is no match for it. We follow ROLL, which silences groups without a deviation.
     _, facts, verl = verl_turns(f"grpo_equal_rewards_scale_{scale}")
     close(np.max(np.abs(verl)), noise, rtol=1e-5)
-    assert not np.any(advantages.grpo_advantages(*facts, ddof=1))
-    assert not np.any(advantages.gtpo_advantages(*facts, ddof=1))
-    assert not np.any(advantages.rloo_advantages(*facts))
+    assert not np.any(methods.grpo_advantages(*facts, ddof=1))
+    assert not np.any(methods.gtpo_advantages(*facts, ddof=1))
+    assert not np.any(methods.rloo_advantages(*facts))
 
 
 def test_advantages_of_rewards_one_rounding_apart_are_zero():
@@ -124,7 +124,7 @@ def test_advantages_of_rewards_one_rounding_apart_are_zero():
     _, facts, verl = verl_turns("grpo_rewards_one_rounding_apart")
     assert len(np.unique(facts[0])) == 2
     assert np.max(np.abs(verl)) > 0.8
-    assert not np.any(advantages.grpo_advantages(*facts, ddof=1))
+    assert not np.any(methods.grpo_advantages(*facts, ddof=1))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_reinforce_plus_plus_with_one_token_a_turn_matches_verl(case, discount):
     # verl has 1e-8 under the root; at variances of order one that is 5e-9.
     inputs, facts, expected = verl_turns(case)
     assert inputs["gamma"] == discount
-    out = advantages.reinforce_plus_plus_advantages(*facts, discount=discount, ddof=1, eps=0.0)
+    out = methods.reinforce_pp_advantages(*facts, discount=discount, ddof=1, eps=0.0)
     close(out, expected)
 
 
@@ -143,7 +143,7 @@ def test_reinforce_plus_plus_baseline_with_one_token_a_turn_matches_verl():
     # Rows of one length: verl takes its std over tokens, so that a longer row weighs more in it.
     _, facts, expected = verl_turns("reinforce_plus_plus_baseline_random")
     rewards, mask, groups, included = facts
-    out = advantages.reinforce_plus_plus_baseline_advantages(
+    out = methods.reinforce_pp_baseline_advantages(
         jnp.sum(rewards, axis=1, keepdims=True), mask[:, :1], groups, included, ddof=1
     )
     # verl counts four equal tokens a row: 40 entries with ddof 1, where we have 10.
@@ -160,7 +160,7 @@ def test_undiscounted_returns_match_verl_and_are_whitened_per_turn():
     turn_returns = returns_per_token(inputs["token_level_rewards"], TURN_IDS, discount=1.0)
     close(turn_returns, outputs["returns"])
     rewards, mask = by_turn(inputs["token_level_rewards"], TURN_IDS)
-    out = advantages.reinforce_plus_plus_advantages(
+    out = methods.reinforce_pp_advantages(
         rewards, mask, integers([0, 0]), jnp.ones(2, bool), ddof=1, eps=0.0
     )
     values = {"verl": outputs["returns"][kept(inputs["response_mask"])]}
@@ -194,7 +194,7 @@ def by_turn(token_rewards, turn_ids):
     return rewards, turns.turn_mask_from_counts(jnp.max(ids, axis=1) + 1, count)
 
 
-def returns_per_token(token_rewards, turn_ids, *, discount, path=returns.discounted_returns):
+def returns_per_token(token_rewards, turn_ids, *, discount, path=discounted_returns):
     """Discounted turn returns on the tokens of each turn, as AReaL and ROLL give them."""
     values = path(*by_turn(token_rewards, turn_ids), discount=discount)
     ids = integers(turn_ids)
@@ -202,9 +202,7 @@ def returns_per_token(token_rewards, turn_ids, *, discount, path=returns.discoun
     return turns.broadcast_to_tokens(values, rows, ids)
 
 
-RETURN_PATHS = pytest.mark.parametrize(
-    "path", [returns.discounted_returns, returns.discounted_returns_closed_form]
-)
+RETURN_PATHS = pytest.mark.parametrize("path", [discounted_returns, discounted_returns_closed_form])
 
 
 @RETURN_PATHS
@@ -260,26 +258,19 @@ def test_turn_returns_follow_areal_where_roll_infers_turns_from_the_mask(case, a
     close(out[0], areal)
 
 
-SCOPES = {
-    "group": advantages.normalize_within_groups,
-    "turn_index": advantages.normalize_within_turn_index,
-    "batch": advantages.normalize_over_batch,
-}
-
-
 @pytest.mark.parametrize("case", load("gtpo_composed"))
 def test_gtpo_advantages_match_areal_returns_normalized_by_verl(case):
     # No implementation has the whole chain in a reviewed form, so two of them make it.
     inputs, outputs = golden("gtpo_composed", case)
     rewards = floats(inputs["turn_rewards"])
     mask = turns.turn_mask_from_counts(integers(inputs["turn_counts"]), rewards.shape[1])
-    out = advantages.gtpo_advantages(
+    out = methods.gtpo_advantages(
         rewards,
         mask,
         integers(inputs["groups"]),
         jnp.ones(len(rewards), bool),
         discount=inputs["discount"],
-        normalize=SCOPES[inputs["scope"]],
+        normalize=credit.SETS[inputs["scope"]],
         divide_by_std=inputs["divide_by_std"],
         ddof=1,
     )

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import objectives, reductions
+from gtpo_jax.maths import divergences, ratios
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.types import TokenBatch
 from tests.golden.loader import close, floats, golden, integers, kept, load
 
@@ -53,12 +54,12 @@ def value_and_gradient(per_token, reduce, x, batch):
 
 def bounded_log_ratios(policy, old, batch, *, per_sequence: bool):
     """Log-ratios of tokens, or of whole rows (GSPO)."""
-    log_ratio = objectives.log_ratios(policy, old)
+    log_ratio = ratios.log_ratios(policy, old)
     if not per_sequence:
         return log_ratio
     rows = len(policy)
     units = jnp.broadcast_to(jnp.arange(rows)[:, None], policy.shape)
-    return objectives.unit_log_ratios(log_ratio, batch.loss_mask, units, units=rows)
+    return ratios.unit_log_ratios(log_ratio, batch.loss_mask, units, units=rows)
 
 
 @pytest.mark.parametrize("case", load("verl_losses"))
@@ -75,8 +76,8 @@ def test_losses_and_gradients_match_verl(case):
     def surrogate(policy):
         log_ratio = bounded_log_ratios(policy, old, batch, per_sequence=function.endswith("gspo"))
         if function.endswith("cispo"):
-            return objectives.cispo(log_ratio, policy, advantage, **options)
-        return objectives.clipped_surrogate(log_ratio, advantage, **options)
+            return losses.cispo_surrogate(log_ratio, policy, advantage, **options)
+        return losses.clipped_surrogate(log_ratio, advantage, **options)
 
     policy = floats(inputs["log_prob"])
     reduce = reduction(inputs["loss_agg_mode"], policy.shape[1])
@@ -95,8 +96,8 @@ def test_dual_clip_is_off_by_default_where_verl_has_it_on():
     assert inputs["clip_ratio_c"] == 3.0
     assert with_clip["gradient"][0, 4] == 0.0 and without["gradient"][0, 4] > 0.5
     log_ratio = floats(inputs["log_prob"][0][4] - inputs["old_log_prob"][0][4])
-    assert float(objectives.clipped_surrogate(log_ratio, floats(-2.0)).loss) > 17.0
-    bounded = objectives.clipped_surrogate(log_ratio, floats(-2.0), dual_clip=3.0)
+    assert float(losses.clipped_surrogate(log_ratio, floats(-2.0)).loss) > 17.0
+    bounded = losses.clipped_surrogate(log_ratio, floats(-2.0), dual_clip=3.0)
     close(bounded.loss, 6.0)
 
 
@@ -112,8 +113,8 @@ def trl_loss(case: str):
         if inputs["loss_type"] == "cispo":
             # TRL's bound is the ratio itself, verl's and ours its distance from 1.
             bound = inputs["epsilon_high"] - 1.0
-            return objectives.cispo(log_ratio, policy, advantage, clip_high=bound).loss
-        loss = objectives.clipped_surrogate(
+            return losses.cispo_surrogate(log_ratio, policy, advantage, clip_high=bound).loss
+        loss = losses.clipped_surrogate(
             log_ratio,
             advantage,
             clip_low=inputs["epsilon_low"],
@@ -122,7 +123,7 @@ def trl_loss(case: str):
         ).loss
         if inputs["beta"]:
             reference = floats(inputs["ref_per_token_logps"])
-            loss += inputs["beta"] * objectives.kl_k3(policy, reference)
+            loss += inputs["beta"] * divergences.kl_k3(policy, reference)
         return loss
 
     policy = floats(inputs["per_token_logps"])
@@ -231,7 +232,7 @@ def test_reductions_of_nothing_are_zero_where_verl_gives_nan(mode):
 # KL and importance weights
 
 
-ESTIMATORS = {"k1": objectives.kl_k1, "k2": objectives.kl_k2, "k3": objectives.kl_k3}
+ESTIMATORS = {"k1": divergences.kl_k1, "k2": divergences.kl_k2, "k3": divergences.kl_k3}
 
 
 def estimate(kind: str, case: str):
@@ -281,7 +282,7 @@ def importance(case: str):
     inputs, outputs = golden("verl_importance_weights", case)
     log_ratio = floats(inputs["log_ratio"])
     mask, limit = kept(inputs["response_mask"]), inputs["rollout_is_threshold"]
-    ours = objectives.truncated_importance_weights(
+    ours = losses.truncated_importance_weights(
         log_ratio, jnp.zeros_like(log_ratio), mask, limit=limit
     )
     return ours, outputs, int(jnp.sum(mask))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import objectives, reductions
-from gtpo_jax.maths import masking
+from gtpo_jax.maths import divergences, masking, ratios
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.types import TokenBatch
 from tests import reference
 
@@ -27,26 +27,26 @@ each_reduction = pytest.mark.parametrize("how", REDUCTIONS)
 
 
 def clipped(policy, behavior, advantages):
-    return objectives.clipped_surrogate(objectives.log_ratios(policy, behavior), advantages).loss
+    return losses.clipped_surrogate(ratios.log_ratios(policy, behavior), advantages).loss
 
 
 def bounded(policy, behavior, advantages):
-    log_ratio = objectives.log_ratios(policy, behavior)
-    return objectives.clipped_surrogate(log_ratio, advantages, dual_clip=1.2, ratio_cap=1.5).loss
+    log_ratio = ratios.log_ratios(policy, behavior)
+    return losses.clipped_surrogate(log_ratio, advantages, dual_clip=1.2, ratio_cap=1.5).loss
 
 
 def cispo(policy, behavior, advantages):
-    log_ratio = objectives.log_ratios(policy, behavior)
-    return objectives.cispo(log_ratio, policy, advantages).loss
+    log_ratio = ratios.log_ratios(policy, behavior)
+    return losses.cispo_surrogate(log_ratio, policy, advantages).loss
 
 
 LOSSES = {
     "clipped": clipped,
     "bounded": bounded,
     "cispo": cispo,
-    "k1": lambda policy, behavior, _: objectives.kl_k1(policy, behavior),
-    "k2": lambda policy, behavior, _: objectives.kl_k2(policy, behavior),
-    "k3": lambda policy, behavior, _: objectives.kl_k3(policy, behavior),
+    "k1": lambda policy, behavior, _: divergences.kl_k1(policy, behavior),
+    "k2": lambda policy, behavior, _: divergences.kl_k2(policy, behavior),
+    "k3": lambda policy, behavior, _: divergences.kl_k3(policy, behavior),
 }
 each_loss = pytest.mark.parametrize("loss", LOSSES)
 

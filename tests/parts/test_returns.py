@@ -8,16 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gtpo_jax import returns
 from gtpo_jax.maths import turns
+from gtpo_jax.parts.credit.discounted import discounted_returns, discounted_returns_closed_form
 from tests import reference
 
 
 def test_returns_of_hand_numbers_are_exact():
     # T-30
-    out = returns.discounted_returns(
-        jnp.array([[0.1, 0.2, 1.0]]), jnp.ones((1, 3), bool), discount=0.9
-    )
+    out = discounted_returns(jnp.array([[0.1, 0.2, 1.0]]), jnp.ones((1, 3), bool), discount=0.9)
     chex.assert_trees_all_close(out, jnp.array([[1.09, 1.1, 1.0]]), rtol=1e-6)
 
 
@@ -28,7 +26,7 @@ def test_returns_of_ragged_rewards_match_the_double_sum(discount, compiled):
     rewards, mask = reference.padded(rows, 6)
 
     def call(rewards, mask):
-        return returns.discounted_returns(rewards, mask, discount=discount)
+        return discounted_returns(rewards, mask, discount=discount)
 
     out = (jax.jit(call) if compiled else call)(rewards, mask)
     expected, _ = reference.padded(reference.returns(rows, discount), 6)
@@ -37,22 +35,20 @@ def test_returns_of_ragged_rewards_match_the_double_sum(discount, compiled):
 
 def test_returns_at_discount_zero_are_the_rewards():
     rewards, mask = reference.padded([[0.3, -0.1, 1.0], [0.7]], 3)
-    out = returns.discounted_returns(rewards, mask, discount=0.0)
+    out = discounted_returns(rewards, mask, discount=0.0)
     chex.assert_trees_all_equal(out, rewards)
 
 
 def test_returns_of_a_terminal_reward_at_discount_one_reach_every_turn():
     # T-32: nothing between turns takes part, so the reward crosses every observation.
     rewards, mask = reference.padded([[0.0, 0.0, 0.0, 0.7]], 6)
-    out = returns.discounted_returns(rewards, mask, discount=1.0)
+    out = discounted_returns(rewards, mask, discount=1.0)
     chex.assert_trees_all_equal(out, jnp.where(mask, jnp.float32(0.7), 0.0))
 
 
 def test_returns_per_token_do_not_depend_on_the_lengths_of_turns_and_tool_outputs():
     # T-30, T-31: constant within a turn, and the same for one token or seven.
-    out = returns.discounted_returns(
-        jnp.array([[0.1, 0.2, 1.0]]), jnp.ones((1, 3), bool), discount=0.9
-    )
+    out = discounted_returns(jnp.array([[0.1, 0.2, 1.0]]), jnp.ones((1, 3), bool), discount=0.9)
     short = jnp.array([[-1, 0, -1, 1, -1, 2]])
     long = jnp.array([[-1, -1, 0, 0, 0, 0, -1, 1, 1, -1, -1, -1, -1, 2, 2, 2, 2, 2, 2, 2]])
     for turn_ids in (short, long):
@@ -65,33 +61,31 @@ def test_returns_per_token_do_not_depend_on_the_lengths_of_turns_and_tool_output
 def test_returns_with_nan_in_masked_turns_are_unchanged():
     # T-08, T-50
     rows = [[0.1, 0.2], [0.5], []]
-    clean = returns.discounted_returns(*reference.padded(rows, 2), discount=0.9)
-    wide = returns.discounted_returns(*reference.padded(rows, 7, fill=float("nan")), discount=0.9)
+    clean = discounted_returns(*reference.padded(rows, 2), discount=0.9)
+    wide = discounted_returns(*reference.padded(rows, 7, fill=float("nan")), discount=0.9)
     chex.assert_trees_all_equal(wide, jnp.pad(clean, ((0, 0), (0, 5))))
     chex.assert_trees_all_equal(wide[2], jnp.zeros(7))
 
 
 def test_returns_outside_the_mask_are_zero_even_between_turns():
     mask = jnp.array([[True, False, True]])
-    out = returns.discounted_returns(jnp.array([[0.5, jnp.nan, 1.0]]), mask, discount=0.5)
+    out = discounted_returns(jnp.array([[0.5, jnp.nan, 1.0]]), mask, discount=0.5)
     chex.assert_trees_all_equal(out, jnp.array([[0.75, 0.0, 1.0]]))
 
 
 def test_returns_of_one_row_with_nan_leave_the_others_alone():
     rewards, mask = reference.padded([[0.1, 0.2], [float("nan"), 1.0]], 2)
-    out = returns.discounted_returns(rewards, mask, discount=0.9)
+    out = discounted_returns(rewards, mask, discount=0.9)
     np.testing.assert_allclose(out[0], [0.28, 0.2], rtol=1e-6)
 
 
 def test_returns_differentiate_to_powers_of_the_discount():
     mask = jnp.array([[True, True, True, False]])
-    gradient = jax.grad(lambda r: returns.discounted_returns(r, mask, discount=0.5)[0, 0])(
-        jnp.ones((1, 4))
-    )
+    gradient = jax.grad(lambda r: discounted_returns(r, mask, discount=0.5)[0, 0])(jnp.ones((1, 4)))
     chex.assert_trees_all_close(gradient, jnp.array([[1.0, 0.5, 0.25, 0.0]]))
 
 
-FORMS = [returns.discounted_returns, returns.discounted_returns_closed_form]
+FORMS = [discounted_returns, discounted_returns_closed_form]
 each_form = pytest.mark.parametrize("form", FORMS, ids=["recursion", "closed"])
 compiled_forms = [jax.jit(lambda r, m, d, f=f: f(r, m, discount=d)) for f in FORMS]
 

@@ -11,7 +11,7 @@ from gtpo_jax.report import bands
 SETTINGS = {
     "seed": 0,
     "task": {"families": ["a"]},
-    "train": {"steps": 4, "algorithm": {"name": "gtpo", "discount": 0.9}},
+    "train": {"steps": 4, "method": ["gtpo"], "optimizer": {"discount": 0.9}},
 }
 
 
@@ -21,7 +21,7 @@ def make_run(name="run", *, shift=0.0, steps=4, metric="eval/sampled_success", *
         if key == "seed":
             settings["seed"] = value
         else:
-            settings["train"]["algorithm"][key] = value
+            settings["train"]["optimizer"][key] = value
     metrics = [{"step": s, "rollout/success": s / 10 + shift} for s in range(1, steps + 1)]
     for record in metrics[1::2]:
         record[metric] = record["rollout/success"] / 2
@@ -36,13 +36,13 @@ def test_seeds_are_no_difference():
     assert grouped(make_run("a", seed=1), make_run("b", seed=2)) == {"gtpo": ["a", "b"]}
 
 
-def test_algorithms_are_told_apart_by_their_names():
+def test_methods_are_told_apart_by_their_names():
     runs = [make_run("a", seed=1), make_run("b", discount=0.0), make_run("c", seed=2)]
-    runs[1].settings["train"]["algorithm"]["name"] = "grpo"
+    runs[1].settings["train"]["method"] = ["grpo"]
     assert grouped(*runs) == {"gtpo": ["a", "c"], "grpo": ["b"]}
 
 
-def test_settings_of_one_algorithm_are_told_apart_by_what_differs():
+def test_settings_of_one_method_are_told_apart_by_what_differs():
     runs = [make_run("a"), make_run("b", discount=0.5), make_run("c", seed=5, discount=0.5)]
     assert grouped(*runs) == {"gtpo, discount 0.9": ["a"], "gtpo, discount 0.5": ["b", "c"]}
 

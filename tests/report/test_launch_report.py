@@ -33,8 +33,7 @@ def make_run(folder, *, seed=0, steps=(2, 4), evaluation=True):
     (folder / "train").mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record) + "\n" for record in made.make_metrics(20)]
     (folder / "train" / "metrics.jsonl").write_text("".join(lines))
-    algorithm = {"name": "gtpo"}
-    train = {"steps": 20, "prompts": 4, "group_size": 3, "algorithm": algorithm}
+    train = {"steps": 20, "prompts": 4, "group_size": 3, "method": ["gtpo"]}
     cli.write_json(folder / "train" / "config.json", {"seed": seed, "train": train})
     return folder
 
@@ -204,7 +203,7 @@ def test_settings_are_those_that_training_writes():
     settings = dataclasses.asdict(PRESETS["tiny"])
     train = settings["train"]
     assert {"prompts", "group_size", "steps"} <= set(train) and "seed" in settings
-    assert train["algorithm"]["name"] == "gtpo"
+    assert train["method"] == ["gtpo"]
 
 
 def test_names_of_runs_differ(tmp_path):

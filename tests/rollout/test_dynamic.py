@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gtpo_jax import rollout
 from gtpo_jax.decoding import sampling
+from gtpo_jax.parts.prompts import unequal_outcomes
 from gtpo_jax.rollout import RolloutEngine, RolloutLimits, RolloutStats
 from gtpo_jax.testing import FakeTool, scripted_forward
 from gtpo_jax.types import Problem, StopReason, Trajectory, Turn, Verdict
@@ -108,13 +109,13 @@ def ids(trajectories):
     ],
 )
 def test_signal_is_two_different_known_outcomes(endings, signal):
-    assert rollout.unequal_outcomes([trajectory(ending) for ending in endings]) is signal
+    assert unequal_outcomes([trajectory(ending) for ending in endings]) is signal
 
 
 def test_signal_is_not_judged_by_format_or_length():
     unequal = [trajectory("W"), trajectory("W", violation="unclosed")]
     unequal[0] = dataclasses.replace(unequal[0], turns=unequal[0].turns * 3)
-    assert not rollout.unequal_outcomes(unequal)
+    assert not unequal_outcomes(unequal)
 
 
 def test_round_tries_what_is_missing_at_the_rate_seen_so_far():

@@ -11,11 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from gtpo_jax import learner, reductions
+from gtpo_jax import learner
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
 from gtpo_jax.language import grammar
 from gtpo_jax.learner import packing
+from gtpo_jax.parts import losses, reductions
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits
 from gtpo_jax.testing import FakeTool
 from gtpo_jax.types import Problem
@@ -296,7 +297,7 @@ def test_every_token_has_both_logprobs_and_the_entropy(trajectories, params):
 def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):
     # T-24, T-25: after an update the sampler moves with the learner, and nothing stale is attended.
     optimizer = optax.sgd(0.5)
-    loss = learner.clipped_loss(clip_low=0.2, clip_high=0.28)
+    loss = losses.clipped(low=0.2, high=0.28)
     update = jax.jit(
         learner.make_update(
             TALKATIVE, optimizer, loss, reductions.token_mean, temperature=TEMPERATURE
@@ -316,7 +317,7 @@ def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, pa
     # T-21
     optimizer = optax.sgd(0.0)
     update = jax.jit(
-        learner.make_update(TALKATIVE, optimizer, learner.supervised_loss, reductions.token_mean)
+        learner.make_update(TALKATIVE, optimizer, losses.imitation(), reductions.token_mean)
     )
     state = learner.init_state(params, optimizer)
     for _ in range(3):

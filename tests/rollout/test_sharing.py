@@ -89,8 +89,10 @@ def test_groups_of_a_part_get_credit_as_in_the_whole():
     ]
     others = [make_trajectory(rng, [(3, 1)], group=group) for group in (0, 2, 3, 4, 6, 7)]
     assign = hosts_worker.assign()
-    whole = assign(packing.episode_batch(parts + others, max_turns=3))
-    episodes = packing.episode_batch(parts, max_turns=3)
+    whole = assign(
+        packing.episode_batch(parts + others, max_turns=3, needs=hosts_worker.METHOD.facts)
+    )
+    episodes = packing.episode_batch(parts, max_turns=3, needs=hosts_worker.METHOD.facts)
     mine = assign(joining.number_groups(episodes))
     np.testing.assert_allclose(mine.advantages, whole.advantages[:4], atol=1e-6)
     assert np.abs(whole.advantages[2]).max() > 0.1

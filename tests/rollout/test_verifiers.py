@@ -1,14 +1,13 @@
 """Verdicts of a rollout: who waits for them, what is judged, and what unknown ones count for."""
 
 import dataclasses
-import functools
 from concurrent import futures
 
 import jax
 import numpy as np
 import pytest
 
-from gtpo_jax import advantages, credit
+from gtpo_jax import methods
 from gtpo_jax.decoding import sampling
 from gtpo_jax.learner import packing
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits
@@ -158,13 +157,8 @@ def test_unverifiable_trajectories_enter_neither_baselines_nor_the_loss(engine):
     ]
     unknown = dataclasses.replace(four[3], verdict=Verdict.UNVERIFIABLE)
 
-    assign = jax.jit(
-        functools.partial(
-            credit.assign,
-            turn_rewards=credit.grpo_turn_rewards,
-            turn_advantages=advantages.grpo_advantages,
-        )
-    )
+    grpo = methods.grpo()
+    assign = jax.jit(lambda episodes: methods.assign(grpo, grpo.credit.init(), episodes)[1])
 
     def assigned(trajectories):
         episodes = packing.episode_batch(trajectories, max_turns=LIMITS.max_turns)

@@ -9,7 +9,7 @@ from concurrent import futures
 
 import pytest
 
-from configs.functions import make_verifier
+from configs.parts import make_verifier
 from configs.presets import TINY
 from configs.schema import VerifierConfig
 from gtpo_jax import verifiers

@@ -1,0 +1,61 @@
+"""Log-ratios of probabilities: of tokens, and of units of tokens.
+
+Gradients stop at the log-probs of the behavior policy, always.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from gtpo_jax.maths import checks, masking
+
+LOG_RATIO_BOUND = 20.0
+"""Log-ratios are cut here before `exp`.
+A guard against overflow, far outside every trust region; it stops the gradient outside.
+"""
+
+
+def log_ratios(
+    policy_logprobs: Float[Array, "*B"], behavior_logprobs: Float[Array, "*B"]
+) -> Float[Array, "*B"]:
+    """`log π(token) − log μ(token)`, bounded by ±`LOG_RATIO_BOUND`; no gradient reaches μ."""
+    checks.check_same_shape(policy_logprobs=policy_logprobs, behavior_logprobs=behavior_logprobs)
+    difference = policy_logprobs.astype(jnp.float32) - jax.lax.stop_gradient(
+        behavior_logprobs.astype(jnp.float32)
+    )
+    return jnp.clip(difference, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
+
+
+def bound_binds(log_ratio: Float[Array, "*B"]) -> Bool[Array, "*B"]:
+    """Where `LOG_RATIO_BOUND` cut a log-ratio: the two policies have nothing in common there."""
+    return jnp.abs(log_ratio) >= LOG_RATIO_BOUND
+
+
+def unit_log_ratios(
+    log_ratio: Float[Array, "B T"],
+    loss_mask: Bool[Array, "B T"],
+    unit_ids: Int[Array, "B T"],
+    *,
+    units: int,
+) -> Float[Array, "B T"]:
+    """The mean log-ratio of each token's unit on every token of it, as if the unit were one action.
+
+    `out_t = log ρ_t − sg(log ρ_t) + sg(mean of log ρ over the trained tokens of the unit of t)`
+
+    A unit is a trajectory (GSPO, arXiv 2507.18071: `unit_ids = trajectory_ids`) or a turn (our own:
+    `unit_ids = trajectory_ids * max_turns + turn_ids`); ids lie in `[0, units)`, negative ones
+    belong to no unit. The value is the unit's, the gradient each token's own. Untrained tokens get
+    0.
+    """
+    checks.check_same_shape(log_ratio=log_ratio, loss_mask=loss_mask, unit_ids=unit_ids)
+    checks.check_masks(loss_mask=loss_mask)
+    kept = loss_mask & (unit_ids >= 0)
+    index = masking.everywhere(jnp.maximum(unit_ids, 0))
+    values = jnp.where(kept, jax.lax.stop_gradient(log_ratio.astype(jnp.float32)), 0.0)
+    total = jnp.zeros(units).at[index].add(masking.everywhere(values))
+    count = jnp.zeros(units).at[index].add(masking.everywhere(kept.astype(jnp.float32)))
+    mean = (total / jnp.maximum(count, 1.0))[index]
+    safe = jnp.where(kept, log_ratio.astype(jnp.float32), 0.0)
+    return jnp.where(kept, safe - jax.lax.stop_gradient(safe) + mean, 0.0)

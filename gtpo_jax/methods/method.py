@@ -1,0 +1,107 @@
+"""A method as a value: six slots, each filled by parts of one signature."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+
+from gtpo_jax.parts import credit as credits_
+from gtpo_jax.parts import facts, rewards
+from gtpo_jax.parts.credit.credit import Credit, State
+from gtpo_jax.parts.facts import Fact
+from gtpo_jax.parts.losses import Loss, PolicyTerm
+from gtpo_jax.parts.plans import Plan, independent
+from gtpo_jax.parts.prompts import Prompts, in_order
+from gtpo_jax.parts.reductions import Reduction
+from gtpo_jax.parts.rewards import Reward
+from gtpo_jax.types import EpisodeBatch
+
+
+class Method(NamedTuple):
+    """A method of reinforcement learning, whole."""
+
+    rewards: Mapping[str, Reward]  # named parts, summed: episodes → [M, K]
+    credit: Credit  # rewards → advantages of turns
+    loss: Loss  # per token: a sum of terms, which say what scores they need
+    reduce: Reduction  # loss per token → one number, as a weighted sum
+    plan: Plan = independent()  # which episodes a problem gets
+    prompts: Prompts = in_order()  # which problems come next, which groups are kept
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """Facts of trajectories that its parts read."""
+        return facts.union(*(part.facts for part in self.rewards.values()), self.credit.facts)
+
+
+Modifier = Callable[[Method], Method]
+"""A change of a method, composed with any other by `chain`."""
+
+
+def chain(method: Method, *modifiers: Modifier) -> Method:
+    """The method with the modifiers applied, from left to right."""
+    return functools.reduce(lambda changed, modify: modify(changed), modifiers, method)
+
+
+class TurnCredit(NamedTuple):
+    """Credit of every turn, each array `[M, K]` float32."""
+
+    rewards: jax.Array
+    advantages: jax.Array
+    parts: dict[str, jax.Array]  # named rewards, their sum is `rewards`
+    links: dict[str, jax.Array]  # values of the named links of the credit, such as "return"
+
+
+def assign(method: Method, state: State, episodes: EpisodeBatch) -> tuple[State, TurnCredit]:
+    """Rewards and advantages of every turn, with the state of the credit. Pure and jit-able.
+
+    `state` is that of `method.credit`; `method.credit.init()` is the first one.
+    """
+    earned = rewards.evaluate(method.rewards, episodes)
+    state, advantages, links = credits_.trace(method.credit, state, earned.total, episodes)
+    return state, TurnCredit(earned.total, advantages, earned.parts, links)
+
+
+def add_reward(method: Method, name: str, reward: Reward) -> Method:
+    """The method with one more part of the reward. Raises `ValueError` where the name is taken."""
+    if name in method.rewards:
+        raise ValueError(
+            f"the method has a reward {name!r} already, beside"
+            f" {', '.join(sorted(set(method.rewards) - {name})) or 'no other'}; choose another name"
+        )
+    return method._replace(rewards={**method.rewards, name: reward})
+
+
+def change_policy_term(
+    method: Method, change: Callable[[PolicyTerm], PolicyTerm], *, name: str
+) -> Method:
+    """The method with its policy-gradient terms changed.
+
+    Raises `ValueError` where it has none; `name` is that of the modifier.
+    """
+    terms = method.loss.terms
+    if not any(isinstance(term, PolicyTerm) for term in terms):
+        raise ValueError(f"{name} changes a policy-gradient term, and this method's loss has none")
+    changed = (change(term) if isinstance(term, PolicyTerm) else term for term in terms)
+    return method._replace(loss=Loss(tuple(changed)))
+
+
+def change_surrogate(method: Method, kind: type, *, name: str, **fields: object) -> Method:
+    """The method with fields of its surrogate replaced.
+
+    Raises `ValueError` where the surrogate is of another `kind`; `name` is that of the modifier.
+    """
+
+    def change(term: PolicyTerm) -> PolicyTerm:
+        if not isinstance(term.surrogate, kind):
+            raise ValueError(
+                f"{name} changes a surrogate {kind.__name__}, this method's is"
+                f" {type(term.surrogate).__name__}; leave it out, or choose another method"
+            )
+        surrogate = dataclasses.replace(term.surrogate, **fields)  # type: ignore[type-var]
+        return dataclasses.replace(term, surrogate=surrogate)
+
+    return change_policy_term(method, change, name=name)

@@ -1,0 +1,68 @@
+"""Credit: links that turn rewards of turns into advantages, and the sets they take statistics over.
+
+| link | value of turn k of trajectory m |
+|---|---|
+| `discounted(discount)` | `Σ_{j ≥ k} discount^(j−k) x[m, j]` |
+| `total()` | `Σ_j x[m, j]` |
+| `last_reward()` | x of the last turn of m |
+| `standardized(over)` | `(x − mean) / (std + eps)` over a set |
+| `centered(over)` | `x − mean` over a set |
+| `scaled(over)` | `x / (std + eps)` over a set |
+| `leave_one_out(over)` | `x − mean` of the others of a set |
+| `before_last(credit)` | what `credit` gives without last turns, 0 on them |
+
+`chain`, `add` and `weighted` compose them.
+"""
+
+from gtpo_jax.parts.credit.before_last import before_last
+from gtpo_jax.parts.credit.credit import (
+    AdvantageFn,
+    Credit,
+    Traced,
+    add,
+    as_function,
+    chain,
+    stateless,
+    trace,
+    weighted,
+)
+from gtpo_jax.parts.credit.discounted import discounted
+from gtpo_jax.parts.credit.leave_one_out import leave_one_out
+from gtpo_jax.parts.credit.sets import (
+    SETS,
+    Set,
+    batch,
+    batch_first_turn,
+    first_turn,
+    group,
+    turn_index,
+)
+from gtpo_jax.parts.credit.standardized import centered, scaled, standardized
+from gtpo_jax.parts.credit.totals import last_reward, total
+
+__all__ = [
+    "SETS",
+    "AdvantageFn",
+    "Credit",
+    "Set",
+    "Traced",
+    "add",
+    "as_function",
+    "batch",
+    "batch_first_turn",
+    "before_last",
+    "centered",
+    "chain",
+    "discounted",
+    "first_turn",
+    "group",
+    "last_reward",
+    "leave_one_out",
+    "scaled",
+    "standardized",
+    "stateless",
+    "total",
+    "trace",
+    "turn_index",
+    "weighted",
+]

@@ -1,0 +1,154 @@
+"""Credit: rewards of turns become advantages, link by link.
+
+`Credit` is for values of turns what optax's `GradientTransformation` is for gradients: a pair of
+pure functions, composed by `chain`, `add` and `weighted`.
+
+    credit.chain(credit.discounted(0.9), credit.standardized(credit.group))
+
+Rows with `included` False enter no statistics. Advantages are constants of the objective.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gtpo_jax.parts import facts
+from gtpo_jax.parts.credit.inputs import check_inputs
+from gtpo_jax.parts.facts import Fact
+from gtpo_jax.types import EpisodeBatch, Scalar
+
+State = Any
+"""State of a credit: an opaque pytree of arrays, `()` where there is none. It is checkpointed."""
+
+Values = Callable[[jax.Array, EpisodeBatch], jax.Array]
+"""`(values [M, K], episodes) → values [M, K]`."""
+
+
+class Credit(NamedTuple):
+    """Values of turns to values of turns.
+
+    `apply(state, values [M, K], episodes) → (state, values [M, K])` is pure and jit-able.
+    """
+
+    init: Callable[[], State]
+    apply: Callable[[State, jax.Array, EpisodeBatch], tuple[State, jax.Array]]
+    facts: tuple[Fact, ...] = ()  # facts of trajectories that it reads
+    name: str = ""  # records show the values of a link with a name
+    links: tuple[Credit, ...] = ()  # of a chain
+
+
+def stateless(function: Values, *, name: str = "", needs: tuple[Fact, ...] = ()) -> Credit:
+    """A credit that is a function of values and episodes; `needs` are the facts that it reads."""
+    return Credit(lambda: (), lambda state, x, e: (state, function(x, e)), needs, name)
+
+
+def chain(*links: Credit) -> Credit:
+    """One link after the other."""
+
+    def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
+        states = []
+        for link, before in zip(links, state, strict=True):
+            after, values = link.apply(before, values, episodes)
+            states.append(after)
+        return tuple(states), values
+
+    needs = facts.union(*(link.facts for link in links))
+    return Credit(lambda: tuple(link.init() for link in links), apply, needs, links=links)
+
+
+def add(*credits_: Credit) -> Credit:
+    """The sum of what several credits make of the same values."""
+
+    def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
+        pairs = [
+            part.apply(before, values, episodes)
+            for part, before in zip(credits_, state, strict=True)
+        ]
+        total = functools.reduce(jnp.add, [values for _, values in pairs])
+        return tuple(after for after, _ in pairs), total
+
+    needs = facts.union(*(part.facts for part in credits_))
+    return Credit(lambda: tuple(part.init() for part in credits_), apply, needs)
+
+
+def weighted(weight: Scalar, credit: Credit) -> Credit:
+    """`weight` times what a credit gives."""
+
+    def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
+        state, values = credit.apply(state, values, episodes)
+        return state, weight * values
+
+    return Credit(credit.init, apply, credit.facts)
+
+
+class Traced(NamedTuple):
+    """The advantages of a batch, and the values on the way to them."""
+
+    state: State
+    advantages: jax.Array  # [M, K] float32, 0 outside the turns of included rows, no gradient
+    links: dict[str, jax.Array]  # name → values [M, K] of the links that have one
+
+
+def trace(credit: Credit, state: State, values: jax.Array, episodes: EpisodeBatch) -> Traced:
+    """Runs a credit and keeps the values of its named links."""
+    check_inputs(values, episodes.turn_mask, episodes.group_ids, episodes.included)
+    named: dict[str, jax.Array] = {}
+
+    def run(link: Credit, state: State, values: jax.Array) -> tuple[State, jax.Array]:
+        if link.links:
+            states = []
+            for inner, before in zip(link.links, state, strict=True):
+                after, values = run(inner, before, values)
+                states.append(after)
+            state = tuple(states)
+        else:
+            state, values = link.apply(state, values, episodes)
+        if link.name:
+            named[link.name] = values
+        return state, values
+
+    state, values = run(credit, state, values)
+    kept = episodes.turn_mask & episodes.included[:, None]
+    advantages = jax.lax.stop_gradient(jnp.where(kept, values.astype(jnp.float32), 0.0))
+    return Traced(state, advantages, named)
+
+
+AdvantageFn = Callable[..., jax.Array]
+"""`(turn_rewards [M, K], turn_mask [M, K], group_ids [M], included [M], **options) → advantages`"""
+
+
+def as_function(make: Callable[..., Credit]) -> AdvantageFn:
+    """A credit without state and facts as a plain function, for notebooks and tests:
+
+    `(turn_rewards [M, K], turn_mask [M, K], group_ids [M], included [M], **options) →
+    advantages [M, K]`, `options` those of `make`.
+    """
+
+    @functools.wraps(make, assigned=("__doc__", "__module__"), updated=())
+    def advantages(
+        turn_rewards: jax.Array,
+        turn_mask: jax.Array,
+        group_ids: jax.Array,
+        included: jax.Array,
+        **options: Any,
+    ) -> jax.Array:
+        check_inputs(turn_rewards, turn_mask, group_ids, included)
+        nothing = jnp.zeros_like(turn_mask)
+        episodes = EpisodeBatch(
+            group_ids=group_ids,
+            included=included,
+            success=jnp.zeros_like(included),
+            turn_mask=turn_mask,
+            violations=nothing,
+            facts={},
+        )
+        credit = make(**options)
+        return trace(credit, credit.init(), turn_rewards, episodes).advantages
+
+    del advantages.__wrapped__  # its signature is not that of `make`
+    return advantages

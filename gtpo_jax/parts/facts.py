@@ -1,0 +1,88 @@
+"""Facts of trajectories that parts of a method ask for.
+
+A part names the facts it reads; `packing.episode_batch` gathers them into `EpisodeBatch.facts`. So
+a new method adds no field to `EpisodeBatch`, and a fact that nobody asks for costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from gtpo_jax.types import EpisodeBatch, Trajectory
+
+Gather = Callable[[Sequence[Trajectory], int], Any]
+"""`(M trajectories, K turns) → arrays`, a pytree whose leaves are NumPy arrays `[M, ...]`."""
+
+
+class Fact(NamedTuple):
+    """A named fact. `gather` None: `training` computes it with the policy."""
+
+    name: str
+    gather: Gather | None
+
+
+class Code(NamedTuple):
+    """The code of each trajectory, of all its turns."""
+
+    bytes: jax.Array  # [M, C] int32, padded on the right
+    lengths: jax.Array  # [M] int32, in bytes
+
+
+def gather_code(trajectories: Sequence[Trajectory], max_turns: int) -> Code:
+    """UTF-8 of the code. C is a power of two, 64 at least, so that shapes are few."""
+    del max_turns
+    texts = [
+        "\n".join(turn.code for turn in t.turns if turn.code is not None).encode()
+        for t in trajectories
+    ]
+    width = 64
+    while width < max(map(len, texts), default=0):
+        width *= 2
+    code = np.zeros((len(texts), width), np.int32)
+    for row, text in enumerate(texts):
+        code[row, : len(text)] = np.frombuffer(text, np.uint8)
+    return Code(code, np.array([len(text) for text in texts], np.int32))
+
+
+def gather_response_tokens(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+    """Tokens `[M]` that the policy wrote."""
+    del max_turns
+    return np.array([sum(len(turn.tokens) for turn in t.turns) for t in trajectories], np.int32)
+
+
+CODE = Fact("code", gather_code)
+RESPONSE_TOKENS = Fact("response_tokens", gather_response_tokens)
+POLICY_STATES = Fact("policy_states", None)
+"""Mean final hidden state `[M, D]` of the policy over the tokens that it wrote in turns with code;
+zeros where there are none."""
+
+
+def union(*groups: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Every fact once, in the order of its first mention.
+
+    Raises `ValueError` where two facts of one name are gathered differently.
+    """
+    found: dict[str, Fact] = {}
+    for fact in (fact for group in groups for fact in group):
+        if found.setdefault(fact.name, fact) != fact:
+            raise ValueError(f"two facts are named {fact.name!r}; give one of them another name")
+    return tuple(found.values())
+
+
+def read(episodes: EpisodeBatch, fact: Fact) -> Any:
+    """The arrays of a fact. Raises `ValueError` where the episodes do not hold it."""
+    if fact.name not in episodes.facts:
+        way = (
+            "pass facts=method.facts to `packing.episode_batch`"
+            if fact.gather is not None
+            else "`training.Training` computes it with the policy"
+        )
+        raise ValueError(
+            f"the method needs the fact {fact.name!r}, the episodes hold"
+            f" {sorted(episodes.facts) or 'none'}; {way}"
+        )
+    return episodes.facts[fact.name]

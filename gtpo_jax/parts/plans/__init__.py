@@ -1,0 +1,6 @@
+"""Plans: which episodes a problem gets, and which follow them. One idea a file."""
+
+from gtpo_jax.parts.plans.independent import independent
+from gtpo_jax.parts.plans.plan import Episodes, Plan
+
+__all__ = ["Episodes", "Plan", "independent"]

@@ -1,0 +1,27 @@
+"""Dynamic sampling: groups of equal outcomes make way (DAPO, arXiv 2503.14476, Sec. 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gtpo_jax.parts.prompts.in_order import in_order
+from gtpo_jax.parts.prompts.prompts import Prompts
+from gtpo_jax.types import Trajectory
+
+
+def unequal_outcomes(group: Sequence[Trajectory]) -> bool:
+    """`0 < Σ_i success_i < n` over the n trajectories of the group that are `included`.
+
+    DAPO's criterion. Only outcomes count: a failure is one whether or not it was well formed, and a
+    trajectory without a known outcome is neither success nor failure. A group with fewer than two
+    known outcomes has no signal.
+    """
+    return len({trajectory.success for trajectory in group if trajectory.included}) == 2
+
+
+def unequal(*, rounds: int = 4) -> Prompts:
+    """Further problems replace groups of equal outcomes, in at most `rounds` rollouts of a step.
+
+    Deviation: DAPO samples until the batch is full. Here a step learns from the groups it has.
+    """
+    return in_order(rounds=rounds, has_signal=unequal_outcomes)

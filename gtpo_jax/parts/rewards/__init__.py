@@ -1,0 +1,36 @@
+"""Rewards of turns: named parts, summed. One idea a file."""
+
+from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards
+from gtpo_jax.parts.rewards.outcome import outcome, outcome_rewards
+from gtpo_jax.parts.rewards.overlong import overlong, overlong_penalties
+from gtpo_jax.parts.rewards.own import TrajectoryReward, own
+from gtpo_jax.parts.rewards.resemblance import (
+    EMBEDDINGS,
+    NGRAMS,
+    POLICY_STATES,
+    Embedding,
+    resemblance,
+    shaped_outcomes,
+)
+from gtpo_jax.parts.rewards.reward import Reward, Rewards, evaluate
+
+__all__ = [
+    "EMBEDDINGS",
+    "NGRAMS",
+    "POLICY_STATES",
+    "Embedding",
+    "Reward",
+    "Rewards",
+    "TrajectoryReward",
+    "evaluate",
+    "forfeit",
+    "format_penalty",
+    "format_rewards",
+    "outcome",
+    "outcome_rewards",
+    "overlong",
+    "overlong_penalties",
+    "own",
+    "resemblance",
+    "shaped_outcomes",
+]

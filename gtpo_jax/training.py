@@ -1,0 +1,344 @@
+"""One training step: groups → credit → minibatches → scores that the loss needs → updates.
+
+    training = Training(forward, optimizer, methods.gtpo(), layout)
+    state = training.init(params)
+    for number in range(steps):
+        trajectories, _ = engine.run(state.params, requests, seed=seed, step=number)
+        state, report = training.step(number, state, trajectories)
+
+It knows of neither sessions nor folders. A run is this class with a rollout before it, and
+`launch.plan` compiles the programs that `programs` lists, so a plan is the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from gtpo_jax import learner
+from gtpo_jax.learner import packing
+from gtpo_jax.methods import Method, TurnCredit, assign
+from gtpo_jax.parts import facts
+from gtpo_jax.types import EpisodeBatch, ForwardFn, Params, TokenBatch, Trajectory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the trajectories of a step are cut into batches of fixed shape."""
+
+    groups: int
+    """Groups of a step, at most."""
+    group_size: int
+    """Trajectories of a group."""
+    max_turns: int
+    row_tokens: int
+    """Tokens of a packed row, at least those of the longest trajectory."""
+    rows: int = 16
+    """Rows of a micro-batch."""
+    minibatches: int = 1
+    """Updates of a pass, among which the trajectories are divided."""
+    epochs: int = 1
+    """Passes over the trajectories."""
+    row_buckets: int = 1
+    """Lengths that rows may have: `row_tokens`, half of it with twice the rows, and so on."""
+    shared_prompts: bool = False
+    """Trajectories of a group share its prompt within a row; minibatches are of whole groups."""
+
+    @property
+    def trajectories(self) -> int:
+        """Trajectories of a step, at most."""
+        return self.groups * self.group_size
+
+    @property
+    def dealt_together(self) -> int:
+        """Trajectories that go into the same minibatch."""
+        return self.group_size if self.shared_prompts else 1
+
+    @property
+    def minibatch_units(self) -> int:
+        """Units of `dealt_together` trajectories in a minibatch, at most."""
+        return -(-self.trajectories // (self.minibatches * self.dealt_together))
+
+    @property
+    def minibatch_trajectories(self) -> int:
+        """Trajectories of a minibatch, at most."""
+        return self.minibatch_units * self.dealt_together
+
+    def micro_batches(self, rows: int) -> int:
+        """Micro-batches of so many rows that hold any minibatch."""
+        return -(-self.minibatch_trajectories // rows)
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Shapes `[A, B, T]` that a minibatch may have, the longest rows first."""
+        found = []
+        rows, length = self.rows, self.row_tokens
+        for _ in range(self.row_buckets):
+            found.append((self.micro_batches(rows), rows, length))
+            if length % 2:
+                break
+            rows, length = 2 * rows, length // 2
+        return found
+
+    def minibatches_of(self, trajectories: Sequence[Trajectory], *, seed: str) -> list[list[int]]:
+        """Indices of the trajectories of each minibatch, dealt at random, groups whole if they
+        share prompts.
+
+        As few minibatches as hold them at the size of a full step; one at least, empty perhaps.
+        """
+        dealt = [[index] for index in range(len(trajectories))]
+        if self.shared_prompts:
+            groups: dict[int, list[int]] = {}
+            for index, trajectory in enumerate(trajectories):
+                groups.setdefault(trajectory.group, []).append(index)
+            dealt = list(groups.values())
+        random.Random(seed).shuffle(dealt)
+        count = max(-(-len(dealt) // self.minibatch_units), 1)
+        share = -(-len(dealt) // count)
+        return [
+            [index for unit in dealt[i * share : (i + 1) * share] for index in unit]
+            for i in range(count)
+        ]
+
+
+class StepReport(NamedTuple):
+    """The results of a step."""
+
+    episodes: EpisodeBatch
+    credit: TurnCredit  # NumPy, a row for each trajectory
+    logprob_gap: float  # largest |log π − log μ| of trained tokens, before any update
+    updates: list[Mapping[str, np.ndarray]]  # metrics of each update
+    credit_seconds: float
+    update_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+    """A jitted function of a step, for abstract arguments."""
+
+    name: str
+    function: Any  # has `.lower`
+    arguments: tuple[Any, ...]
+    calls: int  # of a step
+    shape: tuple[int, int, int]  # [A, B, T] of the batch of a call
+
+
+Put = Callable[[TokenBatch], TokenBatch]
+"""Places a batch `[A, B, T]` on the devices."""
+
+
+class Training:
+    """The training step of a method, compiled.
+
+    Call `init` first. `put` places batches on the devices, as `sharding.distribute` does.
+    """
+
+    def __init__(
+        self,
+        forward: ForwardFn,
+        optimizer: optax.GradientTransformation,
+        method: Method,
+        layout: Layout,
+        *,
+        temperature: float = 1.0,
+        chunk: int | None = None,
+        seed: int = 0,
+        put: Put = jax.device_put,
+    ):
+        self.method, self.layout, self.optimizer = method, layout, optimizer
+        self.seed, self.put = seed, put
+        options = {"temperature": temperature, "chunk": chunk}
+        self._update = learner.make_update(
+            forward, optimizer, method.loss, method.reduce, **options
+        )
+        self.assign = jax.jit(functools.partial(assign, method))
+        self.gap = jax.jit(functools.partial(learner.logprob_gap, forward, **options))
+        self.logprobs = jax.jit(functools.partial(learner.stepwise_logprobs, forward, **options))
+        self.policy_states = jax.jit(
+            functools.partial(
+                learner.policy_states, forward, trajectories=layout.minibatch_trajectories
+            )
+        )
+        self.reference: Params | None = None
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares with the policy that training began with."""
+        return "reference_logprobs" in self.method.loss.needs
+
+    def init(
+        self,
+        params: Params,
+        *,
+        trained: Sequence[str] | None = None,
+        problems: int | None = None,
+    ) -> learner.TrainState:
+        """The state at step 0; the first update takes it, and the parameters with it.
+
+        `trained` names the parts of the parameters that updates change, all of them without it.
+        `problems` is the number of training problems, None where they are endless.
+        """
+        state = learner.init_state(params, self.optimizer, trained=trained)
+        states = {
+            "credit": self.method.credit.init(),
+            "prompts": self.method.prompts.init(problems),
+        }
+        state = dataclasses.replace(
+            state, method={name: value for name, value in states.items() if jax.tree.leaves(value)}
+        )
+        self.update = learner.CompiledUpdate(self._update, state)
+        if self.needs_reference:
+            # Updates take the trained parts with them; the reference stays.
+            self.reference = {**state.frozen, **jax.tree.map(jnp.copy, state.trained)}
+        return state
+
+    def step(
+        self, number: int, state: learner.TrainState, trajectories: Sequence[Trajectory]
+    ) -> tuple[learner.TrainState, StepReport]:
+        """Credit and updates of the trajectories of step `number`, counted from 0.
+
+        Without trajectories the parameters stay as they are.
+        """
+        began = time.monotonic()
+        parts = self.layout.minibatches_of(trajectories, seed=f"{self.seed}/minibatch/{number}")
+        episodes = packing.episode_batch(
+            trajectories, max_turns=self.layout.max_turns, needs=self.method.facts
+        )
+        episodes = self._with_policy_states(state.params, episodes, trajectories, parts)
+        credit_state, turn_credit = self.assign(
+            state.method.get("credit", self.method.credit.init()), self._fill(episodes)
+        )
+        if "credit" in state.method:
+            state = dataclasses.replace(state, method={**state.method, "credit": credit_state})
+        turn_credit = jax.device_get(turn_credit)
+        turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
+        credited = time.monotonic()
+        batches = list(self._batches(trajectories, turn_credit.advantages, parts))
+        gap = float(self.gap(state.params, batches[0]))
+        batches = [self._with_scores(state.params, batch) for batch in batches]
+        updates = []
+        for _ in range(self.layout.epochs):
+            for batch in batches:
+                state, metrics = self.update(state, batch)
+                updates.append(metrics)
+        return state, StepReport(
+            episodes=episodes,
+            credit=turn_credit,
+            logprob_gap=gap,
+            updates=jax.device_get(updates),
+            credit_seconds=credited - began,
+            update_seconds=time.monotonic() - credited,
+        )
+
+    def programs(
+        self, state: learner.TrainState, place: Callable[[tuple[int, ...], Any], Any]
+    ) -> Iterator[Program]:
+        """The programs of a step for an abstract state, with all the shapes that a batch may have.
+
+        `place(shape, dtype)` makes the abstract array of a field of a batch, in its place.
+        """
+        calls = self.layout.minibatches
+        for shape in self.layout.shapes():
+            batch = jax.tree.map(
+                lambda leaf, shape=shape: place(shape, leaf.dtype),
+                packing.empty_batch(1, 1, shared_prompts=self.layout.shared_prompts),
+            )
+            scored = dataclasses.replace(
+                batch, **{name: place(shape, jnp.float32) for name in self.method.loss.needs}
+            )
+            yield Program(
+                name="update",
+                function=learner.CompiledUpdate(self._update, state).program,
+                arguments=(learner.changing(state), state.frozen, scored),
+                calls=calls * self.layout.epochs,
+                shape=shape,
+            )
+            passes = {"log-prob gap": (self.gap, 1)}
+            if "proximal_logprobs" in self.method.loss.needs:
+                passes["proximal log-probs"] = (self.logprobs, calls)
+            if self.needs_reference:
+                passes["reference log-probs"] = (self.logprobs, calls)
+            if facts.POLICY_STATES in self.method.facts:
+                passes["policy states"] = (self.policy_states, calls)
+            for name, (function, count) in passes.items():
+                yield Program(
+                    name=name,
+                    function=function,
+                    arguments=(state.params, batch),
+                    calls=count,
+                    shape=shape,
+                )
+
+    def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
+        """As many episodes as a step has at most, the further ones without turns and excluded."""
+        missing = self.layout.trajectories - len(episodes.included)
+        return jax.tree.map(
+            lambda x: np.pad(np.asarray(x), [(0, missing), *[(0, 0)] * (np.ndim(x) - 1)]), episodes
+        )
+
+    def _batches(
+        self,
+        trajectories: Sequence[Trajectory],
+        advantages: np.ndarray,
+        parts: Sequence[Sequence[int]],
+    ) -> Iterator[TokenBatch]:
+        """The packed minibatches of a step, all of one shape."""
+        layout = self.layout
+        rows, row_length = packing.row_shape(
+            trajectories,
+            rows=layout.rows,
+            row_length=layout.row_tokens,
+            buckets=layout.row_buckets,
+            shared_prompts=layout.shared_prompts,
+        )
+        for part in parts:
+            batch = packing.pack(
+                [trajectories[index] for index in part],
+                advantages[list(part)],
+                micro_batches=layout.micro_batches(rows),
+                rows=rows,
+                row_length=row_length,
+                shared_prompts=layout.shared_prompts,
+            )
+            yield self.put(batch)
+
+    def _with_scores(self, params: Params, batch: TokenBatch) -> TokenBatch:
+        """The batch with the log-probs of further policies that the loss needs."""
+        policies = {"proximal_logprobs": params, "reference_logprobs": self.reference}
+        scores = {
+            name: self.logprobs(policies[name], batch) for name in sorted(self.method.loss.needs)
+        }
+        return dataclasses.replace(batch, **scores)
+
+    def _with_policy_states(
+        self,
+        params: Params,
+        episodes: EpisodeBatch,
+        trajectories: Sequence[Trajectory],
+        parts: Sequence[Sequence[int]],
+    ) -> EpisodeBatch:
+        """The episodes with the hidden states of the policy, where the method asks for them."""
+        if facts.POLICY_STATES not in self.method.facts:
+            return episodes
+        # An advantage of 1 marks the tokens that are pooled: those of turns with code.
+        marks = np.zeros((len(trajectories), self.layout.max_turns), np.float32)
+        for row, trajectory in enumerate(trajectories):
+            marks[row, : len(trajectory.turns)] = [bool(turn.codes) for turn in trajectory.turns]
+        batches = self._batches(trajectories, marks, parts)
+        states: np.ndarray | None = None
+        for part, batch in zip(parts, batches, strict=True):
+            pooled = jax.device_get(self.policy_states(params, batch))
+            if states is None:
+                states = np.zeros((len(trajectories), pooled.shape[-1]), np.float32)
+            states[list(part)] = pooled[: len(part)]
+        return dataclasses.replace(
+            episodes, facts={**episodes.facts, facts.POLICY_STATES.name: states}
+        )

@@ -165,6 +165,16 @@ def read_value(what: str, text: str, hint: Any) -> Any:
         return import_path(text, what) if ":" in text else text
 
 
+def spell_value(value: Any, function: Callable[..., Any]) -> str:
+    """The text that `read_value` reads as a value of a parameter of a function."""
+    for hint in typing.get_type_hints(function, include_extras=True).values():
+        if typing.get_origin(hint) is typing.Annotated:
+            for name, choice in typing.get_args(hint)[1].items():
+                if choice is value:
+                    return name
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _choice(what: str, text: str, choices: Mapping[str, Any]) -> Any:
     if text in choices:
         return choices[text]

@@ -130,7 +130,7 @@ class Problem:
     verifier: str = ""  # the kind of its answer, which says how it is judged; empty: the run's
     choices: tuple[str, ...] = ()  # texts of the choices A, B, … when one of them is the answer
     unit_tests: UnitTests | None = None  # when the answer is a program
-    info: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
     """Further fields of its record, any JSON, for rewards of one's own."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Literal
 
 from gtpo_jax.methods.method import Modifier
@@ -14,14 +13,14 @@ def reduce(
 ) -> Modifier:
     """How one number is made of the loss per token: which tokens weigh the same.
 
-    `token`: every token; `sequence`, `turn`: every unit, its tokens by their mean; `constant`:
-    every token, divided by the number of trajectories times `length` (used by `constant` alone).
+    `Σ_t loss_t / Σ_t 1` for `token`. `sequence` and `turn` weigh units alike, the tokens of each by
+    their mean; `constant` divides by the number of trajectories times `length`.
     """
     reduction = {
         "token": reductions.token_mean,
         "sequence": reductions.sequence_mean,
         "turn": reductions.turn_mean,
-        "constant": functools.partial(reductions.constant_length, length=length),
+        "constant": reductions.over_length(length),
     }[over]
     return lambda method: method._replace(reduce=reduction)
 

@@ -12,7 +12,7 @@ from gtpo_jax.parts.losses.clipped import Clip
 def clip(*, low: float = 0.2, high: float = 0.28) -> Modifier:
     """The clip range of the surrogate (DAPO, arXiv 2503.14476: clip-higher).
 
-    `ρ` is clipped to `[1 − low, 1 + high]`.
+    `clip(ρ, 1 − low, 1 + high)`.
     """
     return lambda method: change_surrogate(method, Clip, name="clip", low=low, high=high)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from gtpo_jax.methods.method import Method
 from gtpo_jax.parts import credit, losses, reductions, rewards
 
@@ -27,5 +25,5 @@ def dr_grpo(*, length: int = 1024) -> Method:
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},
         credit=dr_grpo_credit(),
         loss=losses.clipped(low=0.2, high=0.2),
-        reduce=functools.partial(reductions.constant_length, length=length),
+        reduce=reductions.over_length(length),
     )

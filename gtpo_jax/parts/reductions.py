@@ -14,6 +14,7 @@ taken there.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -53,6 +54,20 @@ def constant_length(
     `length` is a constant of the run, such as the token budget of a trajectory.
     """
     _check(per_token, batch)
+    check_length(length)
+    total = masking.masked_sum(per_token, batch.loss_mask).total
+    _, count = _unit_counts(batch.loss_mask, units.unit_ids(batch, turns=False))
+    return masking.WeightedSum(total, count * length)
+
+
+def over_length(length: Scalar) -> Reduction:
+    """`constant_length` with its length."""
+    check_length(length)
+    return functools.partial(constant_length, length=length)
+
+
+def check_length(length: Scalar) -> None:
+    """Raises unless the length is at least 1."""
     checks.check_range(
         "length",
         length,
@@ -60,9 +75,6 @@ def constant_length(
         float("inf"),
         hint="it counts tokens, such as the budget of a trajectory",
     )
-    total = masking.masked_sum(per_token, batch.loss_mask).total
-    _, count = _unit_counts(batch.loss_mask, units.unit_ids(batch, turns=False))
-    return masking.WeightedSum(total, count * length)
 
 
 def _unit_counts(

@@ -1,0 +1,433 @@
+"""One suite over all methods and all modifiers, found through their table."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gtpo_jax import methods
+from gtpo_jax.learner import packing
+from gtpo_jax.maths import units
+from gtpo_jax.parts import facts, losses, rewards
+from gtpo_jax.types import Verdict
+from tests import reference
+from tests.tiny import make_trajectory
+
+MAX_TURNS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Expected:
+    """A method written in NumPy: advantages from ragged rewards, and the loss of tokens."""
+
+    advantages: Callable
+    reduction: str = "token_mean"
+    low: float = 0.2
+    high: float = 0.28
+    unit: str = "token"
+    cispo: bool = False
+    failure: float = 0.0  # reward of a failure
+
+
+METHODS = {
+    "gtpo": Expected(functools.partial(reference.gtpo, discount=0.9)),
+    "grpo": Expected(reference.grpo),
+    "dr_grpo": Expected(reference.dr_grpo, "constant_length", high=0.2),
+    "rloo": Expected(reference.rloo),
+    "mt_grpo": Expected(reference.mt_grpo),
+    "reinforce_pp": Expected(reference.reinforce_plus_plus, high=0.2),
+    "reinforce_pp_baseline": Expected(reference.reinforce_plus_plus_baseline, high=0.2),
+    "gspo": Expected(reference.grpo, "sequence_mean", low=3e-4, high=4e-4, unit="sequence"),
+    "cispo": Expected(reference.grpo, low=1.0, cispo=True),
+    "dapo": Expected(reference.grpo, failure=-1.0),
+}
+each = pytest.mark.parametrize("name", METHODS)
+
+
+def test_suite_holds_every_method():
+    assert set(METHODS) == set(methods.METHODS)
+
+
+@functools.cache
+def trajectories():
+    """Three groups: mixed, all right, all wrong; one excluded, some without code."""
+    rng = np.random.default_rng(0)
+    verdicts = ["RWWRW", "RRR", "WW"]
+    made = []
+    for group, letters in enumerate(verdicts):
+        for sample, letter in enumerate(letters):
+            shape = [(3, 2)] * (1 + (sample + group) % 3)
+            trajectory = make_trajectory(rng, shape, group=group, success=letter == "R")
+            turns = tuple(
+                dataclasses.replace(
+                    turn,
+                    codes=() if sample == 3 else (f"print({k} + {sample % 2})",),
+                    violation="unclosed" if (sample, k) == (1, 0) else None,
+                )
+                for k, turn in enumerate(trajectory.turns)
+            )
+            made.append(dataclasses.replace(trajectory, turns=turns, sample=sample))
+    made[4] = dataclasses.replace(made[4], verdict=Verdict.UNVERIFIABLE)
+    return made
+
+
+def gather(method, given, max_turns=MAX_TURNS):
+    return jax.device_put(packing.episode_batch(given, max_turns=max_turns, needs=method.facts))
+
+
+@functools.cache
+def jitted(name):
+    method = methods.METHODS[name]()
+    return jax.jit(lambda episodes: methods.assign(method, method.credit.init(), episodes)[1])
+
+
+def credit_of(name, given=None, max_turns=MAX_TURNS):
+    given = trajectories() if given is None else given
+    method = methods.METHODS[name]()
+    return jax.device_get(jitted(name)(gather(method, given, max_turns)))
+
+
+def ragged(values, given):
+    return [list(map(float, row[: len(t.turns)])) for row, t in zip(values, given, strict=True)]
+
+
+@each
+def test_advantages_are_those_of_the_reference(name):
+    given, credit = trajectories(), credit_of(name)
+    earned = ragged(credit.rewards, given)
+    groups, included = [t.group for t in given], [t.included for t in given]
+    expected, _ = reference.padded(METHODS[name].advantages(earned, groups, included), MAX_TURNS)
+    kept = np.array(included)[:, None]
+    np.testing.assert_allclose(credit.advantages, np.where(kept, expected, 0), atol=2e-5)
+    assert np.abs(credit.advantages).max() > 0.1
+
+
+@each
+def test_rewards_are_those_of_the_outcome_and_the_rules(name):
+    given, credit = trajectories(), credit_of(name)
+    chex.assert_trees_all_equal(credit.rewards, sum(credit.parts.values()))
+    for t, row in zip(given, credit.rewards, strict=True):
+        assert not np.any(row[len(t.turns) :])
+        broken = [turn.violation is not None for turn in t.turns]
+        if not t.included:
+            earned = 0.0
+        elif t.success:
+            forfeits = "format" in credit.parts and name not in ("gtpo", "mt_grpo")
+            earned = 0.0 if forfeits and any(broken) else 1.0
+        else:
+            earned = METHODS[name].failure
+        found = row.sum()
+        if name in ("gtpo", "mt_grpo"):
+            found += 0.1 * sum(broken)
+        if name == "gtpo" and t.included and not t.success:
+            assert 0 <= found <= 0.5 + 1e-6
+        else:
+            assert found == pytest.approx(earned, abs=1e-6)
+
+
+@each
+def test_excluded_trajectories_neither_give_nor_get(name):
+    given = trajectories()
+    other = dataclasses.replace(given[4], turns=given[4].turns[:1])
+    changed = [*given[:4], other, *given[5:]]
+    before, after = credit_of(name), credit_of(name, changed)
+    assert not np.any(before.advantages[4]) and not np.any(after.advantages[4])
+    rest = [i for i in range(len(given)) if i != 4]
+    chex.assert_trees_all_close(after.advantages[rest], before.advantages[rest], atol=1e-6)
+
+
+@each
+def test_order_of_trajectories_and_room_for_turns_change_nothing(name):
+    order = np.random.default_rng(1).permutation(len(trajectories()))
+    before = credit_of(name).advantages
+    after = credit_of(name, [trajectories()[i] for i in order]).advantages
+    chex.assert_trees_all_close(after, before[order], atol=2e-5)
+    wide = credit_of(name, max_turns=MAX_TURNS + 2).advantages
+    chex.assert_trees_all_close(wide[:, :MAX_TURNS], before, atol=1e-6)
+    assert not np.any(wide[:, MAX_TURNS:])
+
+
+@each
+@pytest.mark.parametrize("case", ["none", "one", "right", "wrong", "no turn"])
+def test_degenerate_groups_give_finite_advantages(name, case):
+    given = {
+        "none": [],
+        "one": trajectories()[:1],
+        "right": trajectories()[5:8],
+        "wrong": trajectories()[8:],
+        "no turn": [dataclasses.replace(t, turns=()) for t in trajectories()[:2]],
+    }[case]
+    method = methods.METHODS[name]()
+    blank = jax.tree.map(lambda x: jnp.zeros_like(x)[:1], gather(method, trajectories()))
+    episodes = (
+        jax.tree.map(
+            lambda x, y: jnp.concatenate([x, y.reshape(1, *x.shape[1:])]),
+            gather(method, given),
+            blank,
+        )
+        if case != "none"
+        else blank
+    )
+    advantages = jitted(name)(episodes).advantages
+    assert np.all(np.isfinite(advantages)) and not np.any(advantages[-1])
+    if case in ("none", "no turn"):
+        assert not np.any(advantages)
+
+
+def loss_batch(seed=0):
+    """Packed rows with policies μ, π and advantages apart."""
+    rng = np.random.default_rng(seed)
+    batch = reference.token_batch(
+        [
+            [[("given", 1), ("trained", 2), ("given", 1), ("trained", 3)], [("trained", 4)]],
+            [[("given", 2), ("trained", 1), ("trained", 2)]],
+            [],
+        ],
+        width=13,
+    )
+    behavior = -rng.random((3, 13)).astype(np.float32) - 0.1
+    policy = behavior + 0.4 * rng.standard_normal((3, 13)).astype(np.float32)
+    turn_advantages = rng.standard_normal((3, 3)).astype(np.float32)
+    rows = np.maximum(np.asarray(batch.trajectory_ids), 0)
+    columns = np.maximum(np.asarray(batch.turn_ids), 0)
+    batch = dataclasses.replace(
+        batch,
+        behavior_logprobs=jnp.asarray(behavior),
+        token_advantages=jnp.where(batch.loss_mask, turn_advantages[rows, columns], 0.0),
+    )
+    return jnp.asarray(policy), batch
+
+
+def unit_means(values, batch, unit):
+    """The mean of a value over the trained tokens of each token's unit."""
+    out = np.zeros(values.shape)
+    keys = {}
+    for b, t in np.argwhere(batch.loss_mask):
+        turn = int(batch.turn_ids[b, t]) if unit == "turn" else 0
+        keys.setdefault((int(batch.trajectory_ids[b, t]), turn), []).append((b, t))
+    for members in keys.values():
+        mean = np.mean([values[place] for place in members])
+        for place in members:
+            out[place] = mean
+    return out
+
+
+def expected_loss(expected, policy, batch):
+    """Loss and gradient by the policy's log-probs, from the references."""
+    ratio = np.asarray(policy, np.float64) - np.asarray(batch.behavior_logprobs, np.float64)
+    if expected.unit != "token":
+        ratio = unit_means(ratio, batch, expected.unit)
+    per_token, slope = np.zeros(ratio.shape), np.zeros(ratio.shape)
+    for b, t in np.argwhere(batch.loss_mask):
+        advantage = float(batch.token_advantages[b, t])
+        if expected.cispo:
+            weight = min(max(math.exp(ratio[b, t]), 1 - expected.low), 1 + expected.high)
+            per_token[b, t] = -weight * advantage * float(policy[b, t])
+            slope[b, t] = -weight * advantage
+        else:
+            per_token[b, t], slope[b, t] = reference.surrogate(
+                ratio[b, t], advantage, expected.low, expected.high
+            )
+    length = 1024.0
+    loss = reference.reduced(per_token, batch, expected.reduction, length=length)
+    gradient = np.zeros(ratio.shape)
+    for b, t in np.argwhere(batch.loss_mask):  # how much a token weighs, by the same reduction
+        one = np.zeros(ratio.shape)
+        one[b, t] = 1.0
+        weight = reference.reduced(one, batch, expected.reduction, length=length)
+        gradient[b, t] = weight * slope[b, t]
+    return loss, gradient
+
+
+def loss_of(method, policy, batch):
+    def total(policy):
+        scores = losses.Scores(policy, jnp.zeros_like(policy))
+        return method.reduce(method.loss(scores, batch)[0], batch).mean()
+
+    return jax.value_and_grad(total)(policy)
+
+
+@each
+def test_loss_and_gradient_are_those_of_the_reference(name):
+    policy, batch = loss_batch()
+    loss, gradient = loss_of(methods.METHODS[name](), policy, batch)
+    expected, slopes = expected_loss(METHODS[name], policy, batch)
+    np.testing.assert_allclose(loss, expected, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, slopes, rtol=2e-4, atol=2e-6)
+    assert np.any(slopes)
+
+
+def test_ratios_of_turns_are_those_of_the_reference():
+    policy, batch = loss_batch()
+    method = methods.gspo(unit="turn", low=0.2, high=0.3)
+    expected = Expected(reference.grpo, "turn_mean", low=0.2, high=0.3, unit="turn")
+    loss, gradient = loss_of(method, policy, batch)
+    value, slopes = expected_loss(expected, policy, batch)
+    np.testing.assert_allclose(loss, value, rtol=2e-5)
+    np.testing.assert_allclose(gradient, slopes, rtol=2e-4, atol=2e-6)
+
+
+def test_units_are_numbered_once_in_a_batch():
+    _, batch = loss_batch()
+    for turns, key in ((False, ("trajectory_ids",)), (True, ("trajectory_ids", "turn_ids"))):
+        mask = np.asarray(batch.loss_mask)
+        ids = np.asarray(units.row_unit_ids(batch, turns=turns))[mask]
+        parts = [np.asarray(getattr(batch, name))[mask].tolist() for name in key]
+        pairs = set(zip(ids.tolist(), zip(*parts, strict=True), strict=True))
+        assert len({i for i, _ in pairs}) == len({unit for _, unit in pairs}) == len(pairs)
+
+
+NEUTRAL = {
+    "clip": {"low": 0.2, "high": 0.28},
+    "dual_clip": {"limit": 1e6},
+    "two_sided_clip": {"limit": 1e6},
+    "weight_clip": None,  # another surrogate: below
+    "unit_ratio": None,
+    "recompute": {},
+    "importance": {"limit": 1.0},
+    "kl": {"weight": 0.0},
+    "entropy_bonus": {"weight": 0.0},
+    "overlong": {"longest": 10_000, "buffer": 10},
+    "reward": {"function": lambda t: 3.0, "weight": 0.0, "name": "mine"},
+    "reduce": {"over": "token"},
+    "dynamic_sampling": {"rounds": 3},
+}
+FELT = {
+    "clip": {"low": 0.01, "high": 0.01},
+    "dual_clip": {"limit": 1.01},
+    "two_sided_clip": {"limit": 1.281},
+    "weight_clip": {},
+    "unit_ratio": {"unit": "turn"},
+    "recompute": {},
+    "importance": {"limit": 0.5},
+    "kl": {"weight": 0.5},
+    "entropy_bonus": {"weight": 0.5},
+    "overlong": {"longest": 3, "buffer": 2},
+    "reward": {"function": lambda t: float(len(t.turns)), "name": "mine"},
+    "reduce": {"over": "turn"},
+    "dynamic_sampling": {"rounds": 3},
+}
+
+
+def test_suite_holds_every_modifier():
+    assert set(NEUTRAL) == set(FELT) == set(methods.MODIFIERS)
+
+
+def scored(batch, *, same):
+    """The batch with the log-probs that modifiers need: those of μ, or of policies beside it."""
+    shift = 0.0 if same else 0.3
+    return dataclasses.replace(
+        batch,
+        proximal_logprobs=batch.behavior_logprobs - shift * batch.token_advantages,
+        reference_logprobs=batch.behavior_logprobs - shift,
+    )
+
+
+def everything(method, *, same):
+    """All numbers of a method that training depends on."""
+    policy, batch = loss_batch()
+    batch = scored(batch, same=same)
+    entropies = jnp.abs(policy)
+
+    def total(policy):
+        scores = losses.Scores(policy, entropies + 0.1 * policy)
+        return method.reduce(method.loss(scores, batch)[0], batch).mean()
+
+    episodes = gather(method, trajectories())
+    credit = methods.assign(method, method.credit.init(), episodes)[1]
+    groups = [trajectories()[:5], trajectories()[5:8]]
+    kept = [method.prompts.has_signal(group) for group in groups]
+    return jax.value_and_grad(total)(policy), credit.advantages, kept
+
+
+@pytest.mark.parametrize("name", [name for name, options in NEUTRAL.items() if options is not None])
+def test_neutral_modifier_leaves_the_method_as_it_is(name):
+    plain = methods.gtpo()
+    changed = methods.chain(plain, methods.MODIFIERS[name](**NEUTRAL[name]))
+    before, after = everything(plain, same=True), everything(changed, same=True)
+    chex.assert_trees_all_close(after[:2], before[:2], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FELT)
+def test_modifier_changes_something(name):
+    plain = methods.gtpo()
+    changed = methods.chain(plain, methods.MODIFIERS[name](**FELT[name]))
+    before = jax.tree.leaves(everything(plain, same=False))
+    after = jax.tree.leaves(everything(changed, same=False))
+    assert any(not np.allclose(a, b, atol=1e-4) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", ["weight_clip", "unit_ratio"])
+def test_another_surrogate_has_the_gradient_of_reinforce_on_policy(name):
+    policy, batch = loss_batch()
+    batch = dataclasses.replace(batch, behavior_logprobs=policy)
+    plain = methods.gtpo()
+    changed = methods.chain(plain, methods.MODIFIERS[name]())
+    _, before = loss_of(plain, policy, batch)
+    _, after = loss_of(changed, policy, batch)
+    chex.assert_trees_all_close(after, before, atol=1e-6)
+
+
+@each
+def test_every_method_takes_every_modifier_or_says_why_not(name):
+    for modifier, options in FELT.items():
+        try:
+            changed = methods.chain(methods.METHODS[name](), methods.MODIFIERS[modifier](**options))
+        except ValueError as error:
+            refused = modifier in ("clip", "dual_clip", "two_sided_clip") and name == "cispo"
+            assert refused or (modifier == "overlong" and name == "dapo"), error
+        else:
+            assert changed.loss.needs <= set(losses.NEEDS)
+
+
+def test_modifiers_apply_from_left_to_right_and_all_of_them_stay():
+    method = methods.chain(
+        methods.gtpo(),
+        methods.clip(high=0.5),
+        methods.dual_clip(limit=3.0),
+        methods.importance(limit=2.0),
+        methods.kl(weight=0.1),
+        methods.kl(weight=0.2),
+        methods.reward(function=len, name="a"),
+        methods.reward(function=len, name="b"),
+    )
+    term = method.loss.terms[0]
+    assert term.surrogate == losses.Clip(high=0.5, dual=3.0)
+    assert (term.recompute, term.importance_limit) == (True, 2.0)
+    assert [t.weight for t in method.loss.terms[1:]] == [0.1, 0.2]
+    assert set(method.rewards) == {"outcome", "partial", "format", "a", "b"}
+    assert [fact.name for fact in method.facts] == ["code", "reward a", "reward b"]
+    with pytest.raises(ValueError, match="has a reward 'a' already, beside"):
+        methods.reward(function=len, name="a")(method)
+
+
+def test_two_facts_of_one_name_are_an_error():
+    plain = methods.grpo()
+    named = {"a": rewards.own("x", len), "b": rewards.own("x", lambda t: 1.0)}
+    with pytest.raises(ValueError, match="two facts are named 'reward x'"):
+        _ = plain._replace(rewards=named).facts
+
+
+def test_method_without_a_policy_term_refuses_modifiers_of_it():
+    imitation = methods.grpo()._replace(loss=losses.imitation())
+    with pytest.raises(ValueError, match="dual_clip changes a policy-gradient term"):
+        methods.dual_clip()(imitation)
+
+
+def test_embedding_of_policy_states_is_named_where_nobody_computed_it():
+    method = methods.gtpo(embed=rewards.POLICY_STATES)
+    assert method.facts == (facts.POLICY_STATES,)
+    with pytest.raises(ValueError, match=r"'policy_states', .*`training.Training` computes it"):
+        methods.assign(method, method.credit.init(), gather(method, trajectories()))
+
+
+def test_methods_are_found_by_name_and_unknown_ones_are_told():
+    assert isinstance(methods.gtpo(), methods.Method)
+    with pytest.raises(AttributeError, match="has no 'gtqo'; there are cispo, clip"):
+        _ = methods.gtqo

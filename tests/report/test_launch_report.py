@@ -73,7 +73,7 @@ def test_page_of_a_run(tmp_path, capsys):
     report.run([str(run)])
     index = index_of(run / "report.html")
     assert (index["title"], index["note"]) == ("mine", "")
-    assert index["subtitle"] == "GTPO · seed 0 · 20 steps of 4 groups of 3"
+    assert index["subtitle"] == "gtpo · seed 0 · 20 steps of 4 groups of 3"
     assert index["sources"] == ["train", "evaluation/train/sampled"]
     assert len(index["trajectories"]["sample"]) == 26
     assert [panel["title"] for panel in index["panels"]][:2] == ["success", "credit/reward"]
@@ -203,7 +203,7 @@ def test_settings_are_those_that_training_writes():
     settings = dataclasses.asdict(PRESETS["tiny"])
     train = settings["train"]
     assert {"prompts", "group_size", "steps"} <= set(train) and "seed" in settings
-    assert train["method"] == ["gtpo"]
+    assert train["method"] == ("gtpo",)
 
 
 def test_names_of_runs_differ(tmp_path):

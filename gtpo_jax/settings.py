@@ -1,8 +1,8 @@
-"""Settings that declare in their types which values they may have and whether they may change.
+"""Settings whose types declare which values are allowed and whether a resumed run may change them.
 
     steps: Annotated[Extended[int], AT_LEAST_1] = 100
 
-A setting that declares no change may not change when a run goes on.
+A setting that declares no change must keep its value when a run is resumed.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Change:
-    """A setting may change when a run goes on, and keeps what was done as it is."""
+    """Declares that a resumed run may change a setting; earlier steps stay as they are."""
 
-    unless: str = ""  # a setting that has to be off for it
-    because: str = ""  # the reason why it has to be
-    extends: bool = False  # only to a number that is no less than what is done
+    unless: str = ""  # name of a setting that must be off for the change
+    because: str = ""  # why it must be off
+    extends: bool = False  # the new value may not be below the steps already done
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Section:
-    """A group of settings."""
+    """Declares what a group of settings is for."""
 
-    decides: str  # what they decide: the reason why those that declare no change may not change
-    phase: str = ""  # the phase that uses them, empty for all
+    decides: str  # what the settings decide: the reason given when a change is refused
+    phase: str = ""  # the phase that uses them; empty: all phases
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """The numbers that a setting may be. None, where the type has it, may always be."""
+    """Declares the range of a number. None is always allowed if the type includes it."""
 
     least: float = -math.inf
     most: float = math.inf
@@ -45,18 +45,18 @@ class Bounds:
     why: str = ""
 
     def allow(self, value: float) -> bool:
-        """Whether the number lies inside; infinity and NaN never do."""
+        """True if the number is finite and within the bounds."""
         inside = self.least <= value <= self.most and self.above < value < self.below
         return inside and math.isfinite(value)
 
     def __str__(self) -> str:
-        said = {
+        limits = {
             "at least": self.least,
             "at most": self.most,
             "above": self.above,
             "below": self.below,
         }
-        parts = [f"{word} {bound:g}" for word, bound in said.items() if math.isfinite(bound)]
+        parts = [f"{word} {bound:g}" for word, bound in limits.items() if math.isfinite(bound)]
         return " and ".join(parts or ["finite"])
 
 
@@ -70,10 +70,10 @@ Rounded = Annotated[
         because="it decides the last bits of sums, which rollout.lockstep keeps equal",
     ),
 ]
-"""A setting of how the same numbers are computed: it changes no more than their rounding."""
+"""A setting that affects numbers only by rounding."""
 
 Extended = Annotated[T, Change(extends=True)]
-"""The length of a phase."""
+"""The length of a phase, which a resumed run may change."""
 
 FINITE = Bounds()
 POSITIVE = Bounds(above=0)
@@ -85,14 +85,14 @@ DECAY = Bounds(least=0, below=1)
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """One setting of a tree of dataclasses."""
+    """A setting in a tree of dataclasses: name, value and declarations."""
 
-    name: str  # as in `train.optimizer.b1`
+    name: str  # dotted path such as `train.optimizer.b1`
     value: Any
-    metadata: tuple[object, ...]  # of its type, those of the groups around it first
+    metadata: tuple[object, ...]  # annotations of the type, outer groups first
 
     def all(self, kind: type[T]) -> list[T]:
-        """The declarations of a kind, the innermost last."""
+        """All declarations of a kind, innermost last."""
         return [item for item in self.metadata if isinstance(item, kind)]
 
     def last(self, kind: type[T]) -> T | None:
@@ -101,7 +101,7 @@ class Declared:
 
 
 def declared(config: Any, prefix: str = "", around: tuple[object, ...] = ()) -> Iterator[Declared]:
-    """All settings of a tree of dataclasses, with what their types declare."""
+    """Iterates over all settings of a tree of dataclasses, with the declarations of their types."""
     hints = _hints(type(config))
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -119,7 +119,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def check_bounds(config: Any, prefix: str = "") -> None:
-    """Raises ValueError at the first setting that is not within its bounds."""
+    """Raises ValueError at the first setting outside its bounds."""
     for setting in declared(config, prefix):
         bounds = setting.last(Bounds)
         if bounds is None or setting.value is None:

@@ -1,8 +1,7 @@
-"""Fakes for tests and examples: a byte tokenizer, a policy that replays a table, a tool with a
-table.
+"""Fakes for tests and examples: a byte tokenizer, a policy that replays dialogues, a lookup tool.
 
-They are small but whole: each satisfies its protocol of `types`, so that the real decode programs,
-the real rollout and the real learner run on them.
+Each fake satisfies its protocol in `types`, so the real decode programs, rollout and learner run on
+it.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,14 @@ from gtpo_jax.language.grammar import CONTROL_SYMBOLS
 from gtpo_jax.types import Cache, ForwardFn, Params, ToolResult, ToolStatus
 
 INFRA_FAILURE = ToolResult(status=ToolStatus.INFRA_ERROR, stderr="told to fail")
-"""What `FakeTool` answers when the tool itself is to break."""
+"""Result of a `FakeTool` that simulates an infrastructure failure."""
 
 
 class ByteTokenizer:
-    """Every byte of the UTF-8 text is a token; the control symbols stand behind the 256 bytes.
+    """A tokenizer with one token per byte of UTF-8 text; control symbols follow the 256 bytes.
 
-    `encode` and `decode` are inverse on text. On ids they are not: a sequence of bytes that is no
-    UTF-8 decodes to replacement characters, which is what a test of "token in, token out" needs.
+    `decode(encode(text))` is the text, but ids need not survive decoding: bytes that are not UTF-8
+    decode to replacement characters. Tests of "token in, token out" rely on that.
     """
 
     def __init__(self, control_symbols: Sequence[str] = CONTROL_SYMBOLS):
@@ -70,13 +70,13 @@ def scripted_forward(
 ) -> ForwardFn:
     """A policy that replays whole dialogues: prompts, turns and the observations between them.
 
-    A row that holds exactly the first n tokens of a dialogue is followed by its token n; the first
-    dialogue that fits decides. A row that fits none, or has come to the end of it, is followed by
-    `otherwise`. So one wrong token anywhere in a row's past, in its order or in its cache, shows in
-    what comes next. The chosen token has logit `sharpness`, the others 0; there are no parameters.
+    After exactly the first n tokens of a dialogue it predicts token n; the first dialogue that
+    matches decides. Where none matches or the dialogue has ended, it predicts `otherwise`. So any
+    wrong token in a row's past, its order or its cache changes the prediction. The predicted token
+    has logit `sharpness`, all others 0; there are no parameters.
 
-    The cache is one leaf `[rows, positions]` of ids, written and read as a decoder does its keys:
-    slots beyond a token's own position are never looked at, positions beyond the cache are dropped.
+    The cache is one leaf `[rows, positions, 1]` of ids, used as a decoder uses its keys: positions
+    after a token's own are never read, tokens beyond the end of the cache are dropped.
     """
     if not dialogues:
         raise ValueError("scripted_forward needs at least one dialogue to replay")
@@ -84,20 +84,7 @@ def scripted_forward(
     rows = np.zeros((len(dialogues), int(lengths.max()) + 1), np.int32)
     for row, dialogue in zip(rows, dialogues, strict=True):
         row[: len(dialogue)] = dialogue
-    table = jnp.asarray(rows)
-
-    def next_tokens(mismatches: jax.Array, positions: jax.Array) -> jax.Array:
-        """`mismatches [B, T, N]` up to each token → `[B, T]`."""
-        following = positions[..., None] + 1
-        fits = (mismatches == 0) & (following < lengths)
-        chosen = jnp.argmax(fits, axis=-1)
-        column = jnp.minimum(positions + 1, table.shape[1] - 1)
-        return jnp.where(jnp.any(fits, axis=-1), table[chosen, column], otherwise)
-
-    def differs(tokens: jax.Array, positions: jax.Array) -> jax.Array:
-        """`[B, T, N]`: token t is not the one that dialogue n has at its position."""
-        column = jnp.minimum(positions, table.shape[1] - 1)
-        return (tokens[..., None] != table.T[column]) | (positions[..., None] >= lengths)
+    script = _Script(jnp.asarray(rows), lengths)
 
     def hidden(
         params: Params,
@@ -110,28 +97,16 @@ def scripted_forward(
     ) -> tuple[jax.Array, Cache | None]:
         del params
         if cache is None and segment_ids is not None and prefix_ids is not None:
-            index = jnp.arange(tokens.shape[1])
-            own, prefix = segment_ids[:, :, None], prefix_ids[:, :, None]
-            of_other = segment_ids[:, None, :]
-            seen = (of_other == own) | ((of_other == prefix) & (prefix > 0))
-            seen &= index <= index[:, None]
-            wrong = differs(tokens, positions).astype(jnp.int32)
-            mismatches = jnp.einsum("bts,bsn->btn", seen.astype(jnp.int32), wrong)
-        elif cache is None:  # positions already count within the segment
-            counted = jnp.cumsum(differs(tokens, positions), axis=1)
-            index = jnp.arange(tokens.shape[1])
-            before = jnp.pad(counted, ((0, 0), (1, 0), (0, 0)))
-            start = jnp.broadcast_to(index - positions, tokens.shape)
-            mismatches = counted - jnp.take_along_axis(before, start[..., None], axis=1)
+            differs = script.differs(tokens, positions)
+            mismatches = _mismatches_with_prefixes(differs, segment_ids, prefix_ids)
+        elif cache is None:
+            mismatches = _mismatches_since_start(script.differs(tokens, positions), positions)
         else:
             rows = jnp.arange(len(tokens))[:, None]
-            held: jax.Array = cache[..., 0].at[rows, positions].set(tokens, mode="drop")
-            slots = jnp.broadcast_to(jnp.arange(held.shape[1]), held.shape)
-            counted = jnp.cumsum(differs(held, slots), axis=1)
-            own = jnp.minimum(positions, held.shape[1] - 1)
-            mismatches = jnp.take_along_axis(counted, own[..., None], axis=1)
-            cache = held[..., None]
-        following = next_tokens(mismatches, positions)
+            ids: jax.Array = cache[..., 0].at[rows, positions].set(tokens, mode="drop")
+            mismatches = _mismatches_in_cache(script, ids, positions)
+            cache = ids[..., None]
+        following = script.next_tokens(mismatches, positions, otherwise)
         return following[..., None].astype(jnp.float32), cache
 
     def logits(params: Params, hidden_states: jax.Array) -> jax.Array:
@@ -144,16 +119,63 @@ def scripted_forward(
     return ForwardFn(hidden, logits, init_cache, vocab_size)
 
 
+class _Script(NamedTuple):
+    """The dialogues of a `scripted_forward`: N rows of ids, padded, and their lengths."""
+
+    table: jax.Array
+    lengths: np.ndarray
+
+    def differs(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """`[B, T, N]`: True where dialogue n has another token at the position of token t."""
+        column = jnp.minimum(positions, self.table.shape[1] - 1)
+        return (tokens[..., None] != self.table.T[column]) | (positions[..., None] >= self.lengths)
+
+    def next_tokens(self, mismatches: jax.Array, positions: jax.Array, otherwise: int) -> jax.Array:
+        """Predictions `[B, T]` from the mismatches `[B, T, N]` up to each token."""
+        matches = (mismatches == 0) & (positions[..., None] + 1 < self.lengths)
+        chosen = jnp.argmax(matches, axis=-1)
+        column = jnp.minimum(positions + 1, self.table.shape[1] - 1)
+        return jnp.where(jnp.any(matches, axis=-1), self.table[chosen, column], otherwise)
+
+
+def _mismatches_with_prefixes(
+    differs: jax.Array, segment_ids: jax.Array, prefix_ids: jax.Array
+) -> jax.Array:
+    """Mismatches `[B, T, N]` of each token's segment and of its prefix, up to the token."""
+    index = jnp.arange(differs.shape[1])
+    own, prefix = segment_ids[:, :, None], prefix_ids[:, :, None]
+    of_other = segment_ids[:, None, :]
+    attended = (of_other == own) | ((of_other == prefix) & (prefix > 0))
+    attended &= index <= index[:, None]
+    return jnp.einsum("bts,bsn->btn", attended.astype(jnp.int32), differs.astype(jnp.int32))
+
+
+def _mismatches_since_start(differs: jax.Array, positions: jax.Array) -> jax.Array:
+    """Mismatches `[B, T, N]` since position 0 of each token's segment."""
+    counted = jnp.cumsum(differs, axis=1)
+    before = jnp.pad(counted, ((0, 0), (1, 0), (0, 0)))
+    start = jnp.broadcast_to(jnp.arange(differs.shape[1]) - positions, differs.shape[:2])
+    return counted - jnp.take_along_axis(before, start[..., None], axis=1)
+
+
+def _mismatches_in_cache(script: _Script, ids: jax.Array, positions: jax.Array) -> jax.Array:
+    """Mismatches `[B, T, N]` of the cached ids up to each position."""
+    columns = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    counted = jnp.cumsum(script.differs(ids, columns), axis=1)
+    own = jnp.minimum(positions, ids.shape[1] - 1)
+    return jnp.take_along_axis(counted, own[..., None], axis=1)
+
+
 class FakeTool:
-    """A tool that looks results up instead of running code; a `types.Tool`.
+    """A `types.Tool` that looks up results instead of running code.
 
-    `results` maps code to what comes of it, or is a function that does. A text stands for a call
-    that printed it and ended well; `INFRA_FAILURE` is what a broken tool answers. Code that the
-    table lacks is an error of the test, and raises at `submit`.
+    `results` maps code to a result, as a table or a function. A string stands for a successful call
+    that printed it; `INFRA_FAILURE` simulates a broken tool. Code that is missing from the table is
+    an error of the test: `submit` raises.
 
-    Without `threads` a call has returned when `submit` does. With them, so many calls run at a
-    time, each takes `seconds(code)` (or the same `seconds` for all), and the others wait in their
-    order; a function that blocks holds up its own call alone.
+    Without `threads`, the future that `submit` returns is done. With `threads`, that many calls run
+    at a time and the others queue in order; each takes `seconds(code)`, or `seconds` for all. A
+    function that blocks delays only its own call.
     """
 
     def __init__(
@@ -164,7 +186,7 @@ class FakeTool:
         threads: int = 0,
     ):
         if seconds and not threads:
-            raise ValueError("a call that takes time needs a thread to wait in; set threads")
+            raise ValueError("calls that take time need threads to wait in; set threads")
         self.codes: list[str] = []
         """The code of every call, in the order of submission."""
         self.calls: list[futures.Future[ToolResult]] = []
@@ -175,10 +197,12 @@ class FakeTool:
         self._threads = futures.ThreadPoolExecutor(threads) if threads else None
 
     def submit(self, code: str, *, timeout: float | None = None) -> futures.Future[ToolResult]:
-        """A future of the result; `timeout` is not looked at: latency is what the test says."""
+        """Returns a future of the result. `timeout` is ignored: the test sets the latency."""
         del timeout
         if not callable(self._results) and code not in self._results:
-            raise ValueError(f"no result for {code!r}; there are some for {sorted(self._results)}")
+            raise ValueError(
+                f"no result for {code!r}; there are results for {sorted(self._results)}"
+            )
         if self._threads is not None:
             call = self._threads.submit(self._run, code)
         else:
@@ -189,7 +213,7 @@ class FakeTool:
         return call
 
     def close(self) -> None:
-        """Ends waiting calls at once and the threads with them."""
+        """Ends waiting calls and the threads at once."""
         self._closed.set()
         if self._threads is not None:
             self._threads.shutdown(cancel_futures=True)

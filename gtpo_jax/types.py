@@ -1,9 +1,8 @@
-"""The vocabulary of the library: host records of what happened, the device
-batch, and the protocols.
+"""Core types of the library: host records of episodes, device batches, and protocols.
 
-Host records (`Problem`, `Turn`, `Trajectory`, `ToolResult`) are frozen and ragged; they are written
-once by the rollout and only read afterwards. `TokenBatch` is the one container that goes to the
-device. Containers hold data and check nothing: functions validate at the public edges.
+Host records (`Problem`, `Turn`, `Trajectory`, `ToolResult`) are frozen and ragged: the rollout
+writes them once, everything else only reads them. `TokenBatch` and `EpisodeBatch` go to the device.
+Containers hold data and check nothing: public functions validate their arguments.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ Params = Any
 """Parameters of a model: an opaque pytree of arrays."""
 
 Scalar = float | int | jax.Array
-"""A hyperparameter. Handed to a jitted function it is traced: sweeping it recompiles nothing."""
+"""A hyperparameter. Jitted functions trace it, so sweeping it recompiles nothing."""
 
 Cache = Any
-"""Key/value cache of a model: an opaque pytree whose every leaf is `[rows, positions, ...]`."""
+"""Key/value cache of a model: an opaque pytree of leaves `[rows, positions, ...]`."""
 
 
 class StopReason(enum.StrEnum):
-    """Why a trajectory ended.
+    """The reason why a trajectory ended.
 
     | reason | what happened | outcome | trained on |
     |---|---|---|---|
-    | `answered` | the policy gave its answer | verifier | yes |
+    | `answered` | the policy gave an answer | verifier | yes |
     | `no_action` | a turn held neither a call nor an answer | failure | yes |
     | `max_turns` | the last turn allowed still called the tool | failure | yes |
     | `turn_limit` | the turn did not end in its token budget | failure, format violation | yes |
@@ -49,14 +48,12 @@ class StopReason(enum.StrEnum):
 
     @property
     def truncated(self) -> bool:
-        """A limit cut the episode; otherwise the policy itself brought it to its end."""
+        """True if a limit cut the episode off, False if the policy ended it."""
         return self in (StopReason.MAX_TURNS, StopReason.TURN_LIMIT, StopReason.CONTEXT_FULL)
 
 
 class Verdict(enum.StrEnum):
-    """What the verifier says of an answer. `UNVERIFIABLE` is never scored as wrong: it is
-    excluded.
-    """
+    """The judgment of a verifier. `UNVERIFIABLE` answers are excluded, never scored as wrong."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -65,9 +62,7 @@ class Verdict(enum.StrEnum):
 
 
 class ToolStatus(enum.StrEnum):
-    """How a tool call ended. `INFRA_ERROR` is ours, every other status is a
-    consequence of the code.
-    """
+    """The outcome of a tool call. `INFRA_ERROR` is the tool's fault, others are the code's."""
 
     OK = "ok"
     ERROR = "error"
@@ -81,24 +76,24 @@ class ToolStatus(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolResult:
-    """Everything known of one tool call."""
+    """The result of one tool call."""
 
     status: ToolStatus
     stdout: str = ""
     stderr: str = ""
     exception: str | None = None
-    """An exception that nobody caught, as a person would be told it: type, message, notes. Empty
-    when there was none; None where the tool does not know."""
-    truncated_bytes: int = 0  # output bytes beyond the limit, dropped
+    """The uncaught exception as text: type, message, notes. Empty: there was none. None: the tool
+    does not report exceptions."""
+    truncated_bytes: int = 0  # output bytes dropped because of the limit
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    peak_bytes: int = 0  # largest resident set of the call, the preloaded interpreter's included
-    state_lost: bool = False  # variables that earlier calls of its session left are gone
+    peak_bytes: int = 0  # peak resident set of the call, including the preloaded interpreter
+    state_lost: bool = False  # the session lost the variables of earlier calls
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreamTest:
-    """The standard output that a program must write when it reads a standard input."""
+    """A standard input of a program, and the standard output it must write."""
 
     stdin: str
     stdout: str
@@ -106,17 +101,18 @@ class StreamTest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitTests:
-    """Tests that judge a program given as the answer: `tests` of one that defines names, or
-    `streams` of one that reads and writes.
+    """Unit tests that judge a program given as the answer.
+
+    `tests` judge a program that defines names, `streams` one that reads and writes.
     """
 
-    __test__ = False  # pytest takes the name for a class of tests
+    __test__ = False  # or pytest would collect the class
 
-    tests: tuple[str, ...] = ()  # each of them Python that raises when the program is wrong
-    streams: tuple[StreamTest, ...] = ()  # nothing of what follows concerns them
-    setup: str = ""  # imports and helpers, run first
-    names: tuple[str, ...] | None = None  # global names of the program that tests see; None: all
-    prompt: str = ""  # the beginning of a program whose end alone may be the answer
+    tests: tuple[str, ...] = ()  # Python code that raises when the program is wrong
+    streams: tuple[StreamTest, ...] = ()  # the fields below do not apply to them
+    setup: str = ""  # imports and helpers, run before the tests
+    names: tuple[str, ...] | None = None  # global names of the program visible to tests; None: all
+    prompt: str = ""  # start of the program, if the answer may be a completion of it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,38 +145,38 @@ def _no_floats() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One contiguous piece that the policy wrote, and the tool's reply to it.
+    """One contiguous text of the policy, and the tool's reply to it.
 
-    What nobody measured has no elements: a demonstration has no entropies.
+    Fields that were not measured are empty: a demonstration has no entropies.
     """
 
-    tokens: np.ndarray  # [n] int32, sampled, the token that ended the turn included
+    tokens: np.ndarray  # [n] int32, sampled, including the token that ended the turn
     logprobs: np.ndarray  # [n] float32, under the policy, at the temperature of the sampler
     sampled_logprobs: np.ndarray = dataclasses.field(
         default_factory=_no_floats
-    )  # [n] float32, under what truncation left of that
+    )  # [n] float32, under the truncated distribution (top-k, top-p, min-p)
     entropies: np.ndarray = dataclasses.field(
         default_factory=_no_floats
-    )  # [n] float32, nats, of the policy at that temperature
-    version: int = 0  # of the parameters: the oldest ones that a token was sampled with
+    )  # [n] float32, nats, of the policy at the temperature of the sampler
+    version: int = 0  # oldest parameter version that a token was sampled with
     text: str
-    codes: tuple[str, ...] = ()  # the calls, when the turn holds valid ones
-    violation: str | None = None  # the rule of the dialogue that the turn broke
-    results: tuple[ToolResult, ...] = ()  # of the calls, in their order
+    codes: tuple[str, ...] = ()  # the code of each call, if the turn holds valid calls
+    violation: str | None = None  # the rule of the grammar that the turn broke
+    results: tuple[ToolResult, ...] = ()  # one per call, in order
     observation: np.ndarray = dataclasses.field(
         default_factory=lambda: np.zeros(0, np.int32)
-    )  # [m] int32, appended by the environment, separators included
+    )  # [m] int32, appended by the environment, including separators
     observation_dropped: int = 0  # tokens of tool output cut to fit the budget
 
     @property
     def code(self) -> str | None:
-        """All calls as one text; None when there is none."""
+        """The code of all calls, joined; None if the turn calls nothing."""
         return "\n".join(self.codes) if self.codes else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """One episode for one prompt."""
+    """One episode: a prompt, the turns of the policy, and the verdict."""
 
     problem: Problem
     group: int  # index of the prompt within the rollout
@@ -197,13 +193,13 @@ class Trajectory:
 
     @property
     def included(self) -> bool:
-        """The outcome is known, so the trajectory may enter baselines and the loss."""
+        """True if the outcome is known: the trajectory may enter baselines and the loss."""
         unknown = (StopReason.CONTEXT_FULL, StopReason.TOOL_FAILURE)
         return self.stop_reason not in unknown and self.verdict is not Verdict.UNVERIFIABLE
 
     @property
     def length(self) -> int:
-        """Tokens of the whole episode: prompt, turns and observations."""
+        """Number of tokens of the episode: prompt, turns and observations."""
         return len(self.prompt) + sum(len(t.tokens) + len(t.observation) for t in self.turns)
 
 
@@ -253,9 +249,9 @@ class HiddenFn(Protocol):
     """Runs the decoder.
 
     Without a cache, token `[b, t]` attends to tokens `[b, :t+1]` of its own segment, and with
-    `prefix_ids` also to those of segment `prefix_ids[b, t]`, if that is not 0. With a cache, it is
-    written to slot `positions[b, t]` (dropped when that lies beyond the cache) and attends to the
-    slots up to that position. Returns hidden states `[B, T, D]` and the cache, written to.
+    `prefix_ids` also to those of segment `prefix_ids[b, t]`, if that is not 0. With a cache, the
+    token is written to cache position `positions[b, t]` (dropped beyond the end of the cache) and
+    attends to all positions up to it. Returns hidden states `[B, T, D]` and the updated cache.
     """
 
     def __call__(
@@ -272,10 +268,10 @@ class HiddenFn(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ForwardFn:
-    """A language model as pure functions: all that the library knows of one.
+    """A language model as pure functions. The library uses models through this interface only.
 
-    The leaves of a cache are `[B, KV, S, H]` (rows, key heads, positions, features), or have other
-    axes than KV between the first and the last two.
+    Cache leaves are `[B, KV, S, H]` (rows, key heads, positions, features); other axes may take the
+    place of KV.
     """
 
     hidden: HiddenFn
@@ -283,48 +279,42 @@ class ForwardFn:
     init_cache: Callable[[int, int], Cache]  # rows, positions → an empty cache
     vocab_size: int
     for_decoding: Callable[[Params], Params] = lambda params: params
-    """The same parameters, also taken by `hidden` and `logits`, as many steps of single tokens read
-    them best: applied once to each decode segment, inside its program."""
+    """Converts parameters to the layout that single-token steps read fastest. `hidden` and `logits`
+    accept both. Applied once per decode segment, inside its program."""
 
 
 class Tool(Protocol):
-    """Runs code. `submit` never blocks for the call itself and never raises for what the
-    code does.
-    """
+    """Runs code. `submit` returns before the call ends and never raises for what the code does."""
 
     def submit(self, code: str, *, timeout: float | None = None) -> Future[ToolResult]: ...
 
 
 class Verifier(Protocol):
-    """Judges the answer of a finished trajectory. A plain function is one."""
+    """Judges the answer of a finished trajectory. A plain function is a verifier."""
 
     def __call__(self, problem: Problem, answer: str | None) -> Verdict: ...
 
 
 class SubmittingVerifier(Verifier, Protocol):
-    """A verifier that takes its time beside the caller: a rollout goes on meanwhile, and gathers
-    its verdicts at the end.
-    """
+    """A verifier that runs beside the caller: a rollout collects its verdicts at the end."""
 
     def submit(self, problem: Problem, answer: str | None) -> Future[Verdict]: ...
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Control symbols have ids but no text that
-    `encode` would turn into them.
-    """
+    """Converts text to ids and back. `encode` never produces control symbols, whatever the text."""
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest id; the sampler chooses none beyond."""
+        """Highest id plus one; the sampler never draws an id outside it."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; never a control symbol, whatever the text holds."""
+        """Ids of plain text, never a control symbol."""
         ...
 
     def decode(self, ids: list[int]) -> str:
-        """Text of ids, control symbols written out."""
+        """Text of ids, with control symbols written as their names."""
         ...
 
     def control_id(self, symbol: str) -> int:
@@ -332,19 +322,19 @@ class Tokenizer(Protocol):
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 that a token adds to the text, part of a character perhaps; `b""` for a control
-        symbol that is no text of a turn.
+        """UTF-8 bytes that a token adds to the text, perhaps part of a character; `b""` for a
+        control symbol that is not text.
 
-        Without such symbols, `b"".join(map(token_bytes, ids))` is `decode(ids)` encoded, whenever
-        it is UTF-8.
+        For ids without such symbols, `b"".join(map(token_bytes, ids))` equals
+        `decode(ids).encode()` whenever it is valid UTF-8.
         """
         ...
 
 
 class TemplateTokenizer(Tokenizer, Protocol):
-    """A tokenizer that lists its control symbols, so that a chat template can be read for them."""
+    """A tokenizer that lists its control symbols, so that they can be found in chat templates."""
 
     @property
     def control_symbols(self) -> Mapping[str, int]:
-        """Ids of all control symbols."""
+        """Control symbol → id."""
         ...

@@ -1,7 +1,6 @@
-"""What the processes of a run exchange: small objects, failures, figures.
+"""Exchange between the processes of a run: small objects, failures, metrics.
 
-Whatever exchanges data between processes has to be called by all of them, in the same order. With
-one process nothing is exchanged.
+All processes must call these functions, in the same order. With one process nothing is exchanged.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ class HostFailure(RuntimeError):
 
 
 def gather_objects(value: T) -> list[T]:
-    """The `value` of every process, in their order, on each of them.
+    """Returns the `value` of every process, in process order, on every process.
 
-    For small things that can be pickled: every device holds those of all processes for a moment.
+    For small picklable objects: every device briefly holds the values of all processes.
     """
     if jax.process_count() == 1:
         return [value]
     payload = np.frombuffer(pickle.dumps(value), np.uint8)
     sizes = multihost_utils.process_allgather(np.array([len(payload)], np.int32))[:, 0]
-    # A power of two, so that programs are few.
+    # A power of two, so that few shapes are compiled.
     padded = np.zeros(max(256, 2 ** math.ceil(math.log2(sizes.max()))), np.uint8)
     padded[: len(payload)] = payload
     rows = multihost_utils.process_allgather(padded)
@@ -41,11 +40,11 @@ def gather_objects(value: T) -> list[T]:
 
 @contextlib.contextmanager
 def together(what: str) -> Iterator[None]:
-    """What is done inside may fail on one process: then, at its end, it has failed on all.
+    """Makes an error in the block on one process an error on all of them.
 
-    Every process raises `HostFailure` with the error of those that failed, instead of waiting for
-    them forever in the next exchange. Inside, nothing may be exchanged. An interrupt stays one
-    where it came.
+    At the end of the block every process raises `HostFailure` with the errors of those that failed;
+    otherwise the others would wait for them forever in the next exchange. The block itself must not
+    exchange anything. An interrupt is re-raised as such on the process that received it.
     """
     if jax.process_count() == 1:
         yield
@@ -68,20 +67,20 @@ def together(what: str) -> Iterator[None]:
 
 
 Figures = Mapping[str, tuple[float, float]]
-"""Name → mean, and what it weighs: the number of trajectories, turns or tokens it was taken over"""
+"""Name → mean and its weight: the number of trajectories, turns or tokens averaged over."""
 
 
 def weighted_means(parts: Sequence[Figures]) -> dict[str, float]:
-    """`Σ mean · weight / Σ weight` of each figure over the parts that have it; NaN if none does."""
+    """`Σ mean · weight / Σ weight` of each metric over the parts that have it; NaN if none does."""
     names = dict.fromkeys(name for part in parts for name in part)
     result = {}
     for name in names:
-        held = [part[name] for part in parts if name in part and part[name][1] > 0]
-        whole = sum(weight for _, weight in held)
-        result[name] = sum(mean * (weight / whole) for mean, weight in held) if held else math.nan
+        terms = [part[name] for part in parts if name in part and part[name][1] > 0]
+        total = sum(weight for _, weight in terms)
+        result[name] = sum(mean * (weight / total) for mean, weight in terms) if terms else math.nan
     return result
 
 
 def gather_metrics(figures: Figures) -> dict[str, float]:
-    """The figures of all processes as means over all of them."""
+    """Weighted means of the metrics of all processes."""
     return weighted_means(gather_objects(figures))

@@ -1,4 +1,4 @@
-"""Meshes, and how logical axes of parameters map to mesh axes."""
+"""Device meshes, and the mapping from logical axes of parameters to mesh axes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 MESH_AXES = ("data", "fsdp", "sequence", "tensor")
 ROW_AXES = ("data", "fsdp", "sequence")
-"""Mesh axes over which the rows of a rollout are spread."""
+"""Mesh axes that shard the rows of a rollout."""
 BATCH_AXES = ("data", "fsdp")
-"""Mesh axes over which the rows of a batch are spread: their positions are, along `sequence`."""
+"""Mesh axes that shard the rows of a batch; its positions are sharded over `sequence`."""
 ACROSS = "_across"
-"""Ends the name of the part of a mesh axis that leads from one process to another."""
+"""Suffix of the name of the part of a mesh axis that crosses processes."""
 
 LOGICAL_RULES: Mapping[str, str | None] = {
     "vocab": "tensor",
@@ -39,7 +39,7 @@ LOGICAL_RULES: Mapping[str, str | None] = {
 def make_mesh(
     *, data: int = -1, fsdp: int = 1, sequence: int = 1, tensor: int = 1, devices=None
 ) -> Mesh:
-    """A mesh over all devices; one axis may be −1 and takes what the others leave."""
+    """A mesh over all devices; one axis may be −1 and is inferred from the others."""
     devices = jax.devices() if devices is None else devices
     sizes = _sizes(
         {"data": data, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}, len(devices)
@@ -47,29 +47,30 @@ def make_mesh(
     shape = tuple(sizes[axis] for axis in MESH_AXES)
     auto = (AxisType.Auto,) * len(MESH_AXES)
     if len({device.process_index for device in devices}) > 1:
-        # Each process drives a block of its own; `jax.make_mesh` thinks of the wires alone, and
-        # spreads the devices of a TPU host over the mesh.
+        # Each process must own one contiguous block. `jax.make_mesh` optimizes for interconnect
+        # only, and scatters the devices of a TPU machine over the mesh.
         ordered = sorted(devices, key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(ordered).reshape(shape), MESH_AXES, axis_types=auto)
     return jax.make_mesh(shape, MESH_AXES, axis_types=auto, devices=devices)
 
 
 def _sizes(sizes: Mapping[str, int], count: int) -> dict[str, int]:
-    """Devices along each axis, the open one filled. Raises ValueError, with sizes that would do,
-    where the axes do not take all `count` devices.
+    """Devices along each axis, with the −1 axis inferred.
+
+    Raises ValueError, suggesting sizes that fit, unless the axes use all `count` devices.
     """
-    said = f"mesh axes {', '.join(f'{name} {size}' for name, size in sizes.items())}"
+    axes = f"mesh axes {', '.join(f'{name} {size}' for name, size in sizes.items())}"
     open_axes = [name for name, size in sizes.items() if size == -1]
     wrong = [name for name, size in sizes.items() if size < 1 and size != -1]
     if wrong or len(open_axes) > 1:
-        raise ValueError(f"{said}: each must be at least 1, and one of them may be -1")
+        raise ValueError(f"{axes}: each must be at least 1, and one of them may be -1")
     fixed = {name: size for name, size in sizes.items() if size != -1}
     product = math.prod(fixed.values())
     if count % product == 0 and (open_axes or product == count):
         return {**sizes, **dict.fromkeys(open_axes, count // product)}
     if count % product == 0:
         raise ValueError(
-            f"{said} do not multiply to the {count} devices present; set one of them to -1"
+            f"{axes} do not multiply to the {count} devices present; set one of them to -1"
         )
     ways = []
     for name, size in fixed.items():
@@ -78,25 +79,25 @@ def _sizes(sizes: Mapping[str, int], count: int) -> dict[str, int]:
             left = count // others
             fitting = [n for n in range(1, left + 1) if left % n == 0] if open_axes else [left]
             ways.append(f"{name} may be {', '.join(map(str, fitting))}")
-    way_out = " or ".join(ways) or f"their product has to divide {count}"
-    raise ValueError(f"{said} do not multiply to the {count} devices present: {way_out}")
+    way_out = " or ".join(ways) or f"their product must divide {count}"
+    raise ValueError(f"{axes} do not multiply to the {count} devices present: {way_out}")
 
 
 def platform(mesh: Mesh | None) -> str:
-    """What a mesh runs on: `cpu`, `gpu` or `tpu`; without a mesh, where JAX runs by default.
+    """Platform of a mesh: `cpu`, `gpu` or `tpu`. Without a mesh: JAX's default backend.
 
-    The two differ where a program is compiled for machines that are not there.
+    The two differ when a program is compiled ahead of time for devices that are not present.
     """
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
 def row_count(mesh: Mesh, axes: Sequence[str] = ROW_AXES) -> int:
-    """Number of shards that rows are cut into, by default those of a rollout."""
+    """Number of shards of the rows, by default the rows of a rollout."""
     return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def check_rows(rows: int, mesh: Mesh, name: str, axes: Sequence[str] = ROW_AXES) -> None:
-    """Raises unless `rows` can be shared evenly by the devices along `axes`."""
+    """Raises unless the devices along `axes` divide `rows` evenly."""
     shards = row_count(mesh, axes)
     if rows % shards:
         raise ValueError(
@@ -106,17 +107,17 @@ def check_rows(rows: int, mesh: Mesh, name: str, axes: Sequence[str] = ROW_AXES)
 
 
 def row_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Of a rollout: its rows are shared; `leading` axes before the row axis stay whole."""
+    """Sharding of a rollout: over rows; `leading` axes before the row axis are not sharded."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, ROW_AXES))
 
 
 def batch_sharding(mesh: Mesh, *, leading: int = 0) -> NamedSharding:
-    """Of a batch `[..., B, T]`: rows are shared, and positions are along `sequence`."""
+    """Sharding of a batch `[..., B, T]`: rows over the data axes, positions over `sequence`."""
     return NamedSharding(mesh, PartitionSpec(*(None,) * leading, BATCH_AXES, "sequence"))
 
 
 def distribute(tree: T, placement: NamedSharding) -> T:
-    """NumPy arrays that every process has alike, as arrays that are placed so."""
+    """Places NumPy arrays, equal on every process, on the devices of `placement`."""
     if not placement.mesh.is_multi_process:
         return jax.device_put(tree, placement)
     return jax.tree.map(
@@ -128,10 +129,10 @@ def distribute(tree: T, placement: NamedSharding) -> T:
 
 
 def with_auto_axes(forward: ForwardFn, mesh: Mesh) -> ForwardFn:
-    """The forward pass for a mesh with Explicit axes: inside, the compiler shares the work.
+    """Wraps a forward pass for a mesh with Explicit axes: inside it, the compiler shards the work.
 
-    What goes in keeps the shardings that its types say; hidden states and logits come out as a
-    batch lies. Without a cache: decode programs run on Auto axes.
+    Inputs keep the shardings of their types; hidden states and logits are sharded like a batch.
+    Caches are not supported: decode programs run on Auto axes.
     """
     rows = batch_sharding(mesh)
 
@@ -145,7 +146,7 @@ def with_auto_axes(forward: ForwardFn, mesh: Mesh) -> ForwardFn:
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
         if cache is not None:
-            raise ValueError("a cache needs a mesh with Auto axes; take the forward pass as it is")
+            raise ValueError("a cache needs a mesh with Auto axes; use the unwrapped forward pass")
 
         def run(params, tokens, positions, segment_ids, prefix_ids):
             states, _ = forward.hidden(
@@ -161,11 +162,11 @@ def with_auto_axes(forward: ForwardFn, mesh: Mesh) -> ForwardFn:
 
 
 def cache_sharding(mesh: Mesh, leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
-    """Of a leaf of a cache: rows over the data axes, the key heads of `[B, KV, S, H]` over
-    `tensor` where they can be shared evenly.
+    """Sharding of a cache leaf: rows over the data axes, and the key heads of `[B, KV, S, H]` over
+    `tensor` if it divides them evenly.
     """
-    shared = leaf.ndim == 4 and leaf.shape[1] % mesh.shape["tensor"] == 0
-    return NamedSharding(mesh, PartitionSpec(ROW_AXES, "tensor" if shared else None))
+    divisible = leaf.ndim == 4 and leaf.shape[1] % mesh.shape["tensor"] == 0
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES, "tensor" if divisible else None))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -175,10 +176,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(
     logical_axes: Params, mesh: Mesh, rules: Mapping[str, str | None] = LOGICAL_RULES
 ) -> Params:
-    """Sharding of every parameter from its logical axes.
-
-    A tree of tuples of names becomes one of shardings.
-    """
+    """Maps a tree of logical axes, tuples of names, to a tree of shardings."""
 
     def sharding(names: tuple[str | None, ...]) -> NamedSharding:
         unknown = [name for name in names if name is not None and name not in rules]
@@ -191,11 +189,11 @@ def param_shardings(
 
 
 def process_block(owners: np.ndarray) -> tuple[int, ...]:
-    """How many devices every process drives along each axis of a mesh.
+    """Number of devices along each axis of a mesh that every process owns.
 
-    `owners [data, fsdp, sequence, tensor]` are the processes that drive its devices. Raises, alike
-    on every process, unless each drives a block of its own with rows of its own: all of `tensor`,
-    and blocks of one size, side by side.
+    `owners [data, fsdp, sequence, tensor]` holds the process of each device. Raises, on every
+    process alike, unless the processes own contiguous blocks of equal size, each with all of
+    `tensor`, so that each has rows of its own.
     """
     each = owners.size // len(np.unique(owners))
     block = [0] * owners.ndim
@@ -225,8 +223,8 @@ def process_block(owners: np.ndarray) -> tuple[int, ...]:
 
 
 def local_mesh(mesh: Mesh) -> Mesh:
-    """The part of a mesh that this process drives, with the same axes; all of it where no other
-    process has a part. Raises where the parts are no blocks; see `process_block`.
+    """The block of a mesh that this process owns, with the same axes; the whole mesh if no other
+    process owns devices of it. Raises if the parts are not blocks; see `process_block`.
     """
     if not mesh.is_multi_process:
         return mesh
@@ -243,14 +241,14 @@ def local_mesh(mesh: Mesh) -> Mesh:
 
 
 def localize(params: Params, mesh: Mesh) -> Params:
-    """Parameters that lie on `mesh`, as this process's own on `local_mesh(mesh)`.
+    """Moves parameters from `mesh` to `local_mesh(mesh)`, the block of this process.
 
-    All processes call it together. Nothing is copied of a parameter whose shards here are all of
-    it. One that is sharded over an axis that leads to other processes is gathered over that part
-    of the axis, and stays sharded over the part within a process.
+    A collective: all processes call it. A parameter sharded over an axis that crosses processes is
+    gathered over that part of the axis, and stays sharded within the process. A parameter that is
+    complete in this process is not copied.
 
-    What is not copied are the same buffers: an update that is given `params` to overwrite deletes
-    the result as well, and it has to be made anew.
+    Uncopied parameters alias the buffers of `params`: once an update donates `params`, the result
+    is deleted too and must be computed again.
     """
     local = local_mesh(mesh)
     if local is mesh:
@@ -259,10 +257,10 @@ def localize(params: Params, mesh: Mesh) -> Params:
     strangers = [leaf.sharding for leaf in leaves if getattr(leaf.sharding, "mesh", None) != mesh]
     if strangers:
         raise ValueError(
-            f"a parameter lies on {strangers[0]}, not on the mesh; place it by `param_shardings`"
+            f"a parameter is on {strangers[0]}, not on the mesh; place it by `param_shardings`"
         )
     split = _split(mesh, local)
-    spread = [i for i, leaf in enumerate(leaves) if _leads_across(leaf.sharding, local)]
+    spread = [i for i, leaf in enumerate(leaves) if _crosses_processes(leaf.sharding, local)]
     if spread:
         placements = tuple(NamedSharding(split, leaves[i].sharding.spec) for i in spread)
         gather = jax.jit(_identity, out_shardings=placements)
@@ -286,12 +284,12 @@ def _identity(leaves: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
 
 
 def _owners(mesh: Mesh) -> np.ndarray:
-    """The process that drives each device of a mesh, in its shape."""
+    """The process that owns each device of a mesh, in the shape of the mesh."""
     return np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
 
 
 def _split(mesh: Mesh, local: Mesh) -> Mesh:
-    """The mesh with every axis in two: its part across processes, and under its name the other."""
+    """The mesh with every axis split in two: `<name>_across` processes, and `<name>` within one."""
     shape = [
         part
         for whole, within in zip(mesh.devices.shape, local.devices.shape, strict=True)
@@ -302,7 +300,7 @@ def _split(mesh: Mesh, local: Mesh) -> Mesh:
     return Mesh(mesh.devices.reshape(shape), tuple(names), axis_types=tuple(types))
 
 
-def _leads_across(placement: NamedSharding, local: Mesh) -> bool:
-    """Whether an axis over which a parameter is sharded is longer than its part in one process."""
+def _crosses_processes(placement: NamedSharding, local: Mesh) -> bool:
+    """True if a parameter is sharded over an axis that crosses processes."""
     axes = jax.tree.leaves(tuple(placement.spec))
     return any(placement.mesh.shape[axis] != local.shape[axis] for axis in axes)

@@ -1,18 +1,18 @@
-"""Checkpoints of a run: what updates change of the train state, through Orbax.
+"""Checkpoints of a run, written by Orbax: the parts of the train state that updates change.
 
     params             the trained parts of the parameters
     optimizer_state
     step
-    method             states of the parts of the method, where they have any
+    method             states of the parts of the method, if they have any
 
-Frozen parts never change: `save_params` keeps them once, in a folder of their own.
+Frozen parts never change: `save_params` saves them once, in a folder of their own.
 
-Everything random or ordered in a run is a function of (seed, step), so the step is all the position
-that has to be saved.
+All randomness and order in a run is a function of (seed, step), so the step is the only position
+that must be saved.
 
-Saving is atomic: a checkpoint has its name, the step, when all of it is on disk. `files.json` in it
-lists its files with their sizes. One whose files are missing or cut short is damaged: a warning
-names it, and the newest whole one is used.
+Saving is atomic: a checkpoint gets its name, the step, once all of it is on disk. Its `files.json`
+lists its files and their sizes. A checkpoint with missing or truncated files is damaged: a warning
+names it, and the newest whole checkpoint is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from gtpo_jax.types import Params
 PARAMS = "params"
 FILES = "files.json"
 DAMAGED = ".damaged"
-"""What is added to the name of a damaged checkpoint that is moved aside."""
+"""Suffix of the name of a damaged checkpoint that was moved aside."""
 
 _STATE = "state"
 _NEEDED = (f"{_STATE}/_METADATA", f"{_STATE}/manifest.ocdbt")
@@ -47,13 +47,13 @@ T = TypeVar("T")
 
 
 class SaveError(RuntimeError):
-    """A checkpoint could not be written; the message says why, and which one there is."""
+    """A checkpoint could not be written; the message says why, and names the last good one."""
 
 
 def saved_steps(folder: str | pathlib.Path) -> dict[int, str | None]:
-    """Steps with a checkpoint in the folder, newest first → what is wrong with it, None if nothing.
+    """Step of each checkpoint in the folder, newest first → its damage, None if it is whole.
 
-    Sizes of files are compared, nothing is read. Creates nothing.
+    Compares only the sizes of files. Creates nothing.
     """
     folder = pathlib.Path(folder)
     children = folder.iterdir() if folder.is_dir() else ()
@@ -62,9 +62,9 @@ def saved_steps(folder: str | pathlib.Path) -> dict[int, str | None]:
 
 
 def newest_step(folder: str | pathlib.Path) -> int | None:
-    """Step of the newest whole checkpoint in the folder, None where nothing was saved.
+    """Step of the newest whole checkpoint in the folder, None if nothing was saved.
 
-    Raises ValueError where all are damaged. Creates nothing.
+    Raises ValueError if all are damaged. Creates nothing.
     """
     steps = saved_steps(folder)
     whole = [step for step, damage in steps.items() if damage is None]
@@ -74,14 +74,14 @@ def newest_step(folder: str | pathlib.Path) -> int | None:
 
 
 def has_checkpoint(folder: str | pathlib.Path) -> bool:
-    """Whether a whole checkpoint lies in the folder; ValueError where all are damaged."""
+    """True if the folder holds a whole checkpoint. Raises ValueError if all are damaged."""
     return newest_step(folder) is not None
 
 
 class CheckpointStore:
-    """The checkpoints in one folder; the newest `keep` of them stay.
+    """Saves and restores checkpoints in one folder, and keeps the newest `keep`.
 
-    With several processes all of them call `save`, `restore` and `close`, in the same order.
+    All processes must call `save`, `restore` and `close`, in the same order.
     """
 
     def __init__(self, folder: str | pathlib.Path, *, keep: int = 2):
@@ -100,7 +100,7 @@ class CheckpointStore:
 
     @property
     def latest_step(self) -> int | None:
-        """As `newest_step`; a save that is under way does not count."""
+        """Step of the newest whole checkpoint on disk; see `newest_step`."""
         return newest_step(self.folder)
 
     def save(self, step: int, state: TrainState) -> None:
@@ -111,14 +111,14 @@ class CheckpointStore:
         self._save(step, _on_disk(state))
 
     def save_params(self, step: int, params: Params) -> None:
-        """Parameters without an optimizer, in the background too."""
+        """Saves parameters without an optimizer, in the background."""
         self._save(step, {PARAMS: params})
 
     def restore(self, template: TrainState) -> tuple[int, TrainState]:
-        """Step and state of the newest whole checkpoint, placed as the template is.
+        """Step and state of the newest whole checkpoint, placed like the template.
 
-        Frozen parts are the template's own. Newer ones, which are damaged, are moved aside, so that
-        their steps can be saved again. Raises ValueError where there is no whole one.
+        Frozen parts are those of the template. Newer checkpoints, which are damaged, are moved
+        aside so that their steps can be saved again. Raises ValueError if no checkpoint is whole.
         """
         wanted = _on_disk(template)
 
@@ -127,20 +127,20 @@ class CheckpointStore:
             arguments = ocp.args.Composite(state=_restore_as(wanted))
             return self._manager.restore(step, args=arguments)[_STATE]
 
-        step, found, damaged = self._newest(read, " to resume from")
+        step, fields, damaged = self._newest(read, " to resume from")
         for bad, damage in damaged.items():
             name = self._move_aside(bad)
             self._warn(bad, damage, f"it is now {name}, and the run goes on from step {step}")
         if damaged:
-            processes.gather_objects(None)  # until process 0 has renamed them
+            processes.gather_objects(None)  # waits until process 0 has renamed them
             self._manager.reload()
-        return step, dataclasses.replace(template, trained=found.pop(PARAMS), **found)
+        return step, dataclasses.replace(template, trained=fields.pop(PARAMS), **fields)
 
     def restore_params(self, template: Params, *, step: int | None = None) -> Params:
-        """Parameters alone of the newest whole checkpoint: another optimizer may go on from them.
+        """Parameters of a checkpoint, without the optimizer state.
 
-        With a `step` it is that one. Nothing in the folder is changed. Raises ValueError where
-        there is no whole one.
+        `step`: step of the checkpoint. None: the newest whole one. The folder is not changed.
+        Raises ValueError if there is no such checkpoint.
         """
 
         def read(step: int) -> Params:
@@ -151,21 +151,21 @@ class CheckpointStore:
         if step is not None:
             self._check_whole(step)
             return read(step)
-        newest, found, damaged = self._newest(read, "; train one with `python -m launch.sft`")
+        newest, params, damaged = self._newest(read, "; train one with `python -m launch.sft`")
         for bad, damage in damaged.items():
             self._warn(bad, damage, f"step {newest} is used instead")
-        return found
+        return params
 
     def check(self) -> None:
-        """Raises `SaveError` if the save in the background has failed by now."""
+        """Raises `SaveError` if the background save has failed by now."""
         if self._under_way and not self._manager.is_saving_in_progress():
             self.wait()
 
     def wait(self) -> None:
-        """Returns when the last save is on disk; raises `SaveError` if it has failed."""
+        """Waits until the last save is on disk; raises `SaveError` if it failed."""
         if self._under_way:
             self._under_way = False
-            with self._told(self._begun):
+            with self._save_errors(self._begun):
                 self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -185,12 +185,12 @@ class CheckpointStore:
             return
         self.wait()
         self._begun = step
-        with self._told(step):
+        with self._save_errors(step):
             self._manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(tree)))
         self._under_way = True
 
     def _list_files(self) -> None:
-        """Writes the list of a checkpoint that is about to get its name. On process 0."""
+        """Writes `files.json` of a checkpoint that is about to get its name. Runs on process 0."""
         [temporary] = self.folder.glob(f"{self._begun}.orbax-checkpoint-tmp*")
         state = temporary / _STATE
         files = sorted(path for path in state.rglob("*") if path.is_file())
@@ -198,9 +198,10 @@ class CheckpointStore:
         (temporary / FILES).write_text(json.dumps(sizes, indent=0), encoding="utf-8")
 
     @contextlib.contextmanager
-    def _told(self, step: int | None) -> Iterator[None]:
-        """Errors of the storage as one line; those of Orbax and TensorStore have no type of their
-        own.
+    def _save_errors(self, step: int | None) -> Iterator[None]:
+        """Turns errors of the storage into a `SaveError` of one line.
+
+        Orbax and TensorStore have no exception types of their own.
         """
         try:
             yield
@@ -212,18 +213,18 @@ class CheckpointStore:
             ) from error
 
     def _newest(self, read: Callable[[int], T], without: str) -> tuple[int, T, dict[int, str]]:
-        """Step, content, and newer steps with what is wrong with them.
+        """Step and content of the newest whole checkpoint, and the damage of newer ones by step.
 
-        Whether a checkpoint is whole is for process 0 to say; reading has to succeed on all.
+        Process 0 decides if the files are whole; reading must succeed on all processes.
         """
         self.wait()  # the newest one may still be on its way to the disk
         damaged: dict[int, str] = {}
         for step, damage in processes.gather_objects(saved_steps(self.folder))[0].items():
             if damage is None:
-                found, damage = _attempt(read, step)
+                content, damage = _attempt(read, step)
                 damage = next(filter(None, processes.gather_objects(damage)), None)
-                if found is not None and damage is None:
-                    return step, found, damaged
+                if content is not None and damage is None:
+                    return step, content, damaged
             damaged[step] = str(damage)
         if damaged:
             raise ValueError(_all_damaged(self.folder, damaged))
@@ -238,7 +239,7 @@ class CheckpointStore:
             raise ValueError(f"checkpoint {step} in {self.folder} is damaged: {saved[step]}")
 
     def _move_aside(self, step: int) -> str:
-        """Renames a damaged checkpoint and returns its new name. Process 0 does."""
+        """Renames a damaged checkpoint, on process 0, and returns the new name."""
         name, number = f"{step}{DAMAGED}", 1
         while (self.folder / name).exists():
             number += 1
@@ -254,11 +255,11 @@ class CheckpointStore:
             )
 
     def _saved(self, step: int) -> dict[str, Any]:
-        """What is known of the arrays of a checkpoint without reading them."""
+        """Metadata of the arrays of a checkpoint; the arrays are not read."""
         return self._manager.item_metadata(step)[_STATE].tree
 
     def _check_fits(self, step: int, saved: Any, template: Any, what: str) -> None:
-        """Raises at the first array that is not of the same shape in both trees."""
+        """Raises ValueError at the first array whose shape differs between the two trees."""
         there, here = _shapes(saved), _shapes(template)
         for path in sorted(there.keys() | here.keys()):
             if there.get(path) != here.get(path):
@@ -270,9 +271,9 @@ class CheckpointStore:
 
 
 def _damage(checkpoint: pathlib.Path) -> str | None:
-    """What is wrong with the files of a checkpoint, None if nothing is.
+    """Describes the damage of the files of a checkpoint; None if it is whole.
 
-    One that has no list, of an earlier version, is looked at less closely.
+    Checkpoints of earlier versions have no `files.json`; of them only the needed files are checked.
     """
     try:
         sizes = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
@@ -282,16 +283,16 @@ def _damage(checkpoint: pathlib.Path) -> str | None:
         return f"{FILES} is no list of files: {error}"
     for name, size in sizes.items():
         try:
-            found = (checkpoint / name).stat().st_size
+            actual = (checkpoint / name).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
-        if found != size and (size is not None or found == 0):
-            return f"{name} has {found:,} bytes" + (f" of {size:,}" if size else "")
+        if actual != size and (size is not None or actual == 0):
+            return f"{name} has {actual:,} bytes" + (f" of {size:,}" if size else "")
     return None
 
 
 def _attempt(read: Callable[[int], T], step: int) -> tuple[T | None, str | None]:
-    """What `read` gives, or what is wrong with the checkpoint. Other errors pass."""
+    """The result of `read`, or the damage that made it fail. Other errors propagate."""
     try:
         return read(step), None
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -311,7 +312,7 @@ def _all_damaged(folder: str | pathlib.Path, damaged: dict[int, Any]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, or else the first line of the message without what TensorStore adds."""
+    """The error message of the system, or the first line of the text without TensorStore's spec."""
     text = str(error)
     code = re.search(r"os_error_code='(\d+)'", text)
     if code:
@@ -322,15 +323,15 @@ def _reason(error: Exception) -> str:
 
 
 def _on_disk(state: TrainState) -> dict[str, Any]:
-    """The part of a state that a checkpoint holds."""
-    held = changing(state)
-    if not jax.tree.leaves(held["method"]):
-        del held["method"]
-    return {PARAMS: held.pop("trained"), **held}
+    """The tree that a checkpoint of a state holds."""
+    fields = changing(state)
+    if not jax.tree.leaves(fields["method"]):
+        del fields["method"]
+    return {PARAMS: fields.pop("trained"), **fields}
 
 
 def _restore_as(template: Any, *, part: bool = False) -> ocp.args.PyTreeRestore:
-    """Arrays of the shapes, types and places of the template; `part`: and nothing besides."""
+    """Restore arguments for arrays placed like the template; `part`: only the template's arrays."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     return ocp.args.PyTreeRestore(
         abstract,
@@ -340,6 +341,6 @@ def _restore_as(template: Any, *, part: bool = False) -> ocp.args.PyTreeRestore:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by path; named fields and keys read alike, as they do on disk."""
+    """Shapes by path; fields and keys are spelled alike, as on disk."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(p, simple=True, separator="/"): x.shape for p, x in leaves}

@@ -1,4 +1,4 @@
-"""Optimizers around those of optax: float32 arithmetic for parameters of lower precision."""
+"""Wrappers of optax optimizers: float32 arithmetic for parameters of lower precision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gtpo_jax.types import Params
 
 
 class MasterState(NamedTuple):
-    """Float32 copies of the parameters, and the state of the optimizer that works on them."""
+    """Float32 copies of the parameters, and the state of the optimizer that updates them."""
 
     masters: Params
     inner: optax.OptState
@@ -21,15 +21,15 @@ class MasterState(NamedTuple):
 def with_float32_masters(
     optimizer: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer on float32 copies of the parameters, which are the copies rounded.
-
-    A bfloat16 keeps 8 bits: a step below 1/512 of a parameter would round to nothing, and a second
-    moment would hardly decay. Here neither happens: moments and sums are float32, and
+    """Applies an optimizer to float32 master copies; the parameters are the masters, rounded.
 
         params = round(masters),    masters ← masters + optimizer(gradients)
 
-    Leaves that are float32 already are their own masters: for them nothing is copied. The state
-    takes 4 bytes more for every other parameter.
+    bfloat16 has 8 bits of precision: a step below 1/512 of a parameter would round to zero, and a
+    second moment would hardly decay. With float32 masters neither happens.
+
+    Leaves that are already float32 are their own masters and are not copied. Every other parameter
+    costs 4 bytes more.
     """
     inner = optax.with_extra_args_support(optimizer)
 
@@ -51,14 +51,14 @@ def with_float32_masters(
         moved = optax.apply_updates(masters, steps)
 
         def step_of(param: jax.Array, step: jax.Array, master: jax.Array) -> jax.Array:
-            # The sum is taken in float32 and rounded to the parameter's dtype.
+            # `apply_updates` adds this step in float32 and rounds to the dtype of the parameter.
             if _is_wide(param):
                 return step
             return master.astype(param.dtype).astype(jnp.float32) - param.astype(jnp.float32)
 
         result = jax.tree.map(step_of, params, steps, moved)
-        kept = jax.tree.map(lambda p, m: None if _is_wide(p) else m, params, moved)
-        return result, MasterState(masters=kept, inner=after)
+        copies = jax.tree.map(lambda p, m: None if _is_wide(p) else m, params, moved)
+        return result, MasterState(masters=copies, inner=after)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -68,7 +68,7 @@ def _is_wide(leaf: jax.Array) -> bool:
 
 
 def _joined(copies: Params, params: Params) -> Params:
-    """Copies where there are some, and otherwise the parameters themselves."""
+    """The masters: the copy of a parameter, or the parameter itself if it has none."""
     return jax.tree.map(
         lambda copy, param: param if copy is None else copy,
         copies,

@@ -1,14 +1,14 @@
-"""Trajectories to arrays of fixed shape: packed token rows, and per-trajectory facts for credit.
+"""Packs trajectories into arrays of fixed shape: rows of tokens, and facts for credit assignment.
 
-Trajectories with equal prompts may share it within a row (Prefix Grouper, arXiv 2506.05433):
+Trajectories with equal prompts may share the prompt in a row (Prefix Grouper, arXiv 2506.05433):
 
     tokens        p1 p2 | p3 a1 a2 | p3 b1 b2 b3 | q1 q2 q3 c1
     segment_ids    1  1 |  2  2  2 |  3  3  3  3 |  4  4  4  4
     prefix_ids     0  0 |  1  1  1 |  1  1  1  1 |  0  0  0  0
     positions      0  1 |  2  3  4 |  2  3  4  5 |  0  1  2  3
 
-The last token of the prompt stays with each trajectory: it predicts what the policy wrote first. So
-every token is predicted by the one before it in the row, as it is without sharing.
+Each trajectory keeps its own copy of the last prompt token, which predicts the first token of the
+policy. So every token is predicted by the one before it in the row, as without sharing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from gtpo_jax.types import EpisodeBatch, TokenBatch, Trajectory
 def episode_batch(
     trajectories: Sequence[Trajectory], *, max_turns: int, needs: Iterable[Fact] = ()
 ) -> EpisodeBatch:
-    """Trajectories as credit assignment sees them, in their order, as NumPy arrays.
+    """The inputs of credit assignment for trajectories, in order, as NumPy arrays.
 
-    `needs` are the facts to gather besides, `method.facts` for those of a method.
+    `needs`: further facts to gather, such as `method.facts`.
     """
     count = len(trajectories)
     longest = max((len(t.turns) for t in trajectories), default=0)
@@ -41,7 +41,7 @@ def episode_batch(
         violations[row, : len(trajectory.turns)] = [
             turn.violation is not None for turn in trajectory.turns
         ]
-    # NumPy here, arrays of JAX once they enter a jitted function.
+    # NumPy arrays; a jitted function converts them to JAX arrays.
     fields: dict[str, Any] = {
         "group_ids": np.array([t.group for t in trajectories], np.int32),
         "included": np.array([t.included for t in trajectories], bool),
@@ -58,7 +58,7 @@ def episode_batch(
 
 
 def first_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
-    """Rows of item indices, longest items first, each in the first row with room for it."""
+    """Rows of item indices: items, longest first, go into the first row with room for them."""
     rows: list[list[int]] = []
     room: list[int] = []
     for item in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
@@ -82,22 +82,21 @@ def pack(
     row_length: int,
     shared_prompts: bool = False,
 ) -> TokenBatch:
-    """Packs trajectories into `[micro_batches, rows, row_length]`; what is not
-    needed stays padding.
+    """Packs trajectories into `[micro_batches, rows, row_length]`; the rest is padding.
 
-    `turn_advantages [M, K]` are broadcast to the tokens of their turns. A trajectory that is not
-    `included` is left out; every other one is packed whole, and not fitting is an error.
+    `turn_advantages [M, K]` are broadcast to the tokens of their turns. Trajectories that are not
+    `included` are skipped; the others are packed whole, and raise ValueError if they do not fit.
 
-    With `shared_prompts`, trajectories with equal prompts share it, as many as fit a row; the
-    others repeat it in the next. Either way there are at most as many rows as trajectories.
+    With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
+    row; the next row repeats it. Either way there are at most as many rows as trajectories.
     """
-    kept = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
-    pieces = _pieces(trajectories, kept, row_length, shared_prompts=shared_prompts)
+    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     layout = first_fit([_piece_length(trajectories, piece) for piece in pieces], row_length)
     if len(layout) > micro_batches * rows:
         raise ValueError(
-            f"{len(kept)} trajectories take {len(layout)} rows of {row_length} tokens, there are"
-            f" {micro_batches} x {rows}; raise the number of micro-batches"
+            f"{len(included)} trajectories take {len(layout)} rows of {row_length} tokens, there"
+            f" are {micro_batches} x {rows}; raise the number of micro-batches"
         )
     batch = empty_batch(micro_batches * rows, row_length, shared_prompts=shared_prompts)
     for row, items in enumerate(layout):
@@ -123,15 +122,16 @@ def row_shape(
     buckets: int,
     shared_prompts: bool = False,
 ) -> tuple[int, int]:
-    """Rows of a micro-batch and their length, for short trajectories: attention over a row costs
-    its length squared.
+    """Chooses the bucket of a micro-batch: the number of rows and their length.
 
-    `rows` of `row_length` tokens, or twice as many of half the length, and so on, up to `buckets`
-    shapes of equal tokens: the shortest that holds each included trajectory, with `shared_prompts`
-    all of those that share a prompt, if they fit a row at all. A program is compiled for each.
+    Attention over a row costs its length squared, so short trajectories get short rows. The buckets
+    are `rows` of `row_length` tokens, twice as many rows of half the length, and so on: `buckets`
+    shapes with equal numbers of tokens. The shortest is chosen that holds each included trajectory
+    and, with `shared_prompts`, all that share a prompt in one row. One program is compiled for each
+    bucket.
     """
-    kept = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
-    pieces = _pieces(trajectories, kept, row_length, shared_prompts=shared_prompts)
+    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     longest = max((_piece_length(trajectories, piece) for piece in pieces), default=1)
     for _ in range(buckets - 1):
         if row_length % 2 or row_length // 2 < longest:
@@ -143,10 +143,10 @@ def row_shape(
 def pack_stream(
     trajectories: Iterable[Trajectory], *, rows: int, row_length: int
 ) -> Iterator[TokenBatch]:
-    """Batches `[rows, row_length]` filled in the order of arrival, so lengths stay mixed.
+    """Yields batches `[rows, row_length]` filled in order of arrival, so lengths stay mixed.
 
-    A batch ends when the next trajectory fits in none of its rows. The last one may be part empty.
-    Trajectories that are not `included` are left out.
+    A batch ends when the next trajectory fits in none of its rows. The last batch may be partly
+    empty. Trajectories that are not `included` are skipped.
     """
     batch, room, segments = empty_batch(rows, row_length), [row_length] * rows, [0] * rows
     count = 0
@@ -169,7 +169,7 @@ def pack_stream(
 
 
 def empty_batch(rows: int, row_length: int, *, shared_prompts: bool = False) -> TokenBatch:
-    """All padding, as NumPy arrays; `prefix_ids` among them only with `shared_prompts`."""
+    """A batch of padding, as NumPy arrays. It has `prefix_ids` only with `shared_prompts`."""
     shape = (rows, row_length)
     fields: dict[str, Any] = {
         "tokens": np.zeros(shape, np.int32),
@@ -187,17 +187,17 @@ def empty_batch(rows: int, row_length: int, *, shared_prompts: bool = False) -> 
 
 def _pieces(
     trajectories: Sequence[Trajectory],
-    kept: Sequence[int],
+    included: Sequence[int],
     row_length: int,
     *,
     shared_prompts: bool,
 ) -> list[list[int]]:
-    """Trajectories that go into a row together: those that share a prompt, as many as fit."""
-    _check_fits(max((trajectories[index].length for index in kept), default=0), row_length)
+    """Groups trajectories that go into a row together: as many with an equal prompt as fit."""
+    _check_fits(max((trajectories[index].length for index in included), default=0), row_length)
     if not shared_prompts:
-        return [[index] for index in kept]
+        return [[index] for index in included]
     families: dict[bytes, list[int]] = {}
-    for index in kept:
+    for index in included:
         families.setdefault(trajectories[index].prompt.tobytes(), []).append(index)
     pieces = []
     for family in families.values():
@@ -213,12 +213,12 @@ def _piece_length(trajectories: Sequence[Trajectory], piece: Sequence[int]) -> i
 
 
 def _shared_tokens(trajectory: Trajectory) -> int:
-    """All of the prompt but its last token."""
+    """Number of prompt tokens that can be shared: all but the last."""
     return max(len(trajectory.prompt) - 1, 0)
 
 
 def _write_prefix(batch: TokenBatch, row: int, start: int, segment: int, tokens: np.ndarray) -> int:
-    """Writes a segment of no trajectory and returns where it ends."""
+    """Writes a shared prompt as a segment of its own and returns the end of the segment."""
     end = start + len(tokens)
     here = (row, slice(start, end))
     batch.tokens[here] = tokens
@@ -238,9 +238,10 @@ def _write(
     *,
     prefix: int = 0,
 ) -> int:
-    """Writes a trajectory into the row of a NumPy batch and returns where it ends.
+    """Writes a trajectory into a row of a NumPy batch and returns the end of its segment.
 
-    Behind the segment `prefix`, which holds its prompt but for the last token, it goes on from it.
+    `prefix`: segment that holds its prompt without the last token; the trajectory continues it.
+    0: no shared prompt.
     """
     skipped = _shared_tokens(trajectory) if prefix else 0
     prompt = trajectory.prompt[skipped:]

@@ -1,4 +1,4 @@
-"""Scores of a batch's tokens under a policy: log-probs and entropies, by micro-batches."""
+"""Log-probs and entropies of the tokens of a batch under a policy, by micro-batches."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def batch_logprobs(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> logprobs.TokenStatistics:
-    """Log-probs and entropies `[B, T]` of a batch's tokens under `params`.
+    """Log-probs and entropies `[B, T]` of the tokens of a batch under `params`.
 
-    `chunk` positions of every row have their logits in memory at a time, all of them without it.
+    `chunk`: number of positions of every row whose logits are in memory at once. None: all.
     """
     hidden, _ = forward.hidden(
         params,
@@ -52,8 +52,8 @@ def logprob_gap(
 ) -> jax.Array:
     """Largest `|log π(token) − log μ(token)|` over the trained tokens of a batch `[A, B, T]`.
 
-    Right after a rollout π and μ are the same policy: what remains is the disagreement between the
-    decode programs and the forward pass of the learner.
+    Right after a rollout π and μ are the same policy, so the gap measures the numerical difference
+    between the decode programs and the forward pass of the learner.
     """
 
     def larger(index: jax.Array, gap: jax.Array) -> jax.Array:
@@ -75,13 +75,13 @@ def stepwise_logprobs(
     temperature: float = 1.0,
     chunk: int | None = None,
 ) -> jax.Array:
-    """Log-probs `[A, B, T]` of a batch's tokens, one micro-batch after another; 0 in empty ones."""
+    """Log-probs `[A, B, T]` of the tokens of a batch, by micro-batches; 0 in empty ones."""
 
-    def write(index: jax.Array, found: jax.Array) -> jax.Array:
+    def write(index: jax.Array, written: jax.Array) -> jax.Array:
         policy_logprobs, _ = batch_logprobs(
             forward, params, micro_batch_at(batch, index), temperature=temperature, chunk=chunk
         )
-        return found.at[index].set(policy_logprobs)
+        return written.at[index].set(policy_logprobs)
 
     return jax.lax.fori_loop(
         0, filled_micro_batches(batch), write, jnp.zeros(batch.tokens.shape, jnp.float32)
@@ -125,8 +125,9 @@ def micro_batch_at(batch: TokenBatch, index: jax.Array | int) -> TokenBatch:
 
 
 def filled_micro_batches(batch: TokenBatch) -> jax.Array:
-    """Micro-batches up to the last with a trained token: packing fills them from the front, and the
-    empty ones behind cost nothing.
+    """Number of micro-batches up to the last one with a trained token.
+
+    Packing fills micro-batches from the front, so loops up to this number skip the empty ones.
     """
     count = jnp.arange(1, batch.loss_mask.shape[0] + 1, dtype=jnp.int32)
     return jnp.max(jnp.where(jnp.any(batch.loss_mask, axis=(1, 2)), count, 0))

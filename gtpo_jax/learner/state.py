@@ -1,4 +1,4 @@
-"""The train state: all that an update reads and writes."""
+"""The train state: parameters, optimizer state and step."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from gtpo_jax.types import Params
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """All that an update reads and writes. Frozen are whole parts of the parameters, by name."""
+    """The state that an update reads and writes. `trained` and `frozen` are parts of the parameters
+    by name.
+    """
 
     trained: Params
     frozen: dict[str, Params] = dataclasses.field(default_factory=dict)
     optimizer_state: optax.OptState
-    step: jax.Array  # int32, updates done
+    step: jax.Array  # int32, number of updates done
     method: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """States of the parts of the method, `{}` where they have none."""
+    """States of the parts of the method; `{}` if they have none."""
 
     @property
     def params(self) -> Params:
-        """Those of the model: frozen and trained parts together."""
+        """Parameters of the model: frozen and trained parts together."""
         return {**self.frozen, **self.trained}
 
 
@@ -40,11 +42,11 @@ def init_state(
     *,
     trained: Sequence[str] | None = None,
 ) -> TrainState:
-    """Step 0 with fresh optimizer state, placed where the parameters are.
+    """The state at step 0, with a fresh optimizer state, placed where the parameters are.
 
-    `trained` names the parts of the parameters that updates change, all of them without it. The
-    optimizer sees no other: it has no state for them, and a norm that it clips is without them.
-    Traced parameters have no place: then `jax.eval_shape` gives the shapes of the state.
+    `trained` names the parts of the parameters that updates change; None: all. The optimizer sees
+    only these: it keeps no state for the others and does not count them in gradient norms.
+    Traced parameters are not placed, so `jax.eval_shape` gives the shapes of the state.
     """
     names = params.keys() if trained is None else trained
     if not set(names) <= params.keys():
@@ -59,8 +61,8 @@ def init_state(
     placements = [leaf.sharding for leaf in jax.tree.leaves(params) if _is_placed(leaf)]
     if not placements:
         return state
-    # Counters are born on one device and bound to none. The first update would change that, and
-    # the second would find no program for what it is given.
+    # Counters start uncommitted on one device. The first update would place them on the mesh, and
+    # the second would be compiled again for the new placement.
     mesh = getattr(placements[0], "mesh", None)
     home = sharding.replicated(mesh) if isinstance(mesh, jax.sharding.Mesh) else placements[0]
 
@@ -72,13 +74,13 @@ def init_state(
 
 
 def changing(state: TrainState) -> dict[str, Any]:
-    """What an update changes of a state, by field."""
+    """The fields of a state that an update changes, by name."""
     fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: value for name, value in fields.items() if name != "frozen"}
 
 
 def nonfinite_names(state: TrainState, nonfinite: Sequence[bool] | np.ndarray) -> list[str]:
-    """Paths of the parameters that the metric `nonfinite` of an update points at."""
+    """Paths of the parameters for which the metric `nonfinite` of an update is True."""
     paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(state.trained))
     names = (jax.tree_util.keystr(path, simple=True, separator="/") for path in paths)
     return [name for name, bad in zip(names, nonfinite, strict=True) if bad]

@@ -1,8 +1,8 @@
-"""Checks at the public edge: errors that name the argument, what was expected, what came, and the
-way out.
+"""Argument checks for public functions: each error names the argument, what was expected, what was
+passed, and the way out.
 
-Shapes and dtypes are known while tracing; values are checked when they are Python numbers, since a
-traced value has none yet.
+Shapes and dtypes are known while tracing; values are checked only when they are Python numbers,
+since a traced value is not known yet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 
 def check_turns(**arrays: jax.Array) -> None:
-    """All arrays are `[M, K]` with one shape; the first one says which."""
+    """Raises unless all arrays are `[M, K]` with the shape of the first."""
     first, expected = next(iter(arrays.items()))
     if jnp.ndim(expected) != 2:
         raise ValueError(
@@ -25,7 +25,7 @@ def check_turns(**arrays: jax.Array) -> None:
 
 
 def check_same_shape(**arrays: jax.Array) -> None:
-    """All arrays have one shape; the first one says which. Nothing is broadcast in silence."""
+    """Raises unless all arrays have the shape of the first: nothing is broadcast silently."""
     (first, expected), *others = arrays.items()
     for name, array in others:
         if jnp.shape(array) != jnp.shape(expected):
@@ -36,7 +36,7 @@ def check_same_shape(**arrays: jax.Array) -> None:
 
 
 def check_trajectories(count: int, **arrays: jax.Array) -> None:
-    """Every array is `[count]`: one value per trajectory."""
+    """Raises unless every array is `[count]`: one value per trajectory."""
     for name, array in arrays.items():
         if jnp.shape(array) != (count,):
             raise ValueError(
@@ -46,7 +46,7 @@ def check_trajectories(count: int, **arrays: jax.Array) -> None:
 
 
 def check_masks(**masks: jax.Array) -> None:
-    """Every array is boolean."""
+    """Raises unless every array is boolean."""
     for name, mask in masks.items():
         if jnp.result_type(mask) != jnp.bool_:
             raise TypeError(
@@ -55,13 +55,15 @@ def check_masks(**masks: jax.Array) -> None:
             )
 
 
-def check_range(name: str, value: object, low: float, high: float, *, hint: str) -> None:
-    """A number lies in `[low, high]`; `hint` says what to pass instead."""
+def check_range(
+    name: str, value: object, low: float | int, high: float | int, *, hint: str
+) -> None:
+    """Raises unless a number lies in `[low, high]`; `hint` says what to pass instead."""
     if isinstance(value, numbers.Real) and not low <= float(value) <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}; {hint}")
 
 
 def check_positive(name: str, value: object, *, hint: str) -> None:
-    """A number is greater than 0; `hint` says what to pass instead."""
+    """Raises unless a number is greater than 0; `hint` says what to pass instead."""
     if isinstance(value, numbers.Real) and not float(value) > 0:
         raise ValueError(f"{name} must be greater than 0, got {value}; {hint}")

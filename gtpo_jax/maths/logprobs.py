@@ -1,8 +1,8 @@
-"""Token log-probabilities and entropies, token-aligned. The only place that shifts by one.
+"""Token-aligned log-probabilities and entropies. Only this module shifts logits by one position.
 
 `token_logprobs` and `token_entropies` take logits. `chunked_statistics` takes hidden states and the
-head and never holds the logits of more than a few positions, in the backward pass neither: with a
-vocabulary of 150,000 they would be the largest array of the whole update.
+head, and holds the logits of only a few positions at a time, in the backward pass too: with a
+vocabulary of 150,000, full logits would be the largest array of the update.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def token_logprobs(
     """`out[b, t] = log softmax(logits[b, t−1] / temperature)[tokens[b, t]]`; `out[:, 0]` is 0.
 
     Logits at t−1 predict token t. Use the temperature of the sampler, or the ratio to its log-probs
-    is not one on the first step. Computed in float32.
+    is not 1 on the first step. Computed in float32.
     """
     _check(logits, tokens, temperature)
     return _align(_logprobs(logits[:, :-1], tokens[:, 1:], temperature))
@@ -39,7 +39,7 @@ def token_entropies(
 
 
 class TokenStatistics(NamedTuple):
-    """Of every token, under the distribution that predicts it."""
+    """Log-prob of every token and entropy of the distribution that predicts it."""
 
     logprobs: Float[Array, "B T"]
     entropies: Float[Array, "B T"]
@@ -53,11 +53,11 @@ def chunked_statistics(
     temperature: Scalar = 1.0,
     chunk: int = 64,
 ) -> TokenStatistics:
-    """What `token_logprobs` and `token_entropies` give for `logits = head(hidden)`, in less memory.
+    """Equal to `token_logprobs` and `token_entropies` of `logits = head(hidden)`, in less memory.
 
-    Logits are made for `chunk` positions of every row at a time and made again in the backward
-    pass: memory `B · chunk · V` instead of `B · T · V`, for one more product with the head. `head`
-    maps `[..., D]` to `[..., V]` and may close over parameters; their gradient comes out as usual.
+    Logits are computed for `chunk` positions of every row at a time and recomputed in the backward
+    pass: memory `B · chunk · V` instead of `B · T · V`, at the cost of one more product with the
+    head. `head` maps `[..., D]` to `[..., V]`; gradients flow to parameters it closes over.
     """
     _check(hidden, tokens, temperature)
     checks.check_range("chunk", chunk, 1, float("inf"), hint="it counts positions, 64 is usual")
@@ -67,21 +67,21 @@ def chunked_statistics(
     padding = -predicted % chunk
     states = jnp.pad(hidden[:, :-1], ((0, 0), (0, padding), (0, 0)))
     targets = jnp.pad(tokens[:, 1:], ((0, 0), (0, padding)))
-    pieces = (predicted + padding) // chunk
+    chunks = (predicted + padding) // chunk
 
     @jax.checkpoint
     def statistics(states: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits = head(states)
         return _logprobs(logits, targets, temperature), _entropies(logits, temperature)
 
-    def step(_: None, piece: tuple[jax.Array, jax.Array]) -> tuple[None, tuple]:
-        return None, statistics(*piece)
+    def step(_: None, inputs: tuple[jax.Array, jax.Array]) -> tuple[None, tuple]:
+        return None, statistics(*inputs)
 
-    # Rows stay whole, so that their sharding does.
-    states = jnp.moveaxis(states.reshape(rows, pieces, chunk, width), 1, 0)
-    targets = jnp.moveaxis(targets.reshape(rows, pieces, chunk), 1, 0)
-    _, found = jax.lax.scan(step, None, (states, targets))
-    joined = [jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :predicted] for x in found]
+    # Positions are chunked and rows are not, so the sharding of rows is kept.
+    states = jnp.moveaxis(states.reshape(rows, chunks, chunk, width), 1, 0)
+    targets = jnp.moveaxis(targets.reshape(rows, chunks, chunk), 1, 0)
+    _, per_chunk = jax.lax.scan(step, None, (states, targets))
+    joined = [jnp.moveaxis(x, 0, 1).reshape(rows, -1)[:, :predicted] for x in per_chunk]
     return TokenStatistics(*map(_align, joined))
 
 

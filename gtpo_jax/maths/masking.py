@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def everywhere(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
-    """`x` whole on every device, for what compares or adds up entries of all rows.
+    """Replicates `x` on every device, for code that compares or sums entries of all rows.
 
-    On a mesh with explicit axes a gather or a scatter over sharded rows has to be asked for. On any
-    other mesh the compiler finds the exchange by itself, and this does nothing.
+    On a mesh with explicit axes a gather or scatter over sharded rows must be requested. On any
+    other mesh the compiler inserts the exchange, and this function returns `x` unchanged.
     """
     mesh = jax.typeof(x).sharding.mesh
     if AxisType.Explicit not in mesh.axis_types:
@@ -25,8 +25,8 @@ def everywhere(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
 class WeightedSum(NamedTuple):
     """A mean that has not been divided yet.
 
-    Totals and weights of micro-batches and devices add up; the division happens once, at the end,
-    so that how the data was cut changes nothing.
+    Totals and weights of micro-batches and devices are added, and the division happens once at the
+    end, so the result does not depend on how the data was split.
     """
 
     total: Float[Array, ""]
@@ -38,16 +38,16 @@ class WeightedSum(NamedTuple):
 
 
 def masked_sum(x: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> WeightedSum:
-    """Σ x over the kept entries, and their number.
+    """Σ x over the entries where `mask` is True, and their number.
 
-    What stands in dropped entries, NaN included, is ignored.
+    Other entries are ignored, NaN included.
     """
-    kept = jnp.where(mask, x.astype(jnp.float32), 0.0)
-    return WeightedSum(jnp.sum(kept), jnp.sum(mask, dtype=jnp.float32))
+    values = jnp.where(mask, x.astype(jnp.float32), 0.0)
+    return WeightedSum(jnp.sum(values), jnp.sum(mask, dtype=jnp.float32))
 
 
 def masked_mean(x: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Float[Array, ""]:
-    """Mean over the kept entries; 0 when none is kept."""
+    """Mean over the entries where `mask` is True; 0 when there are none."""
     return masked_sum(x, mask).mean()
 
 
@@ -57,7 +57,7 @@ class GroupMoments(NamedTuple):
     count: Float[Array, " M"]
     mean: Float[Array, " M"]
     std: Float[Array, " M"]
-    largest: Float[Array, " M"]  # largest magnitude, the scale against which `std` may vanish
+    largest: Float[Array, " M"]  # largest magnitude, the scale of a negligible `std`
 
 
 def group_moments(
@@ -67,11 +67,11 @@ def group_moments(
     *,
     ddof: int = 0,
 ) -> GroupMoments:
-    """Mean and standard deviation over all kept entries of all rows of a group.
+    """Mean and standard deviation over the entries of all rows of a group where `mask` is True.
 
-    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in float32, the mean
-    corrected by that of the residuals and the squares summed after it. An empty group has count,
-    mean and std 0. Group ids lie in `[0, M)`; rows of a group need not be adjacent.
+    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in float32, in two passes:
+    the mean is corrected by the mean of the residuals. An empty group has count, mean and std 0.
+    Group ids lie in `[0, M)`; rows of a group need not be adjacent.
     """
     rows = values.shape[0]
     values = jnp.where(mask, values.astype(jnp.float32), 0.0)
@@ -83,7 +83,7 @@ def group_moments(
 
     count = per_group(mask.astype(jnp.float32))
     mean = per_group(values) / jnp.maximum(count, 1.0)
-    # The rounding of a long sum grows with its length; that of the residuals' sum does not matter.
+    # The rounding error of a long sum grows with its length; residuals are small, so theirs is too.
     residual = jnp.where(mask, values - mean[:, None], 0.0)
     mean += per_group(residual) / jnp.maximum(count, 1.0)
     centered = jnp.where(mask, values - mean[:, None], 0.0)

@@ -1,4 +1,4 @@
-"""How alike the code of two trajectories is."""
+"""Similarity of the code of two trajectories."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ def hashed_ngrams(
 ) -> Float[Array, "M {dimensions}"]:
     """Counts of hashed n-grams of a symbol sequence (bytes or token ids), as unit vectors.
 
-    Deterministic and without weights, so it needs no embedding service. A sequence without any
-    n-gram is the zero vector. The paper embeds with Amazon Titan Text Embeddings V2; this default
-    is ours.
+    Deterministic and weight-free, so no embedding service is needed. A sequence without n-grams is
+    the zero vector. This is a deviation: the paper embeds with Amazon Titan Text Embeddings V2.
     """
     rows, length = symbols.shape
     symbols, lengths = masking.everywhere(symbols), masking.everywhere(lengths)
@@ -31,7 +30,7 @@ def hashed_ngrams(
         starts = length - size + 1
         if starts < 1:
             continue
-        # FNV-1a over the n symbols, with n mixed in so that sizes do not share their buckets.
+        # FNV-1a over the n symbols; n is mixed in so that sizes hash to different buckets.
         code = jnp.full((rows, starts), 2166136261 ^ size, jnp.uint32)
         for offset in range(size):
             code = (code ^ words[:, offset : offset + starts]) * jnp.uint32(16777619)
@@ -50,9 +49,10 @@ def mean_pooled(
     *,
     trajectories: int,
 ) -> Float[Array, "{trajectories} D"]:
-    """Mean hidden state over the masked tokens of each trajectory, such as those of its code.
+    """Mean hidden state over the tokens of each trajectory where `mask` is True, such as its code.
 
-    A trajectory without a masked token is the zero vector, which resembles nothing. No gradient.
+    A trajectory without such tokens is the zero vector, with similarity 0 to all others. The result
+    carries no gradient.
     """
     checks.check_same_shape(trajectory_ids=trajectory_ids, mask=mask)
     checks.check_masks(mask=mask)

@@ -1,6 +1,4 @@
-"""The map between tokens and turns. A turn value belongs to every token
-that the policy wrote in the turn.
-"""
+"""Maps between tokens and turns: a value of a turn applies to each token that the policy wrote."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ def turn_ids_from_starts(
     """Index of the turn of each policy token, −1 elsewhere.
 
     `turn_starts` marks the first token of each turn: two turns with an empty observation between
-    them are adjacent in `loss_mask` and only their starts tell them apart.
+    them are adjacent in `loss_mask`, and only their starts separate them.
     """
     index = jnp.cumsum(turn_starts & loss_mask, axis=1, dtype=jnp.int32) - 1
     return jnp.where(loss_mask, index, -1)
@@ -42,7 +40,7 @@ def turn_mask_from_counts(
 
 
 def last_turns(turn_mask: Bool[Array, "M K"]) -> Bool[Array, "M K"]:
-    """True for the last turn of each trajectory; nowhere in one without turns."""
+    """True at the last turn of each trajectory; all False for a trajectory without turns."""
     after = jnp.pad(turn_mask[:, 1:], ((0, 0), (0, 1)))
     return turn_mask & ~after
 
@@ -69,7 +67,7 @@ def sum_tokens_by_turn(
     trajectories: int,
     max_turns: int,
 ) -> Float[Array, "{trajectories} {max_turns}"]:
-    """Σ of the token values of each turn; tokens that belong to no turn are left out."""
+    """Sum of the token values of each turn; tokens that belong to no turn are ignored."""
     written = (trajectory_ids >= 0) & (turn_ids >= 0)
     values = jnp.where(written, token_values.astype(jnp.float32), 0.0)
     total = jnp.zeros((trajectories, max_turns), jnp.float32)
@@ -79,9 +77,7 @@ def sum_tokens_by_turn(
 
 
 def check_turn_ids(turn_ids: Shaped[Array, "B T"], loss_mask: Shaped[Array, "B T"]) -> None:
-    """Raises unless exactly the trained tokens belong to a turn (host-side, for data
-    from outside).
-    """
+    """Raises unless exactly the trained tokens belong to a turn. Runs on concrete arrays only."""
     mismatched = int(jnp.sum((turn_ids >= 0) != loss_mask))
     if mismatched:
         raise ValueError(
@@ -90,8 +86,9 @@ def check_turn_ids(turn_ids: Shaped[Array, "B T"], loss_mask: Shaped[Array, "B T
 
 
 def check_token_values(token_values: Shaped[Array, "B T"], turn_ids: Shaped[Array, "B T"]) -> None:
-    """Raises when a value, such as a reward, stands on a token of no turn: a sum over turns would
-    drop it without a word (host-side, for data from outside).
+    """Raises when a token outside every turn has a value, such as a reward.
+
+    A sum over turns would drop that value silently. Runs on concrete arrays only.
     """
     stray = int(jnp.sum((token_values != 0) & (turn_ids < 0)))
     if stray:

@@ -1,4 +1,4 @@
-"""The answer in what a chat model wrote: `<answer>…</answer>`, or `\\boxed{…}`."""
+"""Reads the answer from a turn of a chat model: `<answer>…</answer>`, or `\\boxed{…}`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ UNCLOSED_ANSWER = "the answer is not closed"
 UNCLOSED_THOUGHT = f"the thought is not closed by {THINK_END}"
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # what a backslash stands before is skipped
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # skips any character after a backslash
 _PART = re.compile(
     r"(?!\\(?:boxed|fbox))\\[A-Za-z]+|\\[^A-Za-z\s()\[\]]|[^\s$\\{}`<>]"
-)  # of what stands unbraced
-_DOTS = re.compile(r"[\s.…]*|\\[lc]?dots")  # in a box that speaks of answers
+)  # one part of a box without braces
+_DOTS = re.compile(r"[\s.…]*|\\[lc]?dots")  # a box in prose about answers: "\\boxed{...}"
 _OPENED = re.compile(r"\s*\{")
 _MEANT = re.compile(r"[+−.-]*\d|[+−-]?\\|\(.*\)\Z", re.DOTALL)
 _END_OF_MATHS = re.compile(r"[ \t]*(?:\$|\\[)\]])")
@@ -24,15 +24,15 @@ _END_OF_CLAUSE = re.compile(r"[ \t]*(?:[$.,;:)\n]|\\[)\]]|\Z)")
 
 
 def read_answer(text: str, *, in_thought: bool = False) -> tuple[str | None, str | None]:
-    """The answer of a turn and what is wrong with it; at most one of them is there.
+    """Returns the answer of a turn and the violation of the answer rules; at least one is None.
 
-    The last `<answer>…</answer>` counts, without it the last box (`boxes`); an empty one counts
-    where there is no other, and a box with dots is empty. An `<answer>` that holds a box is what
-    the box holds. Nothing is read in a fenced block, but an answer between tags may hold some, and
-    in a thought: before the last `</think>`, or behind a `<think>` that is not closed.
-    `in_thought`: the text begins in one.
+    The last `<answer>…</answer>` counts; without one, the last box (see `boxes`). An empty answer
+    counts only if there is no other; a box that holds only dots is empty. If an `<answer>` holds a
+    box, the content of the box is the answer. Answers in fenced blocks are ignored, though an
+    answer between tags may contain blocks. Answers in thoughts are ignored: before the last
+    `</think>`, or after an unclosed `<think>`. `in_thought`: the text begins inside a thought.
     """
-    parts = _behind_thoughts(text, in_thought)
+    parts = _after_thoughts(text, in_thought)
     if parts is None:
         return None, UNCLOSED_THOUGHT
     text, plain = parts
@@ -44,7 +44,7 @@ def read_answer(text: str, *, in_thought: bool = False) -> tuple[str | None, str
 
 
 def thought_end(text: str, *, in_thought: bool = False) -> int | None:
-    """Where the thought that a turn begins with has ended; None if it does not end."""
+    """Index after the thought that a turn begins with, 0 without one; None if it is not closed."""
     if not in_thought and not text.lstrip().startswith(THINK):
         return 0
     end = text.find(THINK_END)
@@ -52,13 +52,13 @@ def thought_end(text: str, *, in_thought: bool = False) -> int | None:
 
 
 def unmarked_answer(text: str, *, in_thought: bool = False) -> str | None:
-    """All of a turn but its thoughts, as programs are answered; None where nothing is left."""
-    parts = _behind_thoughts(text, in_thought)
+    """The whole turn without its thoughts, for answers that are programs; None if empty."""
+    parts = _after_thoughts(text, in_thought)
     return (trimmed(parts[0]) or None) if parts else None
 
 
 def tagged_spans(plain: str) -> list[tuple[int, int]]:
-    """Where in a text, its blocks masked, answers stand between tags, be they closed or not."""
+    """Spans of the answers between tags, closed or not, in a text whose blocks are masked."""
     spans: list[tuple[int, int]] = []
     end = 0
     while (begin := plain.find(ANSWER, end)) >= 0:
@@ -71,25 +71,25 @@ def tagged_spans(plain: str) -> list[tuple[int, int]]:
 def boxes(text: str) -> list[str | None]:
     """The content of each `\\boxed{…}` and `\\fbox{…}` of a text, in order; None if not closed.
 
-    Braces are balanced; a brace behind a backslash is no brace. Without braces, as in `\\boxed 5`
-    and `\\boxed\\frac{1}{2}`, a box holds the number, the letter or the command that follows, with
-    its arguments. A word that follows is prose about boxes.
+    Braces are balanced; an escaped brace does not count. Without braces, as in `\\boxed 5` and
+    `\\boxed\\frac{1}{2}`, the box holds the number, letter or command that follows, with its
+    arguments. If a word follows, the text is prose about boxes and not a box.
     """
     return _boxes(text, text)
 
 
 def unboxed(text: str) -> str:
-    """The content of a text that is one box; any other text as it stands."""
+    """The content of a text that is exactly one box; any other text unchanged."""
     box = _BOX.match(text)
-    inside, end = _held(text, text, box.end(), _ends_of_groups(text)) if box else (None, 0)
+    inside, end = _content(text, text, box.end(), _ends_of_groups(text)) if box else (None, 0)
     return inside if inside and end == len(text) else text
 
 
 def trimmed(answer: str) -> str:
-    """An answer without the white space around it.
+    """Strips white space around an answer.
 
-    The first of several lines keeps its indentation, as the rest of a program needs it. One space
-    behind a tag is none.
+    The first of several lines keeps its indentation, which the rest of a program needs. A single
+    space after a tag is not indentation.
     """
     whole = answer.strip()
     before = answer[: len(answer) - len(answer.lstrip())]
@@ -100,34 +100,34 @@ def trimmed(answer: str) -> str:
 
 
 def write_answer(answer: str) -> str:
-    """Text that `read_answer` reads as the answer, white space around it aside.
+    """Text that `read_answer` reads as the answer, up to white space around it.
 
-    Raises `ValueError` for one that neither a box nor tags can hold.
+    Raises `ValueError` if neither a box nor tags can hold the answer.
     """
     for text in (f"\\boxed{{{answer}}}", f"{ANSWER}{answer}{ANSWER_END}"):
         if read_answer(text) == (trimmed(answer), None):
             return text
     raise ValueError(
-        f"the answer {answer!r} can stand neither in \\boxed{{}} nor between {ANSWER} and"
-        f" {ANSWER_END}; give what is in its box or tags alone"
+        f"the answer {answer!r} can be written neither in \\boxed{{}} nor between {ANSWER} and"
+        f" {ANSWER_END}; give only the content of the box or tags"
     )
 
 
-def _behind_thoughts(text: str, in_thought: bool) -> tuple[str, str] | None:
-    """The text behind the last thought, and the same with its blocks masked; None within one."""
+def _after_thoughts(text: str, in_thought: bool) -> tuple[str, str] | None:
+    """The text after the last thought, also with its blocks masked; None in an open thought."""
     begin = thought_end(text, in_thought=in_thought)
     if begin is None:
         return None
     text = text[begin:]
     plain = fences.masked(text, fences.blocks(text))
-    behind = plain.rfind(THINK_END)
-    if behind >= 0:
-        text, plain = text[behind + len(THINK_END) :], plain[behind + len(THINK_END) :]
+    close = plain.rfind(THINK_END)
+    if close >= 0:
+        text, plain = text[close + len(THINK_END) :], plain[close + len(THINK_END) :]
     return None if THINK in plain else (text, plain)
 
 
 def _tagged(text: str, plain: str) -> tuple[str | None, str | None]:
-    """The last answer between tags, `plain` being the text with its blocks masked."""
+    """The last answer between tags, and its violation. `plain` is the text with blocks masked."""
     end, answer = len(plain), None
     while (at := plain.rfind(ANSWER, 0, end)) >= 0:
         begin = at + len(ANSWER)
@@ -144,25 +144,25 @@ def _tagged(text: str, plain: str) -> tuple[str | None, str | None]:
 
 
 def _boxed(plain: str, text: str) -> tuple[str | None, str | None]:
-    """The last answer in a box; empty where all boxes are, None without a box."""
-    held = _boxes(plain, text)
-    for answer in reversed(held):
+    """The last answer in a box, and its violation: "" if all boxes are empty, None without any."""
+    contents = _boxes(plain, text)
+    for answer in reversed(contents):
         if answer is None:
             return None, UNCLOSED_ANSWER
         if not _DOTS.fullmatch(answer):
             return answer, None
-    return ("" if held else None), None
+    return ("" if contents else None), None
 
 
 def _boxes(plain: str, text: str) -> list[str | None]:
-    """The contents of the boxes that stand in `plain`, taken from the text."""
+    """The contents, taken from `text`, of the boxes in `plain`."""
     ends = _ends_of_groups(plain)
-    held = [_held(plain, text, box.end(), ends) for box in _BOX.finditer(plain)]
-    return [inside for inside, end in held if end]
+    contents = [_content(plain, text, box.end(), ends) for box in _BOX.finditer(plain)]
+    return [inside for inside, end in contents if end]
 
 
-def _held(plain: str, text: str, at: int, ends: dict[int, int]) -> tuple[str | None, int]:
-    """The content of a box whose command ends at a place, and the place behind it; 0 for no box."""
+def _content(plain: str, text: str, at: int, ends: dict[int, int]) -> tuple[str | None, int]:
+    """The content of the box whose command ends at `at`, and the index after it; 0 if no box."""
     if opened := _OPENED.match(plain, at):
         end = ends.get(opened.end() - 1)
         if end is None:
@@ -173,7 +173,7 @@ def _held(plain: str, text: str, at: int, ends: dict[int, int]) -> tuple[str | N
 
 
 def _ends_of_groups(text: str) -> dict[int, int]:
-    """The place of the brace that closes each one that opens, if one does."""
+    """Index of each opening brace → index of the brace that closes it."""
     opened: list[int] = []
     ends: dict[int, int] = {}
     for brace in _BRACE.finditer(text):
@@ -185,7 +185,7 @@ def _ends_of_groups(text: str) -> dict[int, int]:
 
 
 def _argument(text: str, at: int, ends: dict[int, int]) -> tuple[str, int]:
-    """The content of a box without braces, and its end; empty where prose goes on."""
+    """The content of a box without braces, and its end; empty if prose follows."""
     while text.startswith((" ", "\t"), at):
         at += 1
     begin, depth = at, 0

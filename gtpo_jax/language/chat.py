@@ -1,8 +1,8 @@
-"""Dialogues in the chat template of a model, with a tool protocol: a `dialogue.AnyDialogue`.
+"""Dialogues in the chat template of a model, with a tool protocol: a `grammar.AnyDialogue`.
 
-The template is rendered for what the environment says, never for what the policy wrote. Behind a
-turn come the ids of the difference that the reply makes to the rendering: the separators behind the
-turn's end marker, the messages with the outputs, and the prompt for the next turn.
+The template renders only text of the environment, never text of the policy. The observation after a
+turn is the part of the rendering that the reply adds: the separators after the turn's end marker,
+the messages with the outputs, and the prompt for the next turn.
 
     <|im_start|>user⏎question<|im_end|>⏎<|im_start|>assistant⏎        prompt
     text, a call<|im_end|>                                            a turn
@@ -25,35 +25,33 @@ from gtpo_jax.language.protocols import ToolProtocol
 from gtpo_jax.language.templates import ChatTemplate, Message, Segment, SegmentEncoder, segments
 from gtpo_jax.types import TemplateTokenizer
 
-# Stand in for a question, a turn, an output and the id of a call, which some templates want to have
-# nine letters.
+# Placeholders for a question, a turn, an output and the id of a call. Some templates require ids of
+# nine characters.
 _QUESTION, _TURN, _OUTPUT, _CALL_ID = "aquestionx", "apolicyturnx", "anoutputx", "call00001"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Layout:
-    """How a conversation is told to the template."""
+    """The form in which a conversation is given to the template."""
 
-    system_message: bool  # else the system prompt opens the first user message
-    structured_calls: bool  # a turn has `tool_calls`, as templates want it that show no other calls
+    system_message: bool  # False: the system prompt opens the first user message
+    structured_calls: bool  # a turn has `tool_calls`, for templates that show no other calls
 
 
 class ChatDialogue:
     """Prompts, observations and turns in a chat template.
 
-    `system_prompt` is the protocol's unless another one is given; it is text of the template, so
-    control symbols that it spells are meant. Where the template takes no system message, or moves
-    it when a conversation goes on, the system prompt opens the first user message, a blank line
-    behind it.
+    `system_prompt`: None takes that of the protocol. It is text of the template, so control symbols
+    in it are encoded as such. If the template takes no system message, or moves it as the
+    conversation grows, the system prompt opens the first user message, followed by a blank line.
 
-    A turn ends with the template's end marker, with one of `stop_symbols` (without them: with the
-    `eos_token` of the template's variables and with the template's `ends`), or with a stop string
-    of the protocol. Each is the policy's and trained. Behind a stop string the environment puts in
-    the end marker, unless the protocol's outputs go on in the same message.
+    A turn ends with the template's end marker, with one of `stop_symbols` (None: the `eos_token` of
+    the template's variables and the template's `ends`), or with a stop string of the protocol. The
+    policy samples these, and they are trained. After a stop string the environment adds the end
+    marker, unless the protocol continues the same message with the outputs.
 
-    Raises `ValueError` when the template cannot be added to: when a turn has no end marker that is
-    a control symbol, or when later messages change the text of earlier ones. Also when it does not
-    show the protocol's tools.
+    Raises `ValueError` if the template cannot be extended: if no control symbol ends a turn, or if
+    later messages change the text of earlier ones. Also if it does not show the protocol's tools.
     """
 
     def __init__(
@@ -77,8 +75,8 @@ class ChatDialogue:
         ends = self._ends() if stop_symbols is None else map(tokenizer.control_id, stop_symbols)
         self.stop_ids = tuple(dict.fromkeys([tokenizer.control_id(self._end), *ends]))
         prompt = self._render(self._opening(_QUESTION), prompting=True)
-        untold = template.render(self._opening(_QUESTION), add_generation_prompt=True)
-        if protocol.tools and prompt == untold:
+        without_tools = template.render(self._opening(_QUESTION), add_generation_prompt=True)
+        if protocol.tools and prompt == without_tools:
             raise ValueError(
                 "the chat template does not show tools; describe them in the system prompt, as in"
                 " HermesCalls(tools=(), system_prompt=HERMES_DESCRIBED_PROMPT)"
@@ -87,7 +85,7 @@ class ChatDialogue:
         self._lead = self._find_lead(prompt)
 
     def prompt(self, question: str) -> np.ndarray:
-        """Ids of the prompt, up to where the policy begins to write."""
+        """Ids of the prompt, up to the first token of the policy."""
         return self._ids(
             segments(
                 lambda contents: self._render(self._opening(*contents), prompting=True), [question]
@@ -99,10 +97,10 @@ class ChatDialogue:
     ) -> tuple[np.ndarray, int]:
         """Ids that follow a turn, and the number of output tokens cut.
 
-        The ids are the messages with the outputs and the prompt for the next turn, behind the end
-        marker of a turn that has not `ended` with one itself. They take at most `budget` tokens.
-        Of outputs that are too long their beginnings and their ends are left (`excerpts.excerpt`);
-        none has less room than its even share. Raises when not even empty outputs fit.
+        The ids are the messages with the outputs and the prompt for the next turn; if the turn has
+        not `ended` with its end marker, the marker comes first. They take at most `budget` tokens.
+        Long outputs are cut in the middle (`excerpts.excerpt`); each gets at least an even share
+        of the room. Raises `ValueError` if not even empty outputs fit.
         """
         outputs = [output] if isinstance(output, str) else list(output)
         pieces = segments(lambda contents: self._reply(contents, ended), outputs)
@@ -118,14 +116,14 @@ class ChatDialogue:
             return ids, 0
         lengths = [len(x) for piece, x in zip(pieces, parts, strict=True) if not piece.template]
         shares = iter(_shares(lengths, budget - own))
-        told: list[int] = []
+        fitted: list[int] = []
         dropped = 0
         for piece, part in zip(pieces, parts, strict=True):
             room = len(part) if piece.template else next(shares)
-            kept, cut = excerpts.excerpt(part, room, self.tokenizer)
-            told += kept
+            excerpt, cut = excerpts.excerpt(part, room, self.tokenizer)
+            fitted += excerpt
             dropped += cut
-        return np.array(told, np.int32), dropped
+        return np.array(fitted, np.int32), dropped
 
     def parse(
         self,
@@ -134,10 +132,9 @@ class ChatDialogue:
         before: ParsedTurn | None = None,
         unmarked: bool = False,
     ) -> ParsedTurn:
-        """Reads the tokens of one turn.
+        """Parses the tokens of one turn.
 
-        Behind a stop string comes nothing of the text, though the token that completes it may have
-        more.
+        The text ends at the stop string, even if the token that completes it continues.
         """
         ids = [int(token) for token in tokens]
         text = self.tokenizer.decode(ids)
@@ -162,11 +159,11 @@ class ChatDialogue:
         return dataclasses.replace(parsed, text=text, thinking=thinking)
 
     def turn(self, text: str, *, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that was written as text, its end marker left out.
+        """Ids of a turn given as text without its end marker.
 
-        It begins with the space that the template puts before a turn. Tags of the protocol are the
-        tokens that the tokenizer has for them, outside of code; control symbols are text. A thought
-        that the prompt has opened may be opened once more.
+        The white space that the template puts before a turn is added. Outside code, tags of the
+        protocol become the tokens that the tokenizer has for them; control symbols stay text. If
+        the prompt has opened a thought, the text may open it again.
         """
         said, stopped = cut_stopped(text, self.stop_strings)
         in_thought = self._in_thought(before)
@@ -179,9 +176,9 @@ class ChatDialogue:
         return np.array(ids if stopped else [*ids, self.stop_ids[0]], np.int32)
 
     def call(self, thought: str, *codes: str, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that calls the tool, each call in lines of its own behind the thought.
+        """Ids of a turn that calls the tool: the thought, then each call on lines of its own.
 
-        Raises `ValueError` for calls that the protocol cannot write, or not so many of them.
+        Raises `ValueError` if the protocol cannot write the calls, or so many of them.
         """
         text = self._opened(before, thought, *map(self.protocol.call, codes))
         tokens = self.turn(text, before=before)
@@ -202,7 +199,7 @@ class ChatDialogue:
         return self.turn(text, before=before)
 
     def answer(self, thought: str, answer: str, *, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that answers. Raises `ValueError` for what would be read otherwise."""
+        """Ids of a turn that answers. Raises `ValueError` if it would be parsed differently."""
         text = self._opened(before, thought) + write_answer(answer)
         tokens = self.turn(text, before=before)
         read = self.parse(tokens, before=before)
@@ -236,7 +233,7 @@ class ChatDialogue:
         return self._begins_in_thought if before is None else before.thinking
 
     def _opened(self, before: ParsedTurn | None, thought: str, *calls: str) -> str:
-        """Text of a turn; a thought that it begins in and does not close is closed."""
+        """Text of a turn. Closes a thought that the turn begins in and does not close itself."""
         if self._in_thought(before) and THINK_END not in thought:
             thought = f"\n{THINK_END}\n\n{thought}"
         if calls and thought and not thought.endswith("\n"):
@@ -245,9 +242,10 @@ class ChatDialogue:
 
     def _find_lead(self, prompt: str) -> str:
         """White space that the template puts between the prompt of a turn and its text."""
-        said: Message = {"role": "assistant", "content": _TURN}
-        told = self._render([*self._opening(_QUESTION), said], prompting=False).partition(_TURN)[0]
-        lead = told.removeprefix(prompt) if told.startswith(prompt) else ""
+        turn: Message = {"role": "assistant", "content": _TURN}
+        messages = [*self._opening(_QUESTION), turn]
+        before = self._render(messages, prompting=False).partition(_TURN)[0]
+        lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
         return "" if lead.strip() else lead
 
     def _ids(self, pieces: Sequence[Segment]) -> np.ndarray:
@@ -268,7 +266,7 @@ class ChatDialogue:
         return [{"role": "user", "content": f"{self.system_prompt}\n\n{question}"}]
 
     def _turn(self) -> Message:
-        """A message that stands for a turn of the policy."""
+        """A placeholder message for a turn of the policy."""
         if not self._layout.structured_calls:
             return {"role": "assistant", "content": _TURN}
         function = {"name": "python", "arguments": {"code": _TURN}}
@@ -286,7 +284,7 @@ class ChatDialogue:
         return [{"role": self.protocol.reply_role, "content": "\n".join(contents)}]
 
     def _reply(self, outputs: Sequence[str], ended: bool) -> str:
-        """Text from the end of a turn to the beginning of the next one."""
+        """Text from the end of a turn to the start of the next one."""
         if self.protocol.inline and not ended:
             return "".join(f"\n{self.protocol.reply(output)}" for output in outputs) + "\n"
         messages = [*self._opening(_QUESTION), self._turn(), *self._replies(outputs)]
@@ -295,23 +293,23 @@ class ChatDialogue:
         return reply if ended else end + reply
 
     def _choose_layout(self) -> tuple[_Layout, str]:
-        """The first layout that conversations can be added to in, and the template's end marker."""
+        """The first layout in which a conversation can be extended, and the end marker of turns."""
         refusals: list[str] = []
         for structured, system in itertools.product((False, True), (True, False)):
             self._layout = _Layout(system, structured)
             try:
                 return self._layout, self._end_marker()
             except ValueError as error:
-                if not structured:  # the other layouts are makeshifts
+                if not structured:  # errors of the fallback layouts would mislead
                     refusals.append(str(error))
         raise ValueError("; ".join(dict.fromkeys(refusals)))
 
     def _end_marker(self) -> str:
-        """The control symbol that ends a turn, if this layout is one that can be added to."""
-        said: Message = {"role": "assistant", "content": _TURN}
-        told = self._opening(_QUESTION)
+        """The control symbol that ends a turn; ValueError if this layout cannot be extended."""
+        turn: Message = {"role": "assistant", "content": _TURN}
+        messages = self._opening(_QUESTION)
         behind = self._encoder.split(
-            self._render([*told, said], prompting=False).partition(_TURN)[2]
+            self._render([*messages, turn], prompting=False).partition(_TURN)[2]
         )
         if len(behind) < 3 or behind[0].strip() or not self._is_special(behind[1]):
             raise ValueError(
@@ -320,9 +318,9 @@ class ChatDialogue:
             )
         end, replies = behind[1], list[str]()
         for _ in range(2):
-            asked = self._render(told, prompting=True)
-            told += [self._turn(), *self._replies([_OUTPUT])]
-            shown, _, rest = self._render(told, prompting=True).rpartition(_TURN)
+            asked = self._render(messages, prompting=True)
+            messages += [self._turn(), *self._replies([_OUTPUT])]
+            shown, _, rest = self._render(messages, prompting=True).rpartition(_TURN)
             if not self._continues(asked, shown):
                 pairs = enumerate(zip(asked, shown, strict=False))
                 same = next((i for i, (a, b) in pairs if a != b), min(len(asked), len(shown)))
@@ -343,10 +341,10 @@ class ChatDialogue:
         return end
 
     def _continues(self, asked: str, shown: str) -> bool:
-        """The text before a turn in the history is that of its prompt.
+        """True if the text before a turn in the history (`shown`) equals its prompt (`asked`).
 
-        Either may end with more, as a thought that is opened or left empty, or a space: the turn
-        begins with it, or follows it. The symbols that turns are made of are no such thing.
+        Either may end with more text, such as a space or a thought that is opened or left empty,
+        but not with more control symbols of turns.
         """
         if self._layout.structured_calls:
             return shown.startswith(asked.rstrip())
@@ -355,12 +353,12 @@ class ChatDialogue:
         return longer.startswith(shorter.rstrip()) and not any(map(self._is_special, more[1::2]))
 
     def _is_special(self, symbol: str) -> bool:
-        """A control symbol that is no text of a turn."""
+        """True for a control symbol that is not text of a turn."""
         return not self.tokenizer.token_bytes(self.tokenizer.control_id(symbol))
 
 
 def _shares(lengths: Sequence[int], room: int) -> list[int]:
-    """Of each length what fits into the room: an even share, and what shorter ones leave."""
+    """The room for each length: an even share, plus the room that shorter ones do not use."""
     shares = [0] * len(lengths)
     shortest_first = sorted(range(len(lengths)), key=lengths.__getitem__)
     for left, at in zip(range(len(lengths), 0, -1), shortest_first, strict=True):

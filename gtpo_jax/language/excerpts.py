@@ -1,4 +1,4 @@
-"""Tool output that is longer than its budget of tokens: its beginning, a mark, its end."""
+"""Cuts tool output to its budget of tokens: its beginning, a mark, its end."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _SHORT = "..."
 
 
 def excerpt(ids: Sequence[int], room: int, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """At most `room` ids of an output of these `ids`, and how many of its tokens are left out.
+    """At most `room` ids for an output of these `ids`, and the number of tokens dropped.
 
-    Half of the room is for the beginning and half, with what whole lines leave of the other, for
-    the end. The last line, in which a program tells why it failed, may take three quarters. Each
-    part is cut between lines, or else between characters, as `capture.whole_parts` says. The mark
-    between them is `[120 tokens truncated]` in a line of its own, or `...` where the former would
-    take more than a quarter of the room. Nothing is left where not even that has room.
+    Half of the room is for the beginning; the rest, including what whole lines leave of the first
+    half, is for the end. The last line, in which a program tells why it failed, may take three
+    quarters. Both parts are cut between lines, or else between characters (see
+    `capture.whole_parts`). The mark between them is `[120 tokens truncated]` on a line of its own,
+    or `...` if that would take more than a quarter of the room. The excerpt is empty if not even
+    the mark fits.
 
-    The ids are those of one text, so a tokenizer may join what stands beside the mark with it.
+    The excerpt is encoded as one text, so tokens may merge across the mark.
     """
     if len(ids) <= room:
         return list(ids), 0
@@ -31,15 +32,15 @@ def excerpt(ids: Sequence[int], room: int, tokenizer: Tokenizer) -> tuple[list[i
     while spare >= 0:
         ending = last_line if spare // 2 < last_line <= 3 * spare // 4 else spare // 2
         head, _ = capture.whole_parts(b"".join(pieces[: spare - ending]), b"")
-        kept = _count(pieces, len(head))
-        tail = b"".join(pieces[len(ids) - (spare - kept) :])
+        head_count = _count(pieces, len(head))
+        tail = b"".join(pieces[len(ids) - (spare - head_count) :])
         if not whole.endswith(b"\n" + tail):
             _, tail = capture.whole_parts(b"", tail)
-        dropped = len(ids) - kept - _count(pieces[::-1], len(tail))
-        found = tokenizer.encode(_joined(head, tail, whole, dropped, named=named))
-        if len(found) <= room:
-            return found, dropped
-        spare -= len(found) - room
+        dropped = len(ids) - head_count - _count(pieces[::-1], len(tail))
+        encoded = tokenizer.encode(_joined(head, tail, whole, dropped, named=named))
+        if len(encoded) <= room:
+            return encoded, dropped
+        spare -= len(encoded) - room
     return [], len(ids)
 
 
@@ -48,7 +49,7 @@ def _named(dropped: int) -> str:
 
 
 def _count(pieces: Sequence[bytes], size: int) -> int:
-    """How many pieces the first `size` bytes hold whole."""
+    """Number of whole pieces within the first `size` bytes."""
     count = 0
     while count < len(pieces) and len(pieces[count]) <= size:
         size -= len(pieces[count])
@@ -57,7 +58,7 @@ def _count(pieces: Sequence[bytes], size: int) -> int:
 
 
 def _joined(head: bytes, tail: bytes, whole: bytes, dropped: int, *, named: bool) -> str:
-    """The parts with the mark between them."""
+    """Joins the two parts with the mark between them."""
     at_line = whole[: len(whole) - len(tail)].endswith(b"\n")
     mark = _named(dropped) if named else f"{_SHORT}\n" if at_line else _SHORT
     if named and head and not head.endswith(b"\n"):

@@ -1,10 +1,10 @@
-"""Fenced blocks of Markdown in what a model wrote.
+"""Finds fenced Markdown blocks in text of a model.
 
-A fence is a line of three or more backticks or tildes; it may be indented, and stand behind an
-`<answer>` tag. Its block ends at a line of at least as many of the same sign and nothing else but
-an `</answer>` tag, that is not indented deeper: a fence in a docstring does not end the block. If
-no such line follows, one that is indented by up to three columns more ends it, as in CommonMark;
-and if none does, the block is not closed and ends before the last `</answer>`, or with the text.
+A fence is a line of three or more backticks or tildes. It may be indented, and may follow an
+`<answer>` tag. Its block ends at a line with at least as many of the same character and nothing
+else but an `</answer>` tag that is not indented deeper, so a fence in a docstring does not end the
+block. If there is no such line, one that is indented by up to three more columns ends it, as in
+CommonMark. Else the block is not closed, and ends before the last `</answer>` or with the text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 ANSWER, ANSWER_END = "<answer>", "</answer>"
 
 PYTHON = ("python", "py", "ipython", "tool_code")
-"""Languages of blocks that hold Python, as `language` gives them."""
+"""Languages of Python blocks, as `language` returns them."""
 
 _FENCE = re.compile(rf"(?:^|(?<={ANSWER}))([ \t]*)(`{{3,}}|~{{3,}})([^\n]*)", re.MULTILINE)
 _ENDS = re.compile(rf"[ \t\r]*(?:{ANSWER_END}.*)?", re.DOTALL)
@@ -29,18 +29,18 @@ _ATTRIBUTES = re.compile(
 )
 _ONE_WORD = re.compile(r"[ \t]+[\w.-]+")
 _DEEPER = 3
-"""Columns by which a fence that closes may be indented deeper, where no other one closes."""
+"""Columns by which a closing fence may be indented deeper, if no other fence closes the block."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block. Places are indices of the text."""
+    """A fenced block. `begin`, `code_end` and `end` are indices into the text."""
 
-    label: str  # what stands behind the opening fence, without the spaces around it
-    code: str  # the lines inside, without the indentation of the opening fence
-    begin: int  # of the opening fence, its indentation included
-    held: int  # where the line of the closing fence begins, or the end
-    end: int  # behind the closing fence
+    label: str  # text after the opening fence, stripped
+    code: str  # the lines of the block, without the indentation of the opening fence
+    begin: int  # start of the line of the opening fence
+    code_end: int  # start of the line of the closing fence, or the end of the block
+    end: int  # after the closing fence
     closed: bool
 
     @property
@@ -49,44 +49,44 @@ class Block:
 
     @property
     def labeled_well(self) -> bool:
-        """Nothing but attributes, a file or one word follows the language, such as no code."""
-        found = _INFO.match(self.label)
-        rest = found[2] if found else ""
+        """True if only attributes, a file or one word follow the language: no code, for example."""
+        info = _INFO.match(self.label)
+        rest = info[2] if info else ""
         return any(pattern.fullmatch(rest) for pattern in (_ATTRIBUTES, _ONE_WORD))
 
 
 def language(label: str) -> str:
-    """The first word of the label of a block, in lower case and without the version 3 of Python.
+    """The first word of a block's label, in lower case and without the version 3 of Python.
 
-    Labels such as `Python3`, `{.python}`, `{python, echo=FALSE}` and `python title="a.py"` all name
-    the language python. Empty without a label.
+    The labels `Python3`, `{.python}`, `{python, echo=FALSE}` and `python title="a.py"` all name the
+    language python. Empty without a label.
     """
-    found = _INFO.match(label)
-    return _VERSION.sub(r"\1", found[1].lower()) if found else ""
+    info = _INFO.match(label)
+    return _VERSION.sub(r"\1", info[1].lower()) if info else ""
 
 
 def blocks(text: str, begin: int = 0) -> list[Block]:
-    """The blocks of a text from a place on, in their order; a block within a block is its text."""
-    lines = [_Line.of(found) for found in _FENCE.finditer(text, begin)]
-    found: list[Block] = []
-    hopeless: set[tuple[str, int, int]] = set()  # fences that nothing closes any more
+    """The blocks of a text from index `begin` on, in order. A block within a block is its text."""
+    lines = [_Line.of(match) for match in _FENCE.finditer(text, begin)]
+    result: list[Block] = []
+    unclosable: set[tuple[str, int, int]] = set()  # kinds of fences that no later line closes
     at = 0
     while at < len(lines):
         opening = lines[at]
         at += 1
         if not opening.opens:
             continue
-        closing = _closing(lines, at, opening, hopeless)
-        found.append(_block(text, opening, None if closing is None else lines[closing]))
+        closing = _closing(lines, at, opening, unclosable)
+        result.append(_block(text, opening, None if closing is None else lines[closing]))
         if closing is not None:
             at = closing + 1
-        while at < len(lines) and lines[at].begin < found[-1].end:
+        while at < len(lines) and lines[at].begin < result[-1].end:
             at += 1
-    return found
+    return result
 
 
 def masked(text: str, among: Iterable[Block]) -> str:
-    """The text, as long as it was, with spaces in the places of blocks."""
+    """The text with blocks replaced by spaces; its length does not change."""
     pieces: list[str] = []
     behind = 0
     for block in among:
@@ -96,7 +96,7 @@ def masked(text: str, among: Iterable[Block]) -> str:
 
 
 def without(text: str, spans: Iterable[tuple[int, int]], begin: int = 0) -> str:
-    """The text from a place on, with a line break in the place of each span."""
+    """The text from index `begin` on, with each span replaced by a line break."""
     pieces: list[str] = []
     for first, last in spans:
         pieces.append(text[begin:first])
@@ -105,7 +105,7 @@ def without(text: str, spans: Iterable[tuple[int, int]], begin: int = 0) -> str:
 
 
 def is_python(block: Block, languages: Collection[str] = PYTHON) -> bool:
-    """Whether the label of a block says that it is Python."""
+    """True if the label of a block names one of these languages."""
     return block.language in languages
 
 
@@ -121,10 +121,10 @@ class _Line:
     behind_tag: bool
 
     @classmethod
-    def of(cls, found: re.Match[str]) -> _Line:
-        behind_tag = found.start() > 0 and found.string[found.start() - 1] != "\n"
-        indent, fence, rest = found.groups()
-        return cls(found.start(), found.end(), indent, fence, rest, behind_tag)
+    def of(cls, match: re.Match[str]) -> _Line:
+        behind_tag = match.start() > 0 and match.string[match.start() - 1] != "\n"
+        indent, fence, rest = match.groups()
+        return cls(match.start(), match.end(), indent, fence, rest, behind_tag)
 
     @property
     def opens(self) -> bool:
@@ -144,37 +144,39 @@ class _Line:
 
 
 def _closing(
-    lines: Sequence[_Line], at: int, opening: _Line, hopeless: set[tuple[str, int, int]]
+    lines: Sequence[_Line], at: int, opening: _Line, unclosable: set[tuple[str, int, int]]
 ) -> int | None:
-    """Index of the line that closes a fence, from a line on; None if none does."""
+    """Index, from `at` on, of the line that closes a fence; None if none does."""
     for deeper in (0, _DEEPER):
-        # A search in vain is not made again, so that no text takes quadratic time.
+        # A failed search is not repeated, or some texts would take quadratic time.
         kind = (opening.fence, opening.columns, deeper)
-        if kind in hopeless:
+        if kind in unclosable:
             continue
         for index in range(at, len(lines)):
             if lines[index].closes(opening, deeper):
                 return index
-        hopeless.add(kind)
+        unclosable.add(kind)
     return None
 
 
 def _block(text: str, opening: _Line, closing: _Line | None) -> Block:
     inside = min(opening.end + 1, len(text))
     if closing is None:
-        end = held = max(text.rfind(ANSWER_END, inside), -1)
+        end = code_end = max(text.rfind(ANSWER_END, inside), -1)
         if end < 0:
-            end = held = len(text)
+            end = code_end = len(text)
     else:
-        held = closing.begin
+        code_end = closing.begin
         end = closing.begin + len(closing.indent) + len(closing.fence)
     margin = re.compile(rf"^[ \t]{{0,{len(opening.indent)}}}", re.MULTILINE)
-    code = margin.sub("", text[inside:held]) if opening.indent else text[inside:held]
+    code = text[inside:code_end]
+    if opening.indent:
+        code = margin.sub("", code)
     return Block(
         label=opening.rest.strip(),
         code=code.removesuffix("\n"),
         begin=opening.begin,
-        held=held,
+        code_end=code_end,
         end=end,
         closed=closing is not None,
     )

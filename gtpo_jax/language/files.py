@@ -1,4 +1,4 @@
-"""Files as they lie on disk, whatever they hold."""
+"""Reads text files: compression, encoding, and pointers of Git LFS."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""How a pointer of Git LFS begins: a text of about 130 bytes in the place of a large file."""
+"""First bytes of a Git LFS pointer, a text of about 130 bytes in place of a large file."""
 
 COMPRESSED: dict[str, Callable[..., Any]] = {
     ".gz": gzip.open,
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
-"""Suffixes of compressed files, and what opens them."""
+"""Suffix of a compressed file → function that opens it."""
 
 _OTHER_ENCODINGS = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark begins alike
+    codecs.BOM_UTF32_LE: "UTF-32",  # before UTF-16, whose mark is a prefix of this one
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
@@ -29,7 +29,7 @@ _OTHER_ENCODINGS = {
 
 
 def git_lfs_pointer(path: str | pathlib.Path) -> bool:
-    """True for a pointer of Git LFS: the file itself has not been fetched."""
+    """True if the path is a Git LFS pointer: the file itself has not been fetched."""
     try:
         with pathlib.Path(path).open("rb") as file:
             return file.read(len(LFS_POINTER)) == LFS_POINTER
@@ -38,7 +38,7 @@ def git_lfs_pointer(path: str | pathlib.Path) -> bool:
 
 
 def refuse_git_lfs_pointer(path: str | pathlib.Path) -> None:
-    """Raises ValueError, with the way out, for a pointer of Git LFS."""
+    """Raises ValueError, with the way out, if the path is a Git LFS pointer."""
     if git_lfs_pointer(path):
         raise ValueError(
             f"{path} is a pointer of Git LFS, not the file itself;"
@@ -47,15 +47,15 @@ def refuse_git_lfs_pointer(path: str | pathlib.Path) -> None:
 
 
 def uncompressed(path: pathlib.Path) -> pathlib.Path:
-    """The path without the suffix of compression that it may have."""
+    """The path without its suffix of compression, if it has one."""
     return path.with_suffix("") if path.suffix in COMPRESSED else path
 
 
 def read_text(path: str | pathlib.Path) -> str:
-    """The text of a file in UTF-8, decompressed by its suffix, without a byte order mark.
+    """Text of a UTF-8 file, decompressed according to its suffix, without a byte order mark.
 
-    Raises ValueError with the path and the way out for a file that cannot be read or decompressed,
-    for another encoding, and for a pointer of Git LFS.
+    Raises ValueError, with the path and the way out, if the file cannot be read or decompressed, if
+    it has another encoding, or if it is a Git LFS pointer.
     """
     path = pathlib.Path(path)
     refuse_git_lfs_pointer(path)

@@ -5,8 +5,8 @@
     <|tool|>4<|end|><|assistant|>                    the observation
     The answer is <answer>4</answer><|end|>          a turn that answers
 
-Markers are control symbols of the tokenizer: text never encodes to one, and text that reads like
-one is none. What the policy wrote is parsed from its tokens and never tokenized again.
+Markers are control symbols of the tokenizer: no text encodes to a marker, and text that reads like
+one is not a marker. Turns are parsed from the tokens of the policy and never tokenized again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gtpo_jax.types import Tokenizer
 
 
 class Marker(str):
-    """A control symbol of the grammar, as opposed to a text that happens to read like one."""
+    """A control symbol of the grammar, as opposed to text that reads the same."""
 
     __slots__ = ()
 
@@ -40,29 +40,29 @@ CONTROL_SYMBOLS = (USER, ASSISTANT, TOOL, END, CODE, CODE_END, ANSWER, ANSWER_EN
 _ACTIONS = re.compile(f"({'|'.join(map(re.escape, (CODE, CODE_END, ANSWER, ANSWER_END)))})")
 
 NO_ACTION = "neither a call nor an answer"
-"""How the violation of a turn begins that leaves nothing to do."""
+"""Start of the violation of a turn that neither calls, answers, nor breaks another rule."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParsedTurn:
-    """What a turn says: either calls or an answer, or neither."""
+    """The content of a turn: calls, or an answer, or a violation."""
 
     text: str
     codes: tuple[str, ...] = ()
     answer: str | None = None
-    violation: str | None = None  # why the turn is not well formed
-    thinking: bool = False  # the next turn begins in a thought that is open
+    violation: str | None = None  # the reason why the turn is not well formed
+    thinking: bool = False  # the next turn begins inside an open thought
 
     @property
     def acts(self) -> bool:
-        """There is something to do: calls, an answer, or a violation to be told."""
+        """True if the turn calls, answers, or has a violation that the environment reports."""
         return self.violation is None or not self.violation.startswith(NO_ACTION)
 
 
 def parse_turn(pieces: Sequence[str], *, most_calls: int = 1, unmarked: bool = False) -> ParsedTurn:
-    """Reads one turn from its markers and the texts between them, the end marker included.
+    """Parses one turn from its markers, including the end marker, and the texts between them.
 
-    A turn is well formed when it holds one to `most_calls` calls *or* exactly one answer, each
+    A turn is well formed if it holds one to `most_calls` calls *or* exactly one answer, each
     closed, and no turn marker but the final one. With `unmarked`, text without markers is an
     answer.
     """
@@ -91,7 +91,7 @@ def parse_turn(pieces: Sequence[str], *, most_calls: int = 1, unmarked: bool = F
 
 
 def turn_violation(parsed: ParsedTurn, turn_index: int) -> str | None:
-    """The rule a turn broke. Besides being well formed, the first turn has to call the tool."""
+    """The rule that a turn broke: it must be well formed, and the first turn must call the tool."""
     if parsed.violation is None and not parsed.codes and turn_index == 0:
         return "the first turn did not call the tool"
     return parsed.violation
@@ -102,7 +102,7 @@ def _is(piece: str, marker: Marker) -> bool:
 
 
 def _enclosed(pieces: Sequence[str], opening: Marker, closing: Marker) -> Iterator[str]:
-    """The texts between a marker and another; the markers alternate."""
+    """The texts between opening and closing markers, which alternate."""
     inside: list[str] | None = None
     for piece in pieces:
         if _is(piece, opening):
@@ -115,65 +115,68 @@ def _enclosed(pieces: Sequence[str], opening: Marker, closing: Marker) -> Iterat
 
 
 def violation_output(violation: str) -> str:
-    """What the environment replies to a turn that is not well formed, in place of tool output."""
+    """The reply of the environment to a turn that is not well formed."""
     return f"Error: {violation}"
 
 
 def cut_stopped(text: str, stop_strings: Sequence[str]) -> tuple[str, bool]:
-    """The text of a turn, and whether it ends with a stop string.
+    """The text of a turn up to its first stop string, and True if it has one.
 
-    White space behind the stop string is left out. Raises `ValueError` where anything else follows
-    it: a policy would have ended its turn before.
+    White space after the stop string is dropped. Raises `ValueError` if other text follows: a
+    policy's turn would have ended at the stop string.
     """
-    said = stops.cut(text, stop_strings)
-    if not said.endswith(tuple(stop_strings)):
+    turn = stops.cut(text, stop_strings)
+    if not turn.endswith(tuple(stop_strings)):
         return text, False
-    if rest := text[len(said) :].strip():
-        stop = next(stop for stop in stop_strings if said.endswith(stop))
+    if rest := text[len(turn) :].strip():
+        stop = next(stop for stop in stop_strings if turn.endswith(stop))
         raise ValueError(
-            f"{stop!r} ends a turn, and here {rest[:40]!r} follows it; begin another turn behind it"
+            f"{stop!r} ends a turn, and here {rest[:40]!r} follows it; begin another turn after it"
         )
-    return said, True
+    return turn, True
 
 
 class AnyDialogue(Protocol):
-    """What rollouts and demonstrations know of how prompts, turns and observations are written."""
+    """Writes prompts, turns and observations as ids, and parses turns.
+
+    Rollouts and demonstrations use every grammar through this interface.
+    """
 
     @property
     def tokenizer(self) -> Tokenizer: ...
 
     @property
     def system_prompt(self) -> str:
-        """What stands before every question; empty where nothing does."""
+        """Text before every question; empty if there is none."""
         ...
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a turn. They are sampled and trained."""
+        """Tokens that end a turn. The policy samples them, and they are trained."""
         ...
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a turn, wherever in its tokens they stand."""
+        """Texts that end a turn, at any position within a token."""
         ...
 
     @property
     def most_calls(self) -> int:
-        """Calls that one turn may hold."""
+        """Maximum number of calls in a turn."""
         ...
 
     def prompt(self, question: str) -> np.ndarray:
-        """Ids of the prompt, up to where the policy begins to write."""
+        """Ids of the prompt, up to the first token of the policy."""
         ...
 
     def observation(
         self, output: str | Sequence[str], *, budget: int, ended: bool = True
     ) -> tuple[np.ndarray, int]:
-        """Ids between a turn and the next one, at most `budget`, and the output tokens cut for it.
+        """Ids between a turn and the next, at most `budget`, and the number of output tokens cut.
 
-        `output` is what the environment says to the turn: one text, or one for each of its calls.
-        `ended`: the last token of the turn is one of `stop_ids`. Raises `ValueError` when the
-        budget has no room for as many outputs, each of them empty.
+        `output` is the reply of the environment: one text, or one for each call. `ended`: the last
+        token of the turn is one of `stop_ids`. Raises `ValueError` if the budget is too small for
+        that many empty outputs.
         """
         ...
 
@@ -184,53 +187,53 @@ class AnyDialogue(Protocol):
         before: ParsedTurn | None = None,
         unmarked: bool = False,
     ) -> ParsedTurn:
-        """Reads the tokens of one turn. Never raises for what the policy wrote.
+        """Parses the tokens of one turn. Never raises, whatever the policy wrote.
 
-        `before` is the turn before it. `unmarked`: text that neither calls nor marks an answer is
-        an answer, as programs are answered.
+        `before` is the previous turn. `unmarked`: text that neither calls nor marks an answer is an
+        answer, for problems whose answer is a program.
         """
         ...
 
     def turn(self, text: str, *, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that a demonstrator wrote as text, its end marker left out.
+        """Ids of a demonstrator's turn, given as text without its end marker.
 
-        Markers and tags of calls and answers that stand in their places are meant. The turn ends
-        with its end marker, or with the stop string that the text ends with. `before` is the turn
-        before it, here and below. Raises `ValueError` where text follows a stop string.
+        Markers and tags of calls and answers are encoded as such. The turn ends with its end
+        marker, or with the stop string at the end of the text. `before` is the previous turn, here
+        and below. Raises `ValueError` if text follows a stop string.
         """
         ...
 
     def call(self, thought: str, *codes: str, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that calls the tool. Raises `ValueError` for calls it cannot hold."""
+        """Ids of a turn that calls the tool. Raises `ValueError` if the calls cannot be written."""
         ...
 
     def unclosed_call(
         self, thought: str, code: str, *, before: ParsedTurn | None = None
     ) -> np.ndarray:
-        """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
+        """Ids of a turn whose call is not closed: a slip of a demonstrator."""
         ...
 
     def answer(self, thought: str, answer: str, *, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that answers. Raises `ValueError` for an answer it cannot hold."""
+        """Ids of a turn that answers. Raises `ValueError` if the answer cannot be written."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """Renders the grammar with one tokenizer.
+    """The grammar of this module, with one tokenizer.
 
-    Besides its end marker, the first of `stop_strings` ends a turn. It is the policy's text and
-    trained on; the end marker that the policy did not write is put in by the environment, at the
-    head of the observation.
+    A turn ends with its end marker or with the first stop string. The stop string is text of the
+    policy and is trained; the environment then adds the missing end marker at the start of the
+    observation.
     """
 
     tokenizer: Tokenizer
     stop_strings: tuple[str, ...] = ()
-    most_calls: int = 1  # of one turn
+    most_calls: int = 1  # in a turn
 
     @property
     def system_prompt(self) -> str:
-        """Empty: nothing stands before a question."""
+        """Empty: there is no text before a question."""
         return ""
 
     @property
@@ -243,17 +246,17 @@ class Dialogue:
         return self._ids(USER, question, END, ASSISTANT)
 
     def turn(self, text: str, *, before: ParsedTurn | None = None) -> np.ndarray:
-        """Ids of a turn that was written as text, its end marker left out.
+        """Ids of a turn given as text without its end marker.
 
-        The markers of calls and answers that it spells are meant, all of them: code that spells one
-        is a matter for `call`. Turn markers are text.
+        Every marker of a call or an answer in the text is encoded as a marker; use `call` for code
+        that contains one. Turn markers stay text.
         """
         del before
         *others, last = [
             piece if at % 2 == 0 else Marker(piece) for at, piece in enumerate(_ACTIONS.split(text))
         ]
-        said, stopped = cut_stopped(last, self.stop_strings)
-        return self._ids(*others, said, *([] if stopped else [END]))
+        last, stopped = cut_stopped(last, self.stop_strings)
+        return self._ids(*others, last, *([] if stopped else [END]))
 
     def call(self, thought: str, *codes: str, before: ParsedTurn | None = None) -> np.ndarray:
         """Ids of a turn that calls the tool."""
@@ -274,7 +277,7 @@ class Dialogue:
     def unclosed_call(
         self, thought: str, code: str, *, before: ParsedTurn | None = None
     ) -> np.ndarray:
-        """Ids of a turn whose call is not closed, as imperfect demonstrators write it."""
+        """Ids of a turn whose call is not closed: a slip of a demonstrator."""
         del before
         return self._ids(thought, CODE, code, END)
 
@@ -283,10 +286,10 @@ class Dialogue:
     ) -> tuple[np.ndarray, int]:
         """Ids that follow a turn, and the number of output tokens cut.
 
-        The ids are the tool's output in its markers, behind the end marker of a turn that has not
-        `ended` with one itself. Several outputs are one text, each of them its own lines.
-        The whole takes at most `budget` tokens; of a longer output its beginning and its end are
-        left (`excerpts.excerpt`). Raises when not even the markers fit.
+        The ids are the output between its markers; if the turn has not `ended` with its end marker,
+        the marker comes first. Several outputs are joined by line breaks. Everything takes at most
+        `budget` tokens; a long output is cut in the middle (`excerpts.excerpt`). Raises
+        `ValueError` if not even the markers fit.
         """
         before = self._ids(TOOL) if ended else self._ids(END, TOOL)
         after = self._ids(END, ASSISTANT)
@@ -307,12 +310,11 @@ class Dialogue:
         before: ParsedTurn | None = None,
         unmarked: bool = False,
     ) -> ParsedTurn:
-        """Reads the tokens of one turn.
+        """Parses the tokens of one turn.
 
-        Behind a stop string comes nothing of the text, though the token that completes it may have
-        more.
+        The text ends at the stop string, even if the token that completes it continues.
         """
-        del before  # every turn is read by itself
+        del before  # every turn is parsed by itself
         symbols = {self.tokenizer.control_id(marker): marker for marker in CONTROL_SYMBOLS}
         pieces: list[str] = []
         for symbol, run in itertools.groupby(map(int, tokens), key=symbols.get):

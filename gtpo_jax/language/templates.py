@@ -1,12 +1,12 @@
-"""Chat templates: messages to text, and text to ids without trusting what the messages say.
+"""Chat templates: messages to text, and text to ids without trusting the content of messages.
 
-A template is rendered twice, once with a mark in place of each content. What stands between the
-marks is the template's own text: the control symbols that it spells are meant. What stands in their
-places is content, of users, tools or the policy: it is text whatever it reads like.
+A template is rendered twice, once with a mark in place of each content. The text between the marks
+is the template's own: control symbols in it are encoded as such. The text in place of the marks is
+content of users, tools or the policy: it is always encoded as plain text.
 
-All text between two control symbols is encoded as one, so that tokens merge across the border of
-template and content as they do when the whole rendering is encoded at once. The ids are the same as
-of that, unless a content spells a control symbol.
+All text between two control symbols is encoded at once, so tokens merge across the border of
+template and content. The ids are the same as for the whole rendering encoded at once, unless a
+content spells a control symbol.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ import jinja2.sandbox
 from gtpo_jax.types import TemplateTokenizer
 
 Message = Mapping[str, Any]
-"""`role`, `content`, and what else a template reads: `tool_calls`, `tool_call_id`, `name`."""
+"""`role`, `content`, and other keys that a template reads: `tool_calls`, `tool_call_id`, `name`."""
 
 NOW = datetime.datetime(2025, 1, 1)
-"""The time that templates are told by default: a prompt must not depend on the day of its run."""
+"""Default time for templates: a prompt must not depend on the day of its run."""
 
 
-GIVEN = ("messages", "tools", "documents", "add_generation_prompt")
-"""Names that every rendering gives a template."""
+ARGUMENTS = ("messages", "tools", "documents", "add_generation_prompt")
+"""Variables that every rendering passes to the template."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """A piece of a rendering."""
+    """A part of a rendering: text of the template, or content."""
 
     text: str
-    template: bool  # the template's own: the control symbols that it spells are meant
+    template: bool  # text of the template: its control symbols are encoded as such
 
 
 class ChatTemplate:
     """A Jinja template of messages, run in a sandbox.
 
-    `variables` are further names that it reads: the special tokens of its tokenizer, and switches
-    such as `enable_thinking`. `now` is the time that `strftime_now` formats. `ends` are tokens, as
-    ids or texts, that end what the assistant says besides the template's own end marker.
+    `variables` are further variables that it reads: the special tokens of its tokenizer, and
+    switches such as `enable_thinking`. `now` is the time that `strftime_now` formats. `ends` are
+    tokens, as ids or texts, that end a turn besides the template's own end marker.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ChatTemplate:
             self.reads = _read_variables(environment.parse(source), environment.globals)
             self._template = environment.from_string(source)
         except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"the chat template is no Jinja: {error}") from error
+            raise ValueError(f"the chat template is not valid Jinja: {error}") from error
 
     @classmethod
     def load(
@@ -88,12 +88,13 @@ class ChatTemplate:
         variables: Mapping[str, Any] | None = None,
         now: datetime.datetime = NOW,
     ) -> ChatTemplate:
-        """The template of a model's folder: `chat_template.jinja`, else of `tokenizer_config.json`.
+        """Loads the template of a model's folder: `chat_template.jinja`, or the one in
+        `tokenizer_config.json`.
 
-        `name` chooses among several. The special tokens of the configuration, such as `bos_token`,
-        are variables unless `variables` has others. The end tokens are those of
-        generation_config.json, or else of config.json. Raises `ValueError` where there is no
-        template, and for one of `variables` that it never reads.
+        `name` chooses among several templates. The special tokens of the configuration, such as
+        `bos_token`, are variables; `variables` overrides them. The end tokens are those of
+        generation_config.json, or else of config.json. Raises `ValueError` if there is no template,
+        or if it never reads one of `variables`.
         """
         folder = pathlib.Path(folder)
         config = _read_json(folder / "tokenizer_config.json")
@@ -127,7 +128,7 @@ class ChatTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         add_generation_prompt: bool = False,
     ) -> str:
-        """Text of a conversation. Raises `ValueError` where the template refuses it."""
+        """Text of a conversation. Raises `ValueError` if the template refuses it."""
         try:
             return self._template.render(
                 **{
@@ -146,12 +147,12 @@ class ChatTemplate:
 
 
 def segments(render: Callable[[Sequence[str]], str], contents: Sequence[str]) -> list[Segment]:
-    """What `render(contents)` is made of: text of the template and the contents, in turns.
+    """Splits `render(contents)` into text of the template and the contents, alternating.
 
-    The texts joined are `render(contents)`. A content stands there as the template shows it:
-    stripped, say, or quoted. `render` has to show every content once and in their order, or it is a
-    `ValueError`. Where it shows a content elsewhere or otherwise for what it says, the content is
-    put in as it is where others are shown, and the texts joined are not that rendering.
+    The segments join to `render(contents)`. A content appears as the template shows it, for example
+    stripped or quoted. Raises `ValueError` unless `render` shows every content once and in order.
+    If the template shows a content elsewhere or differently because of its text, the content is
+    inserted unchanged where others would appear; then the segments do not join to the rendering.
     """
     marks = _marks(contents)
     own = _between(render(marks), marks)
@@ -168,7 +169,7 @@ def segments(render: Callable[[Sequence[str]], str], contents: Sequence[str]) ->
             inside = None if regions is None else _inside(regions[i], own[i], own[i + 1])
             if inside is not None:
                 shown[i] = inside
-            elif not content.strip():  # left out, and its surroundings with it
+            elif not content.strip():  # the template drops an empty content and the text around it
                 return segments(
                     lambda others, i=i: render([*others[:i], contents[i], *others[i:]]),
                     [*contents[:i], *contents[i + 1 :]],
@@ -189,11 +190,11 @@ class SegmentEncoder:
         self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
     def split(self, text: str) -> list[str]:
-        """Plain text and control symbols in turns, plain text first and last."""
+        """Plain text and control symbols, alternating; the first and the last are plain text."""
         return self._pattern.split(text) if self._ids else [text]
 
     def encode(self, pieces: Iterable[Segment]) -> list[int]:
-        """Ids of segments. Only text of the template becomes a control symbol."""
+        """Ids of segments. Only text of the template can become a control symbol."""
         ids: list[int] = []
         plain = ""
         for piece in pieces:
@@ -209,7 +210,7 @@ class SegmentEncoder:
 
 
 def _marks(contents: Sequence[str]) -> list[str]:
-    """Words that no content holds. Letters and digits alone: nothing strips or escapes them."""
+    """Words that no content holds: letters and digits, which no template strips or escapes."""
     number = 0
     while any(f"content{number}x" in content for content in contents):
         number += 1
@@ -217,18 +218,18 @@ def _marks(contents: Sequence[str]) -> list[str]:
 
 
 def _between(text: str, marks: Sequence[str]) -> list[str] | None:
-    """The text before, between and behind marks; None unless each stands there once, in order."""
+    """The text before, between and after the marks; None unless each occurs once, in order."""
     parts: list[str] = []
     for mark in marks:
-        before, found, text = text.partition(mark)
-        if not found or mark in text:
+        before, separator, text = text.partition(mark)
+        if not separator or mark in text:
             return None
         parts.append(before)
     return [*parts, text]
 
 
 def _inside(text: str, before: str, after: str) -> str | None:
-    """What stands between the beginning and the end of a text; None if it has others."""
+    """The text between `before` and `after`; None if it does not begin and end with them."""
     if text.startswith(before) and text[len(before) :].endswith(after):
         return text[len(before) : len(text) - len(after)]
     return None
@@ -239,11 +240,11 @@ def _interleaved(own: Sequence[str], contents: Sequence[str]) -> str:
     return own[0] + "".join(content + text for content, text in pairs)
 
 
-def _read_variables(tree: jinja2.nodes.Template, given: Mapping[str, Any]) -> frozenset[str]:
-    """Names that a template reads and that are not given by `GIVEN` or by its environment.
+def _read_variables(tree: jinja2.nodes.Template, known: Mapping[str, Any]) -> frozenset[str]:
+    """Variables that a template reads, besides `ARGUMENTS` and those of its environment (`known`).
 
-    Of names that it also assigns, those alone count that it gives another value where they have
-    none: `{% if x is not defined %}{% set x = 1 %}{% endif %}`, `{% set x = x or 1 %}`.
+    A variable that the template also assigns counts only if the assignment is a default:
+    `{% if x is not defined %}{% set x = 1 %}{% endif %}`, `{% set x = x or 1 %}`.
     """
     nodes = jinja2.nodes
     assigned = {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
@@ -256,12 +257,12 @@ def _read_variables(tree: jinja2.nodes.Template, given: Mapping[str, Any]) -> fr
     for alternative in tree.find_all(nodes.Or):
         if isinstance(alternative.left, nodes.Name):
             asked.add(alternative.left.name)
-    unknown = jinja2.meta.find_undeclared_variables(tree) - {*GIVEN, *given}
+    unknown = jinja2.meta.find_undeclared_variables(tree) - {*ARGUMENTS, *known}
     return frozenset(unknown - (assigned - asked))
 
 
 def _ends(folder: pathlib.Path) -> tuple[int | str, ...]:
-    """The end tokens of a model's folder, as libraries for inference find them."""
+    """End tokens of a model's folder, looked up as inference libraries do."""
     for name in ("generation_config.json", "config.json"):
         ends = _read_json(folder / name).get("eos_token_id")
         if ends is not None:
@@ -270,7 +271,7 @@ def _ends(folder: pathlib.Path) -> tuple[int | str, ...]:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    """The object of a file, without anything where there is none."""
+    """The JSON object of a file; empty if there is no file."""
     if not path.is_file():
         return {}
     try:
@@ -280,7 +281,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _symbol(value: Any) -> Any:
-    """A special token of a configuration: its text, also where its settings stand beside it."""
+    """Text of a special token in a configuration, which may be an object with settings."""
     return value["content"] if isinstance(value, dict) else value
 
 
@@ -291,7 +292,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """As `json.dumps` writes it; Jinja's own filter escapes `<`, `>`, `&` and `'` for HTML."""
+    """`json.dumps` as a filter; Jinja's own escapes `<`, `>`, `&` and `'` for HTML."""
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,
@@ -306,7 +307,7 @@ def _refuse(message: str) -> None:
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %}…{% endgeneration %}` marks what an assistant says: it changes no text."""
+    """`{% generation %}…{% endgeneration %}` marks text of the assistant; it changes no text."""
 
     tags = {"generation"}  # noqa: RUF012
 

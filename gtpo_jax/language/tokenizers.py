@@ -1,4 +1,4 @@
-"""Tokenizers behind the `Tokenizer` protocol of `types`."""
+"""Tokenizers that satisfy the protocol `types.Tokenizer`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import sentencepiece
 from gtpo_jax.language.files import refuse_git_lfs_pointer
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
-SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # how SentencePiece writes a space in its pieces
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"  # stands for a space in pieces of SentencePiece
 
 
 class SentencePieceTokenizer:
     """A SentencePiece model whose control symbols are the turn markers.
 
-    SentencePiece never produces a control symbol from text, so nothing that a tool prints can open
-    or close a turn.
+    SentencePiece never produces a control symbol from text, so no output of a tool can open or
+    close a turn.
     """
 
     def __init__(self, path: str | pathlib.Path):
@@ -35,7 +35,7 @@ class SentencePieceTokenizer:
         try:
             self._model = sentencepiece.SentencePieceProcessor(model_file=str(self.path))
         except (RuntimeError, OSError) as error:
-            raise ValueError(f"{self.path} is no SentencePiece model: {error}") from None
+            raise ValueError(f"{self.path} is not a SentencePiece model: {error}") from None
         self._control = {
             self._model.id_to_piece(i): i
             for i in range(self._model.vocab_size())
@@ -49,11 +49,11 @@ class SentencePieceTokenizer:
 
     @property
     def control_symbols(self) -> Mapping[str, int]:
-        """Ids of all control symbols. Symbols that the model's author defined are text."""
+        """Control symbol → id. User-defined symbols of the model are text."""
         return self._control
 
     def encode(self, text: str) -> list[int]:
-        # Half of a surrogate pair is no character; SentencePiece takes UTF-8 alone.
+        # Half of a surrogate pair is not a character; SentencePiece accepts only UTF-8.
         return self._model.encode(text.encode("utf-8", "replace").decode())
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -75,12 +75,12 @@ class SentencePieceTokenizer:
         return self._control[symbol]
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 that a token adds to the text; `b""` for a control symbol.
+        """UTF-8 bytes that a token adds to the text; `b""` for a control symbol.
 
-        A byte piece adds its byte, the unknown piece what `decode` writes for it. Raises
-        `ValueError` for an id outside the vocabulary, and for a model whose `decode` strips the
-        space that a text begins with (`add_dummy_prefix` or `remove_extra_whitespaces`): there a
-        token's text depends on where it stands.
+        A byte piece adds its byte, the unknown piece the text that `decode` writes for it. Raises
+        `ValueError` for an id outside the vocabulary, and for a model whose `decode` strips a
+        leading space (`add_dummy_prefix` or `remove_extra_whitespaces`): with such a model the text
+        of a token depends on its position.
         """
         if not 0 <= token < self.vocab_size:
             raise ValueError(f"no token {token}; ids lie in [0, {self.vocab_size})")
@@ -94,7 +94,7 @@ class SentencePieceTokenizer:
             piece: str = model.id_to_piece(token)
             if model.is_byte(token):  # written "<0x0A>"
                 return bytes([int(piece[1:-1], 16)])
-            text: str = model.decode([token])  # nothing for a control symbol
+            text: str = model.decode([token])  # empty for a control symbol
             if piece.startswith(SPACE) and not text.startswith(" "):
                 raise ValueError(
                     f"{self.path} strips leading spaces, so {piece!r} adds no fixed bytes; train it"
@@ -111,14 +111,13 @@ class JsonTokenizer:
     Added tokens are of two kinds. *Control symbols* are those marked special, and tags (`<…>`,
     `[…]`) outside the model's own vocabulary, such as Qwen's `<tool_call>`: no text encodes to
     them. The others, such as runs of spaces, are text like any piece of the vocabulary. A tag that
-    is not marked special is written by the policy as text, so it has bytes and stop strings match
-    it.
+    is not marked special counts as text of the policy: it has bytes, and stop strings match it.
 
-    No space is put before a text (SentencePiece's dummy prefix), nothing is added around it, cut or
-    padded: texts join as their ids do. What the model's normalizer does to a text stays done. A
-    vocabulary that writes spaces as U+2581 cannot tell that character from a space.
+    No space is added before a text (SentencePiece's dummy prefix), and texts are neither framed,
+    truncated nor padded: ids of joined texts are joined ids. The model's normalizer still applies.
+    A vocabulary that writes spaces as U+2581 cannot distinguish that character from a space.
 
-    Raises `ValueError` for other kinds of models, and for a vocabulary without all 256 bytes: they
+    Raises `ValueError` for other kinds of models, and for a vocabulary without all 256 bytes, which
     would lose text. Raises `ImportError` without the package `tokenizers`.
     """
 
@@ -138,7 +137,7 @@ class JsonTokenizer:
         kind = model.get("type") or ("BPE" if "merges" in model else "unnamed")
         if kind != "BPE":
             raise ValueError(
-                f"{self.path} holds a {kind} model, only BPE is known; use the tokenizer.model"
+                f"{self.path} holds a {kind} model, only BPE is supported; use the tokenizer.model"
             )
         vocabulary: dict[str, int] = model["vocab"]
         byte_level = any(part["type"] == "ByteLevel" for part in _parts(data.get("pre_tokenizer")))
@@ -161,7 +160,7 @@ class JsonTokenizer:
             or (_TAG.fullmatch(token["content"]) and token["content"] not in vocabulary)
         }
         self._bytes = _bytes_of_ids(vocabulary, added, spelling, byte_level=byte_level)
-        # A merge may make a control symbol that is in the vocabulary: it is written byte by byte.
+        # A merge may produce a control symbol that is in the vocabulary: it is spelled in bytes.
         self._spelled = {
             token: [vocabulary[spelling[byte]] for byte in symbol.encode()]
             for symbol, token in self._control.items()
@@ -174,30 +173,30 @@ class JsonTokenizer:
         self._model = huggingface.Tokenizer.from_str(json.dumps(data))
         self._model.encode_special_tokens = True  # as text, that is
         for token in added:
-            found = self._model.token_to_id(token["content"])
-            if found != token["id"]:
+            actual = self._model.token_to_id(token["content"])
+            if actual != token["id"]:
                 raise ValueError(
                     f"{self.path} says that {token['content']!r} has id {token['id']}, the package"
-                    f" `tokenizers` gives it {found}; save the tokenizer anew"
+                    f" `tokenizers` gives it {actual}; save the tokenizer again"
                 )
 
     @property
     def vocab_size(self) -> int:
-        """One more than the highest id; `unused_ids` below it stand for nothing."""
+        """Highest id plus one. Some ids below it may be unused; see `unused_ids`."""
         return len(self._bytes)
 
     @property
     def control_symbols(self) -> Mapping[str, int]:
-        """Ids of all control symbols."""
+        """Control symbol → id."""
         return self._control
 
     @property
     def unused_ids(self) -> tuple[int, ...]:
-        """Ids below `vocab_size` without a token: the sampler should not choose them."""
+        """Ids below `vocab_size` without a token; the sampler must not draw them."""
         return tuple(i for i, text in enumerate(self._bytes) if text is None)
 
     def encode(self, text: str) -> list[int]:
-        # Half of a surrogate pair is no character; the library takes UTF-8 alone.
+        # Half of a surrogate pair is not a character; the library accepts only UTF-8.
         text = text.encode("utf-8", "replace").decode()
         ids: list[int] = self._model.encode(text, add_special_tokens=False).ids
         if self._spelled.keys().isdisjoint(ids):
@@ -222,7 +221,7 @@ class JsonTokenizer:
         return self._control[symbol]
 
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 that a token adds to the text; `b""` for one that is special or unused.
+        """UTF-8 bytes that a token adds to the text; `b""` if it is special or unused.
 
         Raises `ValueError` for an id outside the vocabulary.
         """
@@ -236,27 +235,27 @@ class JsonTokenizer:
 
 
 def load(path: str | pathlib.Path) -> SentencePieceTokenizer | JsonTokenizer:
-    """The tokenizer of a model's folder (`tokenizer.json`, else `tokenizer.model`) or of a file.
+    """Loads the tokenizer of a model's folder (`tokenizer.json`, else `tokenizer.model`) or a file.
 
-    A file that ends in `.json` is a `JsonTokenizer`, any other a SentencePiece model. Raises
-    `ValueError` where there is none.
+    A file named `.json` gives a `JsonTokenizer`, any other a SentencePiece model. Raises
+    `ValueError` if there is no tokenizer.
     """
     path = pathlib.Path(path)
     if path.is_dir():
         names = [path / "tokenizer.json", path / "tokenizer.model"]
-        found = [name for name in names if name.is_file()]
-        if not found:
+        present = [name for name in names if name.is_file()]
+        if not present:
             raise ValueError(f"neither tokenizer.json nor tokenizer.model in {path}")
-        path = found[0]
+        path = present[0]
     return JsonTokenizer(path) if path.suffix == ".json" else SentencePieceTokenizer(path)
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A `tokenizer.json` that has a model with a vocabulary; ValueError for anything else."""
+    """Reads a `tokenizer.json`; raises ValueError unless it has a model with a vocabulary."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}; fetch the file again") from None
+        raise ValueError(f"{path} is not JSON: {error}; fetch the file again") from None
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise ValueError(
@@ -271,7 +270,7 @@ _TAG = re.compile(r"<[^\s<>]+>|\[[^\s\[\]]+\]")
 def _byte_alphabet() -> list[str]:
     """The character that stands for each byte in a byte-level vocabulary (Radford et al., 2019).
 
-    Bytes that print in Latin-1 stand for themselves, the others for U+0100 and what follows it.
+    Bytes that are printable in Latin-1 stand for themselves; the others map to U+0100 onwards.
     """
     printed = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
@@ -288,7 +287,7 @@ def _bytes_of_ids(
     *,
     byte_level: bool,
 ) -> list[bytes | None]:
-    """What each id adds to a text: `b""` for special tokens, None for ids without a token."""
+    """Bytes that each id adds to a text: `b""` for special tokens, None for ids without a token."""
     bytes_of = {piece: bytes([byte]) for byte, piece in enumerate(spelling)}
 
     def written(piece: str) -> bytes:
@@ -296,7 +295,7 @@ def _bytes_of_ids(
             return bytes_of[piece] if piece in bytes_of else piece.replace(SPACE, " ").encode()
         try:
             return b"".join([bytes_of[character] for character in piece])
-        except KeyError:  # no piece that text is made of
+        except KeyError:  # not a piece of the byte-level alphabet
             return piece.encode()
 
     texts = {i: written(piece) for piece, i in vocabulary.items()}
@@ -309,15 +308,15 @@ def _bytes_of_ids(
 
 
 def _parts(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """A normalizer or pre-tokenizer of a `tokenizer.json`, or those that a sequence is made of."""
+    """A normalizer or pre-tokenizer of a `tokenizer.json`, and the parts of a sequence of them."""
     if part is None:
         return []
     inner = part.get("normalizers") or part.get("pretokenizers") or []
-    return [part, *(found for each in inner for found in _parts(each))]
+    return [part, *(nested for each in inner for nested in _parts(each))]
 
 
 def _without_prefix(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The same normalizer or pre-tokenizer without the space that it puts before a text."""
+    """The normalizer or pre-tokenizer without the space that it adds before a text."""
     if part is None or part["type"] == "Prepend":
         return None
     part = dict(part)
@@ -341,8 +340,8 @@ def train_sentencepiece(
 ) -> None:
     """Trains a BPE model on `lines` and writes it to `path`.
 
-    Digits stay single tokens, whitespace and newlines are kept as they are, and every printable
-    ASCII character has a token of its own, so that code and tool output survive encoding.
+    Digits stay single tokens, whitespace and newlines are preserved, and every printable ASCII
+    character has a token of its own, so that code and tool output survive encoding.
     """
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -1,1 +1,1 @@
-"""Pictures and tables of a run."""
+"""Figures, tables and pages that show a run."""

@@ -1,4 +1,4 @@
-"""Learning curves of several runs: those that differ by their seed alone are one band."""
+"""Learning curves of several runs: runs that differ only by their seed form one band."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from gtpo_jax.report.panels import Metrics, held_out_name
 
 COLORS = ("#1f5fa8", "#c8553d", "#1b8a72", "#a14a93", "#8a6d00", "#5a6570")
 MARKED = 30
-"""Points of a curve at most that are marked one by one."""
+"""Maximum number of points of a curve that get markers."""
 FIGURES = {
     "success, held out": None,
     "success, rollouts": "rollout/success",
     "violations, rollouts": "rollout/violations",
 }
-"""What is compared: a title, and the metric; None stands for the held-out success of a run."""
+"""Title of a panel → its metric; None: the held-out success of a run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,16 +33,16 @@ class Run:
     """A run to compare."""
 
     name: str
-    settings: Mapping  # as the training phase keeps them: nested, with a `seed`
+    settings: Mapping  # nested, as saved by the training phase, with a `seed`
     metrics: Metrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Band:
-    """A curve of several runs at the steps that all of them have."""
+    """The values of several runs at their common steps."""
 
     steps: list[int]
-    values: list[list[float]]  # at each step, of every run
+    values: list[list[float]]  # for each step, one value per run
 
     @property
     def means(self) -> list[float]:
@@ -50,10 +50,10 @@ class Band:
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs whose settings are equal but for the seed, named by what sets them apart.
+    """Groups runs whose settings are equal except for the seed.
 
-    A name is the method with its options and, where several sets of settings share it, those that
-    differ.
+    A group is named by its method with its options and, if several groups share it, by the
+    differing settings.
     """
     flat = [_flat(run.settings) for run in runs]
     for each in flat:
@@ -80,17 +80,17 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _flat(settings: Mapping, prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            found[prefix + name] = value
-    return found
+            flat[prefix + name] = value
+    return flat
 
 
 def band(runs: Sequence[Run], metric: str | None) -> Band | None:
-    """The curve of a metric over runs; None when they have no step in common."""
+    """The values of a metric over runs; None if they have no step in common."""
     curves = []
     for run in runs:
         name = metric or held_out_name(run.metrics)
@@ -102,8 +102,8 @@ def band(runs: Sequence[Run], metric: str | None) -> Band | None:
 
 
 def bands(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Band]]:
-    """`bands[title][group]` of all that is compared and that some group has."""
-    found = {
+    """The bands `[title][group]` of all panels that some group has values for."""
+    panels = {
         title: {
             name: made
             for name, members in groups.items()
@@ -111,13 +111,13 @@ def bands(groups: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, Band]]:
         }
         for title, metric in FIGURES.items()
     }
-    return {title: curves for title, curves in found.items() if curves}
+    return {title: curves for title, curves in panels.items() if curves}
 
 
 def plot_comparison(groups: Mapping[str, Sequence[Run]], path: str | pathlib.Path) -> None:
-    """Draws the mean over the runs of each group, and the range from the lowest to the highest.
+    """Draws the mean over the runs of each group, and the range from lowest to highest.
 
-    Raises `ValueError` when no group has a metric to draw.
+    Raises `ValueError` if no group has a metric to draw.
     """
     made = bands(groups)
     if not made:
@@ -150,12 +150,12 @@ def plot_comparison(groups: Mapping[str, Sequence[Run]], path: str | pathlib.Pat
 
 
 def endings() -> tuple[str, ...]:
-    """The formats that the name of a picture may have."""
+    """Supported suffixes of image files."""
     return tuple(f".{kind}" for kind in sorted(FigureCanvasAgg.get_supported_filetypes()))
 
 
 def comparison_table(groups: Mapping[str, Sequence[Run]]) -> Table:
-    """The last step that the runs of a group have in common: mean ± standard deviation."""
+    """A table of mean ± standard deviation at the last common step of each group."""
     made = bands(groups)
     table = Table(title="at the last common step, mean ± std over runs")
     for column in ("settings", "runs", "seeds", *made):
@@ -171,9 +171,9 @@ def _seeds(runs: Sequence[Run]) -> Iterator[str]:
         yield str(run.settings.get("seed", "?"))
 
 
-def _cell(found: Band | None) -> str:
-    if found is None:
+def _cell(curve: Band | None) -> str:
+    if curve is None:
         return "–"
-    last = found.values[-1]
+    last = curve.values[-1]
     spread = f" ± {statistics.stdev(last):.3f}" if len(last) > 1 else ""
-    return f"{statistics.mean(last):.3f}{spread} (step {found.steps[-1]})"
+    return f"{statistics.mean(last):.3f}{spread} (step {curve.steps[-1]})"

@@ -1,7 +1,7 @@
-"""Trajectory records as the data of a page: a light index, and bodies to be read when asked for.
+"""Bundles trajectory records as the data of a page: a light index, and bodies loaded on demand.
 
-The index holds a few numbers of every trajectory, so that thousands of them can be listed and
-filtered at once. What they say lies in chunks of whole groups, each compressed by itself.
+The index holds a few numbers of every trajectory, so that a page can list and filter thousands at
+once. Their texts are in chunks of whole groups, each compressed by itself.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 CHUNK_BYTES = 1 << 18
-"""Size of a chunk before compression: the work of opening any one group of it."""
+"""Target size of a chunk before compression; opening a group decompresses its whole chunk."""
 
 GroupKey = tuple[int, int, int, str]
-"""What the trajectories of a group share: source, step, group, problem."""
+"""Key of a group of trajectories: source, step, group, problem."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """What a page knows of trajectories."""
+    """The trajectories of a page."""
 
     index: dict
     chunks: list[list[dict]]  # bodies of trajectories, in the order of the index
 
 
 class _Table:
-    """Different values in the order in which they first came, and the number of each."""
+    """Numbers distinct values in the order of their first occurrence."""
 
     def __init__(self):
         self.numbers: dict[object, int] = {}
@@ -46,29 +46,29 @@ class _Table:
 def bundle(sources: Mapping[str, Sequence[dict]]) -> Bundle:
     """Index and chunks of the records of named sources, such as `train`.
 
-    Trajectories come group by group: in the order of the sources, then of steps and of groups.
+    Trajectories are sorted by source, step and group.
     """
     names = list(sources)
     ordered = sorted(
         ((source, record) for source, name in enumerate(names) for record in sources[name]),
-        key=lambda found: (*group_key(*found), found[1]["sample"]),
+        key=lambda pair: (*group_key(*pair), pair[1]["sample"]),
     )
     families, stops, problems = _Table(), _Table(), _Table()
     groups, trajectories = [], []
     chunks: list[list[dict]] = []
     room = 0
-    for key, members in itertools.groupby(ordered, key=lambda found: group_key(*found)):
-        found = [record for _, record in members]
-        problem = found[0]["problem"]
+    for key, members in itertools.groupby(ordered, key=lambda pair: group_key(*pair)):
+        records = [record for _, record in members]
+        problem = records[0]["problem"]
         row = (problem["id"], problem["question"], problem["answer"], families(problem["family"]))
-        bodies = [_body(record) for record in found]
+        bodies = [_body(record) for record in records]
         if room <= 0:
             chunks.append([])
             room = CHUNK_BYTES
-        groups.append((*key[:3], problems(row), len(trajectories), len(found), len(chunks) - 1))
+        groups.append((*key[:3], problems(row), len(trajectories), len(records), len(chunks) - 1))
         chunks[-1] += bodies
         room -= sum(len(json.dumps(body)) for body in bodies)
-        trajectories += [_row(record, stops) for record in found]
+        trajectories += [_row(record, stops) for record in records]
     turns = [turn for _, record in ordered for turn in record["turns"]]
     names_of_credit = dict.fromkeys(name for turn in turns for name in turn["credit"])
     index = {
@@ -92,7 +92,7 @@ def bundle(sources: Mapping[str, Sequence[dict]]) -> Bundle:
 
 
 def group_key(source: int, record: Mapping) -> GroupKey:
-    """Of the group that a record of a source belongs to."""
+    """The key of the group of a record of source number `source`."""
     return source, record["step"], record["group"], record["problem"]["id"]
 
 
@@ -132,15 +132,15 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence]) -> dict[str, list]:
 
 
 def scale(sizes: Sequence[float]) -> float | None:
-    """The size that is tinted in full: few are larger. None when there is nothing to tint."""
+    """The magnitude that gets the full tint: the 98th percentile. None without values."""
     if not sizes:
         return None
-    found = float(np.quantile(np.asarray(sizes), 0.98)) or max(sizes)
-    return round(found, 4) or 1.0
+    size = float(np.quantile(np.asarray(sizes), 0.98)) or max(sizes)
+    return round(size, 4) or 1.0
 
 
 def pack(value: object) -> str:
-    """A JSON value, compressed and in base64: no text in it can end or begin a tag.
+    """A JSON value, compressed and base64-encoded, so that no text in it can form a tag.
 
     Equal values give equal text. Raises `ValueError` for a number that is not finite.
     """

@@ -22,8 +22,8 @@ def plot_learning_curve(
 ) -> None:
     """Draws success of rollouts and on held-out problems, and format violations, over steps.
 
-    `metrics` are the records of a training phase (`metrics.read_metrics`); `cold_start` may hold
-    the held-out figures before the first step, `success` and `violations`.
+    `metrics` are the records of a training phase (`metrics.read_metrics`); `cold_start` holds the
+    held-out `success` and `violations` before the first step.
     """
     steps = [record["step"] for record in metrics]
     evaluated = [record for record in metrics if "eval/sampled_success" in record]

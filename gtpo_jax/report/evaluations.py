@@ -1,4 +1,4 @@
-"""Evaluations on held-out problems as bars of a page, and where the gain between two comes from."""
+"""Shows held-out evaluations as bars on a page, and splits the gain between two by cause."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gtpo_jax.results import gains
 from gtpo_jax.results.evaluation import RIGHT, Outcome
 
 SAMPLED, GREEDY = "sampled", "greedy"
-"""The modes that a comparison is made of."""
+"""Modes of decoding that a comparison needs."""
 
 WAYS = (RIGHT, *reversed(gains.FAILURES))
-"""Parts of a bar."""
+"""Parts of a bar, in order."""
 
 DIGITS = 5
 """Decimal places of shares on a page."""
@@ -20,15 +20,15 @@ DIGITS = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """One evaluation: what a policy did on held-out problems."""
+    """An evaluation of a policy on held-out problems."""
 
-    name: str  # of its folder in RUN/evaluation
-    outcomes: Mapping[str, Sequence[Outcome]]  # of each mode
-    texts: Mapping[str, tuple[str, str]]  # question and answer of each problem, by its id
+    name: str  # folder in RUN/evaluation
+    outcomes: Mapping[str, Sequence[Outcome]]  # by mode
+    texts: Mapping[str, tuple[str, str]]  # problem id → question and answer
 
 
 def section(runs: Mapping[str, Sequence[HeldOut]]) -> dict:
-    """What a page shows of the evaluations of each run, in the order of policies.
+    """The data of a page for the evaluations of each run, earliest policy first.
 
     A bar is an evaluation in one mode; its shares are in the order of `ways`. The first evaluation
     of a run is compared with each later one.
@@ -62,7 +62,7 @@ def _bar(name: str, mode: str, outcomes: Sequence[Outcome]) -> dict:
 
 
 def _comparison(before: HeldOut, after: HeldOut) -> dict:
-    """Of two evaluations, on the problems that have the same question and answer in both."""
+    """Compares two evaluations on the problems with the same question and answer in both."""
     same = {id for id, text in before.texts.items() if after.texts.get(id) == text}
 
     def among(held_out: HeldOut, mode: str) -> list[Outcome]:
@@ -91,5 +91,5 @@ def _comparison(before: HeldOut, after: HeldOut) -> dict:
     }
 
 
-def _shares(found: Mapping[str, float]) -> list[float]:
-    return [round(found[way], DIGITS) for way in WAYS]
+def _shares(shares: Mapping[str, float]) -> list[float]:
+    return [round(shares[way], DIGITS) for way in WAYS]

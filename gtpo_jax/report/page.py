@@ -1,4 +1,4 @@
-"""Trajectories and curves of a run as one HTML page that needs no network."""
+"""Builds one HTML page with the trajectories and curves of a run. The page needs no network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtpo_jax.report.bundle import bundle, pack
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 SCRIPTS = ("data", "state", "curves", "evaluations", "highlight", "turns", "view", "list", "main")
-"""In the order in which they are joined: a script uses those before it while it loads."""
+"""Scripts in the order in which they are joined: each uses those before it while it loads."""
 
 
 def build_page(
@@ -26,15 +26,14 @@ def build_page(
     runs: Mapping[str, Mapping[str, panels.Metrics]] | None = None,
     evaluations: Mapping[str, Sequence[held_out.HeldOut]] | None = None,
 ) -> str:
-    """The page of the records of named sources (`records.trajectory_record`).
+    """Builds the page of the records of named sources (`records.trajectory_record`).
 
-    `subtitle` and `note` stand below the title; `runs[run][phase]` are metrics to draw,
-    `evaluations[run]` those on held-out problems, the earliest policy first. Equal arguments make
-    equal pages. Raises `ValueError` when there is no record.
+    `subtitle` and `note` are shown below the title. `runs[run][phase]` are metrics to draw,
+    `evaluations[run]` evaluations on held-out problems, earliest policy first. Equal arguments give
+    equal pages. Raises `ValueError` if there is no record.
 
-    Nothing that a policy, a tool or a problem wrote becomes markup: all of it is data, compressed
-    and in base64, that the page's script puts in as text. The content security policy allows that
-    one script and nothing from anywhere else.
+    No text of a policy, a tool or a problem becomes markup: it is compressed, base64-encoded data
+    that the page's script inserts as text. The content security policy allows only that script.
     """
     if not any(sources.values()):
         raise ValueError(f"no trajectory to show in {', '.join(sources) or 'no source'}")
@@ -65,7 +64,7 @@ def build_page(
         "STYLE": style,
         "DATA": "\n".join(data),
         "SCRIPT": script,
-        "TITLE": html.escape(title),  # the last one: it may hold anything
+        "TITLE": html.escape(title),  # last, since it may contain any text
     }.items():
         before, after = page.split("{{" + name + "}}")
         page = before + value + after
@@ -73,7 +72,7 @@ def build_page(
 
 
 def _only_training(runs: Mapping[str, Mapping[str, panels.Metrics]]) -> panels.Metrics:
-    """The metrics that key figures are taken from: with several runs there are none."""
+    """The metrics for key figures: those of the only run; none if there are several runs."""
     [*phases] = runs.values()
     return phases[0].get("train", ()) if len(phases) == 1 else ()
 
@@ -88,6 +87,6 @@ def _asset(name: str) -> str:
 
 
 def _hash(text: str) -> str:
-    """A source of a content security policy: inline text of this content."""
+    """The hash of inline text as a source of a content security policy."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,4 +1,4 @@
-"""The metrics of a run as the curves and the key figures of a page."""
+"""Converts the metrics of a run to the curves and key figures of a page."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Mapping, Sequence
 Metrics = Sequence[Mapping[str, float]]
 
 POINTS = 800
-"""Of a curve at most: a longer one is thinned out evenly, its last point kept."""
+"""Maximum number of points of a curve; a longer one is thinned evenly and keeps its last point."""
 
 HELD_OUT = ("eval/sampled_success", "eval/success")
-"""Names of the held-out success, the first of which that a run has is drawn; see `held_out_name`"""
+"""Metrics of held-out success, in order of preference; see `held_out_name`."""
 
 TOGETHER = {
     "success": ("rollout/success", "held out"),
     "violations": ("rollout/violations", "eval/sampled_violations"),
 }
-"""Panels of more than one metric."""
+"""Title of a panel with several metrics → these metrics."""
 
 SHOWN = ("success", "credit/reward", "violations", "rollout/tool_errors", "rollout/turns")
 SHOWN += ("rollout/entropy",)
-"""Panels that a page begins with; the others are a click away."""
+"""Panels that a page shows first; the others are a click away."""
 
 
 def held_out_name(metrics: Metrics) -> str | None:
-    """The metric of success on held-out problems: sampled once, or the mean over samples."""
+    """Name of the metric of success on held-out problems: one sample, or the mean over samples."""
     names = {name for record in metrics for name in record}
     known = [name for name in HELD_OUT if name in names]
     averages = sorted(name for name in names if name.startswith("eval/") and "avg@" in name)
@@ -33,7 +33,7 @@ def held_out_name(metrics: Metrics) -> str | None:
 
 
 def curve(metrics: Metrics, name: str) -> dict[str, list] | None:
-    """Steps and values of a metric, where it is a number; None when it never is."""
+    """Steps and finite values of a metric; None if there are none."""
     points = [
         (record["step"], record[name])
         for record in metrics
@@ -50,8 +50,8 @@ def curve(metrics: Metrics, name: str) -> dict[str, list] | None:
 
 
 def panels(runs: Mapping[str, Mapping[str, Metrics]]) -> list[dict]:
-    """The panels of `runs[run][phase]`: those shown first in front, then the others by name."""
-    found: dict[tuple[str, str], list[dict]] = {}
+    """The panels of `runs[run][phase]`: those in `SHOWN` first, then the others by name."""
+    grouped: dict[tuple[str, str], list[dict]] = {}
     for number, (run, phases) in enumerate(runs.items()):
         for phase, metrics in phases.items():
             held_out = held_out_name(metrics)
@@ -63,16 +63,16 @@ def panels(runs: Mapping[str, Mapping[str, Metrics]]) -> list[dict]:
                 title, label = _place(name, held_out)
                 series |= {"name": label, "run": run, "color": number}
                 series["heldOut"] = name.startswith("eval/")
-                found.setdefault((phase, title), []).append(series)
+                grouped.setdefault((phase, title), []).append(series)
     made = [
         {"phase": phase, "title": title, "shown": title in SHOWN, "series": series}
-        for (phase, title), series in found.items()
+        for (phase, title), series in grouped.items()
     ]
     return sorted(made, key=_order)
 
 
 def _place(name: str, held_out: str | None) -> tuple[str, str]:
-    """The panel of a metric, and what it is called there."""
+    """Title of the panel of a metric, and the label of its curve."""
     known = "held out" if name == held_out else name
     for title, names in TOGETHER.items():
         if known in names:
@@ -97,13 +97,13 @@ FIGURES = {
 
 
 def figures(metrics: Metrics) -> list[dict]:
-    """Key figures of a training phase: the first and the last value, and their steps."""
-    found = []
+    """Key figures of a training phase: first and last value, with their steps."""
+    rows = []
     for label, name in FIGURES.items():
         name = name or held_out_name(metrics)
         series = None if name is None else curve(metrics, name)
         if series is not None:
             steps, values = series["steps"], series["values"]
             ends = {"first": values[0], "since": steps[0], "last": values[-1], "step": steps[-1]}
-            found.append({"label": label} | ends)
-    return found
+            rows.append({"label": label} | ends)
+    return rows

@@ -1,4 +1,4 @@
-"""Trajectories and results in color, for a terminal."""
+"""Renders trajectories and evaluations in color for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtpo_jax.types import ToolResult, Trajectory
 
 
 def render_turn(text: str, violation: str | None) -> Text:
-    """What the policy wrote in a turn."""
+    """The text of a turn, and its violation."""
     rendered = Text(text.strip() + "\n", style="red" if violation else "cyan")
     if violation:
         rendered.append(f"  {violation}\n", style="italic red")
@@ -22,12 +22,12 @@ def render_turn(text: str, violation: str | None) -> Text:
 
 
 def render_output(result: ToolResult) -> Text:
-    """The result of a call, as the policy was told it."""
+    """The result of a call, as shown to the policy."""
     return Text(f"  {tools.render_tool_result(result)}\n", style="yellow")
 
 
 def render_trajectory(trajectory: Trajectory, *, title: str = "") -> Panel:
-    """One episode: the question, every turn with its code or answer, what the tool said."""
+    """One episode: the question, the turns, the outputs of the tool, and the verdict."""
     text = Text()
     text.append(trajectory.problem.question + "\n", style="bold")
     for turn in trajectory.turns:
@@ -62,7 +62,7 @@ def render_results(rows: Mapping[str, Mapping[str, Evaluation]]) -> Table:
 
 
 def render_evaluations(evaluations: Mapping[str, Evaluation], *, title: str) -> Table:
-    """All figures of evaluations, one a column; in parentheses 95 % confidence intervals."""
+    """A table with one column per evaluation; 95 % confidence intervals are in parentheses."""
     table = Table(title=title)
     table.add_column("")
     rows: dict[str, dict[str, str]] = {}
@@ -76,7 +76,7 @@ def render_evaluations(evaluations: Mapping[str, Evaluation], *, title: str) -> 
 
 
 def _cells(evaluation: Evaluation) -> dict[str, str]:
-    """Figure → what is shown of it."""
+    """Name of a row → its cell."""
     scores = evaluation.scores
     cells = {
         "problems": str(scores.problems),

@@ -1,13 +1,12 @@
-"""What a set of trajectories says about a policy.
+"""Estimates the quality of a policy from a set of trajectories.
 
     avg@k    mean share of right answers, k samples a problem
     pass@k   probability that one of k samples is right
     maj@k    probability that the most frequent answer of k samples is right
 
-All three are expectations over the k-subsets of the n ≥ k samples that a problem has, exactly, and
-then means over problems. Problems are the unit of the confidence intervals: the samples of one
-problem resemble each other. A trajectory whose outcome is unknown is no sample: it lowers the n of
-its problem, and is counted.
+All three are exact expectations over the k-subsets of a problem's n ≥ k samples, averaged over
+problems. Confidence intervals are over problems, since samples of one problem are correlated. A
+trajectory with an unknown outcome is excluded from the n samples of its problem, and counted.
 """
 
 from __future__ import annotations
@@ -25,35 +24,35 @@ from scipy import special
 from gtpo_jax.types import StopReason, ToolStatus, Trajectory
 
 RIGHT, NOTHING = "right", "nothing"
-"""Votes of a right answer, however it is written, and of a trajectory without an answer."""
+"""Votes of any right answer, and of a trajectory without an answer."""
 
 PSEUDO_PROBLEMS = 2.0
-"""What the spread of problems counts, in problems, that is assumed where few of them tell."""
+"""Weight, in problems, of the prior for the variance of problems; see `confidence_interval`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What an evaluation keeps of one trajectory."""
+    """The facts of one trajectory that an evaluation stores."""
 
     problem: str  # id
     family: str
     sample: int
     included: bool  # the outcome is known
     success: bool
-    vote: str  # equal for answers that count as the same
+    vote: str  # equal for answers that count as equal in maj@k
     answer: str | None
     verdict: str
     stop_reason: str
-    truncated: bool  # a limit cut it
+    truncated: bool  # a limit cut the episode off
     turns: int
     violations: int  # badly formed turns
     tool_calls: int
     tool_errors: int  # calls that did not end with status ok
-    tokens: int  # sampled
+    tokens: int  # number of sampled tokens
 
 
 def outcome_of(trajectory: Trajectory) -> Outcome:
-    """The facts of a trajectory that figures are made of."""
+    """The outcome of a trajectory."""
     turns = trajectory.turns
     results = [result for turn in turns for result in turn.results]
     return Outcome(
@@ -79,7 +78,7 @@ def vote(trajectory: Trajectory) -> str:
     """The class of answers that a trajectory votes for in maj@k.
 
     All right answers are one class, and so are all trajectories without an answer. Wrong answers
-    are of one class when their texts are equal but for case and white space.
+    are one class if their texts are equal up to case and white space.
     """
     if trajectory.success:
         return RIGHT
@@ -88,7 +87,7 @@ def vote(trajectory: Trajectory) -> str:
 
 
 def by_problem(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """The outcomes of each problem, by its id, in the order in which problems come first."""
+    """Problem id → its outcomes, in the order of first occurrence."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.problem, []).append(outcome)
@@ -102,26 +101,26 @@ class Estimate:
     value: float
     low: float
     high: float
-    problems: int  # over which it is taken
+    problems: int  # number of problems averaged over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How problems are solved. A key k is a number of samples.
+    """Estimates of avg@k, pass@k and maj@k. A key k is a number of samples.
 
-    `pass_at` and `maj_at` are taken over the problems with at least k known outcomes.
+    `pass_at` and `maj_at` average over the problems with at least k known outcomes.
     """
 
-    problems: int  # with a known outcome
-    left_out: int  # without any
-    samples: int  # of a problem, the excluded ones among them
+    problems: int  # number of problems with a known outcome
+    left_out: int  # number of problems without
+    samples: int  # samples per problem, including excluded ones
     average: Estimate
     pass_at: dict[int, Estimate]
     maj_at: dict[int, Estimate]
-    families: dict[str, Estimate]  # the average by problem family
+    families: dict[str, Estimate]  # average by problem family
 
     def record(self) -> dict:
-        """As a JSON object, whose keys are names of figures such as `pass@4`."""
+        """The scores as a JSON object with keys such as `pass@4`."""
         named = {f"avg@{self.samples}": self.average}
         named |= {f"pass@{k}": estimate for k, estimate in self.pass_at.items()}
         named |= {f"maj@{k}": estimate for k, estimate in self.maj_at.items()}
@@ -135,10 +134,10 @@ class Scores:
 
 
 def score(outcomes: Sequence[Outcome]) -> Scores:
-    """avg@k, pass@k and maj@k of outcomes, k all powers of 2 up to the number of samples, and it.
+    """avg@k, pass@k and maj@k of outcomes. k: the powers of 2 below the number of samples, and it.
 
-    maj@1 and maj@2 are avg@k, and left out. A sample that comes twice, since its problem does,
-    counts once.
+    maj@1 and maj@2 equal avg@k and are omitted. A sample that occurs twice, because its problem
+    does, counts once.
     """
     groups = by_problem(list({(o.problem, o.sample): o for o in outcomes}.values()))
     known = [[o for o in group if o.included] for group in groups.values()]
@@ -177,7 +176,7 @@ def average(group: Sequence[Outcome]) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Shares and means over trajectories whose outcome is known; `excluded` counts the others."""
+    """Means over trajectories with a known outcome; `excluded` counts the others."""
 
     trajectories: int
     excluded: int
@@ -188,23 +187,23 @@ class Evaluation:
     tool_calls: float  # mean number of calls
     tool_errors: float  # share of calls that did not end with status ok
     tokens: float  # mean number of sampled tokens
-    truncated: float  # share that a limit cut
+    truncated: float  # share of trajectories that a limit cut off
     families: dict[str, float]  # success by problem family
     stop_reasons: dict[str, int]
     scores: Scores
 
     def record(self) -> dict:
-        """As a JSON object."""
+        """The evaluation as a JSON object."""
         return dataclasses.asdict(self) | {"scores": self.scores.record()}
 
 
 def evaluate_trajectories(trajectories: Sequence[Trajectory]) -> Evaluation:
-    """Summarizes trajectories; without any known outcome every share is 0."""
+    """Summarizes trajectories; without any known outcome, all shares are 0."""
     return summarize([outcome_of(trajectory) for trajectory in trajectories])
 
 
 def summarize(outcomes: Sequence[Outcome]) -> Evaluation:
-    """The same of outcomes."""
+    """Summarizes outcomes, like `evaluate_trajectories`."""
     known = [outcome for outcome in outcomes if outcome.included]
     count = max(len(known), 1)
     calls = sum(outcome.tool_calls for outcome in known)
@@ -212,7 +211,7 @@ def summarize(outcomes: Sequence[Outcome]) -> Evaluation:
     families: dict[str, list[bool]] = {}
     for outcome in known:
         families.setdefault(outcome.family, []).append(outcome.success)
-    # One sample a problem: sqrt(p (1 − p) / n).
+    # With one sample per problem, the standard error is sqrt(p (1 − p) / n).
     deviations = [sum(o.success - success for o in group) for group in by_problem(known).values()]
     return Evaluation(
         trajectories=len(known),
@@ -235,11 +234,11 @@ def summarize(outcomes: Sequence[Outcome]) -> Evaluation:
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """`1 − C(n − c, k) / C(n, k)`: the chance that k of n samples, c of them right, hold one.
+    """`1 − C(n − c, k) / C(n, k)`: probability that k of n samples include one of the c right ones.
 
-    As the product `Π_{i = n−c+1..n} (1 − k / i)`, since the binomials overflow (arXiv 2107.03374).
-    Its mean over the draws of n samples is `1 − (1 − p)^k`, whatever n. Raises ValueError unless
-    1 ≤ k ≤ n and 0 ≤ c ≤ n.
+    Computed as `1 − Π_{i = n−c+1..n} (1 − k / i)`, since the binomials overflow (arXiv 2107.03374).
+    An unbiased estimate of `1 − (1 − p)^k` for any n. Raises ValueError unless 1 ≤ k ≤ n and
+    0 ≤ c ≤ n.
     """
     _check_subset(n, k)
     if not 0 <= c <= n:
@@ -250,11 +249,10 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def maj_at_k(votes: Sequence[str], k: int, *, right: str = RIGHT) -> float:
-    """The chance that `right` has the most votes among k of these n, drawn without replacement.
+    """Probability that `right` has most votes among k of the n votes, drawn without replacement.
 
-    Of classes with equally many votes one wins at random, each as likely as the others. Giving no
-    answer is a vote like any other. Computed exactly, by counting subsets. Raises ValueError unless
-    1 ≤ k ≤ n.
+    Ties are broken uniformly at random. Giving no answer is a vote like any other. Computed exactly
+    by counting subsets. Raises ValueError unless 1 ≤ k ≤ n.
     """
     _check_subset(len(votes), k)
     counts = collections.Counter(votes)
@@ -264,9 +262,10 @@ def maj_at_k(votes: Sequence[str], k: int, *, right: str = RIGHT) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _majority(won: int, others: tuple[int, ...], k: int) -> float:
-    """`Σ_m C(won, m) Σ_t W(m, t) / (t + 1) / C(n, k)`: the right class has m votes in the subset,
-    W counts the ways in which the other classes take the k − m others, t of them with m votes each
-    and none with more.
+    """`Σ_m C(won, m) Σ_t W(m, t) / (t + 1) / C(n, k)`, with m votes of a subset for the right class.
+
+    `W(m, t)` counts the ways in which the other classes take the remaining k − m votes, t of the
+    classes with m votes each and none with more.
     """
     favorable = Fraction(0)
     for most in range(1, min(won, k) + 1):
@@ -289,22 +288,22 @@ def _check_subset(n: int, k: int) -> None:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean over problems and its interval; 0, within 0 and 1, without any problem."""
+    """Mean over problems and its confidence interval; 0 in (0, 1) without any problem."""
     low, high = confidence_interval(values)
     value = float(np.mean(values)) if len(values) else 0.0
     return Estimate(value=value, low=low, high=high, problems=len(values))
 
 
 def confidence_interval(values: Sequence[float], *, level: float = 0.95) -> tuple[float, float]:
-    """An interval for the mean over all problems, of which P were drawn; `values` are in [0, 1].
+    """Confidence interval of the population mean from the values of P problems, each in [0, 1].
 
-    Wilson's score interval, with Student's t of P − 1 degrees for the normal quantile and with the
-    effective number of problems, `n = p (1 − p) P / v` but at least P − 1, for the number of
-    draws. v estimates the variance of a value: `v = (a p (1 − p) + m s²) / (a + m)`, where s² is
-    the sample variance, m the number of problems that are not at the end (0 or 1) at which most
-    are, and a = 2. So where all problems fail, which says nothing of their spread, v is as large as
-    it can be, samples of a problem count as one, and the interval is that of P failures. A
-    percentile bootstrap, and the t interval, have no width there.
+    This is Wilson's score interval with two changes. Student's t with P − 1 degrees of freedom
+    replaces the normal quantile, and the effective number of problems `n = max(p (1 − p) P / v,
+    P − 1)` replaces the number of draws. v estimates the variance of a value:
+    `v = (a p (1 − p) + m s²) / (a + m)`, with the sample variance s², a = 2, and m the smaller of
+    the numbers of values above 0 and below 1. If all problems fail, their spread is unknown: then v
+    is maximal, all samples of a problem count as one, and the interval is that of P failures. A
+    percentile bootstrap or a t interval would have zero width.
 
     Fewer than two problems give (0, 1).
     """

@@ -1,6 +1,4 @@
-"""Scalars at the log boundary: one JSON line a step, and the same to TensorBoard; by choice also to
-Weights & Biases.
-"""
+"""Writes scalar metrics: one JSON line per step, TensorBoard, and optionally Weights & Biases."""
 
 from __future__ import annotations
 
@@ -14,12 +12,11 @@ import tensorboardX
 
 
 class MetricsWriter:
-    """Appends records of scalars to `metrics.jsonl` and to TensorBoard event files of a folder, and
-    to a run of Weights & Biases in `project` if one is named.
+    """Appends scalars to `metrics.jsonl` and TensorBoard event files in a folder.
 
-    Opened with `resume_step`, it first drops every record beyond that step: they belong to work
-    that was lost and will be done again. Without `write` it does nothing: one process of several
-    writes. `config` is shown with the run of Weights & Biases.
+    `project`: also logs to a run of Weights & Biases in this project, which shows `config`.
+    `resume_step`: drops all records after this step, whose work was lost and will be repeated.
+    `write=False` writes nothing: only one of several processes writes.
     """
 
     def __init__(
@@ -37,15 +34,13 @@ class MetricsWriter:
         if not write:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        told = read_metrics(self.path)
+        records = read_metrics(self.path)
         if project:
-            last = max((record["step"] for record in told), default=0)
+            last = max((record["step"] for record in records), default=0)
             self._hosted = _HostedRun(folder, project, config or {}, resume_step, last)
-        kept = [record for record in told if record["step"] <= resume_step]
+        lines = [json.dumps(record) + "\n" for record in records if record["step"] <= resume_step]
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(
-            "".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8"
-        )
+        temporary.write_text("".join(lines), encoding="utf-8")
         temporary.replace(self.path)
         self._file = self.path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(
@@ -53,7 +48,7 @@ class MetricsWriter:
         )
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One record. Names are grouped by a slash, as in `rollout/success`."""
+        """Writes one record. A slash in a name groups metrics, as in `rollout/success`."""
         if self._file is None or self._board is None:
             return
         record = {"step": step} | {name: float(value) for name, value in scalars.items()}
@@ -80,11 +75,11 @@ class MetricsWriter:
 
 
 class _HostedRun:
-    """One run of Weights & Biases, the same for all of a folder's life; `wandb.json` has its id.
+    """The run of Weights & Biases that belongs to a folder; `wandb.json` holds its id.
 
-    It takes every step once, in their order: of steps that a resumed run does again, it keeps what
-    they were at first. `last` is the last step that the folder tells of, which may be beyond the
-    one it resumes from.
+    The service accepts every step once and in order, so for steps that a resumed run repeats it
+    keeps the first values. `last` is the last step recorded in the folder, which may be after the
+    step that is resumed.
     """
 
     def __init__(
@@ -97,10 +92,10 @@ class _HostedRun:
     ):
         wandb = import_wandb()
         self._path = folder / "wandb.json"
-        found = resume_step > 0 and self._path.exists()
-        saved = json.loads(self._path.read_text(encoding="utf-8")) if found else {}
+        resumed = resume_step > 0 and self._path.exists()
+        saved = json.loads(self._path.read_text(encoding="utf-8")) if resumed else {}
         name = saved.get("id") or secrets.token_hex(8)
-        self._sent = max(saved.get("sent", 0), last) if found else 0
+        self._sent = max(saved.get("sent", 0), last) if resumed else 0
         self._save(name)
         run = wandb.init(
             project=project,
@@ -111,7 +106,7 @@ class _HostedRun:
             resume="allow",
             settings=wandb.Settings(console="off"),
         )
-        if run.resumed:  # the service knows better what has reached it
+        if run.resumed:  # the service knows which steps it has received
             self._sent = run.starting_step - 1
         self._run, self._name = run, name
 
@@ -132,7 +127,7 @@ class _HostedRun:
 
 
 def import_wandb() -> Any:
-    """The library of Weights & Biases; a ValueError that says how to install it without."""
+    """Imports the package wandb; a ValueError says how to install it if it is missing."""
     try:
         import wandb
     except ImportError as error:
@@ -143,9 +138,7 @@ def import_wandb() -> Any:
 
 
 def read_metrics(path: str | pathlib.Path) -> list[dict]:
-    """The records of a metrics file; none when it does not exist. A last line cut short is left
-    out.
-    """
+    """The records of a metrics file; empty if there is none. An incomplete last line is skipped."""
     path = pathlib.Path(path)
     if not path.exists():
         return []

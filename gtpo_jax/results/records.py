@@ -1,21 +1,20 @@
-"""Trajectories as JSON lines: what `report` shows, and what other programs can read.
+"""Writes and reads trajectories as JSON lines, for `report` and other programs.
 
-A record is one trajectory with the texts of its tokens, so that it can be read without the
-tokenizer:
+A record is one trajectory. It holds the text of each token, so no tokenizer is needed to read it:
 
-| key | what |
+| key | content |
 |---|---|
-| `version` | of this format |
-| `step`, `group`, `sample` | where the trajectory comes from |
+| `version` | version of this format |
+| `step`, `group`, `sample` | origin of the trajectory |
 | `problem` | `id`, `question`, `answer`, `family` |
-| `prompt` | text, control symbols written out |
-| `stop_reason`, `verdict`, `answer`, `success`, `included` | how it ended |
+| `prompt` | text, with control symbols as their names |
+| `stop_reason`, `verdict`, `answer`, `success`, `included` | end of the episode |
 | `turns` | `pieces`, `markers`, `logprobs`, `entropies`, `codes`, `violation`, `results`, \
 `observation`, `observation_dropped`, `credit` |
 
-`pieces` is one text a token, and their concatenation is the text of the turn: a character that
-several tokens spell stands with the last of them. `markers` are the indices of control symbols.
-A number that is not finite is null.
+`pieces` holds one text per token, and their concatenation is the text of the turn: a character of
+several tokens belongs to the last of them. `markers` are the indices of control symbols. A number
+that is not finite is null.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ import numpy as np
 from gtpo_jax.types import Tokenizer, ToolResult, Trajectory, Turn
 
 VERSION = 1
-"""Of the format. A reader takes no other one."""
+"""Version of the format. Readers accept no other."""
 
 DIGITS = 4
 """Decimal places of log-probs, entropies and seconds."""
@@ -52,8 +51,8 @@ def trajectory_record(
 ) -> dict:
     """A trajectory as a JSON object.
 
-    `credit` maps names, such as `reward`, `return` and `advantage`, to one number a turn. Raises
-    `ValueError` when there are more or fewer.
+    `credit`: name, such as `reward`, `return` or `advantage` → one number per turn. Raises
+    `ValueError` if the number of values is not the number of turns.
     """
     credit = {name: np.asarray(values, np.float64) for name, values in (credit or {}).items()}
     for name, values in credit.items():
@@ -115,10 +114,10 @@ def _result_record(result: ToolResult) -> dict:
 
 
 def token_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[list[str], list[int]]:
-    """One text a token, and the indices of those that are control symbols, written as their names.
+    """One text per token, and the indices of control symbols, which are written as their names.
 
-    A character that several tokens spell stands with the last of them, the others are empty. What
-    is no UTF-8 becomes replacement characters.
+    A character of several tokens belongs to the last of them; the others are empty. Bytes that are
+    not UTF-8 become replacement characters.
     """
     pieces: list[str] = []
     markers: list[int] = []
@@ -128,7 +127,7 @@ def token_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[list[str], l
         if text:
             pieces.append(decoder.decode(text))
             continue
-        # A control symbol ends the text before it, half a character there perhaps.
+        # A control symbol ends the text before it, even within a character.
         unfinished = decoder.decode(b"", final=True)
         decoder.reset()
         if unfinished:
@@ -150,10 +149,10 @@ def _finite(value: float) -> float | None:
 
 
 def write_records(path: str | pathlib.Path, records: Iterable[dict]) -> None:
-    """Writes one JSON line a record, the folder made where it is missing.
+    """Writes one JSON line per record, and creates the folder if it is missing.
 
-    The file is compressed when its name ends with `.gz`. It has its name when all of it is
-    written; equal records make equal files. Raises `ValueError` for a number that is not finite.
+    The file is compressed if its name ends with `.gz`. It gets its name once it is complete. Equal
+    records give equal files. Raises `ValueError` for a number that is not finite.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,10 +161,10 @@ def write_records(path: str | pathlib.Path, records: Iterable[dict]) -> None:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(temporary.open("wb"))
             if path.suffix == ".gz":
-                # Neither the name nor the time, which differ between equal runs.
+                # Without name and time, which differ between equal runs.
                 file = stack.enter_context(gzip.GzipFile("", "wb", fileobj=file, mtime=0))
             for record in records:
-                # Escaped to ASCII: half of a surrogate pair, which a tool may print, is no UTF-8.
+                # ASCII, since a tool may print half of a surrogate pair, which is not UTF-8.
                 file.write(json.dumps(record, allow_nan=False).encode("ascii") + b"\n")
         temporary.replace(path)
     finally:
@@ -173,10 +172,9 @@ def write_records(path: str | pathlib.Path, records: Iterable[dict]) -> None:
 
 
 def read_records(path: str | pathlib.Path) -> Iterator[dict]:
-    """The records of a file, one after the other.
+    """Iterates over the records of a file.
 
-    Raises `ValueError` for a file that cannot be read, and for a line that is no record of this
-    version.
+    Raises `ValueError` if the file cannot be read, or if a line is not a record of this version.
     """
     path = pathlib.Path(path)
     opened = gzip.open if path.suffix == ".gz" else open
@@ -197,11 +195,11 @@ def read_records(path: str | pathlib.Path) -> Iterator[dict]:
 
 
 def step_path(folder: str | pathlib.Path, step: int) -> pathlib.Path:
-    """The file of a step's trajectories in a folder."""
+    """Path of the trajectories of a step in a folder."""
     return pathlib.Path(folder) / f"step-{step:06d}.jsonl.gz"
 
 
 def saved_records(folder: str | pathlib.Path) -> list[tuple[int, pathlib.Path]]:
-    """Steps whose trajectories a folder holds, and their files, in the order of steps."""
-    found = [(_STEP.fullmatch(path.name), path) for path in pathlib.Path(folder).glob("*")]
-    return sorted((int(match[1]), path) for match, path in found if match)
+    """Steps with trajectories in a folder, and their files, in the order of steps."""
+    matches = [(_STEP.fullmatch(path.name), path) for path in pathlib.Path(folder).glob("*")]
+    return sorted((int(match[1]), path) for match, path in matches if match)

@@ -1,1 +1,1 @@
-"""Problems, demonstrations of how to solve them, and verifiers of answers."""
+"""Problems, and demonstrations of how to solve them."""

@@ -7,7 +7,7 @@
         {"role": "tool", "content": "2"},
         {"role": "assistant", "content": "It is \\boxed{2}."}]}
 
-One object a line. `docs/cold-start.md` says what each key means; keys with null count as absent.
+One object per line. `docs/cold-start.md` explains the keys; a key with null counts as absent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 TOOL = "python"
 SHOWN = 8
-"""Lines that an error names, of those that cannot be used."""
+"""Maximum number of unusable lines that an error names."""
 
 _KEYS = {
     "system": ("content",),
@@ -38,17 +38,17 @@ _KEYS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Said:
-    """What the assistant said, and what was said to it."""
+    """A message of the assistant, and the outputs that reply to it."""
 
-    text: str = ""  # with `codes` what stands before the calls, else all of the turn
-    codes: tuple[str, ...] = ()  # calls, still to be written in the protocol of a dialogue
-    token_ids: tuple[int, ...] | None = None  # of the turn, where the text does not give them
+    text: str = ""  # with `codes` the text before the calls, else the whole turn
+    codes: tuple[str, ...] = ()  # calls, not yet written in the protocol of a dialogue
+    token_ids: tuple[int, ...] | None = None  # of the turn, if its text encodes to other ids
     outputs: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """One demonstration. The question of its problem is what the user says."""
+    """One demonstration. The user's message is the question of its problem."""
 
     where: str  # file and line, for errors
     problem: Problem
@@ -56,7 +56,7 @@ class Conversation:
     turns: tuple[Said, ...]
 
     def record(self) -> dict[str, Any]:
-        """As the JSON object of a line."""
+        """The conversation as the JSON object of a line."""
         problem = self.problem
         messages: list[dict[str, Any]] = []
         if self.system:
@@ -84,24 +84,24 @@ class Conversation:
 def read_conversations(
     paths: Sequence[str | pathlib.Path], use: Callable[[Conversation], T]
 ) -> list[T]:
-    """What `use` makes of each demonstration of files, in their order.
+    """Applies `use` to each demonstration in the files, in order.
 
-    Raises one `ValueError` for all lines that cannot be read or that `use` raises one for, with
-    their numbers and reasons; and for a file that cannot be read or holds no demonstration.
+    Raises one `ValueError` that lists all lines, with reasons, that cannot be read or for which
+    `use` raises `ValueError`; also if a file cannot be read or holds no demonstration.
     """
     lines: list[tuple[pathlib.Path, int, str]] = []
     for path in map(pathlib.Path, paths):
-        # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
+        # Not `splitlines`, which also splits at separators that JSON strings may contain.
         texts = files.read_text(path).split("\n")
-        found = [(n, text) for n, text in enumerate(texts, 1) if text.strip()]
-        if not found:
+        numbered = [(n, text) for n, text in enumerate(texts, 1) if text.strip()]
+        if not numbered:
             raise ValueError(f"{path} holds no demonstration; expected one JSON object a line")
-        lines += [(path, number, text) for number, text in found]
-    done: list[T] = []
+        lines += [(path, number, text) for number, text in numbered]
+    results: list[T] = []
     broken: list[str] = []
     for path, number, text in lines:
         try:
-            done.append(use(_conversation(path, number, text)))
+            results.append(use(_conversation(path, number, text)))
         except ValueError as error:
             broken.append(f"{path}, line {number}: {error}")
     if broken:
@@ -110,7 +110,7 @@ def read_conversations(
             f"{len(broken)} of {len(lines)} demonstrations cannot be used:"
             f" {'; '.join(broken[:SHOWN])}{more}"
         )
-    return done
+    return results
 
 
 def _conversation(path: pathlib.Path, number: int, text: str) -> Conversation:
@@ -121,11 +121,11 @@ def _conversation(path: pathlib.Path, number: int, text: str) -> Conversation:
     messages = record.get("messages")
     if not isinstance(messages, list) or not messages:
         raise ValueError("expected a list of messages under `messages`")
-    named = [_message(number, message) for number, message in enumerate(messages, 1)]
-    system = named.pop(0)[2]["content"] if named[0][1] == "system" else None
-    if not named or named[0][1] != "user":
+    checked = [_message(number, message) for number, message in enumerate(messages, 1)]
+    system = checked.pop(0)[2]["content"] if checked[0][1] == "system" else None
+    if not checked or checked[0][1] != "user":
         raise ValueError("the first message, but for the system's, must be the user's")
-    asked = named.pop(0)[2]["content"]
+    question = checked.pop(0)[2]["content"]
     label = files.uncompressed(path).stem
     _text(record, "problem")
     _text(record, "question")
@@ -133,7 +133,7 @@ def _conversation(path: pathlib.Path, number: int, text: str) -> Conversation:
         where=f"{path}, line {number}",
         problem=Problem(
             id=_text(record, "id") or f"{label}-{number}",
-            question=asked,
+            question=question,
             answer=_text(record, "answer").strip(),
             family=_text(record, "family") or label,
             verifier=_text(record, "verifier"),
@@ -141,12 +141,12 @@ def _conversation(path: pathlib.Path, number: int, text: str) -> Conversation:
             unit_tests=_unit_tests(record),
         ),
         system=system,
-        turns=_turns(named),
+        turns=_turns(checked),
     )
 
 
 def _turns(messages: Sequence[tuple[int, str, dict[str, Any]]]) -> tuple[Said, ...]:
-    """Turns of the assistant with the replies of the tool."""
+    """Turns of the assistant, with the replies of the tool."""
     if not messages or messages[-1][1] != "assistant":
         raise ValueError("the last message must be the assistant's, with the answer")
     turns: list[Said] = []
@@ -171,10 +171,11 @@ def _said(number: int, message: dict[str, Any], replies: Sequence[dict[str, Any]
     if codes and len(codes) != len(replies):
         raise ValueError(f"message {number}: {len(codes)} calls have {len(replies)} replies")
     for call, reply in zip(calls, replies, strict=False):
-        asked, told = call.get("id"), reply.get("tool_call_id")
-        if asked is not None and told is not None and asked != told:
+        call_id, reply_id = call.get("id"), reply.get("tool_call_id")
+        if call_id is not None and reply_id is not None and call_id != reply_id:
             raise ValueError(
-                f"message {number}: the call {asked!r} has the reply of {told!r}; replies follow in"
+                f"message {number}: the call {call_id!r} has the reply of {reply_id!r}; replies"
+                " follow in"
                 " the order of calls"
             )
     ids = message.get("token_ids")
@@ -189,7 +190,7 @@ def _said(number: int, message: dict[str, Any], replies: Sequence[dict[str, Any]
 
 
 def _message(number: int, message: Any) -> tuple[int, str, dict[str, Any]]:
-    """Number, role, and the keys of a message that are there, each of its kind."""
+    """Number, role and keys of a message, whose types are checked."""
     if not isinstance(message, dict):
         raise ValueError(f"message {number}: expected an object, got {type(message).__name__}")
     message = _present(message)
@@ -200,8 +201,8 @@ def _message(number: int, message: Any) -> tuple[int, str, dict[str, Any]]:
         )
     if unknown := message.keys() - {*_KEYS[role]}:
         raise ValueError(
-            f"message {number}: nothing is known of {', '.join(map(repr, sorted(unknown)))} in a"
-            f" message of the {role}; write what is to be learned as its content"
+            f"message {number}: unknown keys {', '.join(map(repr, sorted(unknown)))} in a message"
+            f" of the {role}; put the text to learn into its content"
         )
     calls, ids = message.get("tool_calls", []), message.get("token_ids", [])
     if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
@@ -217,7 +218,7 @@ def _message(number: int, message: Any) -> tuple[int, str, dict[str, Any]]:
 
 
 def _code(number: int, call: dict[str, Any]) -> str:
-    """The program of a call, its arguments as an object or as JSON text."""
+    """The program of a call, whose arguments are an object or JSON text."""
     call = _present(call)
     function = call.get("function")
     name = function.get("name") if isinstance(function, dict) else None
@@ -246,12 +247,12 @@ def _call_record(code: str) -> dict[str, Any]:
 
 
 def _present(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the keys that a table has only because other records have them."""
+    """The record without missing values, which tables hold for keys of other records."""
     return {key: value for key, value in record.items() if not is_missing(value)}
 
 
 def _text(record: Mapping[str, Any], key: str) -> str:
-    """A text or number as text; empty where there is none."""
+    """A text or number as text; empty if the key is absent."""
     return as_text(record.get(key, ""), key)
 
 
@@ -263,24 +264,24 @@ def _texts(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _unit_tests(record: Mapping[str, Any]) -> UnitTests | None:
-    """By what a program is judged, under the names of `types.UnitTests`."""
-    said = record.get("unit_tests")
-    if said is None:
+    """The unit tests of a record, whose keys are the fields of `types.UnitTests`."""
+    tests = record.get("unit_tests")
+    if tests is None:
         return None
     known = {field.name for field in dataclasses.fields(UnitTests)}
-    if not isinstance(said, dict) or not said.keys() <= known:
-        raise ValueError(f"`unit_tests` must be an object with tests, got {said!r}")
-    said = _present(said)
+    if not isinstance(tests, dict) or not tests.keys() <= known:
+        raise ValueError(f"`unit_tests` must be an object with tests, got {tests!r}")
+    tests = _present(tests)
     return UnitTests(
-        tests=_texts(said, "tests"),
-        streams=tuple(map(_stream, said.get("streams", []))),
-        setup=_text(said, "setup"),
-        names=_texts(said, "names") if "names" in said else None,
-        prompt=_text(said, "prompt"),
+        tests=_texts(tests, "tests"),
+        streams=tuple(map(_stream, tests.get("streams", []))),
+        setup=_text(tests, "setup"),
+        names=_texts(tests, "names") if "names" in tests else None,
+        prompt=_text(tests, "prompt"),
     )
 
 
-def _stream(said: Any) -> StreamTest:
-    if not isinstance(said, dict) or said.keys() != {"stdin", "stdout"}:
-        raise ValueError(f"`streams` must be objects with stdin and stdout, got {said!r}")
-    return StreamTest(stdin=_text(said, "stdin"), stdout=_text(said, "stdout"))
+def _stream(test: Any) -> StreamTest:
+    if not isinstance(test, dict) or test.keys() != {"stdin", "stdout"}:
+        raise ValueError(f"`streams` must be objects with stdin and stdout, got {test!r}")
+    return StreamTest(stdin=_text(test, "stdin"), stdout=_text(test, "stdout"))

@@ -1,4 +1,4 @@
-"""Plays demonstration scripts against the real tool, as trajectories for supervised training."""
+"""Plays demonstration scripts with the real tool, and writes them as trajectories for SFT."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from gtpo_jax.types import (
 
 @dataclasses.dataclass(frozen=True)
 class PlayedCall:
-    """A call, what the tool made of it, and what the demonstrator read."""
+    """A call, the result of the tool, and the output that the demonstrator read."""
 
     call: Call
-    result: ToolResult | None  # None when the call was not well formed
+    result: ToolResult | None  # None if the call was not well formed
     output: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Played:
-    """A script played to its end."""
+    """A script that was played to its end."""
 
     problem: Problem
     calls: tuple[PlayedCall, ...]
@@ -43,7 +43,7 @@ class Played:
 
 @dataclasses.dataclass
 class _Stage:
-    """A script on its way."""
+    """A script that is being played."""
 
     problem: Problem
     script: Script
@@ -56,8 +56,8 @@ def play(
 ) -> list[Played]:
     """Runs scripts with the tool: all first calls at once, then all second calls, and so on.
 
-    The dialogue says what is wrong with a call that is not closed, which is the reply to it. Raises
-    `RuntimeError` when the tool itself breaks: that is nothing to imitate.
+    The reply to a call that is not closed is its violation of the dialogue. Raises `RuntimeError`
+    if the tool itself breaks: that is nothing to imitate.
     """
     stages = [_Stage(problem, script, next(script)) for problem, script in scripts]
     while calling := [(stage, stage.action) for stage in stages if isinstance(stage.action, Call)]:
@@ -94,13 +94,15 @@ def demonstrate(
     *,
     max_observation_tokens: int,
 ) -> list[Trajectory]:
-    """One trajectory per script. The turns carry log-probs 0: nobody sampled them."""
-    shown = play(scripts, dialogue, tool)
-    # All are submitted before the first is waited for.
-    verdicts = [verifiers.submit(verifier, played.problem, played.answer.text) for played in shown]
+    """One trajectory per script. Log-probs of turns are 0, since they were not sampled."""
+    episodes = play(scripts, dialogue, tool)
+    # Submit all answers before waiting for the first verdict.
+    verdicts = [
+        verifiers.submit(verifier, played.problem, played.answer.text) for played in episodes
+    ]
     return [
         _trajectory(index, played, dialogue, verdict.result(), max_observation_tokens)
-        for index, (played, verdict) in enumerate(zip(shown, verdicts, strict=True))
+        for index, (played, verdict) in enumerate(zip(episodes, verdicts, strict=True))
     ]
 
 

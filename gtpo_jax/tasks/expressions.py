@@ -8,11 +8,11 @@ import re
 from gtpo_jax.tasks.source import Answer, Call, Script
 
 SLIP_SHARE = 0.3
-"""Share of demonstrations that use a wrong operator or exchange the operands."""
+"""Share of demonstrations that use a wrong operator or swap the operands."""
 
 
 def expression_script(expression: str, rng: random.Random) -> Script:
-    """Prints the expression, now and then with a slip, and answers with what was printed."""
+    """Prints the expression, sometimes with a slip, and answers with the output."""
     code = "".join(expression.split())
     if rng.random() < SLIP_SHARE:
         code = _slip(code, rng)

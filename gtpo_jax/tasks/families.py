@@ -1,4 +1,4 @@
-"""Families of generated problems, and how they grow with the level.
+"""Families of generated problems, whose difficulty grows with the level.
 
 | family | question at level 1 | at level n |
 |---|---|---|
@@ -10,12 +10,12 @@
 | chain | k steps of "if even halve, if odd triple and add 1" | 2n or 2n + 1 steps, starts of \
 up to n + 2 digits |
 
-What has to be learned: to copy an expression into a call (arithmetic), to choose the operation
-(word), the right operator (remainder), to repair an error or to import at once (gcd), a call that
-depends on an output (branch), several dependent calls (chain).
+The policy has to learn to copy an expression into a call (arithmetic), to choose the operation
+(word) and the right operator (remainder), to repair an error or to import at once (gcd), to make a
+call that depends on an output (branch), and several such calls (chain).
 
-Demonstrators hold a misconception more often than not: imitation alone learns the misconception,
-and reinforcement has to move the most likely choice.
+Demonstrators usually follow a misconception: imitation alone learns it, and reinforcement learning
+must change the most likely choice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gtpo_jax.tasks.source import Answer, Call, Script
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A question, its answer, and what the demonstrator needs to know."""
+    """A question, its answer, and the demonstrator that solves it."""
 
     question: str
     answer: int
@@ -175,7 +175,7 @@ def chain(rng: random.Random, level: int = 1) -> Case:
 
 
 def _number(rng: random.Random, level: int) -> int:
-    """A number of `level` + 1 digits."""
+    """A random number of `level` + 1 digits."""
     return rng.randint(10**level, 10 ** (level + 1) - 1)
 
 

@@ -1,7 +1,7 @@
 """Generated problems: our own families, which need the tool, and those of reasoning-gym.
 
-`arithmetic`, `word`, `remainder`, `gcd`, `branch` and `chain` are described in `families`; a name
-such as `reasoning-gym/chain_sum` is a family of that package, see `reasoning`.
+`families` describes `arithmetic`, `word`, `remainder`, `gcd`, `branch` and `chain`. A name such as
+`reasoning-gym/chain_sum` is a family of that package; see `reasoning`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HELD_OUT_SHARE = 0.1
 
 
 def is_held_out(question: str) -> bool:
-    """A fixed tenth of all questions, by hash, belongs to evaluation, whatever the seed."""
+    """True for the tenth of all questions, chosen by hash, that is kept for evaluation."""
     digest = hashlib.sha256(question.encode()).digest()
     return int.from_bytes(digest[:4], "big") < HELD_OUT_SHARE * 2**32
 
@@ -28,26 +28,26 @@ def is_held_out(question: str) -> bool:
 class GeneratedTask:
     """Problems of the families in equal shares.
 
-    Streams with different names share no random number. Demonstrations are those of our own
-    families, since no others have a demonstrator.
+    Streams with different names share no random numbers. Only our own families have
+    demonstrators.
     """
 
     seed: int
     families: tuple[str, ...] = tuple(FAMILIES)
-    level: int = 1  # of difficulty, from 1
+    level: int = 1  # difficulty, from 1
     noise: Noise = dataclasses.field(default_factory=Noise)
 
     def __post_init__(self):
-        foreign = [name for name in self.families if reasoning.is_family(name)]
-        unknown = set(self.families) - set(FAMILIES) - set(foreign)
+        external = [name for name in self.families if reasoning.is_family(name)]
+        unknown = set(self.families) - set(FAMILIES) - set(external)
         if unknown or not self.families:
             raise ValueError(
                 f"families must be among {sorted(FAMILIES)}, got {sorted(unknown) or 'none'};"
-                f" those of reasoning-gym are named as {reasoning.PREFIX}chain_sum"
+                f" families of reasoning-gym are named like {reasoning.PREFIX}chain_sum"
             )
         if self.level < 1:
             raise ValueError(f"the level of generated problems starts from 1, got {self.level}")
-        for name in foreign:
+        for name in external:
             reasoning.check_family(name, self.level)
 
     def train_problem(self, index: int) -> Problem:

@@ -1,4 +1,4 @@
-"""Records in Parquet and in data sets of Hugging Face. Needs the extra `tasks`."""
+"""Reads records of Parquet files and Hugging Face data sets. Needs the extra `tasks`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gtpo_jax.language import files
 from gtpo_jax.tasks.mappings.fields import Record
 
 _BATCH = 1024
-"""Rows of a Parquet file that are in memory as records at a time."""
+"""Number of rows of a Parquet file that are converted to records at a time."""
 
 
 def read_parquet(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
@@ -26,14 +26,14 @@ def read_parquet(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield f"row {number}", record
-    except (OSError, ValueError) as error:  # those of pyarrow are among them
+    except (OSError, ValueError) as error:  # pyarrow's errors are subclasses of these
         raise ValueError(f"cannot read problems from {path}: {_line(error)}") from None
 
 
 def read_folder(
     path: pathlib.Path, config: str | None, split: str | None
 ) -> tuple[str, Iterator[tuple[str, Record]]]:
-    """The name of the split that was read, and its rows: of a saved data set, or of a clone."""
+    """Name and rows of the chosen split of a saved data set or of a clone."""
     datasets = _needed("datasets", str(path))
     saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
     if saved and config:
@@ -42,42 +42,42 @@ def read_folder(
         )
     for file in path.rglob("*"):
         files.refuse_git_lfs_pointer(file)
-    with _network(False), _told(str(path)):
+    with _network(False), _read_errors(str(path)):
         if saved:
-            found = datasets.load_from_disk(str(path))
+            dataset = datasets.load_from_disk(str(path))
         else:
-            found = datasets.load_dataset(str(path.resolve()), config)
-    return _choose(found, split, str(path))
+            dataset = datasets.load_dataset(str(path.resolve()), config)
+    return _choose(dataset, split, str(path))
 
 
 def read_named(
     name: str, config: str | None, split: str | None, *, ask: bool
 ) -> tuple[str, Iterator[tuple[str, Record]]]:
-    """The name of the split that was read, and its rows: of the local cache, or of the hub."""
+    """Name and rows of a split of a data set in the local cache or, with `ask`, on the hub."""
     datasets = _needed("datasets", name)
     way_out = "look at its name, config and split"
     if not ask:
         way_out = f"no file or folder has this name; if it is on the hub, write hub:{name}"
-    with _network(ask), _told(name, way_out):
-        found = datasets.load_dataset(name, config)
-    return _choose(found, split, name)
+    with _network(ask), _read_errors(name, way_out):
+        dataset = datasets.load_dataset(name, config)
+    return _choose(dataset, split, name)
 
 
-def _choose(found: Any, split: str | None, name: str) -> tuple[str, Iterator[tuple[str, Record]]]:
-    """The split asked for, or the only one."""
-    if not isinstance(found, dict):  # one split that was saved on its own
-        own = str(found.split or "data")
+def _choose(dataset: Any, split: str | None, name: str) -> tuple[str, Iterator[tuple[str, Record]]]:
+    """Name and rows of the requested split, or of the only one."""
+    if not isinstance(dataset, dict):  # a single split that was saved on its own
+        own = str(dataset.split or "data")
         if split not in (None, own):
             raise ValueError(f"{name} holds the split {own!r} alone, got {split!r}")
-        return own, _numbered(found)
-    if split is None and len(found) == 1:
-        [split] = found
-    if split is None or split not in found:
+        return own, _numbered(dataset)
+    if split is None and len(dataset) == 1:
+        [split] = dataset
+    if split is None or split not in dataset:
         asked = "none was asked for" if split is None else f"got {split!r}"
         raise ValueError(
-            f"{name} has the splits {', '.join(found)}, {asked}; write one of them after a colon"
+            f"{name} has the splits {', '.join(dataset)}, {asked}; write one of them after a colon"
         )
-    return split, _numbered(found[split])
+    return split, _numbered(dataset[split])
 
 
 def _numbered(rows: Iterable[Record]) -> Iterator[tuple[str, Record]]:
@@ -87,7 +87,7 @@ def _numbered(rows: Iterable[Record]) -> Iterator[tuple[str, Record]]:
 
 @contextlib.contextmanager
 def _network(allowed: bool) -> Iterator[None]:
-    """Whether the hub may be asked inside, unless the environment forbids it anyway."""
+    """Allows or forbids access to the hub in the block; the environment may forbid it anyway."""
     modules = [_needed(name, "") for name in ("huggingface_hub.constants", "datasets.config")]
     before = [module.HF_HUB_OFFLINE for module in modules]
     try:
@@ -100,17 +100,17 @@ def _network(allowed: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told(name: str, way_out: str = "") -> Iterator[None]:
-    """Whatever keeps a data set from being read, its user has to know."""
+def _read_errors(name: str, way_out: str = "") -> Iterator[None]:
+    """Turns any error in the block into a `ValueError` that names the data set."""
     try:
         yield
-    except Exception as error:  # of files, the network, and dozens of kinds of their own
+    except Exception as error:  # of files, of the network, and many types of the packages
         hint = f"; {way_out}" if way_out else ""
         raise ValueError(f"cannot read the data set {name}: {_line(error)}{hint}") from error
 
 
 def _line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 

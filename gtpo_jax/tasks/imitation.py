@@ -1,7 +1,7 @@
-"""Conversations as trajectories to imitate, and trajectories as conversations to be written.
+"""Converts conversations to trajectories for imitation, and trajectories to conversations.
 
-What the assistant says is rendered by the dialogue of the run, as a policy would have written it;
-the outputs of calls are those recorded, and no program is run again.
+The dialogue of the run renders the assistant's messages as a policy would write them. Outputs of
+calls are taken from the conversation; no program is run again.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ def render_conversation(
     violations: bool = False,
     drop_system: bool = False,
 ) -> Trajectory:
-    """The trajectory of a conversation, not `judged` yet. Its turns carry log-probs 0: nobody
-    sampled them.
+    """The trajectory of a conversation, without its verdict (see `judged`). Log-probs are 0.
 
-    Raises `ValueError` for a badly formed turn without `violations`; for a system message that is
-    not the dialogue's without `drop_system`; and where a rollout would not go on as the
+    Raises `ValueError` for a badly formed turn, unless `violations`; for a system message that is
+    not the dialogue's, unless `drop_system`; and if a rollout would not continue as the
     conversation does.
     """
     if not drop_system:
@@ -78,13 +77,13 @@ def render_conversation(
 
 
 def can_be_judged(problem: Problem) -> bool:
-    """Whether the problem of a conversation says what is right."""
+    """True if the problem of a conversation states how its answer is judged."""
     return bool(problem.answer or problem.verifier or problem.unit_tests)
 
 
 def judged(trajectories: Sequence[Trajectory], verifier: Verifier) -> list[Trajectory]:
-    """The trajectories with the verdicts of their answers, where their problems can be judged."""
-    # All are submitted before the first is waited for.
+    """The trajectories with verdicts of their answers, if their problems can be judged."""
+    # Submit all answers before waiting for the first verdict.
     verdicts = [
         verifiers.submit(verifier, t.problem, t.answer) if can_be_judged(t.problem) else None
         for t in trajectories
@@ -98,8 +97,8 @@ def judged(trajectories: Sequence[Trajectory], verifier: Verifier) -> list[Traje
 def to_conversation(trajectory: Trajectory, dialogue: AnyDialogue) -> Conversation:
     """The conversation that renders to the tokens of a trajectory that ended with an answer.
 
-    A turn is its text. Where the dialogue would write the same text with other tokens, those that
-    were sampled go with it.
+    Turns are stored as text, together with their sampled tokens if the dialogue would encode the
+    text differently.
     """
     turns, read = [], None
     for turn in trajectory.turns:
@@ -120,7 +119,7 @@ def to_conversation(trajectory: Trajectory, dialogue: AnyDialogue) -> Conversati
 
 
 def imitated(trajectory: Trajectory) -> Trajectory:
-    """A demonstration as packing takes it, which leaves out what has no known outcome."""
+    """Marks a demonstration as included, since packing skips trajectories of unknown outcome."""
     if trajectory.included:
         return trajectory
     return dataclasses.replace(trajectory, verdict=Verdict.RIGHT)
@@ -136,7 +135,7 @@ def _check_system(system: str | None, dialogue: AnyDialogue) -> None:
 
 
 def _check_order(number: int, said: Said, read: ParsedTurn, *, last: bool) -> None:
-    """Raises unless a rollout would go on behind the turn as the conversation does."""
+    """Raises unless a rollout would continue after the turn as the conversation does."""
     where, replies = f"turn {number + 1}", len(said.outputs)
     if last:
         if read.codes:
@@ -145,7 +144,7 @@ def _check_order(number: int, said: Said, read: ParsedTurn, *, last: bool) -> No
             raise ValueError(f"{where}, the last one: {read.violation}")
     elif read.answer is not None or not read.acts:
         what = read.violation or f"answers {read.answer!r}"
-        raise ValueError(f"{where}: {what}, which ends a rollout, and here it goes on")
+        raise ValueError(f"{where}: {what}, which ends a rollout, but here it goes on")
     elif replies != max(len(read.codes), 1):
         raise ValueError(
             f"{where}: {len(read.codes)} calls have {replies} replies"
@@ -154,7 +153,7 @@ def _check_order(number: int, said: Said, read: ParsedTurn, *, last: bool) -> No
 
 
 def _tokens(said: Said, dialogue: AnyDialogue, before: ParsedTurn | None) -> np.ndarray:
-    """Ids of a turn, its end included."""
+    """Ids of a turn, including its end."""
     if said.codes:
         return dialogue.call(said.text, *said.codes, before=before)
     if said.token_ids is None:
@@ -164,14 +163,14 @@ def _tokens(said: Said, dialogue: AnyDialogue, before: ParsedTurn | None) -> np.
     tokens = np.array(ids if known else (), np.int32)
     if not known or _text_of(tokens, dialogue) != said.text:
         raise ValueError(
-            f"the token_ids of {said.text[:40]!r} are not those of this run's tokenizer; take them"
-            " out of the file to have its texts tokenized"
+            f"the token_ids of {said.text[:40]!r} are not those of this run's tokenizer; remove"
+            " them from the file to have its texts tokenized"
         )
     return tokens
 
 
 def _text_of(tokens: np.ndarray, dialogue: AnyDialogue) -> str:
-    """Text of a turn without the token that ended it."""
+    """Text of a turn, without the token that ended it."""
     ids = tokens.tolist()
     return dialogue.tokenizer.decode(ids[:-1] if ids[-1] in dialogue.stop_ids else ids)
 
@@ -179,8 +178,8 @@ def _text_of(tokens: np.ndarray, dialogue: AnyDialogue) -> str:
 def _writes(
     dialogue: AnyDialogue, text: str, tokens: np.ndarray, before: ParsedTurn | None
 ) -> bool:
-    """Whether the dialogue writes a text with these tokens."""
+    """True if the dialogue encodes a text as these tokens."""
     try:
         return np.array_equal(dialogue.turn(text, before=before), tokens)
-    except ValueError:  # text behind a stop string, within the token that ended it
+    except ValueError:  # the token that ended the turn has text after the stop string
         return False

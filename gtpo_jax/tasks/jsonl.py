@@ -1,4 +1,4 @@
-"""Records in JSON: one object a line, or one list of objects."""
+"""Reads records in JSON: one object per line, or one list of objects."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gtpo_jax.tasks.mappings.fields import Record
 
 
 def decode(text: str) -> object:
-    """The value of a JSON text; raises `ValueError` with the reason, and the line of several.
+    """The value of a JSON text. Raises `ValueError` with the reason and, if it has lines, the line.
 
-    NaN and Infinity, which are no JSON, are read all the same, since pandas writes NaN for a
-    missing value: the field that holds one decides.
+    NaN and Infinity are accepted although they are not JSON, since pandas writes NaN for a missing
+    value; the reader of the field decides what it means.
     """
     try:
         return json.loads(text, parse_int=_integer)
@@ -27,12 +27,12 @@ def decode(text: str) -> object:
 
 
 def read_lines(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
-    """Objects with their lines; empty lines are none."""
+    """Objects with their line numbers; empty lines are skipped."""
     return _lines(path, files.read_text(path))
 
 
 def read_json(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
-    """Objects of one list, with their numbers, or else of lines."""
+    """Objects of one list with their numbers, or else objects of lines."""
     text = files.read_text(path)
     if not text.lstrip().startswith("["):
         yield from _lines(path, text)
@@ -47,7 +47,7 @@ def read_json(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
 
 
 def _lines(path: pathlib.Path, text: str) -> Iterator[tuple[str, Record]]:
-    # Not `splitlines`: it also breaks at separators that may stand inside a JSON text.
+    # Not `splitlines`, which also splits at separators that JSON strings may contain.
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             place = f"line {number}"

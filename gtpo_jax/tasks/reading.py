@@ -1,6 +1,6 @@
-"""Problems of files and data sets: read, mapped, numbered, and kept apart from those held out.
+"""Reads problems from files and data sets, maps them, and separates training from evaluation.
 
-All is read and checked before a run begins. What is left out on purpose is counted.
+Everything is read and checked before a run begins. Records that are left out are counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gtpo_jax.tasks.stream import Entry
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """Entries of one source, and what was left out of it and why."""
+    """Entries of one source, and notes about the records that were left out."""
 
     entries: list[Entry]
     notes: tuple[str, ...] = ()
@@ -26,10 +26,10 @@ class Loaded:
 def read_problems(
     source: str, mapping: Mapping = MAPPINGS["plain"], *, fields: FieldNames[str, str] | None = None
 ) -> Loaded:
-    """All problems of a source; `rows.open_rows` says what one may be.
+    """All problems of a source (see `rows.open_rows`).
 
-    `fields` gives the names that fields of the mapping have in this source. A record that is not as
-    expected is a `ValueError` with its place and the reason.
+    `fields`: field of the mapping → its name in this source. Raises `ValueError`, with the place
+    and the reason, for a record that is not as expected.
     """
     rows = open_rows(str(source))
     entries: list[Entry] = []
@@ -62,7 +62,7 @@ def read_problems(
 
 
 def join(parts: Sequence[Sequence[Entry]]) -> list[Entry]:
-    """The entries of several sources; where sources share ids, they are told apart by a number."""
+    """The entries of several sources; shared ids are made unique by the number of the source."""
     ids = [entry.problem.id for part in parts for entry in part]
     if len(set(ids)) == len(ids):
         return [entry for part in parts for entry in part]
@@ -76,10 +76,10 @@ def join(parts: Sequence[Sequence[Entry]]) -> list[Entry]:
 def keep_apart(
     train: Sequence[Entry], evaluation: Sequence[Entry], *, drop: bool = False
 ) -> Loaded:
-    """The training entries, none of which asks what an evaluation entry asks.
+    """The training entries whose questions are not evaluation questions.
 
-    Questions are compared without regard to case and white space. Where some are in both, they are
-    dropped from training, or else a `ValueError` names the first.
+    Questions are compared ignoring case and white space. Shared ones are dropped from training
+    with `drop`; otherwise a `ValueError` names the first.
     """
     held_out = {_normalized(entry): entry.problem for entry in evaluation}
     shared = [entry for entry in train if _normalized(entry) in held_out]
@@ -93,10 +93,10 @@ def keep_apart(
             f" is {first.id!r}, there {held_out[_normalized(shared[0])].id!r}: {question[:120]!r};"
             " give other files, or --task.drop-overlap leaves them out of training"
         )
-    kept = [entry for entry in train if _normalized(entry) not in held_out]
-    if not kept:
+    separate = [entry for entry in train if _normalized(entry) not in held_out]
+    if not separate:
         raise ValueError("every training problem is also evaluated on; give other files")
-    return Loaded(kept, (f"{len(shared):,} training problems left out that are evaluated on",))
+    return Loaded(separate, (f"{len(shared):,} training problems left out that are evaluated on",))
 
 
 def _normalized(entry: Entry) -> str:
@@ -104,11 +104,11 @@ def _normalized(entry: Entry) -> str:
 
 
 def _renamed(record: Record, fields: FieldNames[str, str]) -> Record:
-    """The record with its fields under the names that the mapping knows."""
-    for name, held in fields.items():
-        if held not in record:
-            raise ValueError(f"there is no field `{held}` to be read as `{name}`")
-    return {**record, **{name: record[held] for name, held in fields.items()}}
+    """The record with its fields renamed to those of the mapping."""
+    for name, source in fields.items():
+        if source not in record:
+            raise ValueError(f"there is no field `{source}` to be read as `{name}`")
+    return {**record, **{name: record[source] for name, source in fields.items()}}
 
 
 def _filled(entry: Entry, identity: str, family: str) -> Entry:

@@ -1,9 +1,9 @@
-"""The same word problem with other names and things, and with something beside the point.
+"""Retells a word problem with other names and things, and with an irrelevant sentence.
 
     Ann has 3 pens and buys 12 more pens. How many pens has Ann now?
     Tom has 3 nuts and buys 12 more nuts. The pool is 9 m long. How many nuts has Tom now?
 
-A model learns few problems by heart. Told anew each time, they teach what matters: which number
+A model memorizes a small set of problems. Retold each time, they teach what matters: which number
 belongs to which word of the question.
 """
 
@@ -16,36 +16,33 @@ import re
 from collections.abc import Iterable, Mapping
 
 OTHER_WORD = 0.7
-"""Share of the words that may be exchanged that are."""
+"""Share of the exchangeable words that are exchanged."""
 BESIDE_THE_POINT = 0.3
-"""Share of problems that a sentence of another problem is put into."""
+"""Share of problems that get a sentence of another problem."""
 MOST_WORDS = 45
-"""No sentence is put into a longer question."""
+"""Longest question, in words, that gets another sentence."""
 _LONGEST_SENTENCE = 14
 _COMMON = 120
-"""As many words, the most frequent ones, are never exchanged: they are those that say what to do.
-"""
+"""Number of the most frequent words, which are never exchanged: they say what to do."""
 
 _WORD = re.compile(r"[A-Za-z][a-z']+")
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+")
 
 _Kind = tuple[bool, bool]
-"""Of a word: whether it is a name, and whether it ends like a plural."""
+"""Kind of a word: (it is capitalized like a name, it ends like a plural)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """What problems can be told with."""
+    """Words and sentences with which problems can be retold."""
 
-    common: frozenset[str]  # words that stay, in lower case
-    words: Mapping[_Kind, tuple[str, ...]]  # that stand in for each other
-    sentences: tuple[str, ...]  # with a number in each
+    common: frozenset[str]  # lower-case words that are never exchanged
+    words: Mapping[_Kind, tuple[str, ...]]  # kind → interchangeable words
+    sentences: tuple[str, ...]  # sentences with a number
 
 
 def wording_of(questions: Iterable[str]) -> Wording:
-    """The words that a question has at least twice, by their kind, and the sentences before its
-    last.
-    """
+    """Collects words that occur twice in a question, by kind, and sentences before its last."""
     questions = list(questions)
     frequency = collections.Counter(
         word.lower() for question in questions for word in set(_WORD.findall(question))
@@ -60,17 +57,17 @@ def wording_of(questions: Iterable[str]) -> Wording:
             short = len(sentence.split()) <= _LONGEST_SENTENCE
             if short and sentence.endswith(".") and re.search(r"\d", sentence):
                 sentences.append(sentence)
-    return Wording(common, {kind: tuple(found) for kind, found in words.items()}, tuple(sentences))
+    return Wording(common, {kind: tuple(each) for kind, each in words.items()}, tuple(sentences))
 
 
 def retell(question: str, wording: Wording, rng: random.Random) -> str:
-    """The question told anew; its numbers stay, and so does the way to solve it."""
+    """Retells the question; its numbers and its solution do not change."""
     question = exchange_words(question, wording, rng)
     return add_sentence(question, wording, rng) if rng.random() < BESIDE_THE_POINT else question
 
 
 def exchange_words(question: str, wording: Wording, rng: random.Random) -> str:
-    """The question with most of its own words exchanged, each wherever it stands."""
+    """Exchanges most of the words that the question repeats, at every occurrence."""
     others: dict[str, str] = {}
     for word in _repeated(question, wording.common):
         if rng.random() < OTHER_WORD and _kind(word) in wording.words:
@@ -82,7 +79,7 @@ def exchange_words(question: str, wording: Wording, rng: random.Random) -> str:
 
 
 def add_sentence(question: str, wording: Wording, rng: random.Random) -> str:
-    """The question with a sentence of another problem before one of its own; not if it is long."""
+    """Inserts a sentence of another problem before one of the question's, unless it is long."""
     parts = _SENTENCE_END.split(question)
     if len(parts) < 2 or len(question.split()) > MOST_WORDS or not wording.sentences:
         return question
@@ -91,7 +88,7 @@ def add_sentence(question: str, wording: Wording, rng: random.Random) -> str:
 
 
 def _repeated(question: str, common: frozenset[str]) -> list[str]:
-    """The words that the question has twice or more and that are not common, in their order."""
+    """Words that occur at least twice in the question and are not common, in order."""
     counts = collections.Counter(_WORD.findall(question))
     return [word for word, n in counts.items() if n > 1 and word.lower() not in common]
 
@@ -101,5 +98,5 @@ def _kind(word: str) -> _Kind:
 
 
 def _most_frequent(counts: collections.Counter[str], most: int) -> list[tuple[str, int]]:
-    """In an order that does not depend on that of the counts."""
+    """Most frequent words, with ties in alphabetical order."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]

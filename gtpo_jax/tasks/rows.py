@@ -1,17 +1,17 @@
-"""Records of a data set, one after the other, each with the place that an error in it would name.
+"""Iterates over records of a data set, each with its place for error messages.
 
 | a source is | read as |
 |---|---|
-| `FILE.jsonl` | one JSON object a line |
+| `FILE.jsonl` | one JSON object per line |
 | `FILE.json` | the same, or one list of objects |
-| `FILE.csv`, `FILE.tsv` | a table of text, its first row the names of the fields |
+| `FILE.csv`, `FILE.tsv` | a table of text; the first row names the fields |
 | `FILE.parquet` | Parquet |
-| `FOLDER[:CONFIG][:SPLIT]` | what `save_to_disk` of Hugging Face wrote, or a clone of data files |
+| `FOLDER[:CONFIG][:SPLIT]` | a data set written by `save_to_disk`, or a clone of data files |
 | `NAME[:CONFIG][:SPLIT]` | a data set in the local cache of Hugging Face |
-| `hub:NAME[:CONFIG][:SPLIT]` | the same; where it is not cached, the hub is asked |
+| `hub:NAME[:CONFIG][:SPLIT]` | the same, downloaded from the hub if it is not cached |
 
-Files of text are UTF-8, and may be compressed: `FILE.jsonl.gz`, `.bz2`, `.xz`. Without `hub:`
-nothing is asked over the network. Parquet and data sets need the extra `tasks`.
+Text files are UTF-8, and may be compressed: `FILE.jsonl.gz`, `.bz2`, `.xz`. Without `hub:` the
+network is not used. Parquet and data sets need the extra `tasks`.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ TEXTS = {
     ".csv": tabular.read_csv,
     ".tsv": tabular.read_tsv,
 }
-"""Files of text by the end of their name, behind which a suffix of compression may stand."""
+"""Suffix of a text file → reader. A suffix of compression may follow."""
 FILES = {**TEXTS, ".parquet": huggingface.read_parquet}
-"""Every kind of file by the end of its name."""
+"""Suffix of any file → reader."""
 HUB = "hub:"
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Records with their places, and what the data set is called."""
+    """Records with their places, and the name of the data set."""
 
     label: str
     rows: Iterator[tuple[str, Record]]  # "line 3" → the record
 
 
 def open_rows(source: str) -> Rows:
-    """The records of a source; what it may be is in the table of this module."""
+    """Opens a source, given in one of the forms of this module's table."""
     path = pathlib.Path(source)
     plain = files.uncompressed(path)
     read = (FILES if plain == path else TEXTS).get(plain.suffix)
@@ -54,19 +54,18 @@ def open_rows(source: str) -> Rows:
         return Rows(plain.stem, read(path))
     if path.is_file():
         raise ValueError(
-            f"{source} must end with {', '.join(FILES)}, those of text perhaps with"
-            f" {', '.join(files.COMPRESSED)} behind it; rename or convert it"
+            f"{source} must end with {', '.join(FILES)}; text files may add"
+            f" {', '.join(files.COMPRESSED)}; rename or convert it"
         )
     name, *parts = source.removeprefix(HUB).split(":")
     if not name or len(parts) > 2 or not all(parts):
-        raise ValueError(f"{source!r} is no source of problems; expected NAME[:CONFIG][:SPLIT]")
+        raise ValueError(f"{source!r} is not a source of problems; expected NAME[:CONFIG][:SPLIT]")
     config = parts[0] if len(parts) == 2 else None
     split = parts[-1] if parts else None
     folder = pathlib.Path(name)
     if not source.startswith(HUB) and folder.is_dir():
-        found = huggingface.read_folder(folder, config, split)
+        chosen, rows = huggingface.read_folder(folder, config, split)
     else:
-        found = huggingface.read_named(name, config, split, ask=source.startswith(HUB))
-    used, rows = found
+        chosen, rows = huggingface.read_named(name, config, split, ask=source.startswith(HUB))
     label = folder.resolve().name if folder.is_dir() else folder.name
-    return Rows("-".join([label, *([config] if config else []), used]), rows)
+    return Rows("-".join([label, *([config] if config else []), chosen]), rows)

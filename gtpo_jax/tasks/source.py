@@ -1,4 +1,4 @@
-"""What a source of problems offers, and the scripts from which demonstrations are made."""
+"""The interface of problem sources, and scripts for demonstrations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gtpo_jax.types import Problem
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
-    """A turn that runs code. `closed=False` forgets the closing marker, so nothing is run."""
+    """A turn that calls the tool. `closed=False` omits the closing marker, so nothing runs."""
 
     thought: str = ""
     code: str
@@ -28,36 +28,35 @@ class Answer:
 
 
 Script = Generator[Call | Answer, str, None]
-"""A demonstrator: yields turns, is sent the observation after each call, and ends with an answer.
-"""
+"""A demonstrator: yields turns, receives the output after each call, and ends with an answer."""
 
 
 class ProblemSource(Protocol):
-    """An endless, repeatable stream of training problems, and problems held out from it."""
+    """An endless, reproducible stream of training problems, and held-out problems."""
 
     def train_problem(self, index: int) -> Problem:
-        """Training problem number `index`; the same for the same index, in every process."""
+        """Training problem number `index`, the same in every process."""
         ...
 
     def held_out(self, count: int) -> list[Problem]:
-        """`count` problems that no training problem or demonstration repeats."""
+        """`count` problems that never occur in training or demonstrations."""
         ...
 
     def demonstration(self, index: int) -> tuple[Problem, Script]:
-        """Demonstration number `index`: imperfect on purpose."""
+        """Demonstration number `index`, imperfect on purpose."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Noise:
-    """How often demonstrators stray, whatever the problem."""
+    """Probabilities of slips that demonstrators make in any problem."""
 
     skip_tool: float = 0.15  # answers with a guess, without any call
     unclosed_call: float = 0.06  # per call: forgets the closing marker, then guesses
 
 
 def with_noise(script: Script, truth: str, rng: random.Random, noise: Noise) -> Script:
-    """The script, astray as often as `noise` says."""
+    """The script with random slips."""
     if rng.random() < noise.skip_tool:
         yield Answer(text=guess(truth, rng))
         return
@@ -72,7 +71,7 @@ def with_noise(script: Script, truth: str, rng: random.Random, noise: Noise) -> 
 
 
 def guess(truth: str, rng: random.Random) -> str:
-    """A number near the truth, seldom the truth itself."""
+    """A random number near the truth, rarely equal to it."""
     try:
         value = int(float(truth))
     except ValueError:

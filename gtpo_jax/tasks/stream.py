@@ -1,7 +1,7 @@
-"""Problems in a grain pipeline: any of them by its number, without end, the same in every process.
+"""An endless grain pipeline of problems with random access, the same in every process.
 
-The number of a problem is its position in the stream. A run asks for those of its step, so that the
-step in a checkpoint is the saved position: what comes next does not depend on what was read before.
+A problem is read by its position in the stream. A run computes positions from its step, so the step
+in a checkpoint restores the position: later problems do not depend on earlier reads.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A problem, and the arithmetic that solves it, when it is known."""
+    """A problem, and the arithmetic expression that solves it, if known."""
 
     problem: Problem
     expression: str | None = None
 
 
 def shuffled(items: Sequence[T], *, seed: int, stream: str) -> grain.MapDataset[T]:
-    """All items in an order drawn anew each epoch, without end.
+    """Repeats all items without end, shuffled differently in each epoch.
 
-    Streams of different names share no random number. An access takes the same time wherever it is.
+    Streams with different names share no random numbers. Random access takes constant time.
     """
     if not items:
         raise ValueError(f"there is nothing to shuffle in the stream {stream!r}")
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    # One order has the seed of the one before plus 1, so near seeds must not be those of a user.
+    # grain adds 1 to the seed in each epoch, so nearby user seeds must not give nearby seeds.
     drawn = int.from_bytes(digest[:4], "big")
     return grain.MapDataset.source(items).shuffle(seed=drawn).repeat()
 
@@ -47,25 +47,25 @@ def shuffled(items: Sequence[T], *, seed: int, stream: str) -> grain.MapDataset[
 def with_other_numbers(
     pipeline: grain.MapDataset[Entry], *, share: float, seed: int, stream: str
 ) -> grain.MapDataset[Entry]:
-    """The entries, a share of those with an expression with other numbers, each epoch with others.
+    """Changes the numbers in a share of the entries with an expression, differently each epoch.
 
-    An entry stays as it is where `vary_numbers` finds no way.
+    An entry that `vary_numbers` cannot vary stays unchanged.
     """
 
     def vary(index: int, entry: Entry) -> Entry:
         rng = random.Random(f"{seed}/{stream}/numbers/{index}")
         if entry.expression is None or rng.random() >= share:
             return entry
-        found = vary_numbers(entry.problem, entry.expression, rng)
-        return entry if found is None else Entry(*found)
+        varied = vary_numbers(entry.problem, entry.expression, rng)
+        return entry if varied is None else Entry(*varied)
 
     return pipeline.map_with_index(vary)
 
 
-def told_anew(
+def with_other_words(
     pipeline: grain.MapDataset[Entry], wording: Wording, *, share: float, seed: int, stream: str
 ) -> grain.MapDataset[Entry]:
-    """The entries, a share of those with an expression in other words, each epoch in others."""
+    """Retells a share of the entries with an expression in other words, differently each epoch."""
 
     def tell(index: int, entry: Entry) -> Entry:
         rng = random.Random(f"{seed}/{stream}/words/{index}")
@@ -82,26 +82,26 @@ def told_anew(
 
 
 def settled(pipeline: grain.MapDataset[T]) -> grain.MapDataset[T]:
-    """What the filters of a pipeline leave of one epoch, as a pipeline without gaps.
+    """One epoch of a filtered pipeline, as a pipeline without gaps.
 
-    grain keeps the numbers of what a filter drops, and has nothing under them.
+    In grain a filter leaves gaps: positions of dropped elements hold None.
     """
     return grain.MapDataset.source([item for item in pipeline if item is not None])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GrainTask:
-    """A `ProblemSource` of any pipeline: composed, mixed, filtered, mapped.
+    """A `ProblemSource` of any grain pipeline: composed, mixed, filtered, mapped.
 
-    `train` is read by number and goes round when its epoch ends; `shuffled` makes one of a list.
+    `train` is read by position and must repeat without end; `shuffled` makes such a pipeline.
     """
 
     train: grain.MapDataset[Problem]
     evaluation: Sequence[Problem]
-    solved: grain.MapDataset[Entry] | None = None  # entries with an expression, to demonstrate
-    seed: int = 0  # of slips and noise of demonstrations
+    solved: grain.MapDataset[Entry] | None = None  # entries with an expression, for demonstrations
+    seed: int = 0  # for slips and noise of demonstrations
     noise: Noise = dataclasses.field(default_factory=Noise)
-    notes: Sequence[str] = ()  # what was left out when it was read
+    notes: Sequence[str] = ()  # records that were left out when reading
 
     def train_problem(self, index: int) -> Problem:
         return _element(self.train, index, Problem)
@@ -125,8 +125,8 @@ def _element(pipeline: grain.MapDataset[T], index: int, kind: type[T]) -> T:
     element = pipeline[index]
     if element is None:
         raise ValueError(
-            f"the pipeline has no {kind.__name__} {index}: a filter dropped it; put what is"
-            " filtered through gtpo_jax.tasks.stream.settled before it is shuffled or mixed"
+            f"the pipeline has no {kind.__name__} {index}: a filter dropped it; pass a filtered"
+            " pipeline through gtpo_jax.tasks.stream.settled before shuffling or mixing it"
         )
     if not isinstance(element, kind):
         raise ValueError(
@@ -146,10 +146,10 @@ def entries_task(
     other_words: float = 0.0,
     notes: Sequence[str] = (),
 ) -> GrainTask:
-    """Training entries in an order drawn anew each epoch; those with an expression demonstrate.
+    """A task of shuffled training entries; those with an expression give demonstrations.
 
-    `other_numbers` is the share of either that has other numbers than the entry it is made of, and
-    `other_words` the share of demonstrations that are told in other words.
+    `other_numbers`: share of problems and demonstrations whose numbers are changed.
+    `other_words`: share of demonstrations that are retold in other words.
     """
 
     def renumbered(order: grain.MapDataset[Entry], stream: str) -> grain.MapDataset[Entry]:
@@ -160,11 +160,11 @@ def entries_task(
         stream = "demonstration"
         order = shuffled(solved, seed=seed, stream=stream)
         wording = wording_of(entry.problem.question for entry in train)
-        told = told_anew(order, wording, share=other_words, seed=seed, stream=stream)
-        demonstrated = renumbered(told, stream)
-    asked = renumbered(shuffled(train, seed=seed, stream="train"), "train")
+        retold = with_other_words(order, wording, share=other_words, seed=seed, stream=stream)
+        demonstrated = renumbered(retold, stream)
+    problems = renumbered(shuffled(train, seed=seed, stream="train"), "train")
     return GrainTask(
-        train=asked.map(lambda entry: entry.problem),
+        train=problems.map(lambda entry: entry.problem),
         evaluation=[entry.problem for entry in evaluation],
         solved=demonstrated,
         seed=seed,

@@ -1,4 +1,4 @@
-"""Records in tables of text: comma-separated or tab-separated values, the first row their names."""
+"""Reads tables of comma- or tab-separated values; the first row names the fields."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gtpo_jax.language import files
 from gtpo_jax.tasks.mappings.fields import Record
 
 _LONGEST = 2**24
-"""Characters of a field."""
+"""Maximum number of characters of a field."""
 
 
 def read_csv(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
-    """Rows of comma-separated values, each with the line that it ends on."""
+    """Rows of comma-separated values, each with the number of its last line."""
     return _rows(path, ",")
 
 
 def read_tsv(path: pathlib.Path) -> Iterator[tuple[str, Record]]:
-    """Rows of tab-separated values."""
+    """Rows of tab-separated values, each with the number of its last line."""
     return _rows(path, "\t")
 
 

@@ -1,12 +1,12 @@
-"""The same word problem with other numbers: for a problem whose solution is an expression.
+"""Changes the numbers of a word problem whose solution is an arithmetic expression.
 
     Ann has 3 pens and buys 12 more. How many now?      3 + 12
     Ann has 8 pens and buys 47 more. How many now?      8 + 47
 
-A number that stands in both is drawn anew in both; one that only the question has, too, since it
-may be there to mislead. A 1 stays ("if 1 pen costs 12"), and so does a constant that only the
-expression has. Sums, differences, products and quotients on the way stay whole and are not
-negative, if they were so before.
+A number that occurs in both is replaced in both. A number that occurs only in the question is
+replaced too, since it may be there to mislead. A 1 stays ("if 1 pen costs 12"), and so does a
+constant that occurs only in the expression. Intermediate results stay nonnegative integers if they
+were so before.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gtpo_jax.types import Problem
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?![\w%]|[.,/:]\d)")
 _TRIES = 20
 _FEWEST = 2
-"""No number is drawn below it: with a 1 another operator often gives the same result."""
+"""Smallest number drawn: with a 1, a wrong operator often gives the right result."""
 
 
 def vary_numbers(
     problem: Problem, expression: str, rng: random.Random
 ) -> tuple[Problem, str] | None:
-    """The problem with other numbers and their expression, and with the answer that it gives.
+    """The problem with other numbers and a matching answer, and its expression.
 
-    None when the expression does not give the problem's answer, when it has no number to draw, or
-    when no draw out of a few keeps all values as they have to be.
+    None if the expression does not give the problem's answer, if it has no number to replace, or if
+    none of a few draws keeps intermediate results valid.
     """
     tree = _parse(expression)
     if tree is None or _value(tree, {}, whole=False) != _fraction(problem.answer):
@@ -73,7 +73,7 @@ def vary_numbers(
 
 
 def _parse(expression: str) -> ast.expr | None:
-    """The expression, of nonnegative numbers and + − × ÷ alone."""
+    """Parses an expression of nonnegative numbers and + − × ÷; None for any other."""
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError):
@@ -87,9 +87,9 @@ def _parse(expression: str) -> ast.expr | None:
 
 
 def _value(node: ast.expr, numbers: Mapping[float, int], *, whole: bool) -> Fraction | None:
-    """The value with numbers put in the place of others.
+    """The value of an expression after replacing its numbers.
 
-    None for a division by 0; with `whole` also when a value on the way is negative or not whole.
+    None for a division by 0; with `whole`, also if an intermediate value is negative or fractional.
     """
     if isinstance(node, ast.Constant):
         assert isinstance(node.value, int | float)
@@ -112,13 +112,13 @@ def _value(node: ast.expr, numbers: Mapping[float, int], *, whole: bool) -> Frac
 
 
 def _draw(number: int, rng: random.Random) -> int:
-    """A number of as many digits, of one more, or of one less."""
+    """A random number with as many digits as `number`, one more, or one fewer."""
     digits = max(len(str(number)) + rng.choice((-1, 0, 0, 0, 1)), 1)
     return rng.randint(max(10 ** (digits - 1), _FEWEST), 10**digits - 1)
 
 
 def _mend_quotients(node: ast.expr, numbers: dict[float, int]) -> None:
-    """Raises a summand of every dividend, the innermost first, so that the quotient is whole."""
+    """Increases a summand of every dividend, innermost first, to make each quotient an integer."""
     if not isinstance(node, ast.BinOp):
         return
     _mend_quotients(node.left, numbers)
@@ -136,7 +136,7 @@ def _mend_quotients(node: ast.expr, numbers: dict[float, int]) -> None:
 
 
 def _first_summand(node: ast.expr) -> int | None:
-    """The literal that a sum or difference begins with; None when it does not begin with one."""
+    """The first literal of a sum or difference; None if it begins with something else."""
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
         node = node.left
     return node.value if isinstance(node, ast.Constant) and type(node.value) is int else None

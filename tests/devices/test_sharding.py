@@ -46,7 +46,7 @@ def test_mesh_of_some_devices_holds_only_them():
         ({"data": 3, "fsdp": -1}, "data may be 1, 2, 4, 8$"),
         ({"fsdp": 2, "tensor": 3}, "tensor may be 1, 2, 4$"),
         ({"fsdp": 8, "tensor": 2}, "fsdp may be 1, 2, 4 or tensor may be 1$"),
-        ({"fsdp": 3, "tensor": 5}, "their product has to divide 8$"),
+        ({"fsdp": 3, "tensor": 5}, "their product must divide 8$"),
         ({"data": -1, "fsdp": -1}, "each must be at least 1, and one of them may be -1$"),
         ({"data": 0}, "each must be at least 1, and one of them may be -1$"),
         ({"data": -2, "fsdp": -4}, "each must be at least 1, and one of them may be -1$"),

@@ -43,7 +43,7 @@ TEXTS = strategies.lists(strategies.sampled_from(PIECES), max_size=30).map("".jo
 @hypothesis.settings(max_examples=300)
 def test_blocks_are_apart_and_in_order_and_masked_in_place(text, begin):
     found = fences.blocks(text, begin)
-    places = [place for block in found for place in (block.begin, block.held, block.end)]
+    places = [place for block in found for place in (block.begin, block.code_end, block.end)]
     assert places == sorted(places) and all(begin <= p <= len(text) for p in places)
     plain = fences.masked(text, found)
     assert len(plain) == len(text)

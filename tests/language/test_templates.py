@@ -74,7 +74,7 @@ def test_reason_of_a_refusal_is_told():
 
 
 def test_source_that_is_no_template_is_an_error():
-    with pytest.raises(ValueError, match="no Jinja"):
+    with pytest.raises(ValueError, match="not valid Jinja"):
         ChatTemplate("{% if %}")
 
 

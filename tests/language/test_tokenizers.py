@@ -434,10 +434,10 @@ def test_missing_library_is_an_error_that_names_the_extra(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("name", "content", "named"),
     [
-        ("tokenizer.model", b"garbage", "is no SentencePiece model"),
-        ("tokenizer.model", b"", "is no SentencePiece model"),
-        ("tokenizer.json", b"{", "is no JSON"),
-        ("tokenizer.json", b"\xff\xfe", "is no JSON"),
+        ("tokenizer.model", b"garbage", "is not a SentencePiece model"),
+        ("tokenizer.model", b"", "is not a SentencePiece model"),
+        ("tokenizer.json", b"{", "is not JSON"),
+        ("tokenizer.json", b"\xff\xfe", "is not JSON"),
         ("tokenizer.json", b"[]", "has no model with a vocabulary"),
         ("tokenizer.json", b'{"model": null}', "has no model with a vocabulary"),
         ("tokenizer.json", b'{"model": {"type": "BPE"}}', "has no model with a vocabulary"),

@@ -131,7 +131,7 @@ BROKEN = [
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}, LAST]},
         "`content` must be a text",
     ),
-    ({"messages": [USER, {**LAST, "weight": 0}]}, "nothing is known of 'weight'"),
+    ({"messages": [USER, {**LAST, "weight": 0}]}, "unknown keys 'weight'"),
     ({"messages": [USER, {**LAST, "reasoning_content": "hm"}]}, "'reasoning_content'"),
     ({"messages": [USER, {**LAST, "tool_calls": "x"}]}, "`tool_calls` must be a list"),
     ({"messages": [USER, {**LAST, "token_ids": [1.5]}]}, "`token_ids` must be a list"),

@@ -83,10 +83,10 @@ def test_competitions_of_other_years_are_left_out_and_counted(tmp_path):
     ("source", "reason"),
     [
         ("problems.txt", "must end with .jsonl, .ndjson, .json, .csv, .tsv, .parquet"),
-        ("problems.parquet.gz", r"must end with .* those of text perhaps with \.gz, \.bz2, \.xz"),
-        ("hub:", "is no source of problems"),
-        ("some/name:a:b:c", "is no source of problems"),
-        ("some/name::test", "is no source of problems"),
+        ("problems.parquet.gz", r"must end with .*; text files may add \.gz, \.bz2, \.xz"),
+        ("hub:", "is not a source of problems"),
+        ("some/name:a:b:c", "is not a source of problems"),
+        ("some/name::test", "is not a source of problems"),
     ],
 )
 def test_impossible_source_is_an_error(tmp_path, monkeypatch, source, reason):

@@ -1,4 +1,4 @@
-"""Tool protocols: how a chat model calls the tool, answers, and is shown outputs, as plain text.
+"""Tool protocols: the text with which a chat model calls the tool, and that shows it outputs.
 
 | protocol | a call | its output |
 |---|---|---|
@@ -6,12 +6,12 @@
 | `CodeTags` | `<code>…</code>` | `<interpreter>…</interpreter>`, within the assistant's message |
 | `HermesCalls` | `<tool_call>{"name": …, "arguments": {"code": …}}</tool_call>` | a tool message |
 
-An answer is read by `answers.read_answer`, outside calls. A turn holds calls or an answer; if one
-of its calls is not well formed, none of them counts and the violation says what is wrong. Reading
-never raises, whatever the text.
+`answers.read_answer` reads the answer outside calls. A turn holds calls or an answer. If one of its
+calls is not well formed, none counts, and the violation says what is wrong. Parsing never raises,
+whatever the text.
 
-All of it is text: a tool that prints `</interpreter>` or three backticks can make its output look
-ended. Control symbols of the chat template it cannot write.
+Protocols are plain text: a tool that prints `</interpreter>` or three backticks can make its output
+look finished. It cannot write control symbols of the chat template.
 """
 
 from gtpo_jax.language.answers import THINK, THINK_END, UNCLOSED_ANSWER, UNCLOSED_THOUGHT

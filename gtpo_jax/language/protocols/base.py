@@ -1,4 +1,4 @@
-"""The interface of tool protocols, and what all of them read alike."""
+"""The interface of tool protocols, and the parsing that all of them share."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ UNOPENED_CALL = "a call is closed that was not opened"
 CALL_AND_ANSWER = "a call and an answer in one turn"
 
 TAGS = (answers.THINK, answers.THINK_END, ANSWER, ANSWER_END)
-"""Of every protocol, besides those around calls."""
+"""Tags of every protocol, besides its tags around calls."""
 
 RULES = (
     " Only what a program prints is shown to you. Use the tool before you answer, and give the"
     " final answer in \\boxed{}, in a turn of its own."
 )
-"""The end of every system prompt."""
+"""Last sentences of every system prompt."""
 
 
 class ToolProtocol(Protocol):
-    """How calls and their outputs are written in the messages of a chat."""
+    """Writes and parses calls and their outputs in the messages of a chat."""
 
     @property
     def system_prompt(self) -> str:
-        """What the policy is told of the tool and of answers."""
+        """Instructions to the policy about the tool and answers."""
         ...
 
     @property
     def tools(self) -> tuple[Mapping[str, Any], ...]:
-        """Tools that the chat template describes in its own words."""
+        """Tools that the chat template describes."""
         ...
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a turn besides the template's end marker."""
+        """Texts that end a turn, besides the template's end marker."""
         ...
 
     @property
     def reply_role(self) -> str:
-        """`tool`: a message for each output. `user`: one message with all of them."""
+        """`tool`: one message per output. `user`: one message with all outputs."""
         ...
 
     @property
     def inline(self) -> bool:
-        """Outputs go on within the assistant's message where a stop string has ended the turn."""
+        """True if outputs continue the assistant's message after a stop string."""
         ...
 
     def call(self, code: str, *, closed: bool = True) -> str:
-        """Text of a call; without `closed`, as one writes it who forgets its end."""
+        """Text of a call; `closed=False` leaves its end out."""
         ...
 
     def reply(self, output: str) -> str:
-        """Content that shows an output."""
+        """Content of a message that shows an output."""
         ...
 
     def parse(
@@ -70,38 +70,38 @@ class ToolProtocol(Protocol):
         in_thought: bool = False,
         unmarked: bool = False,
     ) -> ParsedTurn:
-        """Reads a turn that has come to its end, without its end marker.
+        """Parses a finished turn, given without its end marker.
 
-        `in_thought`: the turn begins inside a thought, which the prompt or, where outputs go on in
-        the same message, an earlier turn has opened. `unmarked`: text that neither calls nor marks
-        an answer is one, thoughts left out.
+        `in_thought`: the turn begins inside a thought that the prompt has opened, or an earlier
+        turn of the same message. `unmarked`: text that neither calls nor marks an answer is an
+        answer, without its thoughts.
         """
         ...
 
     def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
-        """The text of a turn with its tags apart from the rest.
+        """Splits the text of a turn at its tags.
 
-        Where the tokenizer has tokens for tags, they are meant, as a policy writes them; in the
-        code of calls they are text.
+        If the tokenizer has tokens for tags, tags are encoded as these tokens, as a policy writes
+        them. Tags in the code of calls stay text.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Calls:
-    """The calls of a turn; without them when one is not well formed."""
+    """The calls of a turn; none if one of them is not well formed."""
 
     codes: tuple[str, ...] = ()
-    outside: str = ""  # the text around them, in which an answer may stand
-    held: tuple[tuple[int, int], ...] = ()  # where in the text code stands, in which no tag is one
+    outside: str = ""  # the text around the calls, which may hold an answer
+    code_spans: tuple[tuple[int, int], ...] = ()  # spans of the text that are code: no tags there
     violation: str | None = None
-    hint: str = ""  # why something that looks like a call is none
+    hint: str = ""  # the reason why a text that looks like a call is not one
 
 
 def read_turn(
     text: str, calls: Calls, most_calls: int, *, in_thought: bool = False, unmarked: bool = False
 ) -> ParsedTurn:
-    """What a turn says, its calls read."""
+    """Combines the calls of a turn with its answer, and checks the rules for both."""
     answer, wrong = answers.read_answer(calls.outside, in_thought=in_thought)
     codes, violation = calls.codes, calls.violation
     thinking = wrong == answers.UNCLOSED_THOUGHT
@@ -117,23 +117,25 @@ def read_turn(
             violation = f"{NO_ACTION}; {calls.hint}" if calls.hint else NO_ACTION
     if violation is not None:
         return ParsedTurn(text=text, violation=violation, thinking=thinking)
-    answer = None if codes else answer  # an empty box beside a call speaks of answers
+    answer = None if codes else answer  # an empty box beside a call is prose about answers
     return ParsedTurn(text=text, codes=codes, answer=answer, thinking=thinking)
 
 
 def unrun_block(outside: str, opening: str, closing: str) -> str:
-    """A hint for who writes a block of Python where calls stand between tags."""
+    """A hint if the turn has a Python block although the protocol calls between tags."""
     if not any(map(fences.is_python, fences.blocks(outside))):
         return ""
     return f"a block of Python is not run, a call stands between {opening} and {closing}"
 
 
-def cut_at_tags(text: str, held: Sequence[tuple[int, int]], tags: Sequence[str]) -> list[Segment]:
-    """The text cut at its tags, those that do not stand in what is held."""
+def cut_at_tags(
+    text: str, code_spans: Sequence[tuple[int, int]], tags: Sequence[str]
+) -> list[Segment]:
+    """Splits the text at its tags outside code."""
     pieces: list[Segment] = []
     behind = 0
     for tag in re.finditer("|".join(map(re.escape, tags)), text):
-        if not any(begin <= tag.start() < end for begin, end in held):
+        if not any(begin <= tag.start() < end for begin, end in code_spans):
             pieces += [Segment(text[behind : tag.start()], False), Segment(tag[0], True)]
             behind = tag.end()
     return [*pieces, Segment(text[behind:], False)]

@@ -34,14 +34,13 @@ _MARK = re.compile("(?:```+|~~~+)[ \t]*([^\n]*)")
 class FencedPython:
     """Calls are Markdown blocks of Python, as instruction-tuned models write them.
 
-    `fences.blocks` says where a block begins and ends. Any code can be written: with fences longer
-    than those in it. Blocks in other languages and those in an `<answer>` are no calls. A thought
-    in `<think>` at the beginning of a turn is none, too. The stop string keeps a policy from
-    writing the output itself.
+    See `fences` for the bounds of a block. Any code can be written, with fences longer than those
+    in it. Blocks in other languages, in an `<answer>`, or in a `<think>` at the start of a turn are
+    not calls. The stop string keeps a policy from writing the output itself.
     """
 
     system_prompt: str = FENCED_PROMPT
-    languages: tuple[str, ...] = fences.PYTHON  # as `fences.language` gives them
+    languages: tuple[str, ...] = fences.PYTHON  # as `fences.language` returns them
     tools: tuple[Mapping[str, Any], ...] = ()
     stop_strings: tuple[str, ...] = ("```output",)
     reply_role: str = "user"
@@ -61,23 +60,23 @@ class FencedPython:
         return read_turn(text, self._read(text, in_thought), most_calls, unmarked=unmarked)
 
     def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
-        return cut_at_tags(text, self._read(text, in_thought).held, TAGS)
+        return cut_at_tags(text, self._read(text, in_thought).code_spans, TAGS)
 
     def _read(self, text: str, in_thought: bool) -> Calls:
         begin = answers.thought_end(text, in_thought=in_thought)
         if begin is None:
             return Calls(violation=answers.UNCLOSED_THOUGHT)
-        found = fences.blocks(text, begin)
-        held = tuple((block.begin, block.held) for block in found)
-        answered = answers.tagged_spans(fences.masked(text, found))
+        blocks = fences.blocks(text, begin)
+        code_spans = tuple((block.begin, block.code_end) for block in blocks)
+        answered = answers.tagged_spans(fences.masked(text, blocks))
         others = [
             block
-            for block in found
+            for block in blocks
             if not any(first <= block.begin < last for first, last in answered)
         ]
         calls = [block for block in others if fences.is_python(block, self.languages)]
         outside = fences.without(text, [(block.begin, block.end) for block in calls], begin)
-        violation = self._violation(fences.without(text, [(b.begin, b.end) for b in found], begin))
+        violation = self._violation(fences.without(text, [(b.begin, b.end) for b in blocks], begin))
         for block in calls:
             if not block.closed:
                 violation = UNCLOSED_CALL
@@ -85,11 +84,11 @@ class FencedPython:
                 violation = FENCE_NOT_ALONE
         codes = tuple(block.code for block in calls)
         hint = self._hint(others[-1].label) if others else ""
-        return Calls(codes, outside, held, violation, hint)
+        return Calls(codes, outside, code_spans, violation, hint)
 
     def _violation(self, unfenced: str) -> str | None:
         """The violation of fences that begin no block."""
-        labels = (fences.language(found[1]) for found in _MARK.finditer(unfenced))
+        labels = (fences.language(mark[1]) for mark in _MARK.finditer(unfenced))
         return FENCE_NOT_ALONE if any(label in self.languages for label in labels) else None
 
     def _hint(self, label: str) -> str:

@@ -40,7 +40,7 @@ PYTHON_TOOL: Mapping[str, Any] = {
         },
     },
 }
-"""The tool as chat templates take it."""
+"""Description of the tool for chat templates."""
 
 HERMES_PROMPT = f"Solve the problem step by step with the help of the tool python.{RULES}"
 HERMES_DESCRIBED_PROMPT = (
@@ -50,19 +50,19 @@ HERMES_DESCRIBED_PROMPT = (
     '<tool_call>\n{"name": "python", "arguments": {"code": "print(1 + 1)"}}\n</tool_call>\n'
     f"Its output is sent to you.{RULES}"
 )
-"""For templates that describe tools in a format of their own, or not at all."""
+"""System prompt for templates that describe tools in another format, or not at all."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HermesCalls:
     """Calls are JSON between two tags, as Hermes and Qwen models are tuned to write them.
 
-    A call ends with its JSON: a closing tag inside a string is text. Any code can be written. Line
-    breaks and tabs may stand in a string as they are, a fence around the JSON; `parameters` is read
-    for `arguments`, and JSON text for the object. The chat template describes `tools`; for one that
-    does not, or in another format, use
+    A call ends with its JSON: a closing tag inside a string is text. Any code can be written. The
+    parser is lenient: strings may contain raw line breaks and tabs, the JSON may be fenced,
+    `parameters` may replace `arguments`, and the arguments may be JSON text instead of an object.
+    The chat template describes `tools`; if it does not, or in another format, use
     `HermesCalls(tools=(), system_prompt=HERMES_DESCRIBED_PROMPT)`. A thought in `<think>` at the
-    beginning of a turn neither calls nor answers.
+    start of a turn neither calls nor answers.
     """
 
     system_prompt: str = HERMES_PROMPT
@@ -88,8 +88,8 @@ class HermesCalls:
         return read_turn(text, self._read(text, in_thought), most_calls, unmarked=unmarked)
 
     def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
-        held = self._read(text, in_thought).held
-        return cut_at_tags(text, held, (self.opening, self.closing, *TAGS))
+        code_spans = self._read(text, in_thought).code_spans
+        return cut_at_tags(text, code_spans, (self.opening, self.closing, *TAGS))
 
     def _read(self, text: str, in_thought: bool) -> Calls:
         behind = answers.thought_end(text, in_thought=in_thought)
@@ -97,28 +97,28 @@ class HermesCalls:
             return Calls(violation=answers.UNCLOSED_THOUGHT)
         codes: list[str] = []
         outside: list[str] = []
-        held: list[tuple[int, int]] = []
+        code_spans: list[tuple[int, int]] = []
         while (opening := text.find(self.opening, behind)) >= 0:
             begin = end = opening + len(self.opening)
             code: str | _Wrong = _Wrong(NOT_JSON)
             with contextlib.suppress(ValueError, RecursionError):
                 call, end = _JSON.raw_decode(text, _behind(_OPENING_FENCE, text, begin))
                 code = self._code(call)
-            held.append((begin, end))
+            code_spans.append((begin, end))
             closing = _behind(_CLOSING_FENCE, text, end)
             if end == begin or not text.startswith(self.closing, closing):
                 unclosed = text.find(self.closing, end) < 0
                 violation = UNCLOSED_CALL if unclosed else NOT_JSON
-                return Calls(held=tuple(held), violation=violation)
+                return Calls(code_spans=tuple(code_spans), violation=violation)
             if isinstance(code, _Wrong):
-                return Calls(held=tuple(held), violation=code.violation)
+                return Calls(code_spans=tuple(code_spans), violation=code.violation)
             outside.append(text[behind:opening])
             codes.append(code)
             behind = closing + len(self.closing)
         unenclosed = "\n".join([*outside, text[behind:]])
         violation = UNOPENED_CALL if self.closing in unenclosed else None
         hint = unrun_block(unenclosed, self.opening, self.closing)
-        return Calls(tuple(codes), unenclosed, tuple(held), violation, hint)
+        return Calls(tuple(codes), unenclosed, tuple(code_spans), violation, hint)
 
     def _code(self, call: Any) -> str | _Wrong:
         if not isinstance(call, dict):
@@ -143,7 +143,7 @@ class HermesCalls:
 
 @dataclasses.dataclass(frozen=True)
 class _Wrong:
-    """Why a call is not well formed."""
+    """The reason why a call is not well formed."""
 
     violation: str
 
@@ -156,6 +156,6 @@ _CLOSING_FENCE = re.compile(r"\s*(?:(?<=\n)```+\s*)?")
 
 
 def _behind(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """The place behind what matches, be it nothing."""
-    found = pattern.match(text, at)
-    return found.end() if found else at
+    """The index after the match at `at`; `at` itself without a match."""
+    match = pattern.match(text, at)
+    return match.end() if match else at

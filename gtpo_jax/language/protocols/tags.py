@@ -29,11 +29,11 @@ TAGS_PROMPT = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CodeTags:
-    """Calls stand between two tags, and the outputs go on in the same message.
+    """Calls are between two tags, and the outputs continue the same message.
 
-    The closing tag is a stop string: a turn has one call, and its code cannot hold the closing tag.
-    A fence around the whole code is taken off, be it closed or not. Thoughts may call, so nothing
-    in `<think>` is left out but answers.
+    The closing tag is a stop string, so a turn has one call, and its code cannot contain the
+    closing tag. A fence around the whole code is removed, closed or not. Calls in `<think>` count,
+    answers there do not.
     """
 
     system_prompt: str = TAGS_PROMPT
@@ -60,31 +60,32 @@ class CodeTags:
         return read_turn(text, calls, most_calls, in_thought=in_thought, unmarked=unmarked)
 
     def segments(self, text: str, *, in_thought: bool = False) -> list[Segment]:
-        del in_thought  # calls are read in thoughts as well
-        return cut_at_tags(text, self._read(text).held, (self.opening, self.closing, *TAGS))
+        del in_thought  # calls in thoughts count as well
+        return cut_at_tags(text, self._read(text).code_spans, (self.opening, self.closing, *TAGS))
 
     def _read(self, text: str) -> Calls:
         codes: list[str] = []
         outside: list[str] = []
-        held: list[tuple[int, int]] = []
+        code_spans: list[tuple[int, int]] = []
         behind = 0
         while (opening := text.find(self.opening, behind)) >= 0:
             begin = opening + len(self.opening)
             end = text.find(self.closing, begin)
             if end < 0:
-                return Calls(held=(*held, (begin, len(text))), violation=UNCLOSED_CALL)
+                spans = (*code_spans, (begin, len(text)))
+                return Calls(code_spans=spans, violation=UNCLOSED_CALL)
             outside.append(text[behind:opening])
             codes.append(_bare(text[begin:end]))
-            held.append((begin, end))
+            code_spans.append((begin, end))
             behind = end + len(self.closing)
         unenclosed = "\n".join([*outside, text[behind:]])
         violation = UNOPENED_CALL if self.closing in unenclosed else None
         hint = unrun_block(unenclosed, self.opening, self.closing)
-        return Calls(tuple(codes), unenclosed, tuple(held), violation, hint)
+        return Calls(tuple(codes), unenclosed, tuple(code_spans), violation, hint)
 
 
 def _bare(code: str) -> str:
-    """Without the fence around the whole of it."""
+    """The code without a fence around all of it."""
     for block in fences.blocks(code)[:1]:
         around = code[: block.begin] + code[block.end :]
         if not around.strip() and (fences.is_python(block) or not block.label):

@@ -1,9 +1,9 @@
-"""Mappings: pure functions from a record of a published data set to a problem, and their names.
+"""Mappings: pure functions from records of published data sets to problems, by name.
 
-A mapping knows the schema of its data set in the variants that are common, and raises `ValueError`
-with the field and the reason when a record has another one. It gives an `Entry`, or says by
-`LeftOut` why a record is none of its problems. An id or a family that the record lacks stays empty:
-whoever reads the records fills them in.
+A mapping knows the common variants of the schema of its data set, and raises `ValueError` with the
+field and the reason if a record has another schema. It returns an `Entry`, or a `LeftOut` with the
+reason why a record is not a problem of the data set. An id or family that the record lacks stays
+empty; the reader of the records fills it in.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["MAPPINGS", "LeftOut", "Mapping", "Record"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mapping:
-    """A mapping and what a person has to know of it."""
+    """A mapping, with a description of its schema for error messages."""
 
     convert: Callable[[Record], Entry | LeftOut]
-    expects: str  # the schema, for messages
-    repeats: bool = False  # the data set repeats its ids; only the first of each is taken
+    expects: str  # the schema, for error messages
+    repeats: bool = False  # the data set repeats ids; only the first record of each is used
 
 
 _COMPETITION = (
@@ -91,4 +91,4 @@ MAPPINGS: dict[str, Mapping] = {
         " there is one",
     ),
 }
-"""Every ready mapping by its name."""
+"""Name → mapping."""

@@ -1,4 +1,4 @@
-"""Data sets of multiple choice: the question shows the choices, the answer is a letter."""
+"""Multiple-choice data sets: the question lists the choices, the answer is a letter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gtpo_jax.types import Problem
 
 
 def commonsenseqa(record: Record) -> Entry:
-    """CommonsenseQA and what is built like it (ARC, OpenBookQA): labeled choices, a right label."""
+    """CommonsenseQA and data sets with its schema (ARC, OpenBookQA): choices with labels."""
     labels, choices = _labeled(record)
     key = text(record, "answerKey")
     if key not in labels:
@@ -30,7 +30,7 @@ def commonsenseqa(record: Record) -> Entry:
 
 
 def strategyqa(record: Record) -> Entry:
-    """StrategyQA: questions to be answered by yes or no."""
+    """StrategyQA: yes-or-no questions."""
     answer = record.get("answer")
     if isinstance(answer, str) and answer.strip().lower() in ("yes", "no", "true", "false"):
         answer = answer.strip().lower() in ("yes", "true")
@@ -49,7 +49,7 @@ def strategyqa(record: Record) -> Entry:
 def choice_entry(
     question: str, choices: Sequence[str], right: int, *, identity: str, family: str
 ) -> Entry:
-    """A question with its choices A, B, … beneath it, number `right` of which is the answer."""
+    """A question followed by its choices A, B, …; choice number `right` is the answer."""
     letters = string.ascii_uppercase
     if not 2 <= len(choices) <= len(letters):
         raise ValueError(f"there must be 2 to {len(letters)} choices, got {len(choices)}")
@@ -66,7 +66,7 @@ def choice_entry(
 
 
 def _labeled(record: Record) -> tuple[list[str], list[str]]:
-    """Labels and texts, of an object of two lists or a list of objects."""
+    """Labels and texts from an object of two lists or a list of objects."""
     choices = record.get("choices")
     if isinstance(choices, list | tuple) and all(
         isinstance(choice, collections.abc.Mapping) for choice in choices
@@ -74,8 +74,8 @@ def _labeled(record: Record) -> tuple[list[str], list[str]]:
         labels = [text(choice, "label") for choice in choices]
         contents = [text(choice, "text") for choice in choices]
     else:
-        held = inside(record, "choices")
-        labels, contents = texts(held, "label"), [item.strip() for item in texts(held, "text")]
+        lists = inside(record, "choices")
+        labels, contents = texts(lists, "label"), [item.strip() for item in texts(lists, "text")]
     if len(labels) != len(contents) or len(set(labels)) != len(labels) or "" in contents:
         raise ValueError(f"`choices` must have one text for each label, got {shown(choices)}")
     return labels, contents

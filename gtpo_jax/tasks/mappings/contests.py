@@ -1,4 +1,4 @@
-"""Data sets of programming contests: programs judged by what they write, or by a function."""
+"""Programming contests: unit tests compare a program's output, or call its function."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtpo_jax.tasks.mappings.fields import Record, is_missing, optional, shown, 
 from gtpo_jax.tasks.stream import Entry
 from gtpo_jax.types import Problem, StreamTest, UnitTests
 
-# Starters of these data sets are annotated, `List[int]`, and their solutions use these modules.
+# Starter code of these data sets has annotations like `List[int]`, and solutions use these modules.
 SETUP = """\
 from typing import *
 import bisect, collections, functools, heapq, itertools, math, operator, random, re, string
@@ -31,18 +31,18 @@ READS = (
 )
 COMPLETES = "Answer with a Python program, between <answer> and </answer>, that completes this one:"
 
-_MOST_BYTES = 2**30  # of the tests of one problem, decompressed
+_MOST_BYTES = 2**30  # maximum size of one problem's tests, decompressed
 
 
 def livecodebench(record: Record) -> Entry:
-    """LiveCodeBench: all tests, public and private, of one problem."""
+    """LiveCodeBench, with public and private tests."""
     public = _tests(record.get("public_test_cases"), "public_test_cases")
     tests = public + _tests(record.get("private_test_cases"), "private_test_cases")
     if not tests:
         raise ValueError("`public_test_cases` and `private_test_cases` are empty")
     kinds = {test.get("testtype") for test in tests}
     if kinds == {"stdin"}:
-        judged = _streams([(test["input"], test["output"]) for test in tests])
+        unit_tests = _streams([(test["input"], test["output"]) for test in tests])
     elif kinds == {"functional"}:
         metadata = _json(record.get("metadata") or "{}", "metadata")
         name = metadata.get("func_name") if isinstance(metadata, dict) else None
@@ -50,27 +50,32 @@ def livecodebench(record: Record) -> Entry:
             ([_value(line) for line in test["input"].split("\n")], _value(test["output"]))
             for test in tests
         ]
-        judged = _calls(name, pairs, "metadata")
+        unit_tests = _calls(name, pairs, "metadata")
     else:
         raise ValueError(f"`testtype` must be stdin or functional throughout, got {shown(kinds)}")
     return _entry(
-        record, judged, text(record, "question_content"), text(record, "question_id"), "platform"
+        record,
+        unit_tests,
+        text(record, "question_content"),
+        text(record, "question_id"),
+        "platform",
     )
 
 
 def apps(record: Record) -> Entry:
     """APPS, and TACO, which has the same schema."""
-    said = _json(record.get("input_output") or "{}", "input_output")
-    inputs, outputs = (said.get(key) for key in ("inputs", "outputs")) if said else (None, None)
+    tests = _json(record.get("input_output") or "{}", "input_output")
+    inputs, outputs = (tests.get(key) for key in ("inputs", "outputs")) if tests else (None, None)
     if not inputs or not isinstance(outputs, list) or len(inputs) != len(outputs):
         raise ValueError("`input_output` must have as many `outputs` as `inputs`, and at least one")
-    if name := said.get("fn_name"):
+    if name := tests.get("fn_name"):
         values = [out[0] if isinstance(out, list) and len(out) == 1 else out for out in outputs]
-        judged = _calls(name, list(zip(inputs, values, strict=True)), "input_output")
+        unit_tests = _calls(name, list(zip(inputs, values, strict=True)), "input_output")
     else:
-        judged = _streams([(_joined(x), _joined(y)) for x, y in zip(inputs, outputs, strict=True)])
+        pairs = [(_joined(x), _joined(y)) for x, y in zip(inputs, outputs, strict=True)]
+        unit_tests = _streams(pairs)
     identity = optional(record, "problem_id", "id")
-    return _entry(record, judged, text(record, "question"), identity, "difficulty")
+    return _entry(record, unit_tests, text(record, "question"), identity, "difficulty")
 
 
 def _entry(record: Record, tests: UnitTests, asked: str, identity: str, family: str) -> Entry:
@@ -94,19 +99,19 @@ def _streams(pairs: Sequence[tuple[str, str]]) -> UnitTests:
 
 
 def _calls(name: Any, pairs: Sequence[tuple[Any, Any]], field: str) -> UnitTests:
-    """Tests that call a function, or the method of that name of a class `Solution`."""
+    """Tests that call a function, or a method of that name of a class `Solution`."""
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"`{field}` must name the function to call, got {shown(name)}")
-    found = f"(Solution().{name} if 'Solution' in globals() else {name})"
+    function = f"(Solution().{name} if 'Solution' in globals() else {name})"
     return UnitTests(
-        tests=tuple(f"assert {found}(*{list(x)!r}) == {y!r}" for x, y in pairs),
+        tests=tuple(f"assert {function}(*{list(x)!r}) == {y!r}" for x, y in pairs),
         setup=SETUP,
         names=("Solution", name),
     )
 
 
 def _tests(value: Any, field: str) -> list[dict[str, Any]]:
-    """Tests as a list, as JSON, or as JSON that is pickled, compressed and in base 64."""
+    """Tests given as a list, as JSON, or as JSON that is pickled, compressed and base64-encoded."""
     if is_missing(value) or value == "":
         return []
     if isinstance(value, str) and not value.lstrip().startswith("["):
@@ -123,7 +128,7 @@ def _tests(value: Any, field: str) -> list[dict[str, Any]]:
 
 
 class _Texts(pickle.Unpickler):
-    """Unpickles texts and no object of any class: a pickle could run anything otherwise."""
+    """Unpickles texts but no classes: an unrestricted pickle could run any code."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         raise pickle.UnpicklingError(f"it holds {module_name}.{global_name}")
@@ -133,12 +138,12 @@ def _unpacked(value: str, field: str) -> str:
     try:
         inflate = zlib.decompressobj()
         data = inflate.decompress(base64.b64decode(value, validate=True), _MOST_BYTES)
-        found = _Texts(io.BytesIO(data)).load()
+        content = _Texts(io.BytesIO(data)).load()
     except (ValueError, EOFError, zlib.error, pickle.UnpicklingError) as error:
         raise ValueError(f"`{field}` is neither JSON nor compressed JSON: {error}") from None
-    if not isinstance(found, str):
-        raise ValueError(f"`{field}` must be a text when unpacked, got {shown(found)}")
-    return found
+    if not isinstance(content, str):
+        raise ValueError(f"`{field}` must be a text when unpacked, got {shown(content)}")
+    return content
 
 
 def _json(value: Any, field: str) -> Any:
@@ -153,5 +158,5 @@ def _value(line: str) -> Any:
 
 
 def _joined(value: Any) -> str:
-    """Lines of a stream, as one text."""
+    """The lines of a stream as one text."""
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

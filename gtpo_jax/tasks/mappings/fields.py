@@ -1,4 +1,4 @@
-"""Values of a record, or the reason why they are not what they have to be."""
+"""Reads fields of a record; each error names the field and the reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 Record = collections.abc.Mapping[str, Any]
-"""Field → value, as JSON, Parquet or a Hugging Face data set gives it."""
+"""Field → value, as read from JSON, Parquet or a Hugging Face data set."""
 
 _SHOWN = 80
 _ALSO_CALLED = {
@@ -17,25 +17,25 @@ _ALSO_CALLED = {
     "problem": ("question", "prompt", "instruction", "input", "query"),
     "answer": ("final_answer", "target", "output", "response", "solution", "label"),
 }
-"""Names that other data sets give to a field."""
+"""Field → names that other data sets use for it."""
 _THOUSANDS = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?")
 
 
 @dataclasses.dataclass(frozen=True)
 class LeftOut:
-    """A record that is no problem of the data set asked for, and why."""
+    """The reason why a record is not a problem of the requested data set."""
 
     reason: str
 
 
 def shown(value: object) -> str:
-    """A value in a message: one line, not too long."""
+    """A value for an error message: one short line."""
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 
 def is_missing(value: object) -> bool:
-    """True for null and for NaN, which tables hold where a record has no value."""
+    """True for null and for NaN, which tables use for missing values."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -49,18 +49,18 @@ def as_text(value: object, name: str) -> str:
 
 
 def text(record: Record, *names: str) -> str:
-    """The first of the fields that the record has, stripped: a text or a number, not empty."""
+    """First of these fields that the record has: a text or number, stripped and not empty."""
     name = _present(record, names)
     value = record.get(name)
-    found = "" if value is None else as_text(value, name).strip()
-    if not found:
+    result = "" if value is None else as_text(value, name).strip()
+    if not result:
         hint = _hint(record, name)
         raise ValueError(f"`{name}` must be a text or a number, got {shown(value)}{hint}")
-    return found
+    return result
 
 
 def raw(record: Record, *names: str) -> str:
-    """The first of the fields that the record has, as it is: a program, whose spaces matter."""
+    """First of these fields that the record has, unchanged: white space matters in a program."""
     name = _present(record, names)
     value = record.get(name)
     if not isinstance(value, str):
@@ -69,7 +69,7 @@ def raw(record: Record, *names: str) -> str:
 
 
 def optional(record: Record, *names: str) -> str:
-    """The first of the fields that the record has, neither missing nor blank; or empty."""
+    """First of these fields that is neither missing nor blank; empty if there is none."""
     for name in names:
         value = record.get(name)
         if not is_missing(value) and not (isinstance(value, str) and not value.strip()):
@@ -94,19 +94,19 @@ def texts(record: Record, name: str) -> list[str]:
 
 
 def number(value: str) -> str:
-    """A number without separators of thousands and without `.0`; another text as it is."""
+    """A number without thousands separators and `.0`; other texts unchanged."""
     bare = value.replace(",", "") if _THOUSANDS.fullmatch(value) else value
     whole = re.fullmatch(r"\+?(-?[0-9]+)(\.0*)?", bare)
     return str(int(whole[1])) if whole else bare
 
 
 def _present(record: Record, names: tuple[str, ...]) -> str:
-    """The first name that the record has; where it has none, the first of all."""
+    """First name that the record has, or the first name if it has none."""
     return next((name for name in names if name in record), names[0])
 
 
 def _hint(record: Record, name: str) -> str:
-    """The option that reads another field instead, where the record has a likely one."""
+    """Suggests the option that reads another field instead, if the record has a likely one."""
     other = next((each for each in _ALSO_CALLED.get(name, ()) if each in record), None)
     if name in record or other is None:
         return ""

@@ -1,4 +1,4 @@
-"""Data sets of mathematics: a question and an answer that is a number or an expression."""
+"""Mathematics data sets: the answer is a number or an expression."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from gtpo_jax.types import Problem
 
 _NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)")
 _YEARS = {"year": r"(20\d\d)", "url": r"\b(20\d\d)_A", "ID": r"(20\d\d)-I+-"}
-"""How the common variants of AIME and AMC tell the year: `…/2023_AMC_12A_Problems`, `2024-II-4`."""
+"""Field → pattern of the year in common variants of AIME and AMC, such as `2024-II-4`."""
 _DEGREES = re.compile(r"\^\{?\\circ\}?$")
 
 
 def plain(record: Record) -> Entry:
-    """Your own problems: `question`, `answer` and, for demonstrations, `expression`."""
+    """Problems of your own: `question`, `answer` and, for demonstrations, `expression`."""
     expression = None if is_missing(record.get("expression")) else raw(record, "expression")
     problem = Problem(
         id=optional(record, "id"),
@@ -38,7 +38,7 @@ def plain(record: Record) -> Entry:
 
 
 def gsm8k(record: Record) -> Entry:
-    """GSM8K: the answer is what stands after `####`."""
+    """GSM8K: the answer follows `####`."""
     question, solution = text(record, "question"), text(record, "answer")
     _, mark, last = solution.rpartition("####")
     answer = number(last.strip().removeprefix("$"))
@@ -50,7 +50,7 @@ def gsm8k(record: Record) -> Entry:
 
 
 def math(record: Record) -> Entry:
-    """MATH: the answer is the last one in a box of the solution."""
+    """MATH: the answer is in the last box of the solution."""
     solution = text(record, "solution")
     answer = last_boxed(solution)
     if answer is None:
@@ -59,7 +59,7 @@ def math(record: Record) -> Entry:
 
 
 def math_500(record: Record) -> Entry:
-    """MATH-500, a selection of MATH with its answers taken out."""
+    """MATH-500, a selection from MATH with separate answers."""
     answer, identity = text(record, "answer"), optional(record, "unique_id")
     return _mathematics(record, answer, identity, optional(record, "subject"))
 
@@ -73,7 +73,7 @@ def _mathematics(record: Record, answer: str, identity: str, family: str) -> Ent
 
 
 def aime(record: Record, *, year: int) -> Entry | LeftOut:
-    """AIME of a year: whole numbers from 0 to 999. Those of other years are left out."""
+    """AIME of one year; answers are integers from 0 to 999. Other years are left out."""
     entry = _competition(record, year, f"aime{year % 100}")
     if isinstance(entry, Entry):
         answer = entry.problem.answer
@@ -83,13 +83,13 @@ def aime(record: Record, *, year: int) -> Entry | LeftOut:
 
 
 def amc(record: Record, *, year: int) -> Entry | LeftOut:
-    """AMC of a year, its questions made to have a number as their answer."""
+    """AMC of one year, with questions rewritten to have a number as the answer."""
     return _competition(record, year, f"amc{year % 100}")
 
 
 def _competition(record: Record, year: int, family: str) -> Entry | LeftOut:
-    held = _year(record)
-    if held is not None and held != year:
+    actual = _year(record)
+    if actual is not None and actual != year:
         return LeftOut(f"of another year than {year}")
     if "answer" in record or "Answer" in record:
         answer = text(record, "answer", "Answer")
@@ -112,16 +112,16 @@ def _competition(record: Record, year: int, family: str) -> Entry | LeftOut:
 
 
 def _year(record: Record) -> int | None:
-    """The year of a competition, if the record tells it."""
+    """The year of a competition, if the record states it."""
     for name, written in _YEARS.items():
-        found = re.search(written, str(record.get(name, "")))
-        if found:
-            return int(found[1])
+        match = re.search(written, str(record.get(name, "")))
+        if match:
+            return int(match[1])
     return None
 
 
 def svamp(record: Record) -> Entry:
-    """SVAMP: a body and a question; the equation solves it."""
+    """SVAMP: a body, a question, and the equation that solves it."""
     equation = optional(record, "Equation")
     problem = Problem(
         id=optional(record, "ID"),
@@ -134,9 +134,9 @@ def svamp(record: Record) -> Entry:
 
 
 def dapo_math(record: Record) -> Entry:
-    """DAPO-Math-17k: a prompt that wraps the question, and repeats each of them many times.
+    """DAPO-Math-17k: prompts that wrap the question in instructions; each is repeated many times.
 
-    The wrapping is the first and the last paragraph: how to answer is said by the dialogue here.
+    The first and last paragraphs, which tell how to answer, are removed: the dialogue does that.
     """
     prompt = record.get("prompt")
     if isinstance(prompt, list | tuple) and len(prompt) == 1 and isinstance(prompt[0], dict):
@@ -160,5 +160,5 @@ def dapo_math(record: Record) -> Entry:
 
 
 def last_boxed(solution: str) -> str | None:
-    """The content of the last box of a text that is closed and not empty (`answers.boxes`)."""
+    """The content of the last box that is closed and not empty (see `answers.boxes`)."""
     return next(filter(None, reversed(boxes(solution))), None)

@@ -1,6 +1,6 @@
-"""Data sets of program synthesis: the answer is a program, judged by unit tests.
+"""Program synthesis data sets: the answer is a program, judged by unit tests.
 
-How tests and names have to be given is said in `tools.unit_tests`.
+See `verifiers.unit_tests` for the form of tests and names.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from gtpo_jax.types import Problem, UnitTests
 
 
 def humaneval(record: Record) -> Entry:
-    """HumanEval: a function to be completed."""
+    """HumanEval: complete a function."""
     prompt, test = raw(record, "prompt"), raw(record, "test")
     name = text(record, "entry_point")
     tree = _parse(prompt, "prompt")
-    given = [node for node in tree.body if getattr(node, "name", None) != name]
-    if len(given) == len(tree.body):
+    context = [node for node in tree.body if getattr(node, "name", None) != name]
+    if len(context) == len(tree.body):
         raise ValueError(f"`prompt` defines no function {shown(name)}, which is its `entry_point`")
     _parse(test, "test")
     problem = Problem(
@@ -31,8 +31,8 @@ def humaneval(record: Record) -> Entry:
         verifier="unit_tests",
         unit_tests=UnitTests(
             tests=(f"{test}\n\ncheck({name})",),
-            # Some tests call a helper of the prompt, which no program may replace.
-            setup=ast.unparse(ast.Module(given, [])),
+            # Some tests call a helper of the prompt, which the program must not replace.
+            setup=ast.unparse(ast.Module(context, [])),
             names=(name,),
             prompt=prompt,
         ),
@@ -41,10 +41,10 @@ def humaneval(record: Record) -> Entry:
 
 
 def mbpp(record: Record) -> Entry:
-    """MBPP, whole or sanitized: a task in words, and tests, which tell the name of the function."""
+    """MBPP, full or sanitized: a task in words, and tests that show the name of the function."""
     code, tests = raw(record, "code"), texts(record, "test_list")
     if not tests:
-        raise ValueError("`test_list` is empty; a program that no test has seen would pass")
+        raise ValueError("`test_list` is empty; any program would pass")
     names = _defined(_parse(code, "code"))
     used = {name for test in tests for name in _read(_parse(test, "test_list"))}
     called = tuple(name for name in names if name in used)
@@ -71,14 +71,16 @@ def mbpp(record: Record) -> Entry:
 def _parse(code: str, field: str) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of `"\\d"`, which programs of these data sets have
+            warnings.simplefilter(
+                "ignore"
+            )  # invalid escapes like `"\\d"` in programs of these data sets
             return ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"`{field}` is not Python: {error}") from None
 
 
 def _defined(tree: ast.Module) -> list[str]:
-    """Names of functions and classes, and variables, that a program defines at its top."""
+    """Names of functions, classes and variables that a program defines at top level."""
     names: list[str] = []
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -89,5 +91,5 @@ def _defined(tree: ast.Module) -> list[str]:
 
 
 def _read(tree: ast.Module) -> set[str]:
-    """Names that a test looks up."""
+    """Names that a test uses."""
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

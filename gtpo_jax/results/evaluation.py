@@ -262,7 +262,7 @@ def maj_at_k(votes: Sequence[str], k: int, *, right: str = RIGHT) -> float:
 
 @functools.lru_cache(maxsize=4096)
 def _majority(won: int, others: tuple[int, ...], k: int) -> float:
-    """`Σ_m C(won, m) Σ_t W(m, t) / (t + 1) / C(n, k)`, with m votes of a subset for the right class.
+    """`Σ_m C(won, m) Σ_t W(m, t) / (t + 1) / C(n, k)`, with m votes for the right class.
 
     `W(m, t)` counts the ways in which the other classes take the remaining k − m votes, t of the
     classes with m votes each and none with more.

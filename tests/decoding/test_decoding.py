@@ -120,7 +120,7 @@ def decode(programs, params, state, rows):
 
 
 def test_logprobs_of_ragged_turns_equal_one_full_forward(programs, params, full_logprobs):
-    # Invariant 3, T-20: prompts and turns of different lengths, observations in one and two pieces.
+    # Prompts and turns of different lengths, observations in one and two pieces.
     state = programs.prefill(
         params,
         start(programs),
@@ -169,7 +169,7 @@ def test_row_goes_on_over_segments_until_its_limit(programs, params):
 
 
 def test_row_stops_at_a_stop_id_which_is_sampled_and_kept(scripted):
-    # T-03: the token that ends a turn is the row's own.
+    # The token that ends a turn is the row's own.
     state = scripted.prefill({}, start(scripted), prompts([0, 1, -1, -1], [CONTEXT] * ROWS))
     state, segment = scripted.decode_segment({}, state, NONE)
     assert segment.draws.tokens[0, :4].tolist() == [*b"abc", STOP]
@@ -234,7 +234,7 @@ def test_rows_that_traded_places_go_on_where_they_were(programs, params):
 
 
 def test_trajectory_does_not_depend_on_slot_or_neighbors(programs, params):
-    # Invariant 4: prompt 1 in row 1 among others, in row 3 alone, and in row 0 after another one.
+    # Prompt 1 in row 1 among others, in row 3 alone, and in row 0 after another one.
     def run(sources, limits, state=None):
         state = start(programs) if state is None else state
         state = programs.prefill(params, state, prompts(sources, limits))
@@ -271,7 +271,7 @@ def test_programs_compile_once_and_segments_move_nothing_to_or_from_the_host(par
 
 
 def test_id_beyond_the_tokenizer_is_never_sampled():
-    # T-13: the padded model prefers an id that the tokenizer does not have.
+    # The padded model prefers an id that the tokenizer does not have.
     padded = scripted_forward([[261, 65, 259, 290]], vocab_size=300, otherwise=291, sharpness=30.0)
     for sampler in (sampling.categorical, sampling.greedy):
         programs = make(padded, sampler)
@@ -281,7 +281,7 @@ def test_id_beyond_the_tokenizer_is_never_sampled():
 
 
 def test_restricted_model_gives_the_learner_the_distribution_sampled_from():
-    # T-20, T-23: ids that cannot be sampled take no probability in the learner either.
+    # Ids that cannot be sampled take no probability in the learner either.
     forward = decoding.restrict_vocabulary(FORWARD, 100)
     params = make_params()
     trajectory = make_trajectory(np.random.default_rng(0), [(5, 2), (3, 0)], vocab_size=100)

@@ -89,7 +89,7 @@ def share_of(tokens, width: int) -> np.ndarray:
 @pytest.mark.slow
 @every_sampler
 def test_masked_vocabulary_is_never_sampled(sampler, key):
-    # T-13: the padded rows of the embedding would win every draw.
+    # The padded rows of the embedding would win every draw.
     logits = jnp.broadcast_to(random_logits(1).at[:, 5:].add(50.0), (2000, 8))
     keys = jax.random.split(key, 2000)
     draw = jax.jit(sampler)(keys, sampling.mask_vocabulary(logits, 5))
@@ -146,7 +146,7 @@ def test_truncated_frequencies_are_within_standard_errors(filters, key):
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
 def test_categorical_says_what_a_learner_evaluates(temperature, compiled, key):
-    # T-20: log-softmax at the temperature of the draw, in float32.
+    # Log-softmax at the temperature of the draw, in float32.
     logits = random_logits(64)
     call = functools.partial(sampling.categorical, temperature=temperature)
     draw = (jax.jit(call) if compiled else call)(jax.random.split(key, 64), logits)

@@ -118,7 +118,7 @@ PLAIN_OUTPUTS = {
 @EACH
 @pytest.mark.parametrize("outputs", PLAIN_OUTPUTS.values(), ids=PLAIN_OUTPUTS)
 def test_turn_by_turn_are_the_ids_of_the_whole_conversation(name, protocol, outputs):
-    # T-11, against the library's own encoding of the whole rendering.
+    # Against the library's own encoding of the whole rendering.
     if name == "qwen3":
         # There `</think>` is a control symbol: in the whole text the library would read it.
         outputs = [[o.replace("</think>", "") for o in turn] for turn in outputs]
@@ -130,7 +130,6 @@ def test_turn_by_turn_are_the_ids_of_the_whole_conversation(name, protocol, outp
 
 @EACH
 def test_markup_in_questions_and_outputs_is_text_of_the_whole_conversation(name, protocol):
-    # T-11, T-14
     tokenizer = FAMILIES[name].tokenizer()
     control = set(tokenizer.control_symbols.values())
     ids, whole = both_ways(name, protocol, [[MARKUP], ["1", MARKUP]], f"{MARKUP} hi")
@@ -147,7 +146,6 @@ def test_markup_in_questions_and_outputs_is_text_of_the_whole_conversation(name,
 )
 @hypothesis.settings(max_examples=25)
 def test_observation_fits_its_budget_and_counts_what_it_cut(name, protocol, outputs, budget, ended):
-    # T-61
     dialogue = make(name, protocol)
     whole, _ = dialogue.observation(outputs, budget=100_000, ended=ended)
     least = make_least(dialogue, outputs, ended)

@@ -59,7 +59,7 @@ def test_turn_of_a_demonstrator_is_parsed_back_or_refused(name, protocol, though
             continue
         turn = dialogue.parse(ids)
         said = turn.codes if write == dialogue.call else (turn.answer,)
-        # T-03, T-14: the end marker is the turn's, and no other control symbol is in it.
+        # The end marker is the turn's, and no other control symbol is in it.
         assert said == ((code,) if write == dialogue.call else (answer.strip(),))
         assert turn.violation is None and ids.dtype == np.int32
         assert [i for i in ids.tolist() if i in special] in ([], [dialogue.stop_ids[0]])
@@ -78,7 +78,7 @@ def test_ordinary_calls_and_answers_can_be_written(name, protocol, code):
 
 @EACH
 def test_demonstration_turn_by_turn_is_the_whole_conversation(name, protocol):
-    # T-11, against the library's own encoding, in which tags are tokens wherever they stand.
+    # Against the library's own encoding, in which tags are tokens wherever they stand.
     dialogue, family = make(name, protocol), FAMILIES[name]
     told = opening(name, QUESTION)
     ids = dialogue.prompt(QUESTION).tolist()

@@ -55,6 +55,9 @@ TEXTS = strategies.text(strategies.sampled_from("ab1 \né日😀.[]"), max_size=
 @pytest.mark.parametrize("tokenizer", [BYTES, SHIPPED], ids=["bytes", "shipped"])
 @hypothesis.given(TEXTS, strategies.integers(0, 150))
 def test_excerpt_fits_its_room_and_is_text(tokenizer, output, room):
+    assert len(excerpt(tokenizer.encode(output), room, tokenizer)[0]) <= room
+    if tokenizer is SHIPPED:  # a character that it lacks decodes to a text that encodes differently
+        output = re.sub(r"[^\x00-\x7f]", "", output)
     whole = tokenizer.encode(output)
     ids, dropped = excerpt(whole, room, tokenizer)
     assert len(ids) <= room
@@ -64,17 +67,16 @@ def test_excerpt_fits_its_room_and_is_text(tokenizer, output, room):
     text, told = tokenizer.decode(ids), tokenizer.decode(whole)
     assert "\N{REPLACEMENT CHARACTER}" not in text
     if not ids:
-        assert room < len(tokenizer.encode("...")) and dropped == len(whole)
+        # An output that ends with a line leaves a line break behind the mark.
+        mark = "...\n" if output.endswith("\n") else "..."
+        assert room < len(tokenizer.encode(mark)) and dropped == len(whole)
         return
     named = re.search(rf"\n?\[{dropped} tokens truncated\]\n", text)
-    marks = [named] if named else re.finditer(r"\.\.\.\n?", text)
-    # The output may spell dots itself: one of the marks stands between its beginning and its end.
-    assert any(
-        told.startswith(text[: mark.start()]) and told.endswith(text[mark.end() :])
-        for mark in marks
-        if mark is not None
-    )
     assert 0 < dropped <= len(whole)
+    # The output may hold dots itself, also beside the mark: some match is the mark.
+    marks = [named] if named else re.finditer(r"(?=(\.\.\.\n?))", text)
+    spans = [mark.span(0 if named else 1) for mark in marks]
+    assert any(told.startswith(text[:begin]) and told.endswith(text[end:]) for begin, end in spans)
 
 
 def test_excerpt_of_an_excerpt_that_fits_is_the_same():

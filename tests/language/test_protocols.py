@@ -200,7 +200,7 @@ GOOD = {"name": "python", "arguments": {"code": "x"}}
         (f"Go:\n{hermes(GOOD)}", call("x")),
         (f"<tool_call>{json.dumps(GOOD)}</tool_call> more", call("x")),
         (hermes(json.dumps(GOOD, indent=2)), call("x")),
-        # T-15: tags inside a string are text.
+        # Tags inside a string are text.
         (hermes(GOOD | {"arguments": {"code": "'</tool_call>'"}}), call("'</tool_call>'")),
         (hermes(GOOD | {"arguments": {"code": "'<tool_call>'"}}), call("'<tool_call>'")),
         (hermes(GOOD | {"arguments": {"code": "\\boxed{3}"}}), call("\\boxed{3}")),
@@ -311,7 +311,7 @@ def test_json_between_tags_is_a_call(text, expected):
     ],
 )
 def test_answer_is_the_last_of_the_turn(text, answer, violation):
-    # T-81: the last box counts.
+    # The last box counts.
     if violation is not None:
         assert read_answer(text) == (None, violation)
     else:
@@ -467,7 +467,6 @@ def meant(protocol, text, **settings):
 
 
 def test_tags_are_meant_around_calls_and_text_in_their_code():
-    # T-14
     code = "print('</tool_call><tool_call><think></answer>')"
     around = ["<think>", "</think>"]
     thought = "<think>\nhm\n</think>\n"

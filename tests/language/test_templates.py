@@ -257,7 +257,6 @@ def test_template_that_does_not_show_its_contents_once_is_an_error(text):
     )
 )
 def test_only_text_of_the_template_becomes_control_symbols(name, parts):
-    # T-14
     tokenizer = FAMILIES[name].tokenizer()
     encoder = SegmentEncoder(tokenizer)
     ids = encoder.encode([Segment(text, template) for text, template in parts])

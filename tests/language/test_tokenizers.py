@@ -63,7 +63,6 @@ def test_any_ascii_text_survives_encoding(text):
     )
 )
 def test_text_never_encodes_to_a_control_symbol(text):
-    # T-14
     assert not CONTROL.keys() & set(SHIPPED.encode(text))
     assert SHIPPED.decode(SHIPPED.encode(text)) == text
 
@@ -211,7 +210,6 @@ def saved(tmp_path, change=lambda data: None, kind="byte-level"):
 @BOTH_KINDS
 @hypothesis.given(text=MARKED)
 def test_any_text_is_encoded_without_control_symbols_and_back(kind, text):
-    # T-14
     tokenizer = JSON[kind]
     ids = tokenizer.encode(text)
     assert not set(tokenizer.control_symbols.values()) & set(ids)

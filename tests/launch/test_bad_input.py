@@ -71,7 +71,6 @@ def test_training_without_cold_start_names_the_launcher(tmp_path, capsys, monkey
 
 @pytest.mark.parametrize("launcher", ["sft", "demo"])
 def test_resume_without_checkpoint_is_an_error(launcher, tmp_path, capsys, monkeypatch):
-    """T-91."""
     options = (*small.OPTIONS, "--resume", "--run-dir", tmp_path / "run")
     message = complaint(launcher, capsys, monkeypatch, *options)
     assert "checkpoint" in message and "--resume" in message

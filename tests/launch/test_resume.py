@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or damaged and resumed is the run that never was (T-90)."""
+"""A run that is killed, stopped or damaged and resumed is the run that never was."""
 
 from __future__ import annotations
 

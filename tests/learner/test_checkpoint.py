@@ -130,7 +130,7 @@ def test_saving_a_step_twice_keeps_the_first(tmp_path):
 
 
 def test_half_written_checkpoint_is_not_the_newest(tmp_path):
-    # Invariant 8: a killed save leaves a folder under a temporary name.
+    # A killed save leaves a folder under a temporary name.
     saved(tmp_path, 1).close()
     (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
     with CheckpointStore(tmp_path) as store:
@@ -315,7 +315,7 @@ def test_list_tells_the_size_of_every_file_of_the_state(two):
 
 
 def test_missing_checkpoint_is_an_error(tmp_path):
-    # T-91: never a silent fresh start.
+    # Never a silent fresh start.
     with CheckpointStore(tmp_path) as store:
         assert store.latest_step is None
         with pytest.raises(ValueError, match=r"no checkpoint in .* to resume from"):

@@ -126,7 +126,7 @@ def assert_same(result, expected):
 
 @pytest.mark.parametrize("loss", ["clipped", "supervised"])
 def test_environment_token_gets_no_gradient(loss):
-    # T-01, T-03, T-04: exactly zero at every position that predicts a token nobody sampled.
+    # Exactly zero at every position that predicts a token nobody sampled.
     batch = make_batch()
     logits = np.random.default_rng(0).standard_normal((ROWS, LENGTH, CONFIG.vocab_size))
     params = {"logits": logits.astype(np.float32)}
@@ -143,7 +143,7 @@ def test_environment_token_gets_no_gradient(loss):
 
 
 def test_environment_token_conditions_later_ones():
-    # T-02: an observation has no gradient, and is attended all the same.
+    # An observation has no gradient, and is attended all the same.
     [trajectory] = make_trajectories(1)
     batch = make_batch([trajectory], rows=1)
     row = jax.tree.map(lambda x: x[0], batch)
@@ -159,7 +159,6 @@ def test_environment_token_conditions_later_ones():
 
 
 def test_junk_in_masked_positions_changes_nothing():
-    # T-08, invariant 5
     batch = toy_batch()
     junk = dataclasses.replace(
         batch,
@@ -172,7 +171,7 @@ def test_junk_in_masked_positions_changes_nothing():
 
 @pytest.mark.slow
 def test_padding_changes_nothing():
-    # T-50: longer rows and more of them.
+    # Longer rows and more of them.
     expected = gradient(make_batch())
     wide = make_batch(length=2 * LENGTH, rows=ROWS + 1)
     # The same rows as before, so that packing is not what is tested.
@@ -187,7 +186,7 @@ def test_padding_changes_nothing():
 
 @pytest.mark.parametrize("micro_batches", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_cut_into_micro_batches_changes_nothing(micro_batches):
-    # T-51: micro-batches hold different numbers of trained tokens, so a mean of means would differ.
+    # Micro-batches hold different numbers of trained tokens, so a mean of means would differ.
     batch = toy_batch()
     cut = jax.tree.map(lambda x: x.reshape(micro_batches, -1, LENGTH), batch)
     assert len(set(cut.loss_mask.sum(axis=(1, 2)))) > 1
@@ -215,7 +214,7 @@ def test_logits_in_chunks_change_nothing(chunk):
 
 @pytest.mark.slow
 def test_packing_and_order_change_nothing():
-    # T-51: several documents in a row, or one row each and in another order.
+    # Several documents in a row, or one row each and in another order.
     packed = make_batch(length=40, rows=3)
     assert packed.segment_ids.max() > 1
     # In one shape, that of the longer rows above, so that one program serves both.
@@ -234,7 +233,7 @@ def test_packing_and_order_change_nothing():
 
 
 def test_gradient_matches_finite_differences_in_float64():
-    # T-57: the loss written anew in NumPy, token by token, differentiated numerically.
+    # The loss written anew in NumPy, token by token, differentiated numerically.
     batch = toy_batch(micro_batches=2, rows=2)
     params = {name: value.astype(np.float64) for name, value in toy_params().items()}
 
@@ -294,7 +293,6 @@ def test_optimizer_sees_trained_parts_alone():
 
 @pytest.mark.parametrize("loss", ["clipped", "supervised"])
 def test_batch_without_trained_tokens_changes_no_parameter(loss):
-    # T-53
     batch = toy_batch()
     masked = dataclasses.replace(batch, loss_mask=np.zeros_like(batch.loss_mask))
     optimizer, update = ADAM, compiled(loss, TOY, optimizer=ADAM)
@@ -477,7 +475,7 @@ def updated_on_one_device():
     ids=lambda value: "_".join(value) if isinstance(value, dict) else value.name,
 )
 def test_mesh_changes_nothing(axes, kind):
-    # T-52: rows shared by devices, some of which hold nothing but padding.
+    # Rows shared by devices, some of which hold nothing but padding.
     batch = make_batch(rows=8)
     empty_rows = ~batch.loss_mask[0].any(axis=1)
     assert empty_rows[-2:].all() and not empty_rows.all()

@@ -63,7 +63,7 @@ def read_back(batch: TokenBatch) -> list[tuple[int, list[tuple]]]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_pack_puts_every_token_and_its_facts_exactly_once(seed):
-    # T-06, T-07, T-33: the same facts as a walk over the trajectory, token by token.
+    # The same facts as a walk over the trajectory, token by token.
     trajectories = random_trajectories(seed)
     trajectories[3] = excluded(trajectories[3])
     advantages = np.random.default_rng(seed).normal(size=(12, 4)).astype(np.float32)
@@ -78,7 +78,6 @@ def test_pack_puts_every_token_and_its_facts_exactly_once(seed):
 
 
 def test_pack_of_turns_with_empty_observations_keeps_them_apart():
-    # T-07
     (trajectory,) = random_trajectories(0, 1, observation=0)
     batch = packing.pack([trajectory], np.arange(4.0)[None], micro_batches=1, rows=1, row_length=64)
     lengths = [len(turn.tokens) for turn in trajectory.turns]
@@ -88,7 +87,7 @@ def test_pack_of_turns_with_empty_observations_keeps_them_apart():
 
 
 def test_pack_trains_the_token_that_ends_a_turn_and_nothing_around_the_turn():
-    # T-03, T-04
+    # Separators and earlier messages of the assistant are not sampled, so not trained.
     turn = Turn(
         tokens=np.array([11, 12, 2], np.int32),
         logprobs=np.array([-0.1, -0.2, -0.3], np.float32),
@@ -237,7 +236,6 @@ def test_episode_batch_code_axis_is_a_power_of_two(length, width):
 
 @pytest.mark.parametrize("reason", StopReason)
 def test_episode_batch_includes_only_trajectories_with_a_known_outcome(reason):
-    # T-62
     (trajectory,) = random_trajectories(0, 1, stop_reason=reason)
     unverifiable = dataclasses.replace(trajectory, verdict=Verdict.UNVERIFIABLE)
     batch = packing.episode_batch([trajectory, unverifiable], max_turns=4)

@@ -100,7 +100,7 @@ def slow(*names, also=()):
     [*slow("two_ropes"), *slow(*sorted(VARIANTS.keys() - {"two_ropes"}), also=[pytest.mark.long])],
 )
 def test_shared_prompts_give_the_loss_and_gradient_of_repeated_ones(name):
-    # T-51: windows and angles count from the beginning of the prompt, wherever it stands.
+    # Windows and angles count from the beginning of the prompt, wherever it stands.
     config = VARIANTS[name]
     batch = packed(make_groups(), shared_prompts=True)
     actual = evaluated(decoder.forward_fn(config), make_params(config), batch)
@@ -109,7 +109,6 @@ def test_shared_prompts_give_the_loss_and_gradient_of_repeated_ones(name):
 
 @pytest.mark.slow
 def test_shared_prompts_over_a_mesh_give_the_same():
-    # T-52
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     config = VARIANTS["two_ropes"]
     placed = sharding.param_shardings(decoder.logical_axes(config), mesh)

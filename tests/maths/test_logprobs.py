@@ -164,7 +164,7 @@ def test_chunked_statistics_equal_the_plain_ones_in_value_and_gradient(length, c
 
 
 def test_chunked_statistics_give_no_gradient_to_states_that_predict_nothing_weighed():
-    # T-01 for the chunked path: exactly zero wherever the next token is not trained.
+    # Exactly zero wherever the next token is not trained.
     hidden, head, tokens = head_inputs(13)
     mask = jnp.asarray(np.random.default_rng(2).random((2, 13)) < 0.5)
 

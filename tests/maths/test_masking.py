@@ -22,7 +22,6 @@ def test_masked_mean_of_hand_numbers_counts_only_kept_entries():
 
 
 def test_masked_mean_of_nothing_is_zero_with_zero_gradient():
-    # T-53
     x = jnp.array([[jnp.nan, 3.0]])
     value, gradient = jax.value_and_grad(masking.masked_mean)(x, jnp.zeros((1, 2), bool))
     assert float(value) == 0.0
@@ -31,7 +30,6 @@ def test_masked_mean_of_nothing_is_zero_with_zero_gradient():
 
 @pytest.mark.parametrize("junk", [float("nan"), float("inf"), -1e30])
 def test_masked_mean_with_junk_in_dropped_entries_is_unchanged(junk):
-    # T-08, T-50
     mask = jnp.array([[True, False, True, False]])
     clean = jnp.array([[1.0, 0.0, 5.0, 0.0]])
     value, gradient = jax.value_and_grad(masking.masked_mean)(jnp.where(mask, clean, junk), mask)
@@ -40,14 +38,13 @@ def test_masked_mean_with_junk_in_dropped_entries_is_unchanged(junk):
 
 
 def test_masked_mean_with_more_padding_is_bitwise_unchanged():
-    # T-50
     x, mask = reference.padded([[0.1, 0.7, 0.3], [0.9]], 3)
     wide, wide_mask = reference.padded([[0.1, 0.7, 0.3], [0.9]], 8, fill=float("nan"))
     chex.assert_trees_all_equal(masking.masked_sum(x, mask), masking.masked_sum(wide, wide_mask))
 
 
 def test_weighted_sums_of_unequal_parts_give_the_mean_of_the_whole():
-    # T-51: the mean of the means, 3.0, is another number.
+    # The mean of the means, 3.0, is another number.
     x = jnp.array([1.0, 1.0, 1.0, 1.0, 5.0])
     parts = [masking.masked_sum(part, jnp.ones(part.shape, bool)) for part in (x[:4], x[4:])]
     whole = jax.tree.map(jnp.add, *parts)
@@ -93,7 +90,6 @@ def test_group_moments_of_an_empty_group_are_zero():
 
 
 def test_group_moments_of_a_single_entry_have_no_deviation():
-    # T-37
     values, mask = reference.padded([[0.3], [0.7]], 1)
     result = masking.group_moments(values, mask, jnp.array([0, 1]))
     chex.assert_trees_all_equal(result.mean, values[:, 0])
@@ -101,7 +97,7 @@ def test_group_moments_of_a_single_entry_have_no_deviation():
 
 
 def test_group_moments_of_many_equal_values_deviate_by_rounding_only():
-    # T-36: a sum over thousands of rows rounds by far more than one unit in the last place.
+    # A sum over thousands of rows rounds by far more than one unit in the last place.
     rows = 5000
     values = jnp.full((rows, 1), 0.3, jnp.float32)
     result = masking.group_moments(values, jnp.ones((rows, 1), bool), jnp.zeros(rows, jnp.int32))

@@ -118,7 +118,6 @@ def alone(name):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 @pytest.mark.parametrize("name", CALLS)
 def test_rows_on_eight_devices_give_the_numbers_of_one(name, kind):
-    # T-52
     function, arguments = CALLS[name]
     expected = alone(name)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(kind,))
@@ -132,7 +131,7 @@ def test_rows_on_eight_devices_give_the_numbers_of_one(name, kind):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=["auto", "explicit"])
 @pytest.mark.parametrize("how", ["sequence_mean", "turn_mean"])
 def test_gradient_of_rows_on_eight_devices_is_that_of_one(how, kind):
-    # T-52, through the ratio of a unit: what is exchanged between devices carries no gradient.
+    # Through the ratio of a unit: what is exchanged between devices carries no gradient.
     def total(policy, behavior, advantages, batch):
         log_ratio = ratios.unit_log_ratios(
             ratios.log_ratios(policy, behavior), batch.loss_mask, batch.trajectory_ids, units=M

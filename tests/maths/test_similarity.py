@@ -65,7 +65,6 @@ def test_hashed_ngrams_longer_than_the_array_are_skipped():
 
 @pytest.mark.parametrize("junk", [0, 65, 255])
 def test_hashed_ngrams_with_other_or_more_padding_are_unchanged(junk):
-    # T-50
     texts = ["print(1+2)", "ab", "x=1"]
     expected = embed(*encoded(texts, width=16))
     padded = embed(*encoded(texts, width=64, junk=junk))
@@ -116,7 +115,7 @@ def test_cosine_similarity_with_a_zero_vector_has_finite_gradient():
 
 
 def test_mean_pooled_states_match_a_loop_and_ignore_what_is_not_masked():
-    # T-08: two trajectories in a row, one without a masked token, NaN everywhere else.
+    # Two trajectories in a row, one without a masked token, NaN everywhere else.
     rng = np.random.default_rng(0)
     hidden = rng.normal(size=(3, 8, 4)).astype(np.float32)
     ids = np.array([[0, 0, 0, 2, 2, 2, -1, -1], [1] * 8, [3, 3, 3, 3, -1, -1, -1, -1]])

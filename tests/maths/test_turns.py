@@ -10,7 +10,7 @@ from gtpo_jax.maths import turns
 
 
 def test_turn_ids_of_adjacent_turns_stay_two_turns():
-    # T-07: an empty observation leaves no gap in the mask between turns 0 and 1.
+    # An empty observation leaves no gap in the mask between turns 0 and 1.
     mask = jnp.array([[0, 1, 1, 1, 0, 1, 0]], bool)
     starts = jnp.array([[0, 1, 0, 1, 0, 1, 0]], bool)
     ids = turns.turn_ids_from_starts(mask, starts)
@@ -25,7 +25,6 @@ def test_turn_ids_of_a_start_outside_the_mask_do_not_count_it():
 
 
 def test_turn_ids_of_random_dialogues_match_a_walk_over_turns():
-    # T-07
     rng = np.random.default_rng(0)
     width = 60
     mask, starts = np.zeros((20, width), bool), np.zeros((20, width), bool)
@@ -67,7 +66,7 @@ def test_broadcast_to_tokens_of_a_packed_row_reads_each_tokens_own_turn():
 
 
 def test_broadcast_to_tokens_with_nan_in_other_turns_leaks_nothing():
-    # T-08: index −1 must not fetch the NaN of turn 0 or of the last turn.
+    # Index −1 must not fetch the NaN of turn 0 or of the last turn.
     values = jnp.array([[jnp.nan, 2.0, jnp.nan]])
     out = turns.broadcast_to_tokens(values, jnp.array([[0, 0, -1]]), jnp.array([[-1, 1, -1]]))
     chex.assert_trees_all_equal(out, jnp.array([[0.0, 2.0, 0.0]]))
@@ -75,7 +74,6 @@ def test_broadcast_to_tokens_with_nan_in_other_turns_leaks_nothing():
 
 @pytest.mark.parametrize("position", [1, 2, 3])
 def test_sum_tokens_by_turn_counts_a_reward_once_wherever_in_the_turn_it_sits(position):
-    # T-33
     trajectory_ids = jnp.zeros((1, 6), jnp.int32)
     turn_ids = jnp.array([[-1, 0, 0, 0, -1, 1]])
     rewards = jnp.zeros((1, 6)).at[0, position].set(0.25).at[0, 5].set(1.0)
@@ -84,7 +82,6 @@ def test_sum_tokens_by_turn_counts_a_reward_once_wherever_in_the_turn_it_sits(po
 
 
 def test_sum_tokens_by_turn_matches_a_loop_and_ignores_nan_outside_turns():
-    # T-08
     rng = np.random.default_rng(0)
     trajectory_ids = rng.integers(-1, 3, (4, 30))
     turn_ids = rng.integers(-1, 4, (4, 30))
@@ -114,7 +111,7 @@ def test_check_turn_ids_with_a_token_on_one_side_only_is_refused(turn_ids):
 
 
 def test_turn_ids_from_spans_agree_with_those_from_starts():
-    # T-07: turns 0 and 1 of the second row touch, and stay two turns.
+    # Turns 0 and 1 of the second row touch, and stay two turns.
     starts = jnp.array([[2, 5, 0], [1, 3, 5]])
     ends = jnp.array([[4, 6, 0], [3, 4, 7]])
     turn_mask = turns.turn_mask_from_counts(jnp.array([2, 3]), max_turns=3)
@@ -125,7 +122,7 @@ def test_turn_ids_from_spans_agree_with_those_from_starts():
 
 
 def test_check_token_values_with_a_reward_on_tool_output_is_refused():
-    # T-33: dropped in silence it would be lost.
+    # Dropped in silence it would be lost.
     turn_ids = jnp.array([[-1, 0, 0, -1, 1]])
     turns.check_token_values(jnp.array([[0.0, 0.0, 0.1, 0.0, 1.0]]), turn_ids)
     with pytest.raises(ValueError, match="1 tokens of no turn"):

@@ -106,7 +106,7 @@ def test_suite_holds_every_advantage_function():
     ],
 )
 def test_advantages_of_ragged_groups_match_the_reference(name, option):
-    # T-39, T-42 as well: a fifth of the rows are excluded, and two have no turns.
+    # A fifth of the rows are excluded, and two have no turns.
     options = {} if option is None else {option: OPTIONS[option]}
     for seed in (3, 4):
         rows, groups, included = reference.ragged_batch(
@@ -138,7 +138,7 @@ def test_advantages_eager_equal_jit(name):
     ],
 )
 def test_advantages_of_one_success_in_four_pin_ddof(name, winner, loser):
-    # T-38: the population's deviation is the default.
+    # The population's deviation is the default.
     one = ([[1.0], [0.0], [0.0], [0.0]], [0] * 4)
     np.testing.assert_allclose(call(name, *one)[:, 0], [winner] + [loser] * 3, atol=1e-5)
     if MEMBERS[name].options:
@@ -154,7 +154,7 @@ def test_advantages_of_one_success_in_four_pin_ddof(name, winner, loser):
     scale=st.sampled_from([1.0, -1.0, 10.0, 1000.0]),
 )
 def test_advantages_of_equal_returns_are_exactly_zero(name, size, reward, scale):
-    # T-36: also while another group has something to tell, where the baseline is the group's.
+    # Also while another group has something to tell, where the baseline is the group's.
     reward *= scale
     rows, groups = [[reward]] * size, [0] * size
     if not MEMBERS[name].whole_batch:
@@ -168,7 +168,7 @@ def test_advantages_of_equal_returns_are_exactly_zero(name, size, reward, scale)
 @hypothesis.settings(max_examples=10)
 @hypothesis.given(size=st.integers(2, ROWS), scale=st.sampled_from([1.0, 10.0, 1000.0]))
 def test_advantages_of_sums_equal_up_to_rounding_are_exactly_zero(name, size, scale):
-    # T-36: .1 + .2 + 1 in another order is another float. Only where a trajectory has one value.
+    # .1 + .2 + 1 in another order is another float. Only where a trajectory has one value.
     if name in ("grpo", "dr_grpo", "rloo", "reinforce_plus_plus_baseline"):
         rng = np.random.default_rng(size)
         rows = [list(scale * rng.permutation([0.1, 0.2, 1.0])) for _ in range(size)]
@@ -177,7 +177,7 @@ def test_advantages_of_sums_equal_up_to_rounding_are_exactly_zero(name, size, sc
 
 @each
 def test_advantage_of_a_lone_single_turn_is_zero(name):
-    # T-37: neither the raw reward nor NaN; `included` False turns a pair into a singleton.
+    # Neither the raw reward nor NaN; `included` False turns a pair into a singleton.
     lone = ([[5.0], [5.0], [-3.0]], [0, 1, 1], [True, True, False])
     for option in (None, *MEMBERS[name].options):
         options = {} if option is None else {option: OPTIONS[option]}
@@ -186,7 +186,7 @@ def test_advantage_of_a_lone_single_turn_is_zero(name):
 
 @each
 def test_advantage_of_a_lone_trajectory_is_zero_unless_the_batch_is_the_baseline(name):
-    # T-37
+    # A group of one has no baseline of its own.
     out = call(name, [[5.0], [1.0], [0.0]], [0, 1, 1])
     assert (out[0, 0] > 0) if MEMBERS[name].whole_batch else (out[0, 0] == 0)
 
@@ -201,7 +201,7 @@ def test_advantages_of_a_group_no_larger_than_ddof_are_zero(name):
 
 @each
 def test_advantages_with_excluded_rows_equal_those_without_them(name):
-    # T-39, T-42: a void trajectory is neither a zero in the baseline nor trained on, NaN included.
+    # A void trajectory is neither a zero in the baseline nor trained on, NaN included.
     kept = [[0.0, 1.0], [0.2, 0.0], [-0.1, 0.4]]
     mixed = [kept[0], [NAN, NAN], kept[1], [7.0, 9.0], kept[2], [], [NAN, 1.0], [3.0, 2.0]]
     included = [True, False, True, False, True, True, False, False]
@@ -213,7 +213,6 @@ def test_advantages_with_excluded_rows_equal_those_without_them(name):
 @pytest.mark.slow
 @each
 def test_advantages_with_nan_in_padded_turns_are_unchanged(name):
-    # T-08, T-50
     rows, groups = [[0.1, 1.0], [0.3], [0.0, 0.0]], [0, 0, 0]
     clean, filled = call(name, rows, groups), call(name, rows, groups, fill=NAN)
     chex.assert_trees_all_equal(filled, clean)
@@ -227,7 +226,6 @@ def test_advantages_with_nan_in_padded_turns_are_unchanged(name):
     seed=st.integers(0, 5), rows=st.permutations(range(10)), names=st.permutations(range(10))
 )
 def test_advantages_of_permuted_rows_and_renamed_groups_are_permuted(name, seed, rows, names):
-    # T-40
     rewards, groups, included = reference.ragged_batch(
         np.random.default_rng(seed), rows=10, width=TURNS, groups=3
     )
@@ -257,7 +255,7 @@ def test_advantages_of_permuted_rows_and_renamed_groups_are_permuted(name, seed,
     ],
 )
 def test_advantages_weigh_turns_or_trajectories_as_stated(name, long, short):
-    # T-41
+    # A trajectory of more turns must not weigh more unless stated.
     options = {"divide_by_std": False} if "divide_by_std" in MEMBERS[name].options else {}
     if "gtpo" in name:
         options["discount"] = 1.0
@@ -335,7 +333,7 @@ def test_gtpo_advantages_of_the_worked_check_match_its_numbers():
 
 
 def test_gtpo_advantages_discount_first_and_normalize_then():
-    # T-34: the other order gives other numbers.
+    # The other order gives other numbers.
     rows, groups, included = [[0.1, 0.2, 1.0], [0.3, 0.0]], [0, 0], [True, True]
     right, _ = reference.padded(reference.gtpo(rows, groups, included, discount=0.9), TURNS)
     swapped = reference.returns(reference.normalized(rows, groups, included), 0.9)
@@ -352,7 +350,6 @@ def test_gtpo_advantages_discount_first_and_normalize_then():
 )
 @pytest.mark.parametrize("width", [1, 4])
 def test_gtpo_at_discount_one_with_single_turns_is_grpo_bit_for_bit(options, width):
-    # T-56
     rng = np.random.default_rng(0)
     outcomes = rng.choice([0.0, 1.0, 0.3, 0.45], size=40)
     rewards, mask = reference.padded([[x] for x in outcomes], width)

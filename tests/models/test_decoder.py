@@ -208,7 +208,7 @@ def test_parameters_laid_out_for_decoding_are_the_same_parameters(unstack):
 
 
 def test_stale_slots_of_the_cache_are_never_attended():
-    # T-25: what an earlier trajectory, or an earlier policy, left behind the row's own tokens.
+    # What an earlier trajectory, or an earlier policy, left behind the row's own tokens.
     params, tokens = make_params(), random_tokens(2, 6)
     positions = np.broadcast_to(np.arange(6), (2, 6))
     clean = FORWARD.init_cache(2, 16)
@@ -227,7 +227,7 @@ def test_token_beyond_the_cache_is_dropped():
 
 
 def test_changed_token_changes_what_follows_and_nothing_before():
-    # T-02: every token is attended by all later ones, whoever wrote it.
+    # Every token is attended by all later ones, whoever wrote it.
     params, tokens = make_params(), random_tokens(3, 12)
     changed = tokens.copy()
     changed[0, 4] = (tokens[0, 4] + 1) % CONFIG.vocab_size

@@ -37,7 +37,7 @@ def expectation(estimator, logits, weights=P):
     [("k1", FORWARD), ("k2", float(np.sum(P * (LOG_P - LOG_Q) ** 2) / 2)), ("k3", FORWARD)],
 )
 def test_expected_kl_estimate_is_the_divergence_where_it_is_unbiased(name, expected):
-    # T-55: k1 and k3 are unbiased, k2 is not.
+    # k1 and k3 are unbiased, k2 is not.
     found = expectation(ESTIMATORS[name], jnp.asarray(POLICY, jnp.float32))
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert (abs(expected - FORWARD) > 1e-2) == (name == "k2")
@@ -52,7 +52,7 @@ def test_expected_kl_estimate_is_the_divergence_where_it_is_unbiased(name, expec
     ],
 )
 def test_expected_gradient_of_a_kl_estimate_is_what_its_docstring_says(name, expected):
-    # T-55: value and gradient are two matters.
+    # Value and gradient are two matters.
     found = jax.grad(lambda x: expectation(ESTIMATORS[name], x))(jnp.asarray(POLICY, jnp.float32))
     np.testing.assert_allclose(found, expected, atol=2e-7)
 
@@ -70,7 +70,7 @@ def test_expected_gradients_of_the_two_divergences_are_their_finite_differences(
 
 @pytest.mark.parametrize("difference", [-3.0, -0.1, 0.0, 0.5, 4.0])
 def test_kl_estimates_and_slopes_of_one_token_match_their_formulas(difference):
-    # T-55, with d = log π − log π_ref and r = exp(−d).
+    # With d = log π − log π_ref and r = exp(−d).
     r = np.exp(-difference)
     expected = {
         "k1": (difference, 1.0),
@@ -90,7 +90,7 @@ def test_kl_estimates_and_slopes_of_one_token_match_their_formulas(difference):
 @pytest.mark.parametrize("name", ESTIMATORS)
 @pytest.mark.parametrize("difference", [200.0, -200.0])
 def test_kl_estimates_of_unrelated_policies_stay_finite_without_gradient(name, difference):
-    # T-55: the log-ratio is bounded by 20 and nothing else is clamped.
+    # The log-ratio is bounded by 20 and nothing else is clamped.
     value, slope = jax.value_and_grad(ESTIMATORS[name])(jnp.float32(difference), jnp.float32(0.0))
     bound = np.copysign(20.0, difference)
     expected = {"k1": bound, "k2": 200.0, "k3": np.exp(-bound) - 1.0 + bound}[name]
@@ -140,7 +140,7 @@ def random_log_ratios():
 @each_unit
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
 def test_unit_log_ratios_are_means_over_the_trained_tokens_of_the_unit(unit, compiled):
-    # T-08, T-26: NaN outside the trained tokens has no part in them.
+    # NaN outside the trained tokens has no part in them.
     values = random_log_ratios()
     expected = np.zeros(values.shape)
     for where in positions(unit):
@@ -191,7 +191,6 @@ def test_clipped_unit_ratios_are_the_objective_of_the_unit_in_value_and_gradient
 
 
 def test_unit_log_ratios_on_policy_are_exactly_zero():
-    # T-22
     same = jnp.zeros(BATCH.loss_mask.shape)
     for unit in UNITS:
         chex.assert_trees_all_equal(unit_ratios(same, unit), same)
@@ -217,7 +216,7 @@ def weigh(learner, sampler, mask, **options):
 
 @pytest.mark.parametrize("limit", [1.1, 2.0, 1e6])
 def test_importance_weights_are_taken_over_trained_tokens_and_truncated_from_above(limit):
-    # T-26, T-08: the share is that before truncation, so it does not depend on the limit.
+    # The share is that before truncation, so it does not depend on the limit.
     learner, sampler, mask = mismatch()
     ratios = np.exp(learner - sampler)[mask]
     out = weigh(learner, sampler, mask, limit=limit)
@@ -231,7 +230,6 @@ def test_importance_weights_are_taken_over_trained_tokens_and_truncated_from_abo
 
 @pytest.mark.parametrize("argument", [0, 1])
 def test_importance_weights_are_detached(argument):
-    # T-26
     learner, sampler, mask = mismatch()
     arguments = [jnp.nan_to_num(jnp.asarray(x, jnp.float32)) for x in (learner, sampler)]
 
@@ -244,7 +242,6 @@ def test_importance_weights_are_detached(argument):
 
 
 def test_effective_share_is_one_in_agreement_one_nth_in_dominance_and_zero_of_nothing():
-    # T-26
     zeros, mask = np.zeros((2, 5)), np.ones((2, 5), bool)
     agreed = weigh(zeros, zeros, mask)
     assert float(agreed.effective_share) == 1.0
@@ -257,7 +254,7 @@ def test_effective_share_is_one_in_agreement_one_nth_in_dominance_and_zero_of_no
 
 
 def test_importance_weights_of_unrelated_policies_stay_finite():
-    # T-55: the bound on log-ratios holds here as well.
+    # The bound on log-ratios holds here as well.
     learner = np.array([[300.0, -300.0, 0.0]])
     out = weigh(learner, np.zeros((1, 3)), np.ones((1, 3), bool), limit=2.0)
     np.testing.assert_allclose(out.weights, [[2.0, np.exp(-20.0), 1.0]], rtol=1e-5)

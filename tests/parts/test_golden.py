@@ -57,7 +57,7 @@ def test_grpo_advantages_add_eps_to_the_std_as_verl_does():
 
 
 def test_grpo_advantages_by_default_divide_by_the_std_of_the_group_itself():
-    # T-38: verl, TRL, AReaL, ROLL and slime estimate the std of a population from the group
+    # verl, TRL, AReaL, ROLL and slime estimate the std of a population from the group
     # (ddof 1). The papers write std(r_1 … r_G) of the group, which is ddof 0: our default.
     _, facts, verl = verl_turns("grpo_hand_std")
     close(verl[:, 0], [1.5, -0.5, -0.5, -0.5], atol=1e-5)
@@ -82,7 +82,7 @@ def test_rloo_advantages_match_both_versions_of_verl(version, data):
     ],
 )
 def test_advantage_of_a_singleton_is_zero(case, ours, verl):
-    # T-37: verl hands the raw reward through, except in one of its two RLOO. We follow that one,
+    # verl hands the raw reward through, except in one of its two RLOO. We follow that one,
     # with AReaL and ROLL: a trajectory with nothing to be compared with teaches nothing, and its
     # raw reward is on another scale than the advantages beside it.
     _, facts, expected = verl_turns(case)
@@ -91,7 +91,7 @@ def test_advantage_of_a_singleton_is_zero(case, ours, verl):
 
 
 def test_advantages_leave_excluded_rows_out_of_the_baseline():
-    # T-39: verl masks the tokens of a rejected row, but its reward (7) stays in mean and std.
+    # verl masks the tokens of a rejected row, but its reward (7) stays in mean and std.
     # Ours are those of verl when it is never shown the row.
     _, (rewards, mask, groups, _), with_row = verl_turns("grpo_excluded_row")
     _, _, without = verl_turns("grpo_excluded_row_removed")
@@ -109,7 +109,7 @@ def test_advantages_leave_excluded_rows_out_of_the_baseline():
 
 @pytest.mark.parametrize("scale, noise", [(1, 0.191226), (10, 0.641277), (1000, 0.962284)])
 def test_advantages_of_equal_rewards_are_zero_where_verl_has_noise(scale, noise):
-    # T-36: 15 times the same reward. The float32 mean is off by a rounding or two, and eps 1e-6
+    # 15 times the same reward. The float32 mean is off by a rounding or two, and eps 1e-6
     # is no match for it. We follow ROLL, which silences groups without a deviation.
     _, facts, verl = verl_turns(f"grpo_equal_rewards_scale_{scale}")
     close(np.max(np.abs(verl)), noise, rtol=1e-5)
@@ -119,7 +119,7 @@ def test_advantages_of_equal_rewards_are_zero_where_verl_has_noise(scale, noise)
 
 
 def test_advantages_of_rewards_one_rounding_apart_are_zero():
-    # T-36: returns that are equal on paper, summed in another order. ROLL's threshold is a std of
+    # Returns that are equal on paper, summed in another order. ROLL's threshold is a std of
     # 1e-6 at any scale, ours relative: 900.1 and its neighbor differ by 6e-5.
     _, facts, verl = verl_turns("grpo_rewards_one_rounding_apart")
     assert len(np.unique(facts[0])) == 2
@@ -172,7 +172,7 @@ def test_undiscounted_returns_match_verl_and_are_whitened_per_turn():
 
 
 def test_returns_are_discounted_per_turn_where_verl_discounts_per_token():
-    # T-31: verl's return depends on how many tokens a turn was cut into.
+    # verl's return depends on how many tokens a turn was cut into.
     inputs, outputs = golden("verl_advantages", "reinforce_plus_plus_tokens_discounted")
     ids = [[0, 0, 0, -1, 1, 1, -1, 2, 2]]
     out = returns_per_token(inputs["token_level_rewards"], ids, discount=0.9)
@@ -208,7 +208,7 @@ RETURN_PATHS = pytest.mark.parametrize("path", [discounted_returns, discounted_r
 @RETURN_PATHS
 @pytest.mark.parametrize("case", load("areal_turn_returns"))
 def test_turn_returns_match_areal(case, path):
-    # Adjacent turns (T-07) and a reward inside a turn (T-33) as well: in both we follow AReaL,
+    # Adjacent turns and a reward inside a turn as well: in both we follow AReaL,
     # which goes by the ids of turns and counts every reward once.
     inputs, outputs = golden("areal_turn_returns", case)
     out = returns_per_token(
@@ -229,7 +229,7 @@ def test_turn_returns_match_roll(case, path):
 
 @pytest.mark.parametrize("case", ["hand", "hand_longer"])
 def test_turn_returns_of_the_worked_check_do_not_depend_on_tokens(case):
-    # T-30, T-31: rewards (.1, .2, 1), discount .9, with longer turns and tool output in the second.
+    # Rewards (.1, .2, 1), discount .9, with longer turns and tool output in the second.
     for file in ("areal_turn_returns", "roll_turn_returns"):
         _, outputs = golden(file, case)
         values = outputs["returns"][0]
@@ -249,8 +249,8 @@ def test_turn_returns_of_the_worked_check_do_not_depend_on_tokens(case):
     ],
 )
 def test_turn_returns_follow_areal_where_roll_infers_turns_from_the_mask(case, areal, roll):
-    # T-07: ROLL takes two turns without an observation between them for one.
-    # T-33: it reads the last token of a turn only.
+    # ROLL takes two turns without an observation between them for one.
+    # It reads the last token of a turn only.
     inputs, outputs = golden("areal_turn_returns", case)
     close(outputs["returns"][0], areal)
     close(golden("roll_turn_returns", case)[1]["returns"][0], roll)

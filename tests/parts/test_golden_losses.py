@@ -64,7 +64,7 @@ def bounded_log_ratios(policy, old, batch, *, per_sequence: bool):
 
 @pytest.mark.parametrize("case", load("verl_losses"))
 def test_losses_and_gradients_match_verl(case):
-    # T-54. `vanilla_far`: log-ratios of ±25 are cut to ±20 by verl and by us alike.
+    # `vanilla_far`: log-ratios of ±25 are cut to ±20 by verl and by us alike.
     inputs, outputs = golden("verl_losses", case)
     function = load("verl_losses")[case]["function"]
     batch = token_batch(inputs["response_mask"])
@@ -141,7 +141,7 @@ DISAGREE = (
 
 @pytest.mark.parametrize("case", [name for name in load("trl_losses") if name not in DISAGREE])
 def test_losses_and_gradients_match_trl(case):
-    # `*_two_sided`: δ = 4. `*_all_masked`: T-53, exact zeros in both.
+    # `*_two_sided`: δ = 4. `*_all_masked`: exact zeros in both.
     (loss, gradient), outputs = trl_loss(case)
     close(loss, outputs["loss"])
     close(gradient, outputs["gradient"])
@@ -192,7 +192,7 @@ AGGREGATIONS = {
 @pytest.mark.parametrize("packed", [False, True], ids=["rows", "packed"])
 @pytest.mark.parametrize("case", AGGREGATIONS)
 def test_reductions_match_verl_padded_and_packed(case, packed):
-    # The fifth row has no trained token. T-51: packed, all five lie in one row.
+    # The fifth row has no trained token. Packed, all five lie in one row.
     inputs, outputs = golden("verl_aggregation", case)
     loss, mask = floats(inputs["loss_mat"]), kept(inputs["loss_mask"])
     rows, width = mask.shape
@@ -221,7 +221,7 @@ def test_turn_mean_is_the_sequence_mean_of_verl_with_a_turn_a_row():
 
 @pytest.mark.parametrize("mode", ["token-mean", "seq-mean-token-mean", "seq-mean-token-sum-norm"])
 def test_reductions_of_nothing_are_zero_where_verl_gives_nan(mode):
-    # T-53: one such batch would ruin the parameters. We follow TRL, which gives 0.
+    # One such batch would ruin the parameters. We follow TRL, which gives 0.
     inputs, outputs = golden("verl_aggregation", f"all_masked_{mode}")
     assert np.isnan(outputs["loss"])
     loss, batch = floats(inputs["loss_mat"]), token_batch(inputs["loss_mask"])
@@ -245,7 +245,6 @@ def estimate(kind: str, case: str):
 
 @pytest.mark.parametrize("kind", ESTIMATORS)
 def test_kl_estimators_match_verl_in_value_and_gradient(kind):
-    # T-55
     (value, gradient), outputs = estimate(kind, kind)
     close(value, outputs["kl"])
     close(gradient, outputs["gradient"])
@@ -268,7 +267,7 @@ def test_kl_estimators_match_verl_in_value_and_gradient(kind):
 def test_kl_far_from_the_reference_is_bounded_by_the_log_ratio_alone(
     kind, verl, ours, verl_gradient, our_gradient
 ):
-    # T-55, log-ratios −3, 25, −25. We bound the log-ratio to ±20 in all three, to keep `exp`
+    # Log-ratios −3, 25, −25. We bound the log-ratio to ±20 in all three, to keep `exp`
     # finite; verl does so in k3 alone, where it cuts the value to 10 too and so lets go of the
     # policy at a log-ratio of −2.6, exactly where the penalty is wanted. TRL bounds nothing.
     (value, gradient), outputs = estimate(kind, f"{kind}_far")
@@ -296,7 +295,7 @@ def test_truncated_importance_weights_match_verl(case):
 
 
 def test_effective_share_is_that_of_the_weights_before_truncation():
-    # T-26: verl's is taken after truncation, which hides the very tokens that it should report.
+    # verl's is taken after truncation, which hides the very tokens that it should report.
     # Where nothing is truncated, the two are one.
     whole, verl_whole, _ = importance("token_untruncated")
     cut, verl_cut, _ = importance("token_truncated")

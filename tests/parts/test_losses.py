@@ -45,7 +45,7 @@ def loss_of(log_ratio: float, advantage: float, **clip: float):
     ],
 )
 def test_clip_holds_the_gradient_only_where_a_step_leaves_the_band(ratio, advantage, held):
-    # T-54, with the default band .2 / .28.
+    # With the default band .2 / .28.
     loss, gradient, clipped = loss_of(math.log(ratio), advantage)
     bound = 1.28 if ratio > 1 else 0.8
     assert clipped == held
@@ -74,7 +74,7 @@ BOUNDS = {
     ],
 )
 def test_dual_clip_and_ratio_cap_bound_the_loss_of_negative_advantages(ratio, plain, dual, capped):
-    # T-54: c = 3, δ = 4; both together act as the lower of the two.
+    # c = 3, δ = 4; both together act as the lower of the two.
     expected = {"plain": plain, "dual": dual, "capped": capped, "dual_capped": dual}
     limits = {"plain": math.inf, "dual": 3.0, "capped": 4.0, "dual_capped": 3.0}
     for name, held in expected.items():
@@ -86,7 +86,7 @@ def test_dual_clip_and_ratio_cap_bound_the_loss_of_negative_advantages(ratio, pl
 
 @pytest.mark.parametrize("ratio", [0.01, 0.5, 1.0, 1.2, 1.3, 3.5, 50.0])
 def test_dual_clip_and_ratio_cap_leave_positive_advantages_alone(ratio):
-    # T-54: even where the ratio is beyond both bounds.
+    # Even where the ratio is beyond both bounds.
     expected = loss_of(math.log(ratio), 2.0)
     for options in BOUNDS.values():
         assert loss_of(math.log(ratio), 2.0, **options) == expected
@@ -103,7 +103,6 @@ def test_dual_clip_and_ratio_cap_leave_positive_advantages_alone(ratio):
 def test_surrogate_matches_the_formula_in_float64(
     bounds, log_ratio, advantage, clip_low, clip_high
 ):
-    # T-54
     edges = [1.0 - clip_low, 1.0 + clip_high, *BOUNDS[bounds].values()]
     hypothesis.assume(min(abs(log_ratio - math.log(edge)) for edge in edges) > 1e-4)
     hypothesis.assume(abs(advantage) > 1e-6)
@@ -142,7 +141,7 @@ def test_cispo_bounds_the_weight_and_keeps_every_gradient(clip_low, clip_high):
 
 
 def test_all_losses_on_policy_have_the_gradient_of_reinforce():
-    # T-22: ratio 1 gives −A ∇ log π, whatever the clip.
+    # Ratio 1 gives −A ∇ log π, whatever the clip.
     policy, _, advantages, _ = random_batch()
 
     def gradient(loss):
@@ -179,7 +178,6 @@ def test_surrogate_under_jit_equals_eager(strict_rank):
 
 
 def test_log_ratio_of_equal_logprobs_is_exactly_zero():
-    # T-22
     policy = -jnp.asarray(np.random.default_rng(0).exponential(size=(3, 5)), jnp.float32)
     chex.assert_trees_all_equal(ratios.log_ratios(policy, policy), jnp.zeros((3, 5)))
 
@@ -187,7 +185,7 @@ def test_log_ratio_of_equal_logprobs_is_exactly_zero():
 @pytest.mark.parametrize("difference", [200.0, -200.0, INF, -INF])
 @pytest.mark.parametrize("advantage", [1.0, -1.0])
 def test_bounded_log_ratio_keeps_value_and_gradient_finite(difference, advantage):
-    # T-55: the clip comes before the exponential, which would overflow to a NaN gradient.
+    # The clip comes before the exponential, which would overflow to a NaN gradient.
     def total(policy):
         log_ratio = ratios.log_ratios(policy, jnp.array([-difference]))
         return losses.clipped_surrogate(log_ratio, jnp.array([advantage])).loss[0]
@@ -234,7 +232,7 @@ def random_batch(seed: int = 0, shape=(3, 8)):
 
 
 def test_gradient_on_policy_is_that_of_reinforce():
-    # T-22: ratio 1 gives −A ∇ log π, divided by the number of trained tokens.
+    # Ratio 1 gives −A ∇ log π, divided by the number of trained tokens.
     policy, _, advantages, mask = random_batch()
     value, gradient = loss_and_gradient(policy, policy, advantages, mask)
     count = float(jnp.sum(mask))
@@ -267,7 +265,6 @@ def test_loss_and_gradient_match_a_float64_loop_over_trained_tokens():
 @pytest.mark.parametrize("argument", [0, 1, 2], ids=["policy", "behavior", "advantages"])
 @pytest.mark.parametrize("junk", [NAN, INF, -INF, 1e30])
 def test_loss_with_junk_in_masked_positions_is_unchanged(argument, junk):
-    # T-08, T-50
     batch = list(random_batch())
     expected, _ = loss_and_gradient(*batch)
     batch[argument] = jnp.where(batch[3], batch[argument], junk)
@@ -276,7 +273,6 @@ def test_loss_with_junk_in_masked_positions_is_unchanged(argument, junk):
 
 @pytest.mark.parametrize("argument", [0, 1, 2], ids=["policy", "behavior", "advantages"])
 def test_gradient_with_finite_junk_in_masked_positions_is_unchanged(argument):
-    # T-08, T-50
     batch = list(random_batch())
     expected = loss_and_gradient(*batch)[1]
     batch[argument] = jnp.where(batch[3], batch[argument], 1e4)
@@ -284,7 +280,6 @@ def test_gradient_with_finite_junk_in_masked_positions_is_unchanged(argument):
 
 
 def test_loss_and_gradient_with_more_padding_are_unchanged():
-    # T-50
     batch = random_batch()
     value, gradient = loss_and_gradient(*batch)
     more = ((0, 2), (0, 5))
@@ -295,7 +290,7 @@ def test_loss_and_gradient_with_more_padding_are_unchanged():
 
 
 def test_gradient_reaches_no_logits_that_predict_a_token_of_the_environment():
-    # T-01: exactly zero where the next token is not trained, non-zero where it is.
+    # Exactly zero where the next token is not trained, non-zero where it is.
     rng = np.random.default_rng(0)
     _, _, advantages, mask = random_batch()
     logits = jnp.asarray(rng.normal(size=(3, 8, 5)), jnp.float32)

@@ -145,7 +145,7 @@ def test_reduction_of_random_rows_matches_the_reference(how, seed):
     ],
 )
 def test_weights_of_hand_numbers_are_counts(how, total, weight):
-    # T-41 of the loss: a trajectory of two turns and three tokens, another of one token.
+    # A trajectory of two turns and three tokens, another of one token.
     batch = reference.token_batch(
         [[[("given", 1), ("trained", 1), ("trained", 2)], [("trained", 1)]]], width=6
     )
@@ -155,7 +155,7 @@ def test_weights_of_hand_numbers_are_counts(how, total, weight):
 
 
 def test_turns_with_an_empty_observation_between_them_are_two():
-    # T-07: adjacent in the mask, and told apart by their ids only.
+    # Adjacent in the mask, and told apart by their ids only.
     touching = reference.token_batch([[[("trained", 1), ("trained", 3)]]], width=4)
     merged = reference.token_batch([[[("trained", 4)]]], width=4)
     per_token = jnp.array([[1.0, 0.0, 0.0, 0.0]])
@@ -197,7 +197,7 @@ def test_reduction_of_bfloat16_losses_is_summed_in_float32(how):
 @each_loss
 @each_reduction
 def test_loss_does_not_depend_on_packing_order_or_padding(loss, how):
-    # T-50, T-51: the same trajectories one a row, in another order, padding in front and behind.
+    # The same trajectories one a row, in another order, padding in front and behind.
     packed = reference.token_batch(ROWS, width=WIDTH)
     value, gradient = value_and_gradient(loss, how, *tokens(packed), packed)
     documents = [document for row in ROWS for document in row]
@@ -217,7 +217,7 @@ def test_loss_does_not_depend_on_packing_order_or_padding(loss, how):
 @each_loss
 @each_reduction
 def test_loss_does_not_depend_on_the_cut_into_micro_batches(loss, how):
-    # T-51: totals and weights add up; rows hold unequal numbers of trained tokens, one none.
+    # Totals and weights add up; rows hold unequal numbers of trained tokens, one none.
     batch = reference.token_batch(ROWS, width=WIDTH)
     whole = (*tokens(batch), batch)
     value, gradient = value_and_gradient(loss, how, *whole)
@@ -232,7 +232,7 @@ def test_loss_does_not_depend_on_the_cut_into_micro_batches(loss, how):
 @each_loss
 @each_reduction
 def test_loss_with_junk_where_nothing_is_trained_is_unchanged(loss, how):
-    # T-08, T-50: NaN leaves the value alone, and finite junk the gradient too.
+    # NaN leaves the value alone, and finite junk the gradient too.
     batch = reference.token_batch(ROWS, width=WIDTH)
     clean = tokens(batch)
     value, gradient = value_and_gradient(loss, how, *clean, batch)
@@ -246,7 +246,6 @@ def test_loss_with_junk_where_nothing_is_trained_is_unchanged(loss, how):
 @each_loss
 @each_reduction
 def test_loss_of_a_batch_without_trained_tokens_is_zero_with_zero_gradient(loss, how):
-    # T-53
     batch = reference.token_batch(ROWS, width=WIDTH)
     nothing = dataclasses.replace(
         batch,

@@ -14,7 +14,6 @@ from tests import reference
 
 
 def test_returns_of_hand_numbers_are_exact():
-    # T-30
     out = discounted_returns(jnp.array([[0.1, 0.2, 1.0]]), jnp.ones((1, 3), bool), discount=0.9)
     chex.assert_trees_all_close(out, jnp.array([[1.09, 1.1, 1.0]]), rtol=1e-6)
 
@@ -40,14 +39,14 @@ def test_returns_at_discount_zero_are_the_rewards():
 
 
 def test_returns_of_a_terminal_reward_at_discount_one_reach_every_turn():
-    # T-32: nothing between turns takes part, so the reward crosses every observation.
+    # Nothing between turns takes part, so the reward crosses every observation.
     rewards, mask = reference.padded([[0.0, 0.0, 0.0, 0.7]], 6)
     out = discounted_returns(rewards, mask, discount=1.0)
     chex.assert_trees_all_equal(out, jnp.where(mask, jnp.float32(0.7), 0.0))
 
 
 def test_returns_per_token_do_not_depend_on_the_lengths_of_turns_and_tool_outputs():
-    # T-30, T-31: constant within a turn, and the same for one token or seven.
+    # Constant within a turn, and the same for one token or seven.
     out = discounted_returns(jnp.array([[0.1, 0.2, 1.0]]), jnp.ones((1, 3), bool), discount=0.9)
     short = jnp.array([[-1, 0, -1, 1, -1, 2]])
     long = jnp.array([[-1, -1, 0, 0, 0, 0, -1, 1, 1, -1, -1, -1, -1, 2, 2, 2, 2, 2, 2, 2]])
@@ -59,7 +58,6 @@ def test_returns_per_token_do_not_depend_on_the_lengths_of_turns_and_tool_output
 
 
 def test_returns_with_nan_in_masked_turns_are_unchanged():
-    # T-08, T-50
     rows = [[0.1, 0.2], [0.5], []]
     clean = discounted_returns(*reference.padded(rows, 2), discount=0.9)
     wide = discounted_returns(*reference.padded(rows, 7, fill=float("nan")), discount=0.9)

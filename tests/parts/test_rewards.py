@@ -182,7 +182,7 @@ def test_shaped_outcomes_of_random_groups_match_the_reference(weight, compiled):
 
 
 def test_shaped_outcomes_with_nan_for_excluded_trajectories_leak_nothing():
-    # T-39: an excluded success gives no credit and an excluded failure gets none.
+    # An excluded success gives no credit and an excluded failure gets none.
     similarity = np.full((4, 4), 0.6)
     similarity[2:] = similarity[:, 2:] = np.nan
     out = shaped([True, False, True, False], [True, True, False, False], [0] * 4, similarity)

@@ -46,7 +46,7 @@ def test_the_same_turn_has_another_sign_in_another_set(over, signs):
 @pytest.mark.parametrize("over", SETS)
 @pytest.mark.parametrize("size", [1000, 5000])
 def test_a_large_set_of_equal_values_gives_exactly_zero(over, size):
-    # T-36: the rounding of the mean grows with the set.
+    # The rounding of the mean grows with the set.
     for value in (0.1, 0.3, 0.7, 123.456):
         out = SETS[over](
             jnp.full((size, 1), value, jnp.float32),

@@ -126,7 +126,6 @@ def subsets(items, k):
 
 @pytest.mark.parametrize("n", range(1, 8))
 def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_sample(n):
-    # T-43
     for c, k in itertools.product(range(n + 1), range(1, n + 1)):
         samples = [i < c for i in range(n)]
         share = np.mean([any(subset) for subset in subsets(samples, k)])
@@ -142,7 +141,7 @@ def test_pass_at_k_is_the_formula_where_binomials_overflow(data):
 
 
 def test_pass_at_k_knows_what_a_bootstrap_does_not():
-    # T-43: drawn with replacement, best@16 would be .632 and best@8 .400.
+    # Drawn with replacement, best@16 would be .632 and best@8 .400.
     assert pass_at_k(16, 1, 16) == 1.0
     assert pass_at_k(16, 1, 8) == pytest.approx(0.5)
     assert pass_at_k(16, 0, 16) == 0.0

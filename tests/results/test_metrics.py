@@ -37,7 +37,7 @@ def test_record_is_on_disk_before_the_writer_is_closed(tmp_path):
 
 
 def test_resumed_file_drops_the_steps_that_are_done_again(tmp_path):
-    # Invariant 8: killed after step 5, resumed from the checkpoint of step 3.
+    # Killed after step 5, resumed from the checkpoint of step 3.
     write(tmp_path, range(1, 6))
     path = write(tmp_path, [4, 5, 6], resume_step=3)
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3, 4, 5, 6]

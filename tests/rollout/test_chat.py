@@ -76,7 +76,7 @@ def play(protocol, turns, *, question="What is 2 + 2?", tool=None, unit_tests=No
 
 @pytest.mark.parametrize("protocol", [FENCED, HERMES], ids=["fenced", "hermes"])
 def test_episode_is_prompt_and_sampled_and_environment_ids(protocol):
-    # T-10, T-11, T-14
+    # What the sampler wrote is never decoded and encoded again.
     call = f"Let me see.\n{protocol.call('print(4)')}"
     forged = f"Once more.\n{protocol.call('print(m)')}"
     turns = [
@@ -109,7 +109,6 @@ def test_episode_is_prompt_and_sampled_and_environment_ids(protocol):
 @pytest.mark.parametrize("end", [END, OTHER_END])
 @pytest.mark.parametrize("protocol", [FENCED, HERMES], ids=["fenced", "hermes"])
 def test_end_token_is_trained_and_the_separators_behind_it_are_not(protocol, end):
-    # T-03
     turns = [
         (written(f"{protocol.call('print(4)')}{end}"), "4"),
         (written(f"\\boxed{{4}}{end}"), None),
@@ -198,7 +197,6 @@ def test_end_marker_behind_a_stop_string_is_the_environments():
     ],
 )
 def test_call_that_is_not_well_formed_is_answered_with_the_reason(protocol, text, violation):
-    # T-15
     tool = FakeTool({})
     turns = [(written(text + END), f"Error: {violation}"), (written(f"\\boxed{{4}}{END}"), None)]
     trajectory = play(protocol, turns, tool=tool)
@@ -208,7 +206,6 @@ def test_call_that_is_not_well_formed_is_answered_with_the_reason(protocol, text
 
 
 def test_closing_tag_in_the_code_of_a_json_call_reaches_the_tool():
-    # T-15
     code = "print('</tool_call>')"
     tool = FakeTool({code: "x"})
     call = written(HERMES.call(code) + END)
@@ -217,7 +214,6 @@ def test_closing_tag_in_the_code_of_a_json_call_reaches_the_tool():
 
 
 def test_long_output_is_cut_and_counted():
-    # T-61
     turns = [(written(HERMES.call("long") + END), "é" * 60), (written(f"\\boxed{{4}}{END}"), None)]
     [turn, _] = play(HERMES, turns).turns
     assert 0 <= LIMITS.observation_tokens - len(turn.observation) < 2  # tokens of a letter
@@ -226,7 +222,7 @@ def test_long_output_is_cut_and_counted():
 
 
 def test_ids_beyond_the_tokenizer_are_not_sampled():
-    # T-13: the model has nine more; it wants the last of them at the start.
+    # The model has nine more; it wants the last of them at the start.
     beyond = TOKENIZER.vocab_size + 8
     dialogue = chat(FENCED)
     policy = scripted_forward(

@@ -152,13 +152,13 @@ def test_trajectories_under_test_are_varied(trajectories):
     assert sum(len(t.turns) > 1 for t in trajectories) >= 4
     assert any(turn.code is not None for t in trajectories for turn in t.turns)
     assert len({t.turns[0].tokens.tobytes() for t in trajectories}) == len(trajectories)
-    # T-10: what was written would not survive decoding and encoding.
+    # What was written would not survive decoding and encoding.
     ids = [turn.tokens.tolist() for t in trajectories for turn in t.turns]
     assert any(BYTES.encode(BYTES.decode(i)) != i for i in ids)
 
 
 def test_behavior_logprobs_equal_the_learners(trajectories, params):
-    # Invariant 3, T-20, T-22: multi-turn, packed, at the sampling temperature.
+    # Multi-turn, packed, at the sampling temperature.
     batch = pack(trajectories)
     difference = gaps(TALKATIVE, params, batch)
     assert difference.size > 100 and difference.max() < 1e-4
@@ -171,7 +171,7 @@ def test_behavior_logprobs_equal_the_learners(trajectories, params):
 @pytest.mark.long
 @pytest.mark.parametrize("family", ["soft_caps", "two_ropes", "experts"])
 def test_behavior_logprobs_equal_the_learners_in_every_family(family):
-    # T-20: windows, soft caps, two kinds of positions, experts.
+    # Windows, soft caps, two kinds of positions, experts.
     config = VARIANTS[family]
     forward, params = talkative(decoder.forward_fn(config)), make_params(config)
     produced = run(make_engine(forward=forward, first_cache=32), params)
@@ -182,7 +182,7 @@ def test_behavior_logprobs_equal_the_learners_in_every_family(family):
 
 @pytest.mark.slow
 def test_behavior_logprobs_in_bfloat16_are_close_to_the_learners():
-    # T-20: at most 0.01 nats on average and 0.05 anywhere.
+    # At most 0.01 nats on average and 0.05 anywhere.
     low = talkative(decoder.forward_fn(dataclasses.replace(CONFIG, compute_dtype="bfloat16")))
     params = make_params()
     difference = gaps(low, params, pack(run(make_engine(forward=low), params)))
@@ -190,7 +190,7 @@ def test_behavior_logprobs_in_bfloat16_are_close_to_the_learners():
 
 
 def test_trajectory_depends_on_seed_step_problem_and_sample_alone(trajectories, params):
-    # Invariant 4: other slots, another order of refill, other neighbors, slow and uneven tools.
+    # Other slots, another order of refill, other neighbors, slow and uneven tools.
     rng = np.random.default_rng(0)
     latencies = iter(rng.uniform(0, 0.08, 1000))
     shuffled = [REQUESTS[i] for i in rng.permutation(len(REQUESTS))][:9]
@@ -204,7 +204,7 @@ def test_trajectory_depends_on_seed_step_problem_and_sample_alone(trajectories, 
 
 @pytest.mark.slow
 def test_in_lockstep_the_last_bits_do_not_depend_on_how_long_tools_take(params):
-    # T-90: a run that is resumed finds the tool slower or faster.
+    # A run that is resumed finds the tool slower or faster.
     runs, engine = [], make_engine(slots=6, first_cache=40, lockstep=True)
     for slowest in (0.0, 0.06):
         latencies = iter(np.random.default_rng(1).uniform(0, slowest, 1000))
@@ -234,7 +234,6 @@ def test_trajectories_do_not_depend_on_how_the_cache_grows(trajectories, params)
 
 @pytest.mark.slow
 def test_warmed_up_engine_grows_its_cache_without_compiling(params):
-    # Invariant 7
     engine = make_engine(first_cache=40)
     assert engine.limits.cache_lengths == (40, 80)
     engine.warm_up(params)
@@ -253,7 +252,7 @@ def updates(at):
 def test_refresh_with_equal_parameters_changes_nothing_but_the_versions(
     engine, trajectories, params
 ):
-    # T-25: caches dropped in the middle of turns, between them and while a tool is busy.
+    # Caches dropped in the middle of turns, between them and while a tool is busy.
     latencies = iter(np.random.default_rng(0).uniform(0, 0.05, 1000))
     refresh = updates({look: (params, 10 + look) for look in (1, 2, 5, 9)})
     with slow_tool(engine, lambda code: next(latencies)):
@@ -266,7 +265,7 @@ def test_refresh_with_equal_parameters_changes_nothing_but_the_versions(
 
 
 def test_tokens_after_a_refresh_are_those_of_the_new_parameters(engine, params):
-    # T-24, T-25: nothing that the old parameters left in a cache is looked at again.
+    # Nothing that the old parameters left in a cache is looked at again.
     other = jax.device_put(make_params(seed=3))
     sampled, _ = engine.run(params, REQUESTS, seed=1, step=5, refresh=updates({0: (other, 1)}))
     assert all(map(same, sampled, run(engine, other)))
@@ -289,13 +288,13 @@ def test_every_token_has_both_logprobs_and_the_entropy(trajectories, params):
                 np.testing.assert_array_equal(turn.sampled_logprobs, turn.logprobs)
     more = np.concatenate([u.sampled_logprobs - u.logprobs for t in cut for u in t.turns])
     assert np.all(more >= 0) and more.max() > 0.1
-    # T-23: the learner agrees with the log-probs of the whole distribution.
+    # The learner agrees with the log-probs of the whole distribution.
     assert float(gap_of()(params, pack(cut))) < 1e-4
 
 
 @pytest.mark.slow
 def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):
-    # T-24, T-25: after an update the sampler moves with the learner, and nothing stale is attended.
+    # After an update the sampler moves with the learner, and nothing stale is attended.
     optimizer = optax.sgd(0.5)
     loss = losses.clipped(low=0.2, high=0.28)
     update = jax.jit(
@@ -314,7 +313,6 @@ def test_updated_policy_is_the_one_that_samples(engine, trajectories, params):
 
 @pytest.mark.slow
 def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, params):
-    # T-21
     optimizer = optax.sgd(0.0)
     update = jax.jit(
         learner.make_update(TALKATIVE, optimizer, losses.imitation(), reductions.token_mean)
@@ -326,7 +324,6 @@ def test_zero_learning_rate_leaves_the_gap_where_it_was(engine, trajectories, pa
 
 
 def test_repeated_rollouts_compile_nothing(engine, params):
-    # Invariant 7
     engine.warm_up(params)
     with compilations() as compiled:
         for requests in (REQUESTS[:1], REQUESTS[2:9], REQUESTS * 2):

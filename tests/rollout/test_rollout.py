@@ -150,14 +150,14 @@ def run(engine, *questions, **arguments):
     ],
 )
 def test_episode_ends_for_the_reason_stated(engine, question, stop, verdict, turns, included):
-    # T-60
+    # Every way to end has its verdict, its turns, and its place in the loss.
     [trajectory] = run(engine, question)
     assert (trajectory.stop_reason, trajectory.verdict) == (stop, verdict)
     assert (len(trajectory.turns), trajectory.included) == (turns, included)
 
 
 def test_turns_are_the_script_token_by_token(engine):
-    # T-10: the script goes on only behind exactly its own past, so what the decoder was fed is what
+    # The script goes on only behind exactly its own past, so what the decoder was fed is what
     # was sampled, also where the ids do not survive decoding and encoding.
     assert BYTES.encode(BYTES.decode(UNPRINTABLE)) != UNPRINTABLE.tolist()
     for trajectory in run(engine, *FAULTLESS):
@@ -170,7 +170,7 @@ def test_turns_are_the_script_token_by_token(engine):
 
 
 def test_only_sampled_tokens_are_trained_the_end_of_turn_among_them(engine):
-    # T-03, T-05 (the turn of "bytes" holds id 0, which is also what pads), T-06, T-07.
+    # The turn of "bytes" holds id 0, which is also the id of padding.
     trajectories = run(engine, *FAULTLESS)
     advantages = np.arange(3 * len(trajectories), dtype=np.float32).reshape(-1, 3)
     batch = packing.pack(trajectories, advantages, micro_batches=1, rows=6, row_length=128)
@@ -195,7 +195,7 @@ def test_only_sampled_tokens_are_trained_the_end_of_turn_among_them(engine):
 
 
 def test_lengths_agree_after_every_ending(engine):
-    # T-06, also where a turn or an observation was cut off.
+    # Also where a turn or an observation was cut off.
     for trajectory in run(engine, *SCRIPTS):
         assert trajectory.length <= LIMITS.context
         for turn in trajectory.turns:
@@ -229,7 +229,6 @@ def test_call_of_the_last_turn_is_not_run(engine):
 
 
 def test_control_symbols_that_a_tool_prints_stay_text(engine):
-    # T-14
     [trajectory] = run(engine, "markup")
     observation = trajectory.turns[0].observation
     assert [i >= 256 for i in observation] == [True, *[False] * 13, True, True]
@@ -240,7 +239,7 @@ def test_control_symbols_that_a_tool_prints_stay_text(engine):
 
 
 def test_long_observation_is_cut_in_its_middle_and_counted(engine):
-    # T-61: 16 tokens fit, 3 of them are markers.
+    # 16 tokens fit, 3 of them are markers.
     [trajectory] = run(engine, "cut off")
     turn = trajectory.turns[0]
     assert BYTES.decode(turn.observation) == "<|tool|>01234...56789<|end|><|assistant|>"
@@ -249,7 +248,7 @@ def test_long_observation_is_cut_in_its_middle_and_counted(engine):
 
 
 def test_broken_tool_excludes_its_trajectory_alone(engine):
-    # T-62
+    # A failure of ours is not a failure of the policy.
     trajectories = run(engine, "broken", "right")
     assert [t.included for t in trajectories] == [False, True]
     assert trajectories[0].turns[0].results == (INFRA_FAILURE,)
@@ -269,7 +268,7 @@ def test_results_come_in_the_order_of_requests_through_few_slots(engine):
 
 @pytest.mark.slow
 def test_stop_string_ends_a_turn_and_the_environment_adds_the_marker():
-    # T-03, T-12: all that was sampled is the turn, the marker that was not is the environment's.
+    # All that was sampled is the turn, the marker that was not is the environment's.
     dialogue_ = grammar.Dialogue(BYTES, stop_strings=("STOP", "@@"))
     question, written = "stops", [BYTES.control_id(grammar.CODE), *b"2+2"]
     written += [BYTES.control_id(grammar.CODE_END), *b"ST", *b"OSTOP"]
@@ -370,7 +369,7 @@ def test_no_request_gives_no_trajectory(engine):
 
 
 def test_slow_call_does_not_hold_up_other_rows(engine, monkeypatch):
-    # T-70: the slow call returns only when all others have finished, refilled rows included.
+    # The slow call returns only when all others have finished, refilled rows included.
     released, finished = threading.Event(), []
 
     def results(code):
@@ -427,7 +426,6 @@ def test_rows_wait_for_the_call_when_nothing_else_is_left(engine):
 
 
 def test_latency_changes_nothing_but_the_time(engine):
-    # Invariant 4
     at_once = run(engine, *FAULTLESS)
     latencies = iter(np.random.default_rng(0).uniform(0, 0.1, 100))
     with FakeTool(OUTPUTS, seconds=lambda code: next(latencies), threads=4) as engine.tool:
@@ -462,7 +460,6 @@ def test_error_on_the_way_cancels_the_calls_in_flight(engine):
 
 
 def test_tool_that_raises_ends_its_own_trajectory_alone(engine):
-    # T-62
     def results(code):
         if code == "1/0":
             raise KeyError("broken")

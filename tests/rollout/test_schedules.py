@@ -142,8 +142,7 @@ def test_episodes_under_test_end_in_every_way():
 def test_any_schedule_gives_the_trajectories_of_the_reference(
     order, count, latencies, threads, looks, parked
 ):
-    """Invariant 4, T-60, T-61: whoever shares the slots, however slow the tool, whoever is
-    parked, caches dropped."""
+    """Shared slots, slow tools, parked rows and dropped caches change no trajectory."""
     questions = [f"q{number}" for number in order[:count]]
     questions += questions[::3]  # whose prompts are in some row already
     requests = [

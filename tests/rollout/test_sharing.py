@@ -202,7 +202,7 @@ MESHES = pytest.mark.parametrize("mesh", hosts_worker.MESHES)
 @pytest.mark.slow
 @MESHES
 def test_processes_produce_the_trajectories_of_one(records, alone, mesh):
-    # Invariant 4: beside others, on other devices, in another process.
+    # Beside others, on other devices, in another process.
     expected = {(t.group, t.sample): t for t in alone[0]}
     assert len({t.stop_reason for t in alone[0]}) >= 3
     assert max(len(t.turns) for t in alone[0]) > 1
@@ -229,7 +229,7 @@ def tokens_of(parts):
 @pytest.mark.slow
 @MESHES
 def test_processes_update_as_one(records, alone, mesh):
-    # T-52: with unequal numbers of tokens and of micro-batches.
+    # With unequal numbers of tokens and of micro-batches.
     _, _, params, metrics = alone
     assert metrics["grad_norm"] > 0.1 and abs(metrics["loss"]) > 1e-3
     assert len({record[mesh]["batch"][0] for record in records}) > 1

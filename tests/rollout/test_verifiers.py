@@ -92,7 +92,6 @@ class Later:
 
 @pytest.mark.parametrize("kind", ["numeric", "exact", "math"])
 def test_what_the_tool_printed_is_no_answer(engine, monkeypatch, kind):
-    # T-82
     if kind == "math":
         pytest.importorskip("math_verify", reason="needs the extra `tasks`")
     with KindVerifier(kind, workers=1, seconds=60.0) as verifier:

@@ -152,7 +152,6 @@ def test_answer_without_a_call_is_a_violation():
 
 
 def test_long_output_is_cut_as_in_a_rollout():
-    # T-61
     [trajectory] = make(script(Call(code="long"), Answer(text="4")), budget=10)
     first = trajectory.turns[0]
     assert len(first.observation) == 10 and first.observation_dropped == 30 - 4
@@ -175,7 +174,6 @@ def test_slow_calls_run_at_the_same_time():
 
 
 def test_broken_tool_is_an_error_and_nothing_to_imitate():
-    # T-62
     tool = FakeTool({"2+2": INFRA_FAILURE})
     with pytest.raises(RuntimeError, match="the tool broke in the demonstration of problem 'p0'"):
         make(script(Call(code="2+2"), LAST), tool=tool)

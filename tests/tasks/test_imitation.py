@@ -93,7 +93,7 @@ def spans(trajectory):
 
 @EACH
 def test_only_what_the_assistant_says_is_trained(name, tmp_path):
-    # T-03, T-04
+    # Separators that the template puts behind a turn are not trained.
     dialogue = DIALOGUES[name]
     record = chat_record(("Go: ", ["print(2 + 2)"], ["4"]), final(name))
     trajectory = read(tmp_path, record, dialogue)

@@ -101,7 +101,7 @@ def test_order_is_that_of_the_seed_in_every_process():
 
 
 def test_problem_of_an_index_does_not_depend_on_what_was_read_before():
-    """T-90: the step in a checkpoint is the position; nothing else has to be saved."""
+    """The step in a checkpoint is the position; nothing else has to be saved."""
     read = numbers(make_task(), range(100))
     fresh = make_task()
     order = list(range(100))

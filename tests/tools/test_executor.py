@@ -66,7 +66,7 @@ def test_call_that_computes_reports_its_cpu_time(executor):
     ],
 )
 def test_call_that_ends_in_some_way_gets_the_status_of_it(executor, code, status, stderr):
-    """T-74: each way to end has one stated result."""
+    """Each way to end has one stated result."""
     result = run(executor, "print('before', flush=True)\n" + code)
     assert (result.status, result.stdout) == (status, "before\n")
     assert last_line(result.stderr) == stderr
@@ -80,7 +80,6 @@ def test_code_with_a_syntax_error_points_at_it(executor):
 
 
 def test_warnings_on_stderr_exit_zero_keep_stdout(executor):
-    """T-73"""
     result = run(executor, "import warnings; print(5); warnings.warn('old')")
     assert (result.status, result.stdout) == (ToolStatus.OK, "5\n")
     assert "UserWarning: old" in result.stderr
@@ -88,7 +87,7 @@ def test_warnings_on_stderr_exit_zero_keep_stdout(executor):
 
 
 def test_traceback_shows_the_frames_of_the_code_alone(executor):
-    """T-76: no path of the host, whatever library raised."""
+    """No path of the host, whatever library raised."""
     code = """\
         import json
         def load(text):
@@ -163,7 +162,7 @@ def test_broken_standard_streams_stay_the_problem_of_the_code(executor):
     ],
 )
 def test_code_of_any_form_is_executed_unmodified(executor, code, stdout):
-    """T-75: no wrapping, no indentation, no last line printed, no ban of words."""
+    """No wrapping, no indentation, no last line printed, no ban of words."""
     result = executor.submit(code).result(timeout=60)
     assert (result.status, result.stdout, result.stderr) == (ToolStatus.OK, stdout, "")
 
@@ -183,7 +182,7 @@ def test_code_of_a_megabyte_is_executed(executor):
 
 
 def test_equal_code_on_different_workers_gives_equal_text(executor):
-    """T-76: hashes, order of sets, random numbers, texts of errors do not depend on the process."""
+    """Hashes, order of sets, random numbers, texts of errors do not depend on the process."""
     code = """\
         import random
         print({"a", "b", "c", "d", "e"}, hash("word"), random.random())
@@ -212,7 +211,6 @@ def test_equal_code_on_different_workers_gives_equal_text(executor):
     ],
 )
 def test_state_left_by_a_call_is_gone_in_the_next(leave, look):
-    """T-76"""
     with PythonExecutor(preload=(), max_running=1) as executor:
         assert run(executor, leave).status is ToolStatus.OK
         assert run(executor, look).stdout == "False\n"
@@ -279,7 +277,7 @@ def test_preload_that_fails_to_import_is_named(tmp_path, monkeypatch):
 
 
 def test_preloaded_packages_work_and_start_alike_in_every_call():
-    """T-76: numpy's global generator, too."""
+    """NumPy's global generator, too."""
     code = """\
         import numpy as np, sympy
         print(np.random.rand(), np.linalg.det(np.eye(3)), sympy.solve("x**2 - 2"))

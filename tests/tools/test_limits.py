@@ -17,7 +17,7 @@ def executor():
 
 @pytest.mark.parametrize("fd", [1, 2])
 def test_output_larger_than_a_pipe_is_read_while_it_runs(executor, fd):
-    """T-71: neither a deadlock nor a time-out; the cap applies while reading."""
+    """Neither a deadlock nor a time-out; the cap applies while reading."""
     result = run(executor, f"import os\nfor c in b'abc': os.write({fd}, bytes([c]) * 50_000)")
     text = result.stdout if fd == 1 else result.stderr
     assert result.status is ToolStatus.OK
@@ -35,7 +35,7 @@ def test_output_beyond_its_cap_keeps_head_and_tail():
 
 
 def test_output_without_end_is_stopped_early_and_the_same_each_time(executor):
-    """T-74, T-76: what is kept does not depend on how fast the call was killed."""
+    """The output that is kept does not depend on how fast the call was killed."""
     code = "i = 0\nwhile True:\n    print(i)\n    i += 1"
     results = [run(executor, code, timeout=20) for _ in range(2)]
     assert [r.status for r in results] == [ToolStatus.OUTPUT_LIMIT] * 2
@@ -52,7 +52,6 @@ def test_output_without_end_is_stopped_early_and_the_same_each_time(executor):
 
 @pytest.mark.parametrize("code", ["import time; time.sleep(60)", "while True: pass"])
 def test_call_beyond_its_timeout_is_ended(executor, code):
-    """T-74"""
     result = run(executor, code, timeout=0.4)
     assert result.status is ToolStatus.TIMEOUT
     assert 0.4 <= result.wall_seconds < 3
@@ -72,7 +71,6 @@ def test_timeout_of_a_call_replaces_the_limit_in_both_directions():
     "prefix", ["", "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"]
 )
 def test_cpu_beyond_its_limit_is_ended_even_if_the_signal_is_ignored(prefix):
-    """T-74"""
     with PythonExecutor(preload=(), max_running=1, limits=ToolLimits(cpu_seconds=1)) as executor:
         result = run(executor, prefix + "while True: pass", timeout=20)
     assert result.status is ToolStatus.CPU_LIMIT
@@ -84,7 +82,7 @@ def test_cpu_beyond_its_limit_is_ended_even_if_the_signal_is_ignored(prefix):
     "code", ["bytearray(10**10)", "x = []\nwhile True: x.append(bytearray(10**6))"]
 )
 def test_memory_beyond_its_limit_has_its_own_status(executor, code):
-    """T-74: an allocation of 10 GB."""
+    """An allocation of 10 GB."""
     result = run(executor, "print('before')\n" + code)
     assert (result.status, result.stdout) == (ToolStatus.MEMORY, "before\n")
     assert result.peak_bytes < 700 << 20
@@ -99,7 +97,6 @@ def test_memory_error_that_the_code_handles_is_no_failure(executor):
 
 
 def test_file_and_descriptor_limits_are_errors_of_the_code():
-    """T-74"""
     limits = ToolLimits(file_bytes=1000, open_files=20)
     with PythonExecutor(preload=(), max_running=1, limits=limits) as executor:
         large = run(
@@ -113,7 +110,7 @@ def test_file_and_descriptor_limits_are_errors_of_the_code():
 
 @linux_only
 def test_thread_bomb_is_ended_soon():
-    """T-74: `threads` is looked at while the call runs; address space alone allows far more."""
+    """`threads` is looked at while the call runs; address space alone allows far more."""
     code = """\
         import threading, time
         threading.stack_size(64 * 1024)
@@ -131,7 +128,7 @@ def test_thread_bomb_is_ended_soon():
 
 @linux_only
 def test_fork_is_refused_and_leaves_nothing(executor):
-    """T-74, T-72: a call is one process, so its end is the end of all that it started."""
+    """A call is one process, so its end is the end of all that it started."""
     before = descendants(supervisor(executor))
     result = run(executor, "import os\nwhile True: os.fork()")
     assert result.status is ToolStatus.ERROR
@@ -141,7 +138,6 @@ def test_fork_is_refused_and_leaves_nothing(executor):
 
 @linux_only
 def test_scratch_is_bounded_in_bytes_and_files_and_empty_for_the_next_call():
-    """T-74"""
     limits = ToolLimits(scratch_bytes=1 << 20, scratch_files=50)
     fill = "n = 0\nwhile True:\n    open(f'{n}', 'w').write('x' * %d); n += 1"
     with PythonExecutor(preload=(), max_running=1, limits=limits) as executor:
@@ -153,7 +149,6 @@ def test_scratch_is_bounded_in_bytes_and_files_and_empty_for_the_next_call():
 
 
 def test_working_directory_that_code_takes_away_is_there_for_the_next(executor):
-    """T-74"""
     code = """\
         import os, shutil
         os.mkdir("closed", 0)

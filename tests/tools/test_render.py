@@ -81,7 +81,7 @@ NOTES = "a note\nanother\n"
 @pytest.mark.parametrize(
     ("stdout", "stderr", "text"),
     [
-        ("5\n", WARNING, "5"),  # T-73: warnings do not hide what the code printed
+        ("5\n", WARNING, "5"),  # warnings do not hide what the code printed
         ("5\n", "<tool>:1: SyntaxWarning: invalid escape sequence\n", "5"),
         ("", WARNING, WARNING.rstrip()),
         ("", NOTES, NOTES.rstrip()),
@@ -126,14 +126,14 @@ def test_render_error_tells_the_exception_or_all_of_stderr(exception, stderr, te
 
 @pytest.mark.parametrize("status", list(ToolStatus))
 def test_render_measurements_differ_same_text(status):
-    """T-76: nothing that varies between runs of equal code is read."""
+    """Nothing that varies between runs of equal code is read."""
     result = ToolResult(status=status, stdout="a\n", stderr="KeyError: 1\n")
     other = dataclasses.replace(result, wall_seconds=1.5, cpu_seconds=2.5, peak_bytes=3)
     assert render_tool_result(result) == render_tool_result(other)
 
 
 def test_render_out_of_time_same_text_whichever_clock():
-    """T-76: which of two equal limits is met first is chance."""
+    """Which of two equal limits is met first is chance."""
     wall = ToolResult(status=ToolStatus.TIMEOUT, stdout="1\n2\n")
     cpu = dataclasses.replace(wall, status=ToolStatus.CPU_LIMIT)
     assert render_tool_result(wall) == render_tool_result(cpu)
@@ -150,7 +150,7 @@ def test_render_out_of_time_same_text_whichever_clock():
     ],
 )
 def test_render_addresses_in_reprs_are_replaced_and_numbers_kept(printed, shown):
-    """T-76: an address differs between runs; a number that the code printed does not."""
+    """An address differs between runs; a number that the code printed does not."""
     assert render_tool_result(ToolResult(status=ToolStatus.OK, stdout=printed)) == shown
 
 
@@ -173,6 +173,6 @@ def test_render_addresses_in_reprs_are_replaced_and_numbers_kept(printed, shown)
     ],
 )
 def test_render_folders_of_libraries_and_seconds_of_unittest_are_left_out(printed, shown):
-    """T-76: they differ between hosts and runs."""
+    """Both differ between machines and runs."""
     result = ToolResult(status=ToolStatus.OK, stderr=f"{printed}\n")
     assert render_tool_result(result) == shown

@@ -216,7 +216,7 @@ def test_session_that_is_busy_between_its_calls_is_ended(call, body):
 
 
 def test_sessions_are_lost_with_the_processes_and_told():
-    """T-62: our failure for the call that ran, `state_lost` for the others."""
+    """Our failure for the call that ran, `state_lost` for the others."""
     for victim in (zygote, supervisor):
         with PythonExecutor(preload=(), max_running=2) as executor:
             run(executor, "x = 1", session="idle")

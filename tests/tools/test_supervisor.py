@@ -62,7 +62,7 @@ def _has_begun(pid):
 
 @pytest.mark.slow
 def test_hung_call_does_not_delay_others(executor):
-    """T-70: neither `submit` nor the other calls wait for it."""
+    """Neither `submit` nor the other calls wait for it."""
     begin = time.monotonic()
     hung = executor.submit(SLEEP, timeout=2.0)
     others = [executor.submit(f"print({i})") for i in range(20)]
@@ -73,14 +73,13 @@ def test_hung_call_does_not_delay_others(executor):
 
 
 def test_calls_from_many_threads_get_their_own_results(executor):
-    """T-77: many more submitters than places; each call takes one place and gives it back."""
+    """Many more submitters than places; each call takes one place and gives it back."""
     with futures.ThreadPoolExecutor(16) as threads:
         texts = list(threads.map(lambda i: run(executor, f"print({i})").stdout, range(200)))
     assert texts == [f"{i}\n" for i in range(200)]
 
 
 def test_running_calls_are_as_many_as_allowed_and_no_more(executor):
-    """T-77"""
     code = "import time; a = time.monotonic(); time.sleep(0.25); print(a, time.monotonic())"
     calls = [executor.submit(code) for _ in range(6)]
     spans = [tuple(map(float, f.result(timeout=60).stdout.split())) for f in calls]
@@ -139,7 +138,7 @@ def test_call_with_a_result_cannot_be_canceled(executor):
 
 @pytest.mark.slow
 def test_zygote_that_dies_costs_no_call():
-    """T-62: what ran is tried once more; what waited waits on."""
+    """A running call is tried once more; a waiting one waits on."""
     code = "import time; time.sleep(0.5); print('done')"
     with PythonExecutor(preload=(), max_running=2) as executor:
         calls = [executor.submit(code) for _ in range(5)]
@@ -153,7 +152,6 @@ def test_zygote_that_dies_costs_no_call():
 
 @pytest.mark.slow
 def test_call_whose_zygote_dies_twice_is_our_failure():
-    """T-62"""
     with PythonExecutor(preload=(), max_running=1) as executor:
         call = executor.submit(SLEEP, timeout=60)
         for _ in range(2):
@@ -167,7 +165,7 @@ def test_call_whose_zygote_dies_twice_is_our_failure():
 
 @pytest.mark.slow
 def test_zygote_that_hangs_is_replaced_and_the_call_is_not_blamed():
-    """T-62: code that ended in time has its result, late as it is."""
+    """Code that ended in time has its result, late as it is."""
     limits = ToolLimits(wall_seconds=0.5, guard_seconds=0.5)
     with PythonExecutor(preload=(), max_running=1, limits=limits) as executor:
         run(executor, "print(0)")
@@ -178,7 +176,6 @@ def test_zygote_that_hangs_is_replaced_and_the_call_is_not_blamed():
 
 @pytest.mark.slow
 def test_supervisor_that_dies_costs_no_call():
-    """T-62"""
     code = "import time; time.sleep(0.5); print('done')"
     with PythonExecutor(preload=(), max_running=2) as executor:
         calls = [executor.submit(code) for _ in range(5)]
@@ -192,7 +189,7 @@ def test_supervisor_that_dies_costs_no_call():
 
 @pytest.mark.slow
 def test_supervisor_that_cannot_be_replaced_fails_calls_until_it_can(monkeypatch):
-    """T-62: our failure, told at once; and not for ever."""
+    """Our failure, told at once; and not for ever."""
     with PythonExecutor(preload=(), max_running=1) as executor:
         call = executor.submit(SLEEP, timeout=60)
         wait_until_running(executor, 1)

@@ -98,7 +98,6 @@ def test_equal_text_or_number_is_right(expected, given):
     ],
 )
 def test_anything_else_is_wrong(expected, given):
-    # T-81
     assert verdict(expected, given) is Verdict.WRONG
 
 

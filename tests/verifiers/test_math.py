@@ -41,7 +41,6 @@ def judged(verifier):
 
 @pytest.mark.parametrize("at", CASES, ids=lambda at: f"{at[0]}-{at[1]}")
 def test_table(judged, at):
-    # T-80, T-81
     expected, given, verdict, why = CASES[at]
     if not given:
         verdict = Verdict.NO_ANSWER
@@ -69,7 +68,6 @@ FALSE_POSITIVES = [
 @pytest.mark.slow
 def test_the_false_positives_of_math_verify_are_known():
     """Those of its release, by itself: the guards answer to these, and a new release shows."""
-    # T-81
     import math_verify
 
     no_limit: Any = {"parsing_timeout": None}
@@ -83,7 +81,7 @@ def test_the_false_positives_of_math_verify_are_known():
 
 
 def test_a_verdict_does_not_depend_on_the_thread(verifier):
-    # T-80: math-verify's own limit raises outside of the main thread.
+    # math-verify's own limit raises outside of the main thread.
     verdicts = []
     thread = threading.Thread(target=lambda: verdicts.append(verifier(problem("1/2"), "0.5")))
     thread.start()

@@ -44,7 +44,6 @@ def hostile(seconds=60.0, **options):
 
 @pytest.mark.slow
 def test_answer_that_hangs_is_wrong_and_holds_up_nobody():
-    # T-80
     pool = hostile(seconds=1.0)
     try:
         pool.start()

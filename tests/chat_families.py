@@ -234,7 +234,7 @@ class Family:
         )
 
     def library_tokenizer(self) -> huggingface.Tokenizer:
-        """As the library itself reads it, control symbols in texts and all."""
+        """The tokenizer as the library reads it: control symbols in texts become tokens."""
         return _trained(self.special, self.tags, self.byte_level)
 
     def tokenizer(self) -> JsonTokenizer:
@@ -311,7 +311,7 @@ def train_metaspace(special: tuple[str, ...]) -> huggingface.Tokenizer:
 
 
 def read(tokenizer: huggingface.Tokenizer) -> JsonTokenizer:
-    """The same as the project reads it."""
+    """The tokenizer as the project reads it."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "tokenizer.json"
         tokenizer.save(str(path))

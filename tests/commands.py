@@ -21,7 +21,7 @@ class Command:
 
     page: str
     text: str
-    """As it is printed, its lines joined and its remark left out."""
+    """The printed command, with its lines joined and without its remark."""
     files: str = ""
     """The assignment before it on the page that it uses, if any."""
 

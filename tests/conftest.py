@@ -1,4 +1,4 @@
-"""What every test runs under: eight fake CPU devices, checked shapes, cached programs."""
+"""Set-up of all tests: eight fake CPU devices, checked shapes, cached programs."""
 
 import collections
 import os

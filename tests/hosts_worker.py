@@ -149,7 +149,7 @@ def update(params: Params, batch: TokenBatch) -> tuple[Params, dict[str, float]]
 
 
 def pointers(params: Params) -> list[dict[int, int]]:
-    """Of every parameter: device → where its shard lies in memory."""
+    """For every parameter: device → address of its shard."""
     return [
         {s.device.id: s.data.unsafe_buffer_pointer() for s in leaf.addressable_shards}
         for leaf in jax.tree.leaves(params)
@@ -253,7 +253,7 @@ def layout(kind: AxisType) -> dict[str, Any]:
 
 
 def failures(mesh: Mesh) -> dict[str, str]:
-    """What this process sees of errors, its own and those of process 1."""
+    """Errors that this process sees: its own and those of process 1."""
     process = jax.process_index()
     seen: dict[str, str] = {}
 

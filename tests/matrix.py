@@ -30,7 +30,7 @@ COUNT = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a run is made under."""
+    """The conditions of a run."""
 
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     workers: int | None = None
@@ -97,7 +97,7 @@ COVERING = [
 
 @dataclasses.dataclass
 class Result:
-    """How a run ended."""
+    """The end of a run: counts of tests, and the tests that failed."""
 
     status: int
     seconds: float
@@ -143,7 +143,7 @@ def clone(folder: pathlib.Path, python: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def load(processes: int) -> Iterator[None]:
-    """That many processes that never rest."""
+    """Starts that many busy processes for the duration of the block."""
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield

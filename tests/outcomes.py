@@ -7,7 +7,7 @@ from gtpo_jax.types import StopReason
 
 
 def outcome(problem="a", sample=0, *, way=RIGHT, included=True):
-    """Of a sample that fails in a way, with what else has to be so then."""
+    """The outcome of a sample that fails in a way, with consistent other fields."""
     stop = StopReason.TURN_LIMIT if way == "cut off" else StopReason.ANSWERED
     return Outcome(
         problem=problem,

@@ -45,7 +45,7 @@ def standardized(x: float, pool, *, divide_by_std=True, ddof=0, eps=1e-6) -> flo
 
 
 def normalized(values: Ragged, groups, included, *, over: str = "group", **options):
-    """Every entry among its peers: the entries of included rows that are in the same set.
+    """Normalizes every entry among its peers: the entries of included rows in the same set.
 
     `over` names the set: all turns of the "group", the same turn "index" of the group, the "first"
     turns of the group, or the whole "batch".
@@ -70,7 +70,7 @@ def gtpo(rewards: Ragged, groups, included, *, discount: float, **options) -> li
 
 
 def repeated(totals: Sequence[float], rewards: Ragged) -> list[list[float]]:
-    """One value a trajectory, for each of its turns."""
+    """Repeats the value of a trajectory for each of its turns."""
     return [[total] * len(row) for total, row in zip(totals, rewards, strict=True)]
 
 

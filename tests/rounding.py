@@ -1,4 +1,4 @@
-"""How far float32 results may be apart that differ in the order of their sums alone.
+"""Bounds on the difference of float32 results that differ only in the order of their sums.
 
 Of n operations behind each other each rounds by at most u = ε/2, relative to what it gives, and the
 errors are as good as independent: their sum stays below λ √n u (Higham and Mary, "A new approach to
@@ -34,7 +34,7 @@ def converts_float16() -> bool:
 
 
 def tolerance(depth: int, scale: float) -> float:
-    """Of sums through which a value passes `depth` additions, of terms of a size of `scale`."""
+    """Tolerance for sums of terms of size `scale`, in which a value passes `depth` additions."""
     return SPREAD * math.sqrt(depth) * float(np.finfo(np.float32).eps) * scale
 
 

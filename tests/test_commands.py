@@ -1,4 +1,4 @@
-"""What the pages print is understood: every option, target, extra and program exists."""
+"""Commands on the pages are valid: every option, target, extra and program exists."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_target(target: str) -> None:
 
 
 def check_extras(requirement: str) -> None:
-    """Of `.[hf,tasks]` each is an extra; of a package nothing is known here."""
+    """Each extra in `.[hf,tasks]` exists; packages are not checked."""
     if requirement.startswith("."):
         assert set(requirement[2:-1].split(",")) <= EXTRAS.keys()
 

@@ -33,7 +33,7 @@ RUNS, BEGINS = "runs to its end", "takes its first steps, and saves when it is t
 
 @dataclasses.dataclass(frozen=True)
 class NotHere:
-    """Why a command cannot be run by a test."""
+    """The reason why a test cannot run a command."""
 
     reason: str
 

@@ -38,7 +38,7 @@ def test_setting_that_is_not_there_is_named():
 
 
 def test_run_is_made_under_the_settings_of_its_row(tmp_path, monkeypatch):
-    """With a `make` that says what it is given."""
+    """A fake `make` prints its arguments and environment."""
     program = tmp_path / "make"
     told = "signal.getsignal(signal.SIGINT) == signal.SIG_IGN, os.environ['TZ'], sys.argv[1:3]"
     text = f"#!{sys.executable}\nimport os, signal, sys\nprint({told})\nprint('3 passed')\n"

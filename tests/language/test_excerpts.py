@@ -1,4 +1,4 @@
-"""Tool output that is longer than its budget: what is left of it, in tokens."""
+"""Excerpts of tool output that is longer than its budget of tokens."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Texts are read whatever their suffix says of them; what stands for another file is named."""
+"""Text files are read by their suffix; errors name the file and the way out."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The grammar: what a turn says, and how prompts, turns and observations are rendered."""
+"""The grammar: parsing turns, and rendering prompts, turns and observations."""
 
 import hypothesis
 import numpy as np

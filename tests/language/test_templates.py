@@ -1,4 +1,4 @@
-"""Chat templates: what they may do, and how their text is told from what messages say."""
+"""Chat templates: their sandbox, and the split of a rendering into template and content."""
 
 import datetime
 import json

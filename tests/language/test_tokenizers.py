@@ -107,7 +107,7 @@ def test_trained_tokenizer_keeps_its_promises(tmp_path):
 
 
 def written(tokenizer, ids) -> str:
-    """What `decode` writes, without the control symbols."""
+    """The text of `decode`, without the control symbols."""
     return tokenizer.decode([i for i in ids if tokenizer.token_bytes(i)])
 
 

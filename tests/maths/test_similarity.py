@@ -1,4 +1,4 @@
-"""How alike the code of two trajectories is."""
+"""Similarity of the code of two trajectories."""
 
 import collections
 import math

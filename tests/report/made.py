@@ -84,7 +84,7 @@ def make_trajectory(
 
 
 def make_record(trajectory: Trajectory, step: int) -> dict:
-    """With the credit that the outcome earns: the advantages have both signs."""
+    """The record of a trajectory with credit for its outcome; advantages have both signs."""
     sign = 1.0 if trajectory.success else -1.0
     credit = {
         "reward": np.array([0.0, float(trajectory.success)]),

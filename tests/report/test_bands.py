@@ -1,4 +1,4 @@
-"""Curves of several runs: which of them belong together, and what is drawn of them."""
+"""Curves of several runs: their groups, their bands, and the figure."""
 
 import copy
 import io

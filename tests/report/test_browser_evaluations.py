@@ -96,7 +96,7 @@ def test_a_mode_leads_to_its_trajectories(page):
 
 
 def luminance(color):
-    """Relative, as WCAG 2.2 defines it, of a color such as `rgb(1, 2, 3)`."""
+    """Relative luminance (WCAG 2.2) of a color such as `rgb(1, 2, 3)`."""
     shares = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
     linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in shares]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -39,7 +39,7 @@ def make_run(folder, *, seed=0, steps=(2, 4), evaluation=True):
 
 
 def write_evaluation(run, name, checkpoint, *, right, problems=3, samples=2):
-    """What an evaluation leaves where all samples are right or wrong; its trajectories."""
+    """Writes the files of an evaluation whose samples are all right or all wrong."""
     settings = {"checkpoint": checkpoint}
     folder = evaluation_files.Results(run / "evaluation" / name, settings, made.TOKENIZER)
     asked = {
@@ -62,7 +62,7 @@ def write_evaluation(run, name, checkpoint, *, right, problems=3, samples=2):
 
 
 def index_of(path):
-    """What a page knows of all trajectories."""
+    """The index of a page."""
     text = path.read_text(encoding="utf-8")
     [packed] = re.findall(r'<script type="[^"]*" id="index">([^<]*)</script>', text)
     return json.loads(gzip.decompress(base64.b64decode(packed)))

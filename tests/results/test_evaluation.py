@@ -1,4 +1,4 @@
-"""Figures of a set of trajectories, by hand; estimators against enumeration, intervals against
+"""Evaluations of trajectories, by hand; estimators against enumeration, intervals against
 simulation.
 """
 
@@ -155,7 +155,7 @@ def test_pass_at_k_of_fewer_samples_is_right_on_average():
 
 
 def majority_by_hand(votes, k):
-    """Every subset, and every one of those that share the lead."""
+    """Counts every subset, and every tie for the lead."""
     shares = []
     for subset in subsets(votes, k):
         counts = collections.Counter(subset)

@@ -1,4 +1,4 @@
-"""Where a gain comes from: by hand, and the two accounts of it against each other."""
+"""Gains by cause: by hand, and the two ways of splitting against each other."""
 
 import math
 import statistics

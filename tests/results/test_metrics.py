@@ -1,4 +1,4 @@
-"""The metrics file: what is read back, also after a run was killed; the same elsewhere."""
+"""The metrics file is read back, also after a run was killed; so are TensorBoard and wandb."""
 
 import json
 import math
@@ -85,7 +85,7 @@ def test_weights_and_biases_that_is_not_installed_is_named_with_its_extra(tmp_pa
 
 
 class Hosted:
-    """What of Weights & Biases a writer uses; the service knows of steps up to `reached`."""
+    """A fake of Weights & Biases whose service has received the steps up to `reached`."""
 
     def __init__(self, reached=None):
         self.reached = reached

@@ -1,4 +1,4 @@
-"""Trajectories as JSON lines: what is kept of them, and what comes back from a file."""
+"""Trajectories as JSON lines: their records, and files of them."""
 
 import dataclasses
 import gzip

@@ -9,7 +9,7 @@ from gtpo_jax.types import ToolResult, ToolStatus
 
 
 def run_here(code: str) -> ToolResult:
-    """Only for code that this repository generated itself."""
+    """Runs code in this process: only for code that this repository generated."""
     output = io.StringIO()
     try:
         with contextlib.redirect_stdout(output):

@@ -17,7 +17,7 @@ from gtpo_jax.verifiers import KindVerifier
 
 
 def packed(value):
-    """As LiveCodeBench keeps its private tests."""
+    """Encodes tests like the private tests of LiveCodeBench."""
     return base64.b64encode(zlib.compress(pickle.dumps(value))).decode()
 
 

@@ -1,4 +1,4 @@
-"""Demonstrations in files: what is read, what is written, and what each broken line is told."""
+"""Demonstrations in files: reading, writing, and the error of each broken line."""
 
 import dataclasses
 import gzip

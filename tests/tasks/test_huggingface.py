@@ -21,7 +21,7 @@ def datasets():
 
 @pytest.fixture(autouse=True)
 def no_network(datasets, tmp_path, monkeypatch):
-    """Every attempt to look up or reach a host is noted; caches are the test's own."""
+    """Records every attempt to look up or reach a machine; caches are the test's own."""
     attempts = []
 
     def refuse(*arguments, **_):
@@ -113,7 +113,7 @@ def test_saved_data_sets_are_read(datasets, tmp_path, no_network):
 
 
 def clone(folder):
-    """What a clone of a data set with two configs looks like."""
+    """A clone of a data set with two configs."""
     write(folder / "main" / "train-00000-of-00001.parquet")
     write(folder / "main" / "test-00000-of-00001.parquet", ROWS[:1])
     write(folder / "hard" / "test-00000-of-00001.parquet", ROWS[2:])
@@ -145,7 +145,7 @@ def test_name_that_is_not_cached_is_not_looked_up(no_network):
 
 
 def test_cached_data_set_is_read_offline(datasets, tmp_path, no_network):
-    """Laid out as the package leaves what it once took from the hub."""
+    """The cache has the layout that the package writes after a download."""
     builder = datasets.load_dataset_builder(str(clone(tmp_path / "sums")), "main")
     builder.download_and_prepare()
     made = pathlib.Path(builder.cache_dir)

@@ -1,4 +1,4 @@
-"""Problems in JSON: what is read, and what is refused with its line."""
+"""Problems in JSON are read, or refused with the line."""
 
 import json
 import pathlib

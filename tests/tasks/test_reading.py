@@ -1,4 +1,4 @@
-"""What is left out of sources is counted; problems held out are kept apart from training."""
+"""Records left out of sources are counted; training is separated from evaluation."""
 
 import json
 

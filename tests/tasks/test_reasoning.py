@@ -116,7 +116,7 @@ def test_answers_are_judged_by_the_family():
 
 
 def test_other_right_answers_count():
-    """Of countdown, the same sum in another order is no text that is given as the answer."""
+    """In countdown, the same sum in another order is right, though not the text of the answer."""
     problem = make(NAMES[1]).train_problem(3)
     assert reasoning_gym.verify(problem, f"({problem.answer})*1/1") is Verdict.WRONG
     assert reasoning_gym.verify(problem, f"(({problem.answer}))") is Verdict.RIGHT

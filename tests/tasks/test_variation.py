@@ -18,7 +18,7 @@ def problem(question: str, answer: str) -> Problem:
 
 
 def values(expression: str) -> list[Fraction]:
-    """Of the expression and of all its parts, by Python itself."""
+    """Values of the expression and of all its parts, computed by Python."""
     exact = re.sub(r"\d+(\.\d+)?", lambda at: f"Fraction('{at[0]}')", expression)
     nodes = [n for n in ast.walk(ast.parse(exact, mode="eval")) if isinstance(n, ast.expr)]
     parts = [n for n in nodes if isinstance(n, ast.BinOp | ast.Call)]

@@ -22,7 +22,7 @@ def write_problems(path, numbers):
 
 
 def seed_result(*, solved):
-    """Of two problems GTPO solves the first one always; GRPO calls no more for the second."""
+    """GTPO always solves the first of two problems; GRPO no longer calls in the second."""
     before = [*samples("a", RIGHT, "wrong"), *samples("b", "wrong", "wrong")]
     greedy = [*samples("a", RIGHT if solved else "wrong"), *samples("b", "wrong")]
     outcomes = {

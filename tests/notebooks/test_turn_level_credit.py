@@ -35,7 +35,7 @@ print(json.dumps({
 """
 COUNTS = [3, 3, 3, 1]
 KINDS = ("CONFIG", "DATA", "RUNTIME")
-"""Of folders in which Jupyter keeps things."""
+"""Kinds of folders in which Jupyter keeps its files."""
 
 
 @pytest.fixture(scope="module")

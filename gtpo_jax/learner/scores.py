@@ -91,8 +91,9 @@ def stepwise_logprobs(
 def policy_states(
     forward: ForwardFn, params: Params, batch: TokenBatch, *, trajectories: int
 ) -> jax.Array:
-    """Mean final hidden state `[trajectories, D]` over the tokens of each trajectory of a batch
-    `[A, B, T]` that are trained and have an advantage other than 0; zeros where there are none.
+    """Mean final hidden state `[trajectories, D]` of each trajectory of a batch `[A, B, T]`.
+
+    The mean is over trained tokens with a nonzero advantage; 0 for a trajectory without any.
     """
 
     def pooled(index: jax.Array | int) -> jax.Array:
@@ -109,7 +110,7 @@ def policy_states(
             hidden, mask, micro_batch.trajectory_ids, trajectories=trajectories
         )
 
-    # A trajectory lies in one row whole, so the others add zeros to its mean.
+    # A trajectory is whole in one row, so all other rows add zeros to its mean.
     shape = jax.eval_shape(pooled, 0)
     return jax.lax.fori_loop(
         0,

@@ -55,9 +55,7 @@ def check_masks(**masks: jax.Array) -> None:
             )
 
 
-def check_range(
-    name: str, value: object, low: float | int, high: float | int, *, hint: str
-) -> None:
+def check_range(name: str, value: object, low: float, high: float, *, hint: str) -> None:
     """Raises unless a number lies in `[low, high]`; `hint` says what to pass instead."""
     if isinstance(value, numbers.Real) and not low <= float(value) <= high:
         raise ValueError(f"{name} must lie in [{low:g}, {high:g}], got {value}; {hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.methods import import_path
 from configs.schema import RunConfig, TaskConfig
 from gtpo_jax.tasks import mappings, reading, stream
 from gtpo_jax.tasks.generated import GeneratedTask
@@ -62,10 +63,15 @@ def make_source(config: RunConfig) -> ProblemSource:
 
 
 def make_mapping(name: str) -> mappings.Mapping:
-    """How records of a data set become problems."""
+    """How records of a data set become problems: by name, or a function of one's own by path."""
+    if ":" in name:
+        return mappings.Mapping(
+            convert=import_path(name, "task.mapping"), expects=f"the fields that {name} reads"
+        )
     if name not in mappings.MAPPINGS:
         raise ValueError(
-            f"there is no mapping {name!r} of problems; there are {', '.join(mappings.MAPPINGS)}"
+            f"there is no mapping {name!r} of problems; there are {', '.join(mappings.MAPPINGS)},"
+            " and functions of your own as my.module:function"
         )
     return mappings.MAPPINGS[name]
 

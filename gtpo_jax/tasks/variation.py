@@ -68,6 +68,7 @@ def vary_numbers(
         answer=str(value),
         family=problem.family,
         verifier=problem.verifier,
+        info=problem.info,
     )
     return problem, varied
 

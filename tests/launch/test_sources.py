@@ -79,6 +79,33 @@ def test_fields_under_other_names(files, tmp_path):
     assert "there is no field `Q` to be read as `question`" in complaint(**both)
 
 
+OWN = """
+from gtpo_jax.tasks.stream import Entry
+from gtpo_jax.types import Problem
+
+def convert(record):
+    return Entry(Problem(id="", question=record["text"], answer=str(record["sum"])))
+"""
+
+
+def test_a_mapping_of_ones_own_is_named_by_its_path(files, tmp_path, monkeypatch):
+    (tmp_path / "my_mapping.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"text": "2 and 2?", "sum": 4}) + "\n")
+    source = make(
+        train_file=(str(path),),
+        mapping=("my_mapping:convert",),
+        eval_file=files["other"],
+        eval_mapping="plain",
+    )
+    problem = source.train_problem(0)
+    assert (problem.question, problem.answer, problem.family) == ("2 and 2?", "4", "mine")
+    named = {"train_file": (str(path),), "eval_file": files["other"], "eval_mapping": "plain"}
+    told = complaint(**named, mapping=("my_mapping:nothing",))
+    assert "task.mapping my_mapping:nothing: my_mapping has no nothing" in told
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -26,6 +26,7 @@ def test_fields_are_read_and_filled_in(tmp_path):
     problem = second.problem
     assert (problem.id, problem.question, problem.answer) == ("7", "q", "a")
     assert second.expression is None
+    assert (first.problem.info, problem.info) == ({}, {"more": [1]})
 
 
 def test_line_separators_inside_a_text_do_not_end_the_line(tmp_path):

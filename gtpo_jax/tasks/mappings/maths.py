@@ -25,14 +25,21 @@ _YEARS = {"year": r"(20\d\d)", "url": r"\b(20\d\d)_A", "ID": r"(20\d\d)-I+-"}
 _DEGREES = re.compile(r"\^\{?\\circ\}?$")
 
 
+_PLAIN = ("id", "question", "answer", "family", "expression")
+
+
 def plain(record: Record) -> Entry:
-    """Problems of your own: `question`, `answer` and, for demonstrations, `expression`."""
+    """Problems of your own: `question`, `answer` and, for demonstrations, `expression`.
+
+    Further fields, any JSON, become `Problem.info`, for rewards of your own.
+    """
     expression = None if is_missing(record.get("expression")) else raw(record, "expression")
     problem = Problem(
         id=optional(record, "id"),
         question=text(record, "question"),
         answer=text(record, "answer"),
         family=optional(record, "family"),
+        info={name: value for name, value in record.items() if name not in _PLAIN},
     )
     return Entry(problem, expression or None)
 

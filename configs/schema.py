@@ -59,8 +59,8 @@ class TaskConfig:
     mapping: tuple[str, ...] = ("plain",)
     """How records become problems: one mapping for all training files, or one for each. `plain`
     reads `question`, `answer` and, for demonstrations, `expression`; others are named as their data
-    sets are, gsm8k for one, and functions of your own as `my.module:function`: a record in, an `Entry`
-    of `gtpo_jax.tasks.stream` out."""
+    sets are, gsm8k for one. `my.module:function` is one of your own, from a record to an `Entry` of
+    `gtpo_jax.tasks.stream`."""
     fields: tuple[str, ...] = ()
     """Fields under other names in the training files, as question=Problem."""
     eval_mapping: EvaluatedOn[str | None] = None

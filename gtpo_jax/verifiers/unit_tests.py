@@ -43,6 +43,7 @@ from concurrent import futures
 
 from gtpo_jax import types
 from gtpo_jax.tools import busy, render
+from gtpo_jax.verifiers.judges import unit_test
 
 
 class TestStatus(enum.StrEnum):
@@ -200,141 +201,10 @@ def _report(key: str, stdout: str) -> tuple[TestStatus, str]:
 def _program(setup: str, solution: str, test: str, names: Collection[str] | None, key: str) -> str:
     """The code of one call. Its builtins are a copy, which no patch of the solution reaches."""
     given = ", ".join(map(repr, (setup, solution, test, names and sorted(names), key)))
-    source = f"{_source()}\n_judge({given})\n"
+    source = f"{_source()}\njudge({given})\n"
     return f"import builtins\nexec({source!r}, {{'__builtins__': dict(vars(builtins))}})\n"
 
 
 @functools.cache
 def _source() -> str:
-    return inspect.getsource(_judge)
-
-
-def _judge(setup: str, solution: str, test: str, names: list[str] | None, key: str) -> None:
-    """Runs in the tool, as text; it knows nothing of this module.
-
-    All that it uses after the solution has run, it looks up before. The report is put together in
-    no function, for the solution could call one.
-    """
-    import ast
-    import builtins
-    import contextlib
-    import linecache
-    import os
-    import sys
-    import traceback
-    import types
-
-    write, leave, getpid, process = os.write, os._exit, os.getpid, os.getpid()
-    untrace, unprofile = sys.settrace, sys.setprofile
-    describe, render = traceback.format_exception_only, traceback.format_exception
-    scalars = (bool, int, float, complex, str, bytes, type(None))
-
-    def other(value):
-        """A value that nothing honest takes for `value` as well."""
-        kind = type(value)
-        if kind in (bool, int, float, complex):
-            return 0.5 if value != 0.5 else 1.5
-        if kind in (str, bytes, list, tuple):
-            return value + {str: "x", bytes: b"x", list: [None], tuple: (None,)}[kind]
-        if kind is dict:
-            return {**value, object(): None}
-        if kind in (set, frozenset):
-            return value | {object()}
-        return object()
-
-    def claims(left, right):
-        try:
-            return bool(left == right)
-        except Exception:
-            return False
-
-    def equals_everything(left, right):
-        kind = type(left)
-        if kind in scalars and type(right) in scalars:
-            return False
-        if kind is type(right) and kind in (list, tuple):
-            return any(map(equals_everything, left, right))
-        if kind is type(right) is dict:
-            return any(equals_everything(left[k], right[k]) for k in left if k in right)
-        return claims(left, other(right)) or claims(right, other(left))
-
-    def equal(left, right):
-        verdict = left == right
-        try:
-            claimed = bool(verdict)
-        except Exception:  # an array
-            return verdict
-        if claimed and equals_everything(left, right):
-            raise AssertionError("compared with an object that equals everything")
-        return verdict
-
-    class Rewrite(ast.NodeTransformer):
-        """Turns `a == b` within an assert into `equal(a, b)`, under a name that no test has."""
-
-        def __init__(self):
-            self.depth = 0
-
-        def visit_Assert(self, node):
-            self.depth += 1
-            self.generic_visit(node)
-            self.depth -= 1
-            return node
-
-        def visit_Compare(self, node):
-            self.generic_visit(node)
-            if not self.depth or [type(op) for op in node.ops] != [ast.Eq]:
-                return node
-            function = ast.copy_location(ast.Name("@equal", ast.Load()), node)
-            return ast.copy_location(ast.Call(function, [node.left, node.comparators[0]], []), node)
-
-    module = types.ModuleType("solution")
-    module.__dict__["__builtins__"] = builtins
-    sys.modules["solution"] = module
-    namespace = module.__dict__
-    original = dict(vars(builtins))
-    outcome, message = "unknown", ""
-    try:
-        tree = Rewrite().visit(ast.parse(test, "<test>"))
-        test_code = compile(tree, "<test>", "exec", dont_inherit=True)
-        own = set(namespace)
-        exec(compile(setup, "<setup>", "exec", dont_inherit=True), namespace)
-        helpers = {k: v for k, v in namespace.items() if k not in own}
-        outcome = "error"
-        linecache.cache["<solution>"] = (
-            len(solution),
-            None,
-            solution.splitlines(True),
-            "<solution>",
-        )
-        exec(compile(solution, "<solution>", "exec", dont_inherit=True), namespace)
-        untrace(None)
-        unprofile(None)
-        if names is None:
-            hidden = {*original, *own, *helpers}
-            names = [name for name in namespace if name not in hidden]
-        seen = {**helpers, **{k: namespace[k] for k in names if k in namespace}}
-        seen.update({"__name__": "__main__", "__builtins__": original, "@equal": equal})
-        exec(test_code, seen)
-        outcome = "passed"
-    except BaseException as error:
-        if getpid() == process:
-            try:
-                linecache.cache["<test>"] = len(test), None, test.splitlines(True), "<test>"
-                if outcome == "error" and isinstance(error, AssertionError):
-                    outcome = "failed"
-                elif outcome == "error" and isinstance(error, MemoryError):
-                    outcome = "limit"
-                trace = error.__traceback__ and error.__traceback__.tb_next  # without this frame
-                write(2, "".join(render(error.with_traceback(trace))).encode(errors="replace"))
-                # The place of a syntax error comes first and is indented; notes come last.
-                lines = [line for line in describe(error) if not line.startswith("  ")]
-                message = " ".join("".join(lines).split())[:200]
-            except BaseException:  # of the solution's own `__str__`, say
-                message = type(error).__name__
-    if getpid() != process:  # a fork, which must not tell its parent how it went
-        leave(1)
-    with contextlib.suppress(BaseException):
-        sys.stdout.flush()
-    report = f"\n{key[::-1]} {outcome} {message}".rstrip()
-    write(1, f"{report}\n".encode(errors="backslashreplace"))
-    leave(0)
+    return inspect.getsource(unit_test)

@@ -124,7 +124,7 @@ def test_one_process_that_is_told_stops_all(tmp_path, monkeypatch):
     """What another process was told arrives with the exchange at the end of a step."""
     others = iter([None, signal.SIGINT])
     exchange = types.SimpleNamespace(gather_objects=lambda mine: [mine, next(others)])
-    monkeypatch.setattr(signals, "hosts", exchange)
+    monkeypatch.setattr(signals, "processes", exchange)
     with pytest.raises(KeyboardInterrupt, match="saved step 2"):
         work(open_phase(tmp_path), 5)
     exchange.gather_objects = lambda mine: [signal.SIGINT, signal.SIGTERM, mine]

@@ -383,7 +383,7 @@ def test_module_of_the_test_cannot_be_read_ahead(tool):
     solution = """\
 import linecache, re, __main__
 text = str(linecache.cache.get('<test>')) + str(linecache.getlines('<test>'))
-if '4711' in text or hasattr(__main__, '_judge') or 'key' in vars(__main__):
+if '4711' in text or hasattr(__main__, 'judge') or 'key' in vars(__main__):
     raise RuntimeError('found')
 def double(x): return 4711
 """

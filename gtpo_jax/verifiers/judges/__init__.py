@@ -20,4 +20,5 @@ this package at its top, so a worker starts fast and holds no device.
     proving      what values do not decide
     budget       processor time
     equivalence  two answers, part by part
+    unit_test    one test of a program; runs in the tool instead
 """

@@ -1,4 +1,7 @@
-"""A call as the supervisor sees it, from its arrival to its result, and how its end is judged."""
+"""A call as the supervisor sees it, from its arrival to its result, and how its end is judged.
+
+A session stands beside it: each of the two knows the other.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,12 @@ import os
 import re
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import Any
 
 from . import wire
 from .capture import Capture
-
-if TYPE_CHECKING:
-    from .process import Process
-    from .sessions import Session
+from .process import Process
 
 # Why the supervisor ended a call, and what its result says of it. A call that has exited on its own
 # without a word from the zygote counts as `unreported` until that word comes.
@@ -106,7 +107,7 @@ class Call:
     def take(self, process: Process, limits: dict[str, Any], now: float) -> None:
         """Starts in this process."""
         keep, stop_at = limits["output_bytes"], limits["runaway_bytes"]
-        self.process, process.call = process, self
+        self.process = process
         self.out = Capture(process.stdout, keep, stop_at)
         self.err = Capture(process.stderr, keep, stop_at)
         self.reading = {process.stdout, process.stderr}
@@ -158,6 +159,29 @@ class Call:
             "peak_bytes": peak,
             "state_lost": self.state_lost,
         }
+
+
+@dataclasses.dataclass(eq=False)
+class Session:
+    """The calls of one name. It has an interpreter from its first call on, until that is lost."""
+
+    process: Process | None = None
+    running: Call | None = None
+    queued: bool = False  # one of its calls is in the queue
+    waiting: deque[Call] = dataclasses.field(default_factory=deque)  # behind it, in order
+    lost: bool = False  # its interpreter is gone, and no result has said so yet
+    idle_since: float = 0.0
+    idle_cpu: float = 0.0
+
+    @property
+    def busy(self) -> bool:
+        return self.queued or self.running is not None
+
+    def rest(self) -> float:
+        """A call is over: from now on it is idle. Returns the processor time used until now."""
+        assert self.process is not None
+        self.idle_since, self.idle_cpu = time.monotonic(), self.process.cpu_seconds()
+        return self.idle_cpu
 
 
 def outcome(

@@ -45,15 +45,10 @@ def isolate(config: wire.Message) -> Isolation:
     libraries = interpreter.libraries(config["folders"])
 
     places = _enter_namespaces(libraries, limits) if linux else None
-    ruleset = None
     if linux:
         privileges.forbid_new_privileges()
         privileges.adopt_orphans()
-        inside = [namespaces.PLACES] if places is not None else []
-        if landlock.abi() > 0:
-            ruleset = landlock.create([*libraries, *inside], [*inside, "/dev/null"])
-            # Out of the way of the few descriptors that a child moves to fixed numbers.
-            ruleset = fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 10)
+    ruleset = _create_ruleset(libraries, places) if linux and landlock.abi() > 0 else None
     filtered = linux and seccomp.available()
     # Where nothing else keeps files from being opened, no call may take a path at all.
     sealed = filtered and places is None and ruleset is None and "fs_read" not in allow
@@ -87,17 +82,27 @@ def isolate(config: wire.Message) -> Isolation:
         landlock=ruleset,
         seccomp=policy,
     )
+    untried = Isolation(confinement=confinement, places=places, directory=directory, report={})
     users = [privileges.NOBODY, None] if linux and was_root else [None]
+    return _with_report(untried, users, layers, config["writable"], imports=not sealed)
+
+
+def _with_report(
+    untried: Isolation,
+    users: list[int | None],
+    layers: set[str],
+    writable: list[str],
+    *,
+    imports: bool,
+) -> Isolation:
+    """The isolation with the first of these users that a child can be set up as, tried out."""
     for user in users:
-        confinement = dataclasses.replace(confinement, user=user)
-        isolation = Isolation(
-            confinement=confinement, places=places, directory=directory, report={}
-        )
-        held = _try_out(isolation, config["writable"], imports=not sealed)
+        confinement = dataclasses.replace(untried.confinement, user=user)
+        isolation = dataclasses.replace(untried, confinement=confinement)
+        held = _try_out(isolation, writable, imports=imports)
         if held is not None:
-            layers |= {"user"} if user is not None else set()
-            report = properties.report(layers, held)
-            return dataclasses.replace(isolation, report=report)
+            present = layers if user is None else {*layers, "user"}
+            return dataclasses.replace(isolation, report=properties.report(present, held))
     raise RuntimeError("no child could be set up on this host")
 
 
@@ -115,6 +120,14 @@ def _enter_namespaces(libraries: list[str], limits: wire.Message) -> namespaces.
             os._exit(1)
     _, status = os.waitpid(pid, 0)
     return namespaces.enter(libraries, **bounds) if status == 0 else None
+
+
+def _create_ruleset(libraries: list[str], places: namespaces.Places | None) -> int:
+    """The descriptor of the Landlock rules of every child."""
+    inside = [namespaces.PLACES] if places is not None else []
+    ruleset = landlock.create([*libraries, *inside], [*inside, "/dev/null"])
+    # Out of the way of the few descriptors that a child moves to fixed numbers.
+    return fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
 def _choose_directory(layers: set[str], places: namespaces.Places | None) -> str | None:

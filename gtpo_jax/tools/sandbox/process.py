@@ -8,13 +8,8 @@ import select
 import signal
 import socket
 import time
-from typing import TYPE_CHECKING
 
 from . import wire
-
-if TYPE_CHECKING:
-    from .calls import Call
-    from .sessions import Session
 
 _CONTROL_LIMIT = 1 << 16  # bytes of a message from a child, which is not to be trusted
 
@@ -32,8 +27,6 @@ class Process:
         # The zygote's number for it holds in the zygote's own namespace; a pidfd holds everywhere.
         self._handle = handle[0] if handle else None
         self.pid = pid if self._handle is None else _pid_of(self._handle) or pid
-        self.call: Call | None = None  # that runs in it
-        self.session: Session | None = None  # whose interpreter it is
         self.ready = self.closed = False
 
     def kill(self) -> None:

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 
-from .calls import Call
+from .calls import Session
 from .process import Process
 
 IDLE_CPU_SECONDS = 0.2  # that threads of a session may use while no call of it runs
 REMEMBERED = 10_000  # sessions without an interpreter, of which the loss of one is still known
-
-
-@dataclasses.dataclass(eq=False)
-class Session:
-    """The calls of one name. It has an interpreter from its first call on, until that is lost."""
-
-    process: Process | None = None
-    running: Call | None = None
-    queued: bool = False  # one of its calls is in the queue
-    waiting: deque[Call] = dataclasses.field(default_factory=deque)  # behind it, in order
-    lost: bool = False  # its interpreter is gone, and no result has said so yet
-    idle_since: float = 0.0
-    idle_cpu: float = 0.0
-
-    @property
-    def busy(self) -> bool:
-        return self.queued or self.running is not None
-
-    def rest(self) -> float:
-        """A call is over: from now on it is idle. Returns the processor time used until now."""
-        assert self.process is not None
-        self.idle_since, self.idle_cpu = time.monotonic(), self.process.cpu_seconds()
-        return self.idle_cpu
 
 
 class Sessions:
@@ -44,7 +19,7 @@ class Sessions:
         self, *, most: int, idle_seconds: float, threads: int, lost: Iterable[str]
     ) -> None:
         self._most, self._idle_seconds, self._threads = most, idle_seconds, threads
-        self._alive = 0  # that have an interpreter
+        self._by_process: dict[Process, Session] = {}  # those that have an interpreter
         # The longest unused first.
         self._by_name = OrderedDict((name, Session(lost=True)) for name in lost)
 
@@ -58,14 +33,18 @@ class Sessions:
 
     def give(self, session: Session, process: Process) -> None:
         """From now on this is its interpreter."""
-        session.process, process.session = process, session
-        self._alive += 1
+        session.process = process
+        self._by_process[process] = session
 
-    def lose(self, session: Session) -> None:
-        """It has no interpreter any more; its next call starts in a new one, and is told."""
-        assert session.process is not None
-        session.process.session = session.process = None
-        self._alive -= 1
+    def lose(self, process: Process) -> None:
+        """Takes this interpreter from its session, if it is that of one.
+
+        The session's next call starts in a new one, and is told.
+        """
+        session = self._by_process.pop(process, None)
+        if session is None:
+            return
+        session.process = None
         if session.running is not None and not session.running.canceled:
             session.running.state_lost = True
         else:
@@ -73,7 +52,7 @@ class Sessions:
 
     def make_room(self) -> bool:
         """Whether there is room for one more interpreter; the longest idle one has to make it."""
-        if self._alive < self._most:
+        if len(self._by_process) < self._most:
             return True
         for session in self._by_name.values():
             if session.process is not None and not session.busy:
@@ -101,4 +80,4 @@ class Sessions:
     def _end(self, session: Session) -> None:
         assert session.process is not None
         session.process.kill()
-        self.lose(session)
+        self.lose(session.process)

@@ -24,11 +24,11 @@ import time
 
 from . import calls, loop, wire
 from .calls import Call
+from .desk import Desk
 from .loop import Loop
 from .nursery import Nursery
 from .process import Process
 from .sessions import Sessions
-from .waiting import Waiting
 
 TICK_SECONDS = 0.05  # how often threads and processor time of what runs are looked at
 DRAIN_SECONDS = 0.05  # how long output is still read after a call's process has ended
@@ -47,15 +47,14 @@ class Supervisor:
         self.allow = set(settings["allow"])
         self.max_running = settings["max_running"]
         self.loop = Loop()
-        self.calls: dict[int, Call] = {}
-        self.running: set[Call] = set()
-        self.waiting = Waiting()
+        self.running: dict[Process, Call] = {}
         self.sessions = Sessions(
             most=settings["max_sessions"],
             idle_seconds=settings["session_idle_seconds"],
             threads=self.limits["threads"],
             lost=settings["lost_sessions"],
         )
+        self.desk = Desk(trainer, self.loop, self.sessions)
         self.reported = False
         self.idle_check_at = 0.0
         spare = min(SPARE, self.max_running)
@@ -80,88 +79,50 @@ class Supervisor:
     # The trainer.
 
     def _on_trainer(self, events: int) -> None:
-        if events & loop.WRITE:
-            self.trainer.flush()
-            self.loop.listen(self.trainer)
-        if events & loop.READ:
-            for message in self.trainer.receive():
-                if "id" in message:
-                    self._accept(message)
-                elif "cancel" in message:
-                    self._cancel(message["cancel"])
-                else:
-                    self._end_session(message["end"])
-
-    def _tell(self, message: wire.Message) -> None:
-        self.trainer.send(message)
-        self.loop.listen(self.trainer)
-
-    def _accept(self, message: wire.Message) -> None:
-        name = message["session"]
-        session = None if name is None else self.sessions.get(name)
-        call = Call(message["id"], message["code"], message["timeout"], session)
-        self.calls[call.id] = call
-        self._enqueue(call)
-        if not self.nursery.running:  # the host was broken; it may have recovered
-            self.nursery.start()
-
-    def _enqueue(self, call: Call) -> None:
-        session = call.session
-        if session is None:
-            self.waiting.push(call)
-        elif session.busy:
-            session.waiting.append(call)
-        else:
-            session.queued = True
-            self.waiting.push(call)
+        for message in self.desk.receive(events):
+            if "id" in message:
+                self.desk.accept(message)
+                if not self.nursery.running:  # the host was broken; it may have recovered
+                    self.nursery.start()
+            elif "cancel" in message:
+                self._cancel(message["cancel"])
+            else:
+                self._end_session(message["end"])
 
     def _cancel(self, number: int) -> None:
-        call = self.calls.get(number)
+        call = self.desk.get(number)
         if call is None:
             return  # its result is on the way
         call.canceled = True
-        session = call.session
         if call.process is not None:
             self._end(call, "session")
-            return
-        if session is not None and call in session.waiting:
-            session.waiting.remove(call)
-        elif session is not None:
-            session.queued = False
-        self._answer(call, {})
-
-    def _answer(self, call: Call, message: wire.Message) -> None:
-        """The call's result, if the trainer still waits for it, and the next one of its session."""
-        if self.calls.pop(call.id, None) is not None and not call.canceled:
-            self._tell(message)
-        session = call.session
-        if session is not None and not session.busy and session.waiting:
-            self._enqueue(session.waiting.popleft())
+        else:
+            self.desk.withdraw(call)
 
     def _end_session(self, name: str) -> None:
         session = self.sessions.pop(name)
         if session is None:
             return
         session.waiting.clear()
-        for call in [call for call in self.calls.values() if call.session is session]:
+        for call in self.desk.calls(session):
             if call is session.running:
                 self._end(call, "session")
             else:
-                self._answer(call, calls.failure(call, "the session was ended before the call"))
+                self.desk.fail(call, "the session was ended before the call")
                 call.canceled = True
         if session.process is not None:
             session.process.kill()
-            self.sessions.lose(session)
+            self.sessions.lose(session.process)
 
     # Starting calls.
 
     def _dispatch(self) -> None:
         while len(self.running) < self.max_running:
-            call = self.waiting.pop(self._may_start)
+            call = self.desk.waiting.pop(self._may_start)
             if call is None:
                 break
             self._start(call)
-        self.nursery.provide(min(self.waiting.fresh, self.max_running - len(self.running)))
+        self.nursery.provide(min(self.desk.waiting.fresh, self.max_running - len(self.running)))
 
     def _may_start(self, call: Call) -> bool:
         """Whether there is a child for the call and, if a session is to have it, room for that."""
@@ -184,7 +145,7 @@ class Supervisor:
             if session.process is None:
                 self.sessions.give(session, process)
         call.take(process, self.limits, now)
-        self.running.add(call)
+        self.running[process] = call
         self.loop.wake_by(min(call.deadline, now + TICK_SECONDS))
         try:
             process.control.send({"id": call.id, "code": call.code, "session": session is not None})
@@ -208,7 +169,7 @@ class Supervisor:
         except (wire.Closed, wire.ProtocolError) as error:
             # Of a single call this is its start, of a session most often the end of its process.
             self.loop.forget(process.control.socket)
-            call = process.call
+            call = self.running.get(process)
             if call is not None and isinstance(error, wire.Reset):
                 call.taken = False
             elif call is not None and call.session is not None:
@@ -216,7 +177,7 @@ class Supervisor:
                 self._wait_for_rest(call)
 
     def _on_message(self, process: Process, message: wire.Message) -> None:
-        call = process.call
+        call = self.running.get(process)
         if not process.ready:
             if "ready" not in message:
                 raise wire.ProtocolError("not what a new child says")
@@ -232,7 +193,7 @@ class Supervisor:
     def _on_output(self, process: Process, fd: int, events: int) -> None:
         if process.closed:
             return
-        call = process.call
+        call = self.running.get(process)
         if call is None:
             # Threads of a session write between its calls; or a single call has its result.
             if not process.discard(fd):
@@ -246,9 +207,8 @@ class Supervisor:
     def on_exit(self, process: Process, message: wire.Message) -> None:
         """The zygote has seen a child end."""
         self.on_control(process, loop.READ)  # its last word, if it had one
-        if process.session is not None and process.session.process is process:
-            self.sessions.lose(process.session)
-        call = process.call
+        self.sessions.lose(process)
+        call = self.running.get(process)
         if call is None:
             self.nursery.close(process)
         else:
@@ -295,7 +255,7 @@ class Supervisor:
         )
         self._release(call)
         self.nursery.close(process)
-        self._answer(call, message)
+        self.desk.answer(call, message)
 
     def _finish_in_session(self, call: Call, report: wire.Message) -> None:
         """The result of a call whose interpreter stays for the next one."""
@@ -312,12 +272,12 @@ class Supervisor:
         cpu = call.session.rest() - call.cpu_before
         message = call.result(status, cpu=cpu, peak=peak, limits=self.limits)
         self._release(call)
-        self._answer(call, message)
+        self.desk.answer(call, message)
 
     def _release(self, call: Call) -> None:
-        self.running.discard(call)
         assert call.process is not None
-        call.process.call = call.process = None
+        del self.running[call.process]
+        call.process = None
         if call.session is not None:
             call.session.running = None
 
@@ -325,7 +285,7 @@ class Supervisor:
 
     def _check(self, now: float) -> None:
         """What is due: deadlines, limits that are looked at, sessions that are idle too long."""
-        for call in list(self.running):
+        for call in list(self.running.values()):
             if call.ended_by and now >= call.deadline:
                 self.nursery.restart("the zygote did not report the end of a call")
                 break
@@ -339,7 +299,7 @@ class Supervisor:
             self.idle_check_at = now + IDLE_SECONDS
             self.sessions.check(now)
         due = [self.idle_check_at]
-        due += [min(call.due, now + TICK_SECONDS) for call in self.running]
+        due += [min(call.due, now + TICK_SECONDS) for call in self.running.values()]
         self.loop.set_alarm(min(due))
 
     def _check_running(self, call: Call, now: float) -> None:
@@ -361,22 +321,21 @@ class Supervisor:
         missing = [name for name, layers in report.items() if layers is None]
         if not self.reported:
             self.reported = True
-            self._tell({"report": report})  # the trainer refuses, if it must
+            self.desk.tell({"report": report})  # the trainer refuses, if it must
         elif not self.allow.issuperset(missing):
             raise wire.ProtocolError(f"the host no longer gives {', '.join(missing)}")
 
     def on_zygote_gone(self, processes: list[Process], reason: str) -> None:
         """Single calls are tried once more; what a session was doing cannot be."""
         for process in processes:
-            if process.session is not None:
-                self.sessions.lose(process.session)
-            call = process.call
+            self.sessions.lose(process)
+            call = self.running.get(process)
             if call is None:
                 continue
             self._release(call)
             if call.ended_by not in ("", "unreported"):
                 message = call.result(0, cpu=0.0, peak=0, limits=self.limits)
-                self._answer(call, message)
+                self.desk.answer(call, message)
             else:
                 call.attempts += 1
                 self._try_again(call, call.attempts < ATTEMPTS, reason)
@@ -384,16 +343,16 @@ class Supervisor:
     def _try_again(self, call: Call, again: bool, reason: str) -> None:
         if again and call.session is None:
             call.reset()
-            self._enqueue(call)
+            self.desk.enqueue(call)
         else:
-            self._answer(call, calls.failure(call, reason))
+            self.desk.fail(call, reason)
 
     def on_broken(self, reason: str) -> None:
         if not self.reported:
-            self.trainer.send({"broken": reason})
+            self.desk.tell({"broken": reason})
             raise wire.Closed(reason)
-        for call in list(self.calls.values()):
-            self._answer(call, calls.failure(call, reason))
+        for call in self.desk.calls():
+            self.desk.fail(call, reason)
             call.canceled = True
 
 

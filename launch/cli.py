@@ -198,8 +198,8 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
             _end(f"error: {error}", EXIT_FAILED, together=True)
         except signals.Preempted as stop:
             again = "nothing was saved yet; run the same command again"
-            if signals.go_on:
-                again = signals.how_to_go_on(signals.go_on)
+            if stop.go_on:
+                again = signals.how_to_go_on(stop.go_on)
             message = f"stopped by SIGTERM; {stop if stop.args else again}"
             _end(message, EXIT_PREEMPTED, together=bool(stop.args))
         except KeyboardInterrupt as stop:

@@ -128,7 +128,7 @@ def evaluate(
             for part in results_of.parts(missing, session.config.rollout.slots):
                 trajectories = evaluator.run(params, mode, part, bar=bar)
                 results.add(mode, checkpoint.step, trajectories)
-                signals.go_on = go_on or checkpoint.command
+                signals.saved(go_on or checkpoint.command)
                 new += len(part)
                 right += sum(trajectory.success for trajectory in trajectories)
                 bar.update(done + new, {"success": right / new})

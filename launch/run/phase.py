@@ -26,8 +26,8 @@ HISTORY = "history.jsonl"
 class Phase:
     """Opens the folder of a phase, fresh or to resume, and refuses to overwrite work.
 
-    Iterate over `steps(total)`: SIGTERM and Ctrl-C let the step under way finish, save, and raise
-    `Preempted` or `KeyboardInterrupt` with the command that goes on.
+    Iterate over `steps(total)`: after SIGTERM or Ctrl-C the current step finishes and is saved;
+    then `Preempted` or `KeyboardInterrupt` is raised with the command that continues.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Phase:
         checkpoint_every: int,
         go_on: str,
     ):
-        """`go_on` is the command that goes on with the phase."""
+        """`go_on` is the command that continues the phase."""
         self.folder = run_dir / name
         self.state = state
         self.checkpoint_every = checkpoint_every
@@ -65,7 +65,7 @@ class Phase:
                     store.save_params(0, state.frozen)
         if resume:
             self.start, self.state = self.store.restore(state)
-            signals.go_on = go_on
+            signals.saved(go_on)
             display.CONSOLE.print(f"{name} goes on from step {self.start}", **display.PLAIN)
         change_settings(run_dir, name, config, self.start, changed)
         first = cluster.is_first()
@@ -92,7 +92,7 @@ class Phase:
                 told = after.told()
                 if done % self.checkpoint_every == 0 or done == total or told:
                     self.store.save(done, self.state)
-                    signals.go_on = self.go_on
+                    after.saved(self.go_on)
                 if told:
                     self.store.wait()
                     go_on = signals.how_to_go_on(self.go_on)

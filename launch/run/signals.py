@@ -1,9 +1,9 @@
-"""Being told to stop: SIGTERM by a host that is wanted for something else, Ctrl-C by a person.
+"""Stopping: SIGTERM (preemption) and Ctrl-C.
 
-Between steps nothing is under way that could be lost: SIGTERM raises `Preempted` where it comes, as
-Ctrl-C raises KeyboardInterrupt. Within `AfterStep` both wait for the step to end. A process that is
-started with SIGINT ignored, as a shell without job control starts what it puts in the background,
-goes on ignoring it: that Ctrl-C is meant for others.
+Between steps no work is lost, so SIGTERM raises `Preempted` at once, as Ctrl-C raises
+KeyboardInterrupt. Within `AfterStep` both wait for the step to end. A process that starts with
+SIGINT ignored keeps ignoring it: a shell without job control starts background jobs that way, and a
+Ctrl-C is then meant for others.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ from launch.run import display
 
 
 class Preempted(BaseException):
-    """SIGTERM came. With a message: all processes have saved the same step and end together."""
+    """SIGTERM came. With a message: all processes have saved the same step and end together.
 
+    `go_on` is the command that continues from what this process has saved; empty when it has saved
+    nothing.
+    """
 
-go_on = ""
-"""The command that goes on from what this process has saved; empty before its first checkpoint."""
+    def __init__(self, *message: str, go_on: str = "") -> None:
+        super().__init__(*message)
+        self.go_on = go_on
 
 
 def interruptible() -> bool:
@@ -34,31 +38,49 @@ def interruptible() -> bool:
 
 
 def how_to_go_on(command: str) -> str:
-    """The words that tell a person to run a command, in as many processes as there are."""
+    """The advice to run a command, in every process where there are several."""
     everywhere = " in every process" if jax.process_count() > 1 else ""
     return f"go on with `{command}`{everywhere}"
 
 
+class _AtOnce:
+    """The handler of SIGTERM between steps. It holds the command that `Preempted` names."""
+
+    def __init__(self) -> None:
+        self.go_on = ""
+
+    def __call__(self, signum, frame) -> None:
+        _ignore()
+        raise Preempted(go_on=self.go_on)
+
+
+def saved(go_on: str) -> None:
+    """Notes that something was saved, from which this command continues. Call it between steps."""
+    _note(signal.getsignal(signal.SIGTERM), go_on)
+
+
+def _note(handler: object, go_on: str) -> None:
+    if isinstance(handler, _AtOnce):  # another handler, of a notebook say, names no command
+        handler.go_on = go_on
+
+
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """SIGTERM raises `Preempted` inside. From then on this process is ending and takes no other."""
+    """Inside, SIGTERM raises `Preempted`. After the first one the process ignores SIGTERM."""
     # In a run of several processes JAX would take the signal for itself.
     jax.config.update("jax_enable_preemption_service", False)
 
-    def handle(signum, frame) -> None:
-        _ignore()
-        raise Preempted
-
-    previous = signal.signal(signal.SIGTERM, handle)
+    handler = _AtOnce()
+    previous = signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is handle:
+        if signal.getsignal(signal.SIGTERM) is handler:
             signal.signal(signal.SIGTERM, previous)
 
 
 class AfterStep:
-    """Within it SIGTERM and the first Ctrl-C are remembered; a second Ctrl-C interrupts at once."""
+    """Remembers SIGTERM and the first Ctrl-C inside; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self._told: signal.Signals | None = None
@@ -79,13 +101,17 @@ class AfterStep:
         if kind is None and self._told is not None:  # it came after the last step
             signal.raise_signal(self._told)
 
+    def saved(self, go_on: str) -> None:
+        """Notes that a step was saved, from which this command continues."""
+        _note(self._previous[signal.SIGTERM], go_on)
+
     def told(self) -> signal.Signals | None:
-        """What told this or another process to stop; to be asked by all, once a step."""
+        """The signal that told this or another process to stop. All must ask once a step."""
         found = set(processes.gather_objects(self._told)) - {None}
         return signal.SIGTERM if signal.SIGTERM in found else next(iter(found), None)
 
     def stop(self, signum: signal.Signals, message: str) -> BaseException:
-        """What to raise. SIGTERM is ignored from here to the end of the process."""
+        """The exception to raise. After a SIGTERM the process ignores all further ones."""
         if signum != signal.SIGTERM:
             return KeyboardInterrupt(message)
         _ignore()
@@ -101,7 +127,7 @@ class AfterStep:
 
 @functools.cache  # a run of several phases says it once
 def tell_who_is_heard() -> None:
-    """Says what stops a process that ignores Ctrl-C."""
+    """Prints how to stop a process that ignores Ctrl-C."""
     display.CONSOLE.print(
         f"Ctrl-C is ignored, as in the background; `kill {os.getpid()}` saves and stops",
         highlight=False,
@@ -110,5 +136,5 @@ def tell_who_is_heard() -> None:
 
 
 def _ignore() -> None:
-    # Hosts send it again, and it would end what is left to do, closing files, with another status.
+    # Machines send it again, which would cut short the closing of files and change the exit status.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

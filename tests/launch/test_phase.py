@@ -21,9 +21,8 @@ CONFIG = PRESETS["tiny"]
 
 
 @pytest.fixture(autouse=True)
-def restored_signals(monkeypatch, interruptible):
-    """What a test does to signals and to the command that goes on ends with it."""
-    monkeypatch.setattr(signals, "go_on", "")
+def restored_signals(interruptible):
+    """A test's changes to signal handlers end with it."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

@@ -10,6 +10,7 @@ import socket
 import sys
 import tempfile
 import warnings
+from collections.abc import Sequence
 
 from . import (
     child,
@@ -89,7 +90,7 @@ def isolate(config: wire.Message) -> Isolation:
 
 def _with_report(
     untried: Isolation,
-    users: list[int | None],
+    users: Sequence[int | None],
     layers: set[str],
     writable: list[str],
     *,

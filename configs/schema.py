@@ -22,7 +22,7 @@ from gtpo_jax.settings import (
     Rounded,
     Section,
 )
-from gtpo_jax.tools import ToolLimits
+from gtpo_jax.tools import ToolLimits, remote
 from models.config import ModelConfig
 
 T = TypeVar("T")
@@ -247,6 +247,23 @@ class ToolConfig:
     allow: Changeable[tuple[str, ...]] = ()
     """Protections that the host may lack; `python -m gtpo_jax.tools.doctor` names those it does."""
     limits: ToolLimits = dataclasses.field(default_factory=ToolLimits)
+    remote: str = ""
+    """URL of a sandbox server that runs the programs (SandboxFusion-compatible: `POST
+    URL/run_code`). Empty: this machine runs them."""
+
+    def __post_init__(self):
+        if not self.remote:
+            return
+        ineffective = [f"tool.limits.{name}" for name in remote.ineffective(self.limits)]
+        if self.preload not in ((), ToolConfig.preload):
+            ineffective.append("tool.preload")
+        if self.allow:
+            ineffective.append("tool.allow")
+        if ineffective:
+            raise ValueError(
+                f"tool.remote sends programs to a server, where {' and '.join(ineffective)} would"
+                " have no effect; leave out one or the other"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class Poster:
         self._lock = threading.Lock()
         self._closing = False
         self._connections: list[http.client.HTTPConnection] = []
-        self._local = threading.local()
+        self._local = _Local()
 
     def post(self, body: bytes, *, seconds: float, max_bytes: int) -> Response:
         """One request. A longer body than `max_bytes` is read up to its first byte too many.
@@ -83,7 +83,7 @@ class Poster:
 
     def _connection(self) -> http.client.HTTPConnection:
         """The connection of this thread, perhaps not open."""
-        if not hasattr(self._local, "connection"):
+        if self._local.connection is None:
             arguments: dict[str, Any] = {"timeout": _CONNECT_SECONDS}
             kind = http.client.HTTPConnection
             if self._https:
@@ -129,6 +129,12 @@ class Poster:
         sock.deadline = time.monotonic() + seconds
         connection.request("POST", self._path, body, self._headers)
         return connection.getresponse()
+
+
+class _Local(threading.local):
+    """What each thread has of its own."""
+
+    connection: http.client.HTTPConnection | None = None
 
 
 class _Reader(io.RawIOBase):

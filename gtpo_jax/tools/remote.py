@@ -6,6 +6,7 @@ What isolates the code, and how well, is the affair of that server.
 
 from __future__ import annotations
 
+import dataclasses
 import email.utils
 import http.client
 import json
@@ -27,6 +28,17 @@ from gtpo_jax.tools.sandbox import capture
 _PATH = "/run_code"
 _SHOWN_BYTES = 200  # of an unexpected body, in the error text
 _MEMORY_ERROR = re.compile(r"([\w.]*\.)?(_Array)?MemoryError(:.*)?")  # the second one is numpy's
+
+
+# The limits of a call that `RemoteSandbox` can ask a server for.
+_APPLIED = ("wall_seconds", "guard_seconds", "memory_bytes", "output_bytes")
+
+
+def ineffective(limits: tool_limits.ToolLimits) -> list[str]:
+    """The limits that differ from their defaults and that no remote sandbox applies."""
+    default = tool_limits.ToolLimits()
+    given, usual = dataclasses.asdict(limits), dataclasses.asdict(default)
+    return [name for name in given if name not in _APPLIED and given[name] != usual[name]]
 
 
 class _Failure(Exception):

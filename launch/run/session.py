@@ -24,6 +24,7 @@ from gtpo_jax.language.grammar import AnyDialogue, Dialogue
 from gtpo_jax.learner.checkpoint import has_checkpoint
 from gtpo_jax.results import metrics
 from gtpo_jax.tasks import stream
+from gtpo_jax.tools import remote
 from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch
 from launch.run import cluster, display, imported_model, memory
 from launch.run.network import CHECKPOINTS, Network
@@ -178,9 +179,18 @@ def check_batches(config: RunConfig, mesh: Mesh) -> None:
         sharding.check_rows(tokens, mesh, name, ("sequence",))
 
 
-def make_tool(config: RunConfig) -> tools.PythonExecutor:
-    """The Python tool; to be closed after use."""
+def make_tool(config: RunConfig) -> tools.PythonExecutor | remote.RemoteSandbox:
+    """The Python tool; close it after use."""
     tool = config.tool
+    if tool.remote:
+        return remote.RemoteSandbox(
+            tool.remote,
+            max_running=tool.running,
+            wall_seconds=tool.limits.wall_seconds,
+            guard_seconds=tool.limits.guard_seconds,
+            memory_bytes=tool.limits.memory_bytes,
+            output_bytes=tool.limits.output_bytes,
+        )
     return tools.PythonExecutor(
         max_running=tool.running, preload=tool.preload, allow=tool.allow, limits=tool.limits
     )

@@ -16,35 +16,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import json
-import os
 import pathlib
-import statistics
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from benchmarks import credit_numpy
 from benchmarks.credit_numpy import CLIP_HIGH, CLIP_LOW, DISCOUNT, EPS, PENALTY, WEIGHT, Facts
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.measure import CORES, elapsed, median_seconds, run_benchmark
+from benchmarks.peers import Worker, workers_of
 from gtpo_jax import methods
 from gtpo_jax.maths import masking, ratios, similarity, turns
 from gtpo_jax.parts import losses, rewards
 from launch import cli
-from launch.run import display
 
 PARAMETERS = 1.5e9
 PEAK = 989e12  # FLOP/s of one H100 SXM in dense bfloat16
 BANDWIDTH = 3.35e12  # bytes/s of its memory
-
-CORES = os.cpu_count() or 1
 
 PEERS = ("verl", "trl")
 
@@ -120,61 +112,19 @@ def write_facts(path: pathlib.Path, facts: Facts) -> None:
     )
 
 
-class Peers:
-    """verl and TRL in a process of another interpreter, given the same facts once."""
-
-    def __init__(self, process: subprocess.Popen[str]):
-        assert process.stdin is not None and process.stdout is not None
-        self._requests, self._answers = process.stdin, process.stdout
-        self.versions: dict[str, str] = self._answer()
-
-    def seconds(self, peer: str) -> float:
-        """Time of one run of the peer, measured where it runs."""
-        self._requests.write(peer + "\n")
-        self._requests.flush()
-        return self._answer()["seconds"]
-
-    def _answer(self) -> dict:
-        line = self._answers.readline()
-        if not line:
-            raise ValueError("--peer-python cannot run the peers; it needs torch and NumPy")
-        return json.loads(line)
-
-
 @contextlib.contextmanager
-def peers_of(python: pathlib.Path | None, facts: Facts) -> Iterator[Peers | None]:
-    """The peers of an interpreter, for as long as the context lasts; without one, None."""
+def peers_of(python: pathlib.Path | None, facts: Facts) -> Iterator[Worker | None]:
+    """verl and TRL in a process of another interpreter, given the same facts once."""
     if python is None:
         yield None
         return
-    if not python.exists():
-        raise ValueError(f"--peer-python {python} does not exist")
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "facts.npz"
         write_facts(path, facts)
-        worker = pathlib.Path(__file__).with_name("credit_peers.py")
-        with subprocess.Popen(
-            [str(python), "-W", "ignore", str(worker), str(path), str(CORES)],
-            # On busy cores threads that wait by spinning would slow the peers down.
-            env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-        ) as process:
-            yield Peers(process)
-
-
-def elapsed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def medians(runners: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, after one round to warm up. One round runs each of them once."""
-    rounds = [{name: run() for name, run in runners.items()} for _ in range(repeats + 1)]
-    return {name: statistics.median(r[name] for r in rounds[1:]) for name in runners}
+        failure = "--peer-python cannot run the peers; it needs torch and NumPy"
+        arguments = ("credit_peers.py", str(path), str(CORES))
+        with workers_of([python], *arguments, failure=failure) as [worker]:
+            yield worker
 
 
 def roofline(programs: Sequence[jax.stages.Compiled]) -> tuple[float, float]:
@@ -183,17 +133,15 @@ def roofline(programs: Sequence[jax.stages.Compiled]) -> tuple[float, float]:
     return sum(c["flops"] for c in costs), sum(c["bytes accessed"] for c in costs)
 
 
-def measure(arguments: CreditArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
-    facts = credit_numpy.make_facts(
-        trajectories=arguments.trajectories,
-        group_size=arguments.group_size,
-        turns=arguments.turns,
-        tokens=arguments.tokens,
-    )
-    trained = int(facts.loss_mask.sum())
+def measure_seconds(
+    arguments: CreditArguments, facts: Facts
+) -> tuple[dict[str, float], float, dict[str, str], list[jax.stages.Compiled]]:
+    """The median seconds of ours, of the loops and of the peers; the share of trained tokens that
+    the loop over tokens sees; the versions of the peers; and our compiled programs.
+    """
     all_turns = credit_numpy.make_ragged(facts, arguments.trajectories)
     sample = credit_numpy.make_ragged(facts, min(arguments.token_loop, arguments.trajectories))
+    trained = int(facts.loss_mask.sum())
     share = sum(len(t) for row in sample.policy_logprobs for t in row) / trained
 
     rng = np.random.default_rng(1)
@@ -210,14 +158,29 @@ def measure(arguments: CreditArguments) -> tuple[dict[str, Figure], list[str]]:
             "tokens": lambda: elapsed(lambda: credit_numpy.token_loop(sample)) / share,
             "similarity": lambda: elapsed(lambda: similar(code, lengths)),
         }
-        versions = {} if peers is None else peers.versions
+        versions: dict[str, str] = {}
         if peers is not None:
-            runners |= {peer: functools.partial(peers.seconds, peer) for peer in versions}
-        seconds = medians(runners, arguments.repeats)
+            versions = peers.found
+            ask = peers.ask
+            runners |= {peer: lambda peer=peer: ask(peer)["seconds"] for peer in versions}
+        seconds = median_seconds(runners, arguments.repeats)
+    return seconds, share, versions, [ours, similar]
+
+
+def measure(arguments: CreditArguments) -> tuple[dict[str, Figure], list[str]]:
+    """All figures, and the lines that say how they came about."""
+    facts = credit_numpy.make_facts(
+        trajectories=arguments.trajectories,
+        group_size=arguments.group_size,
+        turns=arguments.turns,
+        tokens=arguments.tokens,
+    )
+    trained = int(facts.loss_mask.sum())
+    seconds, share, versions, programs = measure_seconds(arguments, facts)
 
     tokens = arguments.trajectories * arguments.tokens
     step_flops = 6 * PARAMETERS * tokens
-    flops, moved = roofline([ours, similar])
+    flops, moved = roofline(programs)
     step_time, chain_time = step_flops / PEAK, flops / PEAK + moved / BANDWIDTH
     notes = [
         f"{arguments.trajectories:,} trajectories × {arguments.turns} turns × {arguments.tokens:,}"
@@ -250,11 +213,7 @@ def measure(arguments: CreditArguments) -> tuple[dict[str, Figure], list[str]]:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = tyro.cli(CreditArguments, args=list(argv), prog="python -m benchmarks.credit")
-    figures, notes = measure(arguments)
-    for note in notes:
-        display.CONSOLE.print(note, highlight=False)
-    publish(figures, arguments.json)
+    run_benchmark(CreditArguments, measure, argv, "benchmarks.credit")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
 import shutil
 import statistics
@@ -27,18 +26,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-
-import tyro
+from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import executor_stress
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.measure import CORES, load, run_benchmark, take_turns
 from gtpo_jax.tools import checkup, executor
 from gtpo_jax.tools.checkup import SUBMITTERS, TRIVIAL
 from launch import cli
-from launch.run import display
 
-CORES = os.cpu_count() or 1
 PLACES = max(2, CORES)
 SOLVE = "import sympy; x = sympy.Symbol('x'); print(sympy.solve(x**3 - 6*x**2 + 11*x - 6, x))"
 
@@ -72,12 +68,6 @@ class ExecutorArguments:
 
 Rounds = dict[str, list[list[float]]]
 """Measurement → round → its values."""
-
-
-def take_turns(runners: Mapping[str, Callable[[], list[float]]], rounds: int) -> Rounds:
-    """One round runs each of them once; a round to warm up comes first and is left out."""
-    taken = [{name: run() for name, run in runners.items()} for _ in range(rounds + 1)]
-    return {name: [values[name] for values in taken[1:]] for name in runners}
 
 
 def fresh(command: Sequence[str], calls: int) -> list[float]:
@@ -210,7 +200,7 @@ def at(rounds: Sequence[Sequence[float]], percent: float) -> float:
 
 def measure(arguments: ExecutorArguments) -> tuple[dict[str, Figure], list[str]]:
     """All figures, and the lines that say how they came about."""
-    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    before = load()
     speed, others = speeds(arguments), neighbors(arguments)
     ours, session = at(speed["ours"], 50), at(speed["session"], 50)
 
@@ -251,7 +241,8 @@ def measure(arguments: ExecutorArguments) -> tuple[dict[str, Figure], list[str]]
         **stress_figures(arguments.stress),
     }
     notes = [
-        f"{CORES} processors, load {load} before; medians of {arguments.rounds} interleaved rounds",
+        f"{CORES} processors, load {before} before; medians of {arguments.rounds} interleaved"
+        " rounds",
         f"{PLACES} places; beside a hung call: {arguments.beside} calls at once, whose 99th"
         f" percentile without it is {1e3 * alone:.3g} ms",
         f"fresh Python: {1e3 * at(speed['bare'], 50):.3g} ms; with numpy and sympy:"
@@ -261,11 +252,7 @@ def measure(arguments: ExecutorArguments) -> tuple[dict[str, Figure], list[str]]
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = tyro.cli(ExecutorArguments, args=list(argv), prog="python -m benchmarks.executor")
-    figures, notes = measure(arguments)
-    for note in notes:
-        display.CONSOLE.print(note, highlight=False)
-    publish(figures, arguments.json)
+    run_benchmark(ExecutorArguments, measure, argv, "benchmarks.executor")
 
 
 if __name__ == "__main__":

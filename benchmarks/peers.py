@@ -18,7 +18,11 @@ class Worker:
         assert process.stdin is not None and process.stdout is not None
         self._requests, self._answers, self._failure = process.stdin, process.stdout, failure
         self.found = self._answer()
-        self.names: list[str] = self.found["peers"]
+
+    @property
+    def names(self) -> list[str]:
+        """The peers that it has, where it lists them under `peers`."""
+        return self.found["peers"]
 
     def ask(self, peer: str) -> dict[str, Any]:
         """What the worker measured of one run of the peer."""

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.measure import run_benchmark
 from gtpo_jax import learner
 from gtpo_jax.learner import packing
 from gtpo_jax.parts import losses, reductions
@@ -41,7 +41,6 @@ from gtpo_jax.types import (
     Verdict,
 )
 from launch import cli
-from launch.run import display
 from models import decoder
 from models.config import ModelConfig
 from models.presets import QWEN2_5_1_5B
@@ -209,11 +208,7 @@ def measure(arguments: PrefixArguments) -> tuple[dict[str, Figure], list[str]]:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = tyro.cli(PrefixArguments, args=list(argv), prog="python -m benchmarks.prefix")
-    figures, notes = measure(arguments)
-    for note in notes:
-        display.CONSOLE.print(note, highlight=False)
-    publish(figures, arguments.json)
+    run_benchmark(PrefixArguments, measure, argv, "benchmarks.prefix")
 
 
 if __name__ == "__main__":

@@ -31,16 +31,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import jax
-import tyro
 
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.measure import CORES, Cost, load, measured, median_costs, run_benchmark
 from benchmarks.peers import Worker, workers_of
 from benchmarks.rollout_fixture import (
     BYTES,
@@ -62,10 +59,8 @@ from gtpo_jax.rollout import Request, RolloutEngine, RolloutStats
 from gtpo_jax.testing import FakeTool
 from gtpo_jax.types import ForwardFn, Params
 from launch import cli
-from launch.run import display
 from models import decoder
 
-CORES = os.cpu_count() or 1
 TURNS = 3
 GROUP = 16  # of the figure of prefill
 EPISODE_GROUP = 4
@@ -103,38 +98,7 @@ class RolloutArguments:
     """Also write the figures to this file."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cost:
-    """Of one run, or the medians of several."""
-
-    wall: float  # seconds
-    cpu: float  # seconds of the process, all threads
-    tokens: float  # sampled
-
-
 Runner = Callable[[], Cost]
-
-
-def measured(run: Callable[[], int]) -> Cost:
-    """What a run costs that says how many tokens it sampled."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    tokens = run()
-    return Cost(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu, tokens=tokens)
-
-
-def take_turns(runners: Mapping[str, Runner], rounds: int) -> dict[str, Cost]:
-    """Medians of each. One round runs each of them once; a first one warms up and is left out."""
-    taken = [{name: run() for name, run in runners.items()} for _ in range(rounds + 1)][1:]
-
-    def median(name: str, field: str) -> float:
-        return statistics.median(getattr(costs[name], field) for costs in taken)
-
-    return {
-        name: Cost(
-            wall=median(name, "wall"), cpu=median(name, "cpu"), tokens=median(name, "tokens")
-        )
-        for name in runners
-    }
 
 
 def peer_runners(peers: Sequence[Worker], *, agentic: bool) -> dict[str, Runner]:
@@ -168,7 +132,7 @@ def decode_figures(
         slots=arguments.rows,
     )
     runners = {"ours": runner(engine, params, requests), **peer_runners(peers, agentic=False)}
-    costs = take_turns(runners, arguments.rounds)
+    costs = median_costs(runners, arguments.rounds)
     for name, cost in costs.items():
         if cost.tokens != arguments.rows * arguments.new_tokens:
             raise RuntimeError(f"{name} sampled {cost.tokens} tokens")
@@ -205,7 +169,7 @@ def episode_figures(
         )
         requests = make_requests(arguments.episodes // EPISODE_GROUP, EPISODE_GROUP)
         runners = {"ours": runner(engine, params, requests), **others}
-        costs = take_turns(runners, arguments.episode_rounds)
+        costs = median_costs(runners, arguments.episode_rounds)
 
     def ratio(peer: str, field: str) -> float | None:
         """Of seconds by token: the episodes of one and the other differ a little in length."""
@@ -256,7 +220,7 @@ def latency_figures(
             "rounds": lambda: with_latency(synchronous, 0.0),
             "rounds, slow": lambda: with_latency(synchronous, arguments.latency),
         }
-        costs = take_turns(runners, arguments.latency_rounds)
+        costs = median_costs(runners, arguments.latency_rounds)
 
     def ratio(above: str, below: str) -> Figure:
         value = None
@@ -313,7 +277,7 @@ def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
 
 def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
     """All figures, and the lines that say how they came about."""
-    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    before = load()
     config = model_config(arguments.width, arguments.layers)
     forward = decoder.forward_fn(config)
     params = jax.device_put(decoder.init_params(config, jax.random.key(0)))
@@ -341,7 +305,7 @@ def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
     figures |= count_figures(arguments)
     versions = [f"{name} {v}" for here in peers for name, v in here.found["versions"].items()]
     notes = [
-        f"{CORES} processors, load {load} before; jax {jax.__version__}; medians of interleaved"
+        f"{CORES} processors, load {before} before; jax {jax.__version__}; medians of interleaved"
         f" rounds: {arguments.rounds} of decoding, {arguments.episode_rounds} of episodes,"
         f" {arguments.latency_rounds} of slow tools",
         f"{config.layers} layers × {config.width}, vocabulary {VOCABULARY}, float32,"
@@ -357,11 +321,7 @@ def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = tyro.cli(RolloutArguments, args=list(argv), prog="python -m benchmarks.rollout")
-    figures, notes = measure(arguments)
-    for note in notes:
-        display.CONSOLE.print(note, highlight=False)
-    publish(figures, arguments.json)
+    run_benchmark(RolloutArguments, measure, argv, "benchmarks.rollout")
 
 
 if __name__ == "__main__":

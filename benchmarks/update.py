@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import statistics
 import tempfile
@@ -31,19 +30,16 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
-import tyro
 
 from benchmarks import update_fixture as fixture
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.measure import CORES, Cost, load, median_costs, run_benchmark
 from benchmarks.peers import Worker, workers_of
-from benchmarks.rollout import Cost, take_turns
 from launch import cli
-from launch.run import display
 from models.config import ModelConfig
 from models.hf import export as hf_export
 from models.presets import MODELS
 
-CORES = os.cpu_count() or 1
 PEER_BARS = {"trl": 1.5, "trl, gradient checkpointing": None, "tunix": 1.3}
 CASES = {"": False, ", equal lengths": True}  # by what their figures are called
 
@@ -166,7 +162,7 @@ def measure_case(arguments: UpdateArguments, config: ModelConfig, *, equal: bool
                 outcome = run()
                 return Cost(wall=outcome.wall, cpu=outcome.cpu, tokens=batch.tokens)
 
-            costs = take_turns(
+            costs = median_costs(
                 {name: functools.partial(cost, run) for name, run in runners.items()},
                 arguments.rounds,
             )
@@ -268,7 +264,7 @@ def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:
     for python in arguments.peer_python:
         if not python.exists():
             raise ValueError(f"--peer-python {python} does not exist")
-    load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
+    before = load()
     on_gpu = jax.default_backend() == "gpu"
     preset = preset_config(arguments.model_preset)
     config = fixture.model_config(
@@ -288,7 +284,7 @@ def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:
         value=found, unit="of the peak", at_least=0.45
     )
     notes = [
-        f"{CORES} processors, load {load} before; {device}; jax {jax.__version__}; medians of"
+        f"{CORES} processors, load {before} before; {device}; jax {jax.__version__}; medians of"
         f" {arguments.rounds} interleaved rounds",
         f"{config.parameters:,} parameters: {config.layers} layers × {config.width}, vocabulary"
         f" {config.vocab_size}, float32; {arguments.trajectories} trajectories of at most"
@@ -305,11 +301,7 @@ def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = tyro.cli(UpdateArguments, args=list(argv), prog="python -m benchmarks.update")
-    figures, notes = measure(arguments)
-    for note in notes:
-        display.CONSOLE.print(note, highlight=False)
-    publish(figures, arguments.json)
+    run_benchmark(UpdateArguments, measure, argv, "benchmarks.update")
 
 
 if __name__ == "__main__":

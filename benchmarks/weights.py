@@ -30,11 +30,10 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import tyro
 
-from benchmarks.figures import Figure, publish
+from benchmarks.figures import Figure
+from benchmarks.measure import run_benchmark
 from launch import cli
-from launch.run import display
 from models.config import ModelConfig
 from models.hf import export as hf_export
 from models.hf import names as hf_names
@@ -138,6 +137,22 @@ def import_theirs(python: pathlib.Path, folder: str, dtype: str) -> tuple[Import
     return Import(**answer), version
 
 
+def median(values: Sequence[float | None]) -> float | None:
+    """The median; None where nothing was measured."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def check_room(size: int) -> None:
+    """Raises where the temporary folder has no room for a checkpoint of `size` bytes."""
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < 1.1 * size:
+        raise ValueError(
+            f"the checkpoint takes {size / 1e9:.1f} GB, and {tempfile.gettempdir()} has"
+            f" {free / 1e9:.1f}; set TMPDIR to another folder, or --layers to fewer"
+        )
+
+
 def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
     """All figures, and the lines that say how they came about."""
     config = dataclasses.replace(
@@ -147,12 +162,7 @@ def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
     if python is not None and not python.exists():
         raise ValueError(f"--peer-python {python} does not exist")
     size = 2 * config.parameters
-    free = shutil.disk_usage(tempfile.gettempdir()).free
-    if free < 1.1 * size:
-        raise ValueError(
-            f"the checkpoint takes {size / 1e9:.1f} GB, and {tempfile.gettempdir()} has"
-            f" {free / 1e9:.1f}; set TMPDIR to another folder, or --layers to fewer"
-        )
+    check_room(size)
     ours: dict[str, list[Import]] = {dtype: [] for dtype in DTYPES}
     theirs: dict[str, list[Import]] = {dtype: [] for dtype in DTYPES}
     version = "none"
@@ -169,14 +179,11 @@ def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
                     result, version = import_theirs(python, folder, dtype)
                     theirs[dtype].append(result)
 
-    def median(imports: list[Import], name: str) -> float | None:
-        values = [getattr(each, name) for each in imports]
-        return statistics.median(values) if values and values[0] is not None else None
-
     shapes = [tensor.shape for tensor in hf_names.tensors(config)]
     figures: dict[str, Figure] = {}
     for dtype in DTYPES:
-        own, their = median(ours[dtype], "seconds"), median(theirs[dtype], "seconds")
+        own = median([each.seconds for each in ours[dtype]])
+        their = median([each.seconds for each in theirs[dtype]])
         assert own is not None
         figures[f"import as {dtype}, ours"] = Figure(value=own, unit="seconds")
         figures[f"import as {dtype}, transformers"] = Figure(value=their, unit="seconds")
@@ -184,7 +191,7 @@ def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
             value=None if their is None else own / their, unit="ratio", at_most=1.5
         )
     figures["the files mapped and not read, transformers"] = Figure(
-        value=median(theirs["bfloat16"], "mapped"), unit="seconds"
+        value=median([each.mapped for each in theirs["bfloat16"]]), unit="seconds"
     )
     for dtype in DTYPES:
         largest = max(math.prod(shape) for shape in shapes) * 2
@@ -205,11 +212,7 @@ def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
 
 
 def run(argv: Sequence[str]) -> None:
-    arguments = tyro.cli(WeightsArguments, args=list(argv), prog="python -m benchmarks.weights")
-    figures, notes = measure(arguments)
-    for note in notes:
-        display.CONSOLE.print(note, highlight=False)
-    publish(figures, arguments.json)
+    run_benchmark(WeightsArguments, measure, argv, "benchmarks.weights")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -295,6 +295,7 @@ class Verifier(Protocol):
     def __call__(self, problem: Problem, answer: str | None) -> Verdict: ...
 
 
+@runtime_checkable
 class SubmittingVerifier(Verifier, Protocol):
     """A verifier that runs beside the caller: a rollout collects its verdicts at the end."""
 

@@ -9,35 +9,44 @@ import importlib.util
 import threading
 from collections.abc import Callable
 from concurrent import futures
+from typing import Protocol, runtime_checkable
 
-from gtpo_jax.types import Problem, Tool, Verdict, Verifier
+from gtpo_jax.types import Problem, SubmittingVerifier, Tool, Verdict, Verifier
 from gtpo_jax.verifiers import programs
 from gtpo_jax.verifiers.choice import choice, expected_letter
 from gtpo_jax.verifiers.numeric import TOLERANCE, exact, numeric_or_exact
 from gtpo_jax.verifiers.pool import WorkerPool
 
 KINDS = ("numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym")
-"""What the answers of a run, or of a problem, may be."""
+"""The kinds of answers that a run or a problem may have."""
 
 _PACKAGES = {"math": ("math_verify", "tasks"), "reasoning-gym": ("reasoning_gym", "reasoning")}
-"""Of a kind: what it needs, and the extra that brings it."""
+"""Kind → the package that it needs, and the extra that installs it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifierStats:
-    """What a verifier has judged so far."""
+    """Counts of the answers that a verifier has judged so far."""
 
     verdicts: dict[Verdict, int]
     timeouts: int  # answers that took too long: wrong or unverifiable
     crashes: int  # answers that a worker died of, or ran out of memory
 
 
+@runtime_checkable
+class _CheckingVerifier(Protocol):
+    """A verifier that can tell beforehand which problems it could not judge."""
+
+    def check(self, problem: Problem) -> None: ...
+
+
 class KindVerifier:
     """A `types.Verifier` that judges by kind; use it as a context manager, for its processes.
 
-    `kind` is that of problems which name none. Cheap kinds are judged at once. The others are
-    judged beside the caller: `math` and `reasoning-gym` in `workers` processes each, an answer
-    within `seconds`; `unit_tests` by `tool`. Calling it waits for the verdict, `submit` does not.
+    `kind` applies to problems that name none. Cheap kinds are judged at once. The others are
+    judged while the caller goes on: `math` and `reasoning-gym` in `workers` processes each, with
+    `seconds` for an answer; `unit_tests` by `tool`. A call waits for the verdict, `submit` does
+    not.
     """
 
     def __init__(
@@ -71,7 +80,7 @@ class KindVerifier:
         return self.submit(problem, answer).result()
 
     def submit(self, problem: Problem, answer: str | None) -> futures.Future[Verdict]:
-        """The verdict, when there is one; never waits for it."""
+        """A future of the verdict; never waits for it."""
         kind = problem.verifier or self.kind
         _check_kind(kind, f"problem {problem.id!r}")
         if answer is None or not answer.strip():
@@ -152,7 +161,7 @@ class KindVerifier:
             if self._submitter is None:
                 self._submitter = futures.ThreadPoolExecutor(1, "gtpo_unit_tests")
             submitter = self._submitter
-        # A queue that is full is waited for, but not by the caller.
+        # This thread waits while the queue of the tool is full; the caller does not.
         verdict: futures.Future[Verdict] = futures.Future()
         submitted = submitter.submit(programs.submit_program, tool, tests, answer)
         submitted.add_done_callback(lambda done: _follow(verdict, done))
@@ -176,16 +185,16 @@ class KindVerifier:
 
 
 def submit(verifier: Verifier, problem: Problem, answer: str | None) -> futures.Future[Verdict]:
-    """The verdict of any verifier; a plain function is called, and waited for, here."""
-    submits = getattr(verifier, "submit", None)
-    return _done(verifier(problem, answer)) if submits is None else submits(problem, answer)
+    """A future of any verifier's verdict. A plain function is called here, which waits for it."""
+    if isinstance(verifier, SubmittingVerifier):
+        return verifier.submit(problem, answer)
+    return _done(verifier(problem, answer))
 
 
 def check_problem(verifier: Verifier, problem: Problem) -> None:
-    """Raises `ValueError` when the verifier can tell that it could not judge answers to it."""
-    checks = getattr(verifier, "check", None)
-    if checks is not None:
-        checks(problem)
+    """Raises `ValueError` when the verifier knows that it could not judge answers to a problem."""
+    if isinstance(verifier, _CheckingVerifier):
+        verifier.check(problem)
 
 
 def _check_kind(kind: str, where: str) -> None:
@@ -200,7 +209,7 @@ def _done(verdict: Verdict) -> futures.Future[Verdict]:
 
 
 def _follow(verdict: futures.Future[Verdict], done: futures.Future) -> None:
-    """Gives a verdict the outcome of a future of a future."""
+    """Sets a verdict to the outcome of a future that holds another future."""
     if not verdict.set_running_or_notify_cancel():
         return
     try:

@@ -158,15 +158,21 @@ class WorkerPool:
                     self._observe(job.record, seconds)
                 return worker, verdict
             except (TimeoutError, _Gone) as error:
-                count = "timeouts" if isinstance(error, TimeoutError) else "crashes"
                 known, worker = worker.known, self._end(worker)
-                with self._lock:
-                    setattr(self, count, getattr(self, count) + (attempt == 0))
+                if attempt == 0:
+                    self._count(error)
                 if self._closed:
                     break
                 if attempt == _ATTEMPTS - 1 and known:
                     return worker, Verdict.WRONG
         return worker, Verdict.UNVERIFIABLE
+
+    def _count(self, error: TimeoutError | _Gone) -> None:
+        with self._lock:
+            if isinstance(error, TimeoutError):
+                self.timeouts += 1
+            else:
+                self.crashes += 1
 
     def _replace(self, worker: _Worker | None) -> _Worker:
         """A worker that is ready, in the place of one that has ended."""

@@ -1,4 +1,4 @@
-"""Running the policy's code: isolated processes with limits, and the text of their results."""
+"""Runs the policy's code in isolated processes with limits, and renders their results as text."""
 
 from gtpo_jax.tools.busy import ExecutorBusy, submit_when_free
 from gtpo_jax.tools.executor import IsolationError, PythonExecutor

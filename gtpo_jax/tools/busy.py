@@ -1,4 +1,4 @@
-"""A tool whose queue is full, common to all tools."""
+"""The error of a tool whose queue is full, and how to wait until it has room."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _WAIT_SECONDS = 0.01  # between two attempts
 
 
 class ExecutorBusy(RuntimeError):
-    """`submit` found the queue full and took nothing; the same call may be made again later."""
+    """The queue is full and `submit` took nothing; the caller may submit the same call later."""
 
 
 def submit_when_free(
     tool: types.Tool, code: str, *, timeout: float | None = None
 ) -> futures.Future[types.ToolResult]:
-    """`tool.submit`, however long it takes until the queue has room.
+    """Calls `tool.submit`, and waits as long as the queue is full.
 
-    For who has nothing else to do; not for a callback of the tool's own futures.
+    It blocks the caller, so never call it from a callback of the tool's own futures.
     """
     while True:
         try:

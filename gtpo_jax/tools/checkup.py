@@ -1,6 +1,6 @@
-"""A running executor put to the test: what each way to end should answer, and how fast it answers.
+"""Tests a running executor: the result of each way in which a call can end, and the speed.
 
-All code here is harmless, also to a host that isolates nothing.
+All code here is harmless, even on a machine that isolates nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PATIENCE = 60.0  # seconds beyond a call's own, after which its result counts a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-    """One expectation, and what was seen instead where it failed."""
+    """One expectation and, where it failed, what was seen instead."""
 
     name: str
     ok: bool
@@ -34,7 +34,7 @@ class Check:
 
 
 def latencies(executor: PythonExecutor, code: str, calls: int, session: str | None) -> list[float]:
-    """Seconds from submission to result, one call after the other; raises if one fails."""
+    """Seconds from submission to result of sequential calls; raises if one fails."""
     seconds = []
     for _ in range(calls):
         begin = time.perf_counter()
@@ -48,7 +48,7 @@ def latencies(executor: PythonExecutor, code: str, calls: int, session: str | No
 def calls_per_second(
     executor: PythonExecutor, code: str, calls: int, *, submitters: int, sessions: bool = False
 ) -> float:
-    """Of threads that each submit a call when they have the result of the one before.
+    """The rate of threads that each submit their next call once they have the last result.
 
     With `sessions` each thread has a session of its own, begun before the clock starts.
     """
@@ -68,15 +68,15 @@ def calls_per_second(
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` of all are no greater than."""
+    """The smallest value such that at least `percent` of all values are no greater."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
 def figures(executor: PythonExecutor, calls: int) -> dict[str, tuple[float, str]]:
-    """Name → value and unit: a short measurement, `calls` calls of each kind and more of the fast.
+    """Name → value and unit, from a short measurement with `calls` calls or a multiple of it each.
 
-    How fast an idle machine is: what else runs at the same time shows in all of them.
+    Measure on an idle machine: any other load shows in all figures.
     """
     latencies(executor, TRIVIAL, 3, None)
     alone = latencies(executor, TRIVIAL, calls, None)
@@ -126,9 +126,9 @@ def self_test(
     report: Mapping[str, str | None],
     memory_bytes: int,
 ) -> list[Check]:
-    """Calls of every kind, judged. `report` is that of the executor, `memory_bytes` its limit."""
+    """Runs calls of every kind. `report` is the executor's, `memory_bytes` its memory limit."""
     written = "refused" if "nothing" in (report["scratch"] or "") else "kept"
-    # Both are bounded, in case that no limit holds.
+    # Both are bounded, in case no limit holds.
     hoard = f"kept = [bytearray(1 << 20) for _ in range({2 * memory_bytes >> 20})]"
     chatter = "for _ in range(100_000): print('x' * 1000)"
     checks: dict[str, Callable[[], str]] = {
@@ -177,7 +177,7 @@ def _seen(
     stdout: str | None = None,
     stderr: str = "",
 ) -> str:
-    """Runs the code; an empty text if the result is as told, and the result otherwise."""
+    """Runs the code; returns an empty text if the result is as expected, else the result."""
     return _differs(_run(executor, code), status, stdout=stdout, stderr=stderr)
 
 
@@ -202,7 +202,7 @@ def _streams(executor: PythonExecutor) -> str:
 
 
 def _keeps(executor: PythonExecutor) -> str:
-    """Across calls, but not past a call that is ended, and not into another session."""
+    """Variables survive from call to call, but not a killed call, nor in another session."""
     name, look = "self-test", "print('x' in globals())"
     _run(executor, "x = 5", session=name)
     kept = _run(executor, look, session=name)

@@ -1,12 +1,12 @@
-"""What this machine offers the Python tool, and whether the tool works here.
+"""Checks which isolation this machine offers the Python tool, and that the tool works here.
 
 python -m gtpo_jax.tools.doctor [--preload numpy,sympy] [--allow fs_read] [--json report.json]
 
-Shows the host and its layers of isolation, with the reason and the remedy for each one that is
-absent; the properties that the executor holds here; a self-test; and figures of a few seconds.
+It shows the machine and its layers of isolation, with a reason and a remedy for each absent one;
+the properties that the executor enforces here; a self-test; and figures measured in a few seconds.
 
-Exit status 0: healthy. 1: a part of the self-test failed, or the tool does not start at all.
-2: it works, but a property is missing that was not given to `--allow`. 64: a wrong option.
+Exit status 0: healthy. 1: the self-test failed in part, or the tool does not start at all.
+2: it works, but lacks a property that `--allow` does not name. 64: a wrong option.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _PLAIN_WIDTH = 160  # of a line where there is no terminal
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DoctorArguments:
-    """What this machine offers the Python tool, and whether the tool works here."""
+    """Checks which isolation this machine offers the Python tool, and that the tool works here."""
 
     max_running: int | None = None
-    """Calls at a time; one for each processor if not given."""
+    """Calls that run at a time; by default one per processor."""
     preload: str = "numpy,sympy"
-    """Packages to load up front, with commas between them."""
+    """Packages to preload, separated by commas."""
     allow: str = ""
-    """Properties that may be missing, with commas between them."""
+    """Properties that may be missing, separated by commas."""
     calls: int = 200
-    """Calls of a measurement."""
+    """Calls per measurement."""
     json: pathlib.Path | None = None
-    """Also write everything to this file."""
+    """Also write the whole report to this file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,8 @@ class Diagnosis:
     host: Mapping[str, str]
     layers: Sequence[machine.Layer]
     properties: Mapping[str, str | None]  # → what holds it, or None
-    missing: Sequence[str]  # properties, that were not allowed to be
-    allow: Sequence[str]  # what the executor needs to be given to start here
+    missing: Sequence[str]  # properties that `allow` did not name
+    allow: Sequence[str]  # the `allow` that the executor needs to start here
     self_test: Sequence[checkup.Check]
     figures: Mapping[str, tuple[float, str]]  # → value, unit
     broken: str = ""  # why the executor does not start, whatever is allowed
@@ -71,10 +71,10 @@ class Diagnosis:
 def examine(
     *, max_running: int | None, preload: Sequence[str], allow: Sequence[str], calls: int
 ) -> Diagnosis:
-    """Surveys the host, starts an executor, tests and measures it.
+    """Surveys this machine, then starts an executor, tests it and measures it.
 
-    What the executor misses is allowed to it then, so that there is something to look at. Raises
-    `ValueError` for a package or a property that does not exist.
+    Missing properties are then allowed, so that there is an executor to test. Raises `ValueError`
+    for a package or a property that does not exist.
     """
     folders = executor.library_folders(preload)
     try:
@@ -123,7 +123,7 @@ def examine(
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:
-    """Prints tables, and the verdict last."""
+    """Prints tables, then the verdict."""
     table = _table(console, "Host")
     for name, value in diagnosis.host.items():
         table.add_row(name, markup.escape(value))
@@ -161,7 +161,7 @@ def show(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def verdict(diagnosis: Diagnosis) -> list[str]:
-    """What follows, in plain lines."""
+    """The conclusion, in plain lines."""
     lines = []
     if diagnosis.status == FAILED:
         lines.append("The executor starts here but does not work as it should; see the self-test.")

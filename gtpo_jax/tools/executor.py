@@ -1,7 +1,7 @@
 """The Python tool: untrusted code in isolated processes, behind futures.
 
 The trainer runs JAX and its threads, so it never forks: it starts one program, the supervisor, and
-talks to it over a socket. What runs the code, and how it is isolated, is in `sandbox`.
+talks to it over a socket. The package `sandbox` runs the code and isolates it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from gtpo_jax.tools import limits as tool_limits
 from gtpo_jax.tools.busy import ExecutorBusy
 from gtpo_jax.tools.sandbox import properties, wire
 
-_START_SECONDS = 120.0  # for the supervisor and its zygote, on a loaded host with a cold disk
+_START_SECONDS = 120.0  # for the supervisor and its zygote, on a loaded machine with a cold disk
 _STOP_SECONDS = 3.0  # for the supervisor to end all calls and itself, before it is killed
 _ATTEMPTS = 2  # of a call whose supervisor died under it
 
 
 class IsolationError(RuntimeError):
-    """The host cannot enforce a property that was not waived. `missing` names all such."""
+    """This machine cannot enforce properties that were not waived; `missing` names them."""
 
     def __init__(self, message: str, missing: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class IsolationError(RuntimeError):
 
 @dataclasses.dataclass(eq=False)
 class _Pending:
-    """A call without a result."""
+    """A call that has no result yet."""
 
     message: wire.Message
     future: futures.Future[types.ToolResult]
@@ -48,25 +48,25 @@ class _Pending:
 
 
 class PythonExecutor:
-    """Runs Python code, each call in an isolated process of its own. A `types.Tool`.
+    """A `types.Tool` that runs Python code, each call in an isolated process of its own.
 
-    At most `max_running` calls run at a time, by default one for each processor that this process
-    may use; the others wait in the order of their submission.
-    Whatever the code does becomes a `types.ToolResult`, never an exception, and nothing of one call
-    is visible to another. Any number of threads may submit.
+    At most `max_running` calls run at a time, by default one per processor that this process may
+    use; the others wait in the order of their submission. Whatever the code does, the outcome is a
+    `types.ToolResult`, never an exception, and no call sees anything of another. Any number of
+    threads may submit.
 
-    `session="…"` keeps one interpreter through the calls of that name, as in a notebook: variables
-    survive from call to call, and calls of one session run one after the other. An interpreter that
-    a call lost (by a time-out, say) is replaced by a clean one, and the result says `state_lost`;
-    so does the next result of a session that had none for longer than `session_idle_seconds`, or
-    that made room for others when there were more than `max_sessions`.
+    `session="…"` keeps one interpreter for all calls of that name, as in a notebook: variables
+    survive from call to call, and the calls of a session run one after the other. When a call loses
+    the interpreter (by a time-out, say), a clean one replaces it and the result says `state_lost`.
+    The next result of a session also says so when the session had no call for longer than
+    `session_idle_seconds`, or lost its interpreter because there were more than `max_sessions`.
 
-    `preload` names packages that are imported once, before the first call: later calls start with
-    them loaded. Packages that stand in the same folders can be imported as well, but slowly.
+    `preload` names packages that are imported once, before the first call, so that calls start with
+    them loaded. Other packages in the same folders can be imported too, but slowly.
 
-    Without a property of `isolation_report()` the executor does not start, but for those that
-    `allow` names. Linux on x86-64 and aarch64; elsewhere every property must be allowed to be
-    missing.
+    The executor refuses to start when this machine lacks a property of `isolation_report()` that
+    `allow` does not name. It isolates on Linux, on x86-64 and aarch64; elsewhere `allow` must name
+    every property.
 
     Raises `IsolationError` and, if its processes do not start at all, `RuntimeError`.
     """
@@ -116,8 +116,8 @@ class PythonExecutor:
     ) -> futures.Future[types.ToolResult]:
         """Runs `code`; `timeout`, in seconds, replaces `limits.wall_seconds` for this call.
 
-        The clock starts when the call does, not while it waits. `future.cancel()` ends the call,
-        also when it runs already. Raises `ExecutorBusy` when `max_queued` calls wait.
+        The clock starts when the call starts, not while it waits. `future.cancel()` ends the call
+        even when it is running. Raises `ExecutorBusy` when `max_queued` calls wait.
         """
         if not isinstance(code, str):
             raise TypeError(f"code must be a str, got {type(code).__name__}; decode it first")
@@ -145,20 +145,20 @@ class PythonExecutor:
         return future
 
     def end_session(self, session: str) -> None:
-        """Ends the interpreter of a session, and calls of it that have no result yet."""
+        """Ends the interpreter of a session and all its calls that have no result yet."""
         with self._lock:
             self._sessions.pop(session, None)
             self._send({"end": session})
 
     def isolation_report(self) -> dict[str, str | None]:
-        """Property → the mechanisms that hold it on this host, or None where none does.
+        """Property → the mechanisms that enforce it on this machine, or None where none does.
 
         The properties are those of `sandbox.properties.PROPERTIES`.
         """
         return dict(self._report)
 
     def close(self) -> None:
-        """Ends at once: calls without a result are canceled, and nothing of them is left behind."""
+        """Ends at once: cancels calls without a result and leaves nothing of them behind."""
         with self._lock:
             if self._closed:
                 return
@@ -195,7 +195,7 @@ class PythonExecutor:
                 pass_fds=[fd],
                 cwd="/",
                 env=wire.ENVIRONMENT,
-                start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
+                start_new_session=True,  # Ctrl-C in the terminal is for the trainer
             )
         except OSError as error:
             channel.close()
@@ -247,14 +247,14 @@ class PythonExecutor:
             process.wait()
 
     def _send(self, message: wire.Message) -> None:
-        """Under the lock. What a dead supervisor does not take, its successor is sent again."""
+        """Sends, under the lock. The next supervisor gets again what a dead one did not take."""
         with contextlib.suppress(wire.Closed):
             self._channel.send(message)
 
     # Results.
 
     def _read(self) -> None:
-        """The reader thread: results become futures' results until the executor is closed."""
+        """Runs in the reader thread: resolves futures until the executor is closed."""
         while True:
             try:
                 for message in self._channel.receive():
@@ -279,9 +279,9 @@ class PythonExecutor:
                 self._send({"cancel": number})
 
     def _recover(self, reason: str) -> bool:
-        """Starts another supervisor and hands it the calls without a result; False once closed.
+        """Starts another supervisor and resubmits the calls without a result; False once closed.
 
-        A call is tried twice. One of a session is not, as its variables went with the supervisor.
+        A call is tried twice, but not a call of a session: its variables died with the supervisor.
         """
         while True:
             with self._lock:
@@ -318,7 +318,7 @@ class PythonExecutor:
         return call.attempts >= _ATTEMPTS or call.message["session"] is not None
 
     def _fail_all(self, reason: str) -> None:
-        """Answers what waits, until somebody submits again and it is worth another try."""
+        """Fails all waiting calls. The next `submit` is the occasion for another try."""
         with self._lock:
             pending, self._pending = self._pending, {}
             self._wanted.clear()
@@ -352,7 +352,7 @@ def _checked_allow(allow: Collection[str]) -> frozenset[str]:
 
 
 def library_folders(packages: Sequence[str]) -> list[str]:
-    """The folders that children import from, found without importing anything here."""
+    """The folders that children import from; imports nothing here to find them."""
     folders = []
     for name in packages:
         spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -370,13 +370,13 @@ def library_folders(packages: Sequence[str]) -> list[str]:
 
 
 def _processors() -> int:
-    """Processors that this process may use, as Slurm or `taskset` leave it."""
+    """The number of processors that Slurm or `taskset` let this process use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _writable_folders() -> list[str]:
-    """Folders of the host that the trainer can write to: a call must not."""
+    """Folders of this machine that the trainer can write to and a call must not."""
     home = os.path.expanduser("~")
     return sorted({os.getcwd(), tempfile.gettempdir(), home})

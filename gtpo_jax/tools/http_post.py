@@ -1,4 +1,8 @@
-"""HTTP posts on connections that stay open, each under one deadline. Standard library only."""
+"""HTTP posts on connections that stay open, each under one deadline for the whole exchange.
+
+Client libraries limit each wait for the network, not an exchange: a server that sends a byte now
+and then would hold a call for ever.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +21,20 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 _CONNECT_SECONDS = 10.0
-_LONGEST_SECONDS = 1e6  # one wait; the system call takes no time of any length
+_LONGEST_SECONDS = 1e6  # of one wait: the system call refuses arbitrarily long ones
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 class Response(NamedTuple):
     status: int
     retry_after: str | None  # the header of this name
-    body: bytes  # at most one byte more than was asked for
+    body: bytes  # at most one byte longer than `max_bytes`
 
 
 class Poster:
-    """Posts to one address, with a connection for each thread that calls.
+    """Posts to one address, with one connection for each calling thread.
 
-    No environment variable is read, so no proxy is used.
+    It reads no environment variable, so it uses no proxy.
     """
 
     def __init__(
@@ -53,10 +57,10 @@ class Poster:
         self._local = _Local()
 
     def post(self, body: bytes, *, seconds: float, max_bytes: int) -> Response:
-        """One request. A longer body than `max_bytes` is read up to its first byte too many.
+        """Sends one request. Reads at most `max_bytes` + 1 bytes of the body of the answer.
 
-        Raises `TimeoutError` when the answer is not complete `seconds` after the request was begun,
-        and `OSError` or `http.client.HTTPException` when the connection fails.
+        Raises `TimeoutError` when the answer is not complete `seconds` after the request began, and
+        `OSError` or `http.client.HTTPException` when the connection fails.
         """
         connection = self._connection()
         try:
@@ -82,7 +86,7 @@ class Poster:
             connection.close()
 
     def _connection(self) -> http.client.HTTPConnection:
-        """The connection of this thread, perhaps not open."""
+        """The connection of this thread, which may not be open yet."""
         if self._local.connection is None:
             arguments: dict[str, Any] = {"timeout": _CONNECT_SECONDS}
             kind = http.client.HTTPConnection
@@ -101,8 +105,7 @@ class Poster:
         try:
             response = self._send(connection, body, seconds)
         except ConnectionError:
-            # The server may have closed the connection while it was idle, which says nothing of
-            # how it is now.
+            # The server may have closed the connection while it was idle, and still be healthy.
             if not reused:
                 raise
             connection.close()
@@ -132,7 +135,7 @@ class Poster:
 
 
 class _Local(threading.local):
-    """What each thread has of its own."""
+    """The attributes that each thread has for itself."""
 
     connection: http.client.HTTPConnection | None = None
 
@@ -155,9 +158,9 @@ class _Reader(io.RawIOBase):
 
 
 class _Socket:
-    """What `http.client` needs of a socket, under one deadline.
+    """The part of a socket that `http.client` uses, under one deadline.
 
-    The time-out of a plain socket starts anew with every byte that a slow server lets drip.
+    The time-out of a plain socket restarts with every byte that a slow server sends.
     """
 
     def __init__(self, raw: socket.socket) -> None:
@@ -183,7 +186,7 @@ class _Socket:
 
 
 def _split(base_url: str) -> tuple[bool, str, int | None, str]:
-    """Whether https, host, port and path."""
+    """Parses a URL into `is_https`, host, port and path."""
     if not isinstance(base_url, str):
         raise TypeError(f"base_url must be a str, got {type(base_url).__name__}")
     example = "expected something like http://host:8080 or https://host/prefix"
@@ -204,7 +207,7 @@ def _split(base_url: str) -> tuple[bool, str, int | None, str]:
 
 
 def _check_headers(headers: Mapping[str, str]) -> None:
-    """Raises unless HTTP can carry them. Values are secrets, and not shown."""
+    """Raises unless HTTP can carry these headers. Shows no value, since values are secrets."""
     for name, value in headers.items():
         if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
             raise ValueError(f"headers: {name!r} is not the name of a header")

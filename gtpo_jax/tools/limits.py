@@ -1,4 +1,4 @@
-"""What one tool call may use."""
+"""The limits of one tool call."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ MIB = 1024 * KIB
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolLimits:
-    """Limits of one tool call; of all calls of a session together where it says so.
+    """Limits of one tool call, or of all calls of a session together where a comment says so.
 
-    Sizes are in bytes, times in seconds. A call is one process with as many threads as it may have.
+    Sizes are in bytes, times in seconds. A call is one process with at most `threads` threads.
     """
 
     wall_seconds: float = 5.0  # from the start of the call to its forced end
-    cpu_seconds: int = 5  # of the processor, in whole seconds, as the kernel counts them
-    memory_bytes: int = 512 * MIB  # address space beyond that of the preloaded interpreter
-    output_bytes: int = 16 * KIB  # kept of stdout and of stderr, each: its head and its tail
+    cpu_seconds: int = 5  # of processor time; the kernel counts whole seconds
+    memory_bytes: int = 512 * MIB  # address space on top of that of the preloaded interpreter
+    output_bytes: int = 16 * KIB  # kept of stdout and of stderr each: head and tail
     runaway_bytes: int = MIB  # a call that writes this much to either stream is ended
     file_bytes: int = 16 * MIB  # size of any one file
     scratch_bytes: int = 64 * MIB  # of all files of a call, or of a session
     scratch_files: int = 4096  # files and folders of a call, or of a session
     threads: int = 64  # alive at the same time
     open_files: int = 64  # descriptors
-    guard_seconds: Changeable[float] = 5.0  # to end a call, before its host counts as hung
+    guard_seconds: Changeable[float] = 5.0  # for ending a call, before its machine counts as hung
 
     def __post_init__(self) -> None:
         check_seconds("ToolLimits.wall_seconds", self.wall_seconds)
         check_seconds("ToolLimits.guard_seconds", self.guard_seconds)
-        # The floors leave room for what an interpreter needs before it runs any user code.
+        # The lower bounds leave room for what an interpreter needs before it runs user code.
         self._check_integer("cpu_seconds", 1)
         self._check_integer("memory_bytes", 32 * MIB)
         self._check_integer("output_bytes", 2)

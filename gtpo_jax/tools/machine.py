@@ -1,7 +1,7 @@
-"""What this machine offers to isolate calls with; where it refuses, why, and what would allow it.
+"""The layers of isolation that this machine offers; for the others, the reason and the remedy.
 
-`ask` tries the layers in a program of its own, `explain` reads the host's settings and finds the
-reasons. The second takes the root of the file system as an argument and starts nothing.
+`ask` tries the layers in a separate program. `explain` reads the machine's settings to find reasons
+and remedies; it takes the root of the file system as an argument and starts nothing.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gtpo_jax.tools.sandbox import wire
 
-_SECONDS = 30.0  # for the survey, on a loaded host with a cold disk
+_SECONDS = 30.0  # for the survey, on a loaded machine with a cold disk
 _ROOT = pathlib.Path("/")
 
-# Container runtime → how it is told to leave system calls to the kernel's own judgment.
+# Container runtime → the option that makes it leave system calls to the kernel's own checks.
 _FLAGS = {
     "Docker": "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined",
     "Podman": "podman run --security-opt seccomp=unconfined --security-opt apparmor=unconfined",
@@ -30,7 +30,7 @@ _FLAGS = {
     "": "start outside of what set it (a systemd unit: RestrictNamespaces=, SystemCallFilter=)",
 }
 
-# A setting below /proc/sys, the values that refuse namespaces to who is not privileged, the remedy.
+# A setting below /proc/sys, the value that refuses namespaces to unprivileged users, the remedy.
 _USER_SETTINGS = (
     ("kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
     (
@@ -41,7 +41,7 @@ _USER_SETTINGS = (
     ),
     ("user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=15000"),
 )
-# And to everybody.
+# The same for settings that refuse them to all users.
 _SETTINGS = tuple(
     (f"user/max_{kind}_namespaces", "0", f"sysctl -w user.max_{kind}_namespaces=15000")
     for kind in ("mnt", "pid", "net", "ipc", "uts")
@@ -50,7 +50,7 @@ _SETTINGS = tuple(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A means of isolation as this host offers it, or does not."""
+    """A means of isolation, and whether this machine offers it."""
 
     name: str
     offered: bool
@@ -60,7 +60,7 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What the host answered. A refusal is the words of an error, empty where there was none."""
+    """The answers of this machine: the text of an error for each layer, empty if it is offered."""
 
     namespaces: str
     landlock: str
@@ -72,7 +72,7 @@ class Survey:
 
 
 def ask(folders: Sequence[str]) -> Survey:
-    """Tries each layer as a zygote would; `folders` hold the packages to preload.
+    """Tries each layer as a zygote does; `folders` hold the packages to preload.
 
     Raises `RuntimeError` if the program that tries them ends without an answer.
     """
@@ -106,7 +106,7 @@ def ask(folders: Sequence[str]) -> Survey:
 
 
 def describe(root: pathlib.Path = _ROOT, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The machine in words."""
+    """A description of this machine."""
     system = platform.uname()
     user = f"uid {os.geteuid()}" + (" (root)" if os.geteuid() == 0 else "")
     return {
@@ -136,7 +136,7 @@ def container(root: pathlib.Path = _ROOT, environ: Mapping[str, str] = os.enviro
 def explain(
     survey: Survey, root: pathlib.Path = _ROOT, environ: Mapping[str, str] = os.environ
 ) -> tuple[Layer, ...]:
-    """Each layer with the reasons and remedies that the settings below `root` show."""
+    """Each layer, with reasons and remedies taken from the settings below `root`."""
     around = container(root, environ)
     return (
         _layer("namespaces", survey.namespaces, "", _about_namespaces(survey, root, around)),
@@ -152,7 +152,7 @@ def explain(
 
 
 Reasons = Iterator[tuple[str, str]]
-"""What stands in the way, and what would remove it: pairs of text."""
+"""Pairs of texts: an obstacle, and its remedy."""
 
 
 def _layer(name: str, refusal: str, form: str, reasons: Reasons) -> Layer:
@@ -206,7 +206,7 @@ def _about_seccomp(refusal: str, root: pathlib.Path, around: str) -> Reasons:
 
 
 def _about_container(root: pathlib.Path, around: str) -> Reasons:
-    """Filters that something outside has put around this process."""
+    """Filters that a container runtime or a service manager put around this process."""
     if around == "gVisor":
         yield "gVisor offers a part of Linux", ""
         return
@@ -227,7 +227,7 @@ def _another_user(survey: Survey) -> Layer:
         return Layer(
             name="user", offered=False, detail="not root, so calls run as the trainer's user"
         )
-    # In namespaces the way is made anew; where no path can be opened, everything is loaded before.
+    # Namespaces rebuild the path. Where no path can be opened, all modules are loaded beforehand.
     sealed = survey.landlock and not survey.seccomp
     if survey.closed_to_others and survey.namespaces and not sealed:
         return Layer(
@@ -241,12 +241,12 @@ def _another_user(survey: Survey) -> Layer:
 
 
 def _says(refusal: str, *numbers: int) -> bool:
-    """Whether the words are those of one of these error numbers."""
+    """True if a refusal is the text of one of these error numbers."""
     return any(os.strerror(number) in refusal for number in numbers)
 
 
 def _read(root: pathlib.Path, name: str) -> str:
-    """A file of the kernel's, or an empty text where there is none."""
+    """The text of a kernel file; empty if it does not exist."""
     with contextlib.suppress(OSError):
         return (root / name).read_text(encoding="utf-8", errors="replace").strip("\n\0 ")
     return ""

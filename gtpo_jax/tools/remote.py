@@ -1,7 +1,7 @@
-"""Running the policy's code in a remote sandbox, over HTTP.
+"""Runs the policy's code in a remote sandbox, over HTTP.
 
-Speaks `POST /run_code` as SandboxFusion defines it (https://github.com/bytedance/SandboxFusion).
-What isolates the code, and how well, is the affair of that server.
+It speaks `POST /run_code` as SandboxFusion defines it (https://github.com/bytedance/SandboxFusion).
+The server alone is responsible for isolating the code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def ineffective(limits: tool_limits.ToolLimits) -> list[str]:
 
 
 class _Failure(Exception):
-    """The sandbox gave no result; the text says why."""
+    """The sandbox returned no result; the text gives the reason."""
 
     def __init__(self, text: str, *, retry: bool, wait_seconds: float = 0.0) -> None:
         super().__init__(text)
@@ -51,10 +51,10 @@ class _Failure(Exception):
 
 
 class RemoteSandbox:
-    """Runs Python code in a sandbox behind HTTP, `max_running` calls at a time. A `types.Tool`.
+    """A `types.Tool` that runs Python code in a sandbox behind HTTP, `max_running` calls at a time.
 
-    Calls beyond that wait in the order of their submission. Each of the `max_running` threads keeps
-    one connection open. The status of a result:
+    Further calls wait in the order of their submission. Each of the `max_running` threads keeps one
+    connection open. The status of a result:
 
     | the sandbox says | status |
     |---|---|
@@ -66,11 +66,12 @@ class RemoteSandbox:
     | a body of more than `body_bytes`, which must be what the code printed | output_limit |
     | `SandboxError`, an HTTP error, anything else or nothing | infra_error, reason in `stderr` |
 
-    Lost connections, the statuses 429 and 5xx, and `SandboxError` are tried again, `retries` times
-    at the most, after a random 0.5 to 1 times `backoff_seconds · 2^i` or what `Retry-After` asks
-    for, in either case at most `backoff_limit_seconds`. A call whose answer does not come within
-    its timeout and `guard_seconds` is not tried again: repeating it is what an overloaded server
-    needs least. No environment variable is read, so no proxy is used.
+    After a lost connection, the statuses 429 and 5xx, and `SandboxError`, a call is retried, at
+    most `retries` times. Retry i waits 0.5 to 1 times `backoff_seconds · 2^i`, drawn at random, or
+    as long as `Retry-After` asks, but at most `backoff_limit_seconds`. A call that has no answer
+    within its timeout plus `guard_seconds` is not retried: that would load an overloaded server
+    further.
+    No environment variable is read, so no proxy is used.
     """
 
     def __init__(
@@ -92,10 +93,10 @@ class RemoteSandbox:
     ) -> None:
         """Connects to nothing yet.
 
-        `base_url` is what stands before `/run_code`. `wall_seconds` is the timeout of calls that
-        bring none; `guard_seconds` is added to it for the network and for the queue of the server.
-        `memory_bytes` of `None` leaves the limit to the server. `headers` go with every request,
-        an API key for one; `ssl_context` replaces the system's certificates.
+        `base_url` is the URL without `/run_code`. `wall_seconds` is the timeout of calls that give
+        none; `guard_seconds` is added to it for the network and for the queue of the server. With
+        `memory_bytes=None` the server sets the limit. `headers`, such as an API key, go with every
+        request; `ssl_context` replaces the system's certificates.
         """
         _check_integer("max_running", max_running, 1)
         _check_integer("max_queued", max_queued, 0)
@@ -120,7 +121,7 @@ class RemoteSandbox:
         self._output_bytes, self._body_bytes = output_bytes, body_bytes
         self._retries = retries
         self._backoff_seconds, self._backoff_limit_seconds = backoff_seconds, backoff_limit_seconds
-        self._jitter = random.Random()  # its own: the caller's sequence must not depend on us
+        self._jitter = random.Random()  # the caller's sequence must not depend on us
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._places = threading.Semaphore(max_running + max_queued)
@@ -131,8 +132,8 @@ class RemoteSandbox:
     ) -> futures.Future[types.ToolResult]:
         """Runs `code`; `timeout`, in seconds, replaces `wall_seconds` for this call.
 
-        The clock starts when the call does, not while it waits for a thread. Raises `ExecutorBusy`
-        when `max_queued` calls wait already.
+        The clock starts when the call starts, not while it waits for a thread. Raises
+        `ExecutorBusy` when `max_queued` calls are waiting.
         """
         if not isinstance(code, str):
             raise TypeError(f"code must be a str, got {type(code).__name__}; decode it first")
@@ -152,9 +153,9 @@ class RemoteSandbox:
         return future
 
     def close(self) -> None:
-        """Ends at once: queued calls are canceled, running ones answer `infra_error`.
+        """Ends at once: cancels queued calls; running calls answer `infra_error`.
 
-        A thread that is just connecting is waited for, 10 s at the most.
+        It waits at most 10 s for a thread that is connecting.
         """
         with self._lock:
             self._closing.set()
@@ -174,7 +175,7 @@ class RemoteSandbox:
         try:
             return self._try(self._request(code, wall_seconds), wall_seconds)
         except UnicodeEncodeError as error:
-            # A lone surrogate: servers refuse it, and that must not pass for a failure of theirs.
+            # A lone surrogate. Servers refuse it, which must not look like their failure.
             reason, status = f"UnicodeEncodeError: {error}\n", types.ToolStatus.ERROR
         except _Failure as failure:
             reason, status = str(failure), types.ToolStatus.INFRA_ERROR
@@ -184,7 +185,7 @@ class RemoteSandbox:
         return types.ToolResult(status=status, stderr=reason, wall_seconds=wall)
 
     def _try(self, body: bytes, wall_seconds: float) -> types.ToolResult:
-        """Posts until there is a result; raises `_Failure` when no attempt is left."""
+        """Posts until there is a result; raises `_Failure` after the last attempt."""
         for attempt in range(self._retries + 1):
             if self._closing.is_set():
                 break
@@ -202,8 +203,8 @@ class RemoteSandbox:
         raise _Failure("the client was closed", retry=False)
 
     def _request(self, code: str, wall_seconds: float) -> bytes:
-        """The body of a request; raises `UnicodeEncodeError` when `code` is no text."""
-        code.encode()  # JSON would escape what UTF-8 cannot hold
+        """The body of a request; raises `UnicodeEncodeError` when UTF-8 cannot encode `code`."""
+        code.encode()  # JSON would escape a lone surrogate instead of failing
         request: dict[str, Any] = {
             "code": code,
             "language": "python",
@@ -283,7 +284,7 @@ def _result(data: bytes, output_bytes: int, wall_seconds: float) -> types.ToolRe
 
 
 def _status(code: int, stderr: str) -> tuple[types.ToolStatus, str]:
-    """Status of a finished call, and the reason where its stderr does not give it."""
+    """Status of a finished call, and the reason where its stderr does not state it."""
     if code == 0:
         return types.ToolStatus.OK, ""
     number = -code if code < 0 else code - 128
@@ -304,7 +305,7 @@ def _shown(data: bytes) -> str:
 
 
 def _seconds(retry_after: str | None) -> float:
-    """What a `Retry-After` header asks for, a number of seconds or a date; 0 for nonsense."""
+    """The seconds that a `Retry-After` header asks for, as a number or a date; 0 if malformed."""
     if retry_after is None:
         return 0.0
     if retry_after.strip().isdecimal():

@@ -9,7 +9,7 @@ from gtpo_jax.types import ToolResult, ToolStatus
 
 NO_OUTPUT = "(no output)"
 
-# Which of the two clocks ran out first depends on the load of the machine, so it is not told.
+# The text does not name the clock that ran out first: that depends on the load of the machine.
 _OUT_OF_TIME = "Time limit exceeded."
 
 _SENTENCES = {
@@ -40,7 +40,7 @@ _WARNING = re.compile(r"^[^\s:]+:\d+: \w*Warning: .*\n(?:  .*\n)?", re.MULTILINE
 
 
 def render_tool_result(result: ToolResult) -> str:
-    """Observation for the policy: what the code wrote, then what went wrong, if so.
+    """The observation for the policy: the output of the code, then the failure, if any.
 
     | status | text |
     |---|---|
@@ -52,13 +52,13 @@ def render_tool_result(result: ToolResult) -> str:
     | output_limit | beginning and end of stdout, else of stderr, then a sentence |
     | infra_error | a sentence |
 
-    Warnings on stderr are left out unless there is nothing else. A session that lost its variables
-    is told so in a line of its own.
+    Warnings on stderr are omitted unless there is nothing else. A line of its own says that a
+    session lost its variables.
 
-    Pure: it reads no clock and no field that varies between runs of equal code. Memory addresses in
-    default reprs are replaced by `0x...`; folders of libraries in tracebacks and warnings are left
-    out, and so is the time that unittest took. How far a program came until it was stopped for its
-    time is chance all the same.
+    The function is pure: it reads no clock and no field that varies between runs of equal code.
+    Memory addresses in default reprs become `0x...`; library folders in tracebacks and warnings and
+    the duration that unittest reports are removed. The output of a program that ran out of time
+    still depends on how far it got.
     """
     parts = [*_written(result), _end(result), _STATE_LOST if result.state_lost else ""]
     text = "\n".join(part for part in parts if part) or NO_OUTPUT
@@ -66,9 +66,9 @@ def render_tool_result(result: ToolResult) -> str:
 
 
 def exception_of(result: ToolResult) -> str:
-    """The exception that ended the code, message and notes included; empty where none did.
+    """The exception that ended the code, with its message and notes; empty if there was none.
 
-    Where the tool does not know, it is what stands behind the frames of the last traceback.
+    If the tool does not know it, the exception is read from the end of the last traceback.
     """
     if result.status is not ToolStatus.ERROR:
         return ""
@@ -81,7 +81,7 @@ def exception_of(result: ToolResult) -> str:
 
 
 def _written(result: ToolResult) -> list[str]:
-    """The part of the streams that is shown."""
+    """The text of the streams that is shown."""
     stdout, stderr = result.stdout.rstrip(), result.stderr.rstrip()
     if result.status is ToolStatus.INFRA_ERROR:
         return []
@@ -94,7 +94,7 @@ def _written(result: ToolResult) -> list[str]:
 
 
 def _end(result: ToolResult) -> str:
-    """The reason of a failure, where the streams do not tell it."""
+    """The reason for a failure, where the streams do not state it."""
     if result.status is ToolStatus.OK:
         return ""
     told = _SENTENCES.get(result.status) or exception_of(result)

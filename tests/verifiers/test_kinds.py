@@ -15,7 +15,8 @@ from configs.schema import VerifierConfig
 from gtpo_jax import verifiers
 from gtpo_jax.tools import ExecutorBusy, PythonExecutor
 from gtpo_jax.types import Problem, ToolResult, ToolStatus, UnitTests, Verdict
-from gtpo_jax.verifiers import KINDS, KindVerifier, choice, exact, numeric_or_exact
+from gtpo_jax.verifiers import KINDS, KindVerifier, exact, numeric_or_exact
+from gtpo_jax.verifiers.choice import choice
 from gtpo_jax.verifiers.judges import leaves
 from tests.tiny import DIALOGUE
 

@@ -34,22 +34,22 @@ class ToolLimits:
         check_seconds("ToolLimits.wall_seconds", self.wall_seconds)
         check_seconds("ToolLimits.guard_seconds", self.guard_seconds)
         # The lower bounds leave room for what an interpreter needs before it runs user code.
-        self._check_integer("cpu_seconds", 1)
-        self._check_integer("memory_bytes", 32 * MIB)
-        self._check_integer("output_bytes", 2)
-        self._check_integer("runaway_bytes", self.output_bytes)
-        self._check_integer("file_bytes", 0)
-        self._check_integer("scratch_bytes", 1)
-        self._check_integer("scratch_files", 16)
-        self._check_integer("threads", 1)
-        self._check_integer("open_files", 16)
+        _check_integer("cpu_seconds", self.cpu_seconds, 1)
+        _check_integer("memory_bytes", self.memory_bytes, 32 * MIB)
+        _check_integer("output_bytes", self.output_bytes, 2)
+        _check_integer("runaway_bytes", self.runaway_bytes, self.output_bytes)
+        _check_integer("file_bytes", self.file_bytes, 0)
+        _check_integer("scratch_bytes", self.scratch_bytes, 1)
+        _check_integer("scratch_files", self.scratch_files, 16)
+        _check_integer("threads", self.threads, 1)
+        _check_integer("open_files", self.open_files, 16)
 
-    def _check_integer(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"ToolLimits.{name} must be an int, got {value!r}")
-        if value < least:
-            raise ValueError(f"ToolLimits.{name} must be at least {least}, got {value}")
+
+def _check_integer(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"ToolLimits.{name} must be an int, got {value!r}")
+    if value < least:
+        raise ValueError(f"ToolLimits.{name} must be at least {least}, got {value}")
 
 
 def check_seconds(name: str, value: float) -> None:

@@ -13,7 +13,7 @@ _LATEX = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{(.*)\}", re.DOTALL)
 
 
 def expected_letter(problem: Problem) -> str | None:
-    """The letter of the right choice; None when the problem names no choice that it has."""
+    """The letter of the right choice; None if the problem's answer names none of its choices."""
     letter = problem.answer.strip().strip("()").upper()
     if len(letter) != 1 or letter not in string.ascii_uppercase:
         return None
@@ -22,10 +22,10 @@ def expected_letter(problem: Problem) -> str | None:
 
 
 def choice(problem: Problem, answer: str | None) -> Verdict:
-    """Right when the answer is the letter of the right choice, or that choice's own text.
+    """Right if the answer is the letter of the right choice, or that choice's text.
 
-    `B`, `(B)`, `b.`, `B)` and `B) text`, if the text is that of choice B; or the text of B alone,
-    if no other choice has it. Case and spaces do not count. Anything else is wrong.
+    For choice B these are `B`, `(B)`, `b.`, `B)`; `B) text` with the text of B; and the text of B
+    alone, if no other choice has it. Case and spaces do not count. Anything else is wrong.
     """
     if answer is None or not answer.strip():
         return Verdict.NO_ANSWER
@@ -36,7 +36,7 @@ def choice(problem: Problem, answer: str | None) -> Verdict:
 
 
 def _chosen(choices: tuple[str, ...], answer: str) -> str | None:
-    """The letter that an answer chooses; None when it does not choose one."""
+    """The letter that an answer chooses; None if it does not choose exactly one."""
     answer = answer.strip().strip("$").strip()
     while wrapped := _LATEX.fullmatch(answer):
         answer = wrapped[1].strip()

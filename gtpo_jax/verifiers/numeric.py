@@ -13,7 +13,7 @@ TOLERANCE = 1e-6
 
 
 def exact(problem: Problem, answer: str | None) -> Verdict:
-    """Right when the texts are equal, but for white space around them."""
+    """Right if the texts are equal, apart from white space around them."""
     if answer is None or not answer.strip():
         return Verdict.NO_ANSWER
     return Verdict.RIGHT if answer.strip() == problem.answer.strip() else Verdict.WRONG
@@ -22,13 +22,13 @@ def exact(problem: Problem, answer: str | None) -> Verdict:
 def numeric_or_exact(
     problem: Problem, answer: str | None, *, tolerance: float = TOLERANCE
 ) -> Verdict:
-    """Right when the texts are equal, or are numbers that agree to a relative `tolerance`.
+    """Right if the texts are equal, or are numbers that agree to a relative `tolerance`.
 
-    A number is read as people write one: in a box, between dollar signs or stars, with separators
-    of thousands, with a unit or a currency. A text with anything besides is no number: a percent
-    sign, a sentence, an expression. Integers agree when they are equal, whatever their size
-    (`judges.numbers.agree`). Fractions such as 3/4 are read where the expected answer is one;
-    elsewhere they are a division not carried out.
+    A number may be written as people write it: in a box, between dollar signs or stars, with
+    thousands separators, a unit or a currency. A text with anything else, such as a percent sign, a
+    sentence or an expression, is not a number. Integers agree only if they are equal, whatever
+    their size (`judges.numbers.agree`). Fractions such as 3/4 are read if the expected answer is
+    one; otherwise they are a division that was not carried out.
     """
     verdict = exact(problem, answer)
     if answer is None or verdict is not Verdict.WRONG:
@@ -48,7 +48,7 @@ def numeric_or_exact(
 
 
 def _bare(text: str) -> tuple[str, str]:
-    """A number without what surrounds it, and its unit, if it has one."""
+    """A number without its surroundings, and its unit, if it has one."""
     if len(text) > numbers.LONGEST:
         return "", ""
     value, unit = split_unit(notation.clean(text))

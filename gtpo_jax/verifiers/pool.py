@@ -1,9 +1,9 @@
 """Worker processes that judge answers, each within a hard limit of wall time.
 
-A computer algebra system may hang where neither a signal nor a thread of its own can stop it, so a
-worker that takes too long is killed from outside and another one is started. An answer that ends a
-worker is wrong, if it was the answer: a worker says when it has read the expected one, and an
-answer that ends two of them after that has nobody else to blame. Nobody else's answer suffers.
+A computer algebra system may hang where neither a signal nor a thread can stop it, so a worker that
+takes too long is killed from outside and replaced. A worker reports when it has read the expected
+answer. An answer that ends two workers after that report is wrong, since nothing else can be the
+cause. No other answer suffers.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from gtpo_jax.types import Verdict
 MEMORY_BYTES = 4 << 30
 """Address space of a worker."""
 
-_ATTEMPTS = 2  # so that what happens to a worker by chance is not blamed on an answer
+_ATTEMPTS = 2  # so that an accident of a worker is not blamed on an answer
 
-_START_SECONDS = 120.0  # for the imports of a worker, on a loaded host with a cold disk
+_START_SECONDS = 120.0  # for the imports of a worker, on a loaded machine with a cold disk
 
-# All that a worker sees of the environment: no keys.
+# The whole environment of a worker; it holds no keys.
 _ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",  # the order of sets, and with it the way of a simplification
+    "PYTHONHASHSEED": "0",  # fixes the order of sets, and so the course of a simplification
     "PYTHONUTF8": "1",
     "PYTHONINTMAXSTRDIGITS": "0",  # time is limited
     "OPENBLAS_NUM_THREADS": "1",
@@ -49,7 +49,7 @@ class _Gone(Exception):
 
 @dataclasses.dataclass(eq=False)
 class _Job:
-    """An answer without a verdict; without a record, only a worker is asked for."""
+    """An answer that has no verdict yet. Without a record, the job only starts a worker."""
 
     record: dict[str, Any] | None
     future: futures.Future[Verdict]
@@ -58,14 +58,14 @@ class _Job:
 class WorkerPool:
     """Judges answers of one kind (`judges.worker.JUDGES`) in `workers` processes.
 
-    The processes start with the first answer, or with `start`; they are spawned by threads of the
-    pool, never forked, and end with this process however it ends. An answer that takes longer than
-    `seconds`, or whose worker dies or runs out of memory, is judged once more. When that ends as
-    badly it is wrong if the expected answer had been read, and unverifiable if not. Workers that
-    do not start are an error, not a verdict: then nothing could be verified.
+    The processes start with the first answer, or with `start`. Threads of the pool spawn them,
+    never fork them, and they end with this process, however it ends. An answer that takes longer
+    than `seconds`, or whose worker dies or runs out of memory, is judged once more. If that fails
+    too, the answer is wrong if the expected answer had been read, and unverifiable otherwise.
+    Workers that do not start are an error, not a verdict, since then nothing could be verified.
 
-    `module` has the judge, where it is another one than that of the kind. `observe` is told, by a
-    thread of the pool, of every record that has a verdict and of the processor seconds it took.
+    `module` holds a judge that replaces that of the kind. A thread of the pool calls `observe` with
+    every record that gets a verdict and the processor seconds that it took.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class WorkerPool:
         self.kind, self.module, self._observe = kind, module, observe
         self.seconds, self.memory_bytes = seconds, memory_bytes
         self.timeouts = 0
-        """Answers that took too long, the first time at least."""
+        """Answers that took too long, at least the first time."""
         self.crashes = 0
-        """Answers whose worker died, the first time at least."""
+        """Answers whose worker died, at least the first time."""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # of all that follows and the counts
         self._closed = False
@@ -96,20 +96,20 @@ class WorkerPool:
             thread.start()
 
     def start(self) -> None:
-        """Starts the workers; raises `RuntimeError`, saying why, if they do not start."""
+        """Starts the workers; raises `RuntimeError` with the reason if they do not start."""
         jobs = [_Job(None, futures.Future()) for _ in self._threads]
         for job in jobs:
             self._put(job)
         jobs[0].future.result()
 
     def submit(self, record: dict[str, Any]) -> futures.Future[Verdict]:
-        """The verdict on a record, which is what the `judge` of the kind takes."""
+        """A future of the verdict on a record, the argument of the kind's `judge`."""
         job = _Job(record, futures.Future())
         self._put(job)
         return job.future
 
     def close(self) -> None:
-        """Ends the workers at once; what has no verdict yet is canceled."""
+        """Ends the workers at once and cancels answers that have no verdict yet."""
         with self._lock:
             self._closed = True
             running = list(self._running)
@@ -127,7 +127,7 @@ class WorkerPool:
             self._jobs.put(job)
 
     def _serve(self) -> None:
-        """A thread of the pool, which owns one worker after the other."""
+        """Runs a thread of the pool, which owns one worker after the other."""
         worker: _Worker | None = None
         try:
             while (job := self._jobs.get()) is not None:
@@ -146,7 +146,7 @@ class WorkerPool:
                 worker.end()
 
     def _judged(self, worker: _Worker | None, job: _Job) -> tuple[_Worker | None, Verdict]:
-        """The verdict, and the worker that is left."""
+        """The verdict, and the worker that remains."""
         for attempt in range(_ATTEMPTS):
             if worker is None or worker.process.poll() is not None:
                 worker = self._replace(worker)
@@ -175,7 +175,7 @@ class WorkerPool:
                 self.crashes += 1
 
     def _replace(self, worker: _Worker | None) -> _Worker:
-        """A worker that is ready, in the place of one that has ended."""
+        """A worker that is ready and replaces one that has ended."""
         self._end(worker)
         new = _Worker(self.kind, self.module, self.seconds, self.memory_bytes)
         with self._lock:
@@ -203,7 +203,7 @@ class _Worker:
     def __init__(self, kind: str, module: str | None, seconds: float, memory_bytes: int):
         self.kind = kind
         self.known = False
-        """Whether it has read the expected answer that it is at."""
+        """True once it has read the expected answer of the current record."""
         self._read = b""
         path = [os.path.abspath(entry) for entry in sys.path]
         limits = f"seconds={seconds!r}, memory_bytes={memory_bytes!r}, parent={os.getpid()}"
@@ -219,7 +219,7 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=_ENVIRONMENT,
-                start_new_session=True,  # Ctrl-C in the terminal is the trainer's to handle
+                start_new_session=True,  # Ctrl-C in the terminal is for the trainer
             )
         except OSError as error:
             raise RuntimeError(f"a worker of the verifier {kind} cannot start: {error}") from error
@@ -249,7 +249,9 @@ class _Worker:
             self._requests.flush()
         except OSError as error:
             raise _Gone(str(error)) from error
-        self._next(time.monotonic() + _START_SECONDS)  # it may rest from the answer before
+        self._next(
+            time.monotonic() + _START_SECONDS
+        )  # it may still be cleaning up after the last answer
         until = time.monotonic() + seconds
         while "verdict" not in (message := self._next(until)):
             self.known = True

@@ -19,10 +19,10 @@ _DEFINITION = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILI
 
 
 def submit_program(tool: Tool, tests: UnitTests, answer: str) -> futures.Future[Verdict]:
-    """Runs the tests of a problem after the program that was answered.
+    """Runs the tests of a problem after the program in the answer.
 
-    Right when all of them pass, unverifiable when one of them could not tell. May wait for a place
-    in the queue of the tool.
+    The verdict is right if all pass and unverifiable if the end of one is unknown. This may wait
+    while the queue of the tool is full.
     """
     program = whole_program(tests, answer)
     if tests.streams:
@@ -44,17 +44,17 @@ def _verdict(outcomes: list[unit_tests.TestOutcome]) -> Verdict:
 
 
 def whole_program(tests: UnitTests, answer: str) -> str:
-    """The program that an answer means: itself, or what continues `tests.prompt`.
+    """The program that an answer means: the answer itself, or a continuation of `tests.prompt`.
 
-    Of an answer with fenced blocks it is the last one that defines what is asked for, else the last
-    one of Python, else the last one; of an answer that defines it outside of blocks, as with a
-    block in a docstring, all of it.
+    From an answer with fenced blocks this takes the last block that defines the requested names,
+    else the last Python block, else the last block. An answer that defines the names outside of
+    blocks (with a block in a docstring, say) is taken as a whole.
 
-    A program that defines what is asked for runs after the prompt all the same, for its imports and
-    helpers, if the prompt is a program by itself, as one is that ends with a docstring. Any other
-    program is the rest of the prompt (`_continued`).
+    A program that defines the names still runs after the prompt, for its imports and helpers, if
+    the prompt is a complete program, as a function that ends with a docstring is. Any other program
+    continues the prompt (`_continued`).
 
-    The answer is hostile text and is looked at, not compiled, in this process.
+    The answer is hostile text: this process inspects it but never compiles it.
     """
     prompt = tests.prompt
     asked = tests.names or tuple(_DEFINITION.findall(prompt)[-1:])
@@ -71,7 +71,7 @@ def whole_program(tests: UnitTests, answer: str) -> str:
 
 
 def is_program(text: str) -> bool:
-    """Whether a text of the data set is Python; not for what a policy wrote."""
+    """True if a text of the data set is Python. Never call it with text of a policy."""
     try:
         ast.parse(text)
     except (SyntaxError, ValueError):
@@ -80,7 +80,7 @@ def is_program(text: str) -> bool:
 
 
 def check(problem: Problem) -> str:
-    """What is wrong with the tests of a problem; empty when nothing is."""
+    """The fault of a problem's tests; empty if there is none."""
     if problem.unit_tests is None:
         return "has no unit_tests, by which the verifier unit_tests judges"
     tests = problem.unit_tests
@@ -95,7 +95,7 @@ def check(problem: Problem) -> str:
 
 
 def _unfenced(answer: str, asked: Sequence[str]) -> str:
-    """The program among what is said of it."""
+    """The program without the text around it."""
     blocks = fences.blocks(answer)
     around = fences.without(answer, [(block.begin, block.end) for block in blocks])
     if not blocks or _defines(around, asked):
@@ -106,9 +106,9 @@ def _unfenced(answer: str, asked: Sequence[str]) -> str:
 
 
 def _defines(program: str, names: Sequence[str]) -> bool:
-    """True when there are names, and a line gives a meaning to each of them.
+    """True if there are names and, for each, a line that defines it.
 
-    It has to have no indentation but that of all lines, and these must not be a function's body.
+    Such a line is indented no further than all lines are, and the lines are not a function's body.
     """
     outer = _dedented(program)
     if not names or (outer != program and _OF_A_BODY.search(outer)):
@@ -118,16 +118,16 @@ def _defines(program: str, names: Sequence[str]) -> bool:
 
 
 def _dedented(program: str) -> str:
-    """Without the indentation that all lines have; unchanged where there is none."""
+    """The program without the indentation that all its lines share."""
     indented = program.lstrip("\r\n").startswith((" ", "\t"))
     return textwrap.dedent(program) if indented else program
 
 
 def _continued(prompt: str, program: str) -> str:
-    """The text that continues a prompt, its first line indented as the prompt ends.
+    """The text that continues a prompt, with its first line indented as the prompt ends.
 
-    So are the other lines where they cannot be meant as they stand: when one of them is not
-    indented either, or when the first begins a block and the next is not indented deeper.
+    The other lines are indented too where they cannot be meant as they stand: when one of them has
+    no indentation, or when the first line begins a block and the next is not indented deeper.
     """
     if prompt.endswith((" ", "\t")):
         return program.lstrip()
@@ -145,13 +145,13 @@ def _continued(prompt: str, program: str) -> str:
 
 
 def _columns(line: str) -> int:
-    """By how many columns a line is indented."""
+    """The number of columns by which a line is indented."""
     line = line.expandtabs(8)
     return len(line) - len(line.lstrip())
 
 
 def _last_indent(prompt: str) -> str:
-    """The indentation of what the prompt ends with, of a body that it only begins."""
+    """The indentation of the last line of a prompt, or of the body that this line begins."""
     last = prompt.rstrip().rpartition("\n")[2]
     indent = last[: len(last) - len(last.lstrip())]
     return indent + "    " if last.rstrip().endswith(":") else indent

@@ -1,7 +1,8 @@
 """Answers to problems of reasoning-gym. Extra: `reasoning`.
 
-The id of a problem says how to make it anew, `reasoning-gym/chain_sum/LEVEL/SEED/INDEX`; `verify`
-does, and asks the family whether an answer is right: many questions have several right answers.
+The id of a problem tells how to make it again: `reasoning-gym/chain_sum/LEVEL/SEED/INDEX`. `verify`
+makes it again and asks the family to judge the answer, since many questions have several right
+answers.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ _LONGEST = 1000
 
 
 def verify(problem: Problem, answer: str | None) -> Verdict:
-    """What the family says of an answer: right is what it gives the full score.
+    """The family's verdict on an answer, which is right if it gets the full score.
 
-    Unverifiable when the package no longer makes this problem. An answer that its code fails on is
-    wrong.
+    It is unverifiable if the installed package does not make this problem. An answer on which the
+    family's code fails is wrong.
     """
     if answer is None or not answer.strip():
         return Verdict.NO_ANSWER
@@ -72,7 +73,7 @@ def verify(problem: Problem, answer: str | None) -> Verdict:
 
 
 def remade(problem: Problem) -> tuple[Any, Any] | None:
-    """The data set that a problem is of, and its entry; None when it no longer makes it."""
+    """The data set and the entry of a problem; None if the data set does not make it."""
     name, level, seed, index = parse_id(problem.id)
     try:
         dataset = make_dataset(name, level, seed)
@@ -96,7 +97,7 @@ def parse_id(identity: str) -> tuple[str, int, int, int]:
 
 @functools.lru_cache(maxsize=64)
 def make_dataset(name: str, level: int, seed: int) -> Any:
-    """The data set of a family, at a level and with a seed."""
+    """The data set of a family at a level, with a seed."""
     try:
         from reasoning_gym import factory
     except ImportError as error:
@@ -134,5 +135,5 @@ def make_dataset(name: str, level: int, seed: int) -> Any:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,12 +1,12 @@
-"""Tests of a program by its standard input and output, run by any `types.Tool`.
+"""Tests of a program through its standard input and output, run by any `types.Tool`.
 
 Each test runs the program as a script, in a call of its own, with the input as its standard input.
-What it writes is compared line by line, as contests do: white space at the ends of lines and empty
-lines at the end do not count, and in a line of numbers alone `2.50` is `2.5` and `1e3` is `1000.0`.
-Integers are compared as written, so `007` is not `7`.
+The output is compared line by line, as contests do: white space around lines and empty lines at the
+end do not count, and in a line that holds only numbers `2.50` equals `2.5` and `1e3` equals
+`1000.0`. Integers are compared as written, so `007` is not `7`.
 
-The expected output is not in the call. A call reports the digest of what the program wrote, so an
-output of any length is compared, and a program can pass only by writing what is expected.
+A call does not contain the expected output. It reports a digest of the program's output, so outputs
+of any length can be compared, and a program can pass only by writing the expected output.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def submit_stream_tests(
     *,
     timeout: float | None = None,
 ) -> futures.Future[list[TestOutcome]]:
-    """Runs `solution` on the input of each test; outcomes in their order.
+    """Runs `solution` on the input of each test; the outcomes are in the order of the tests.
 
-    `timeout`, in seconds, is that of one call. While the tool is busy this waits for a place in its
-    queue, so it must not be called from a callback of the tool's futures.
+    `timeout`, in seconds, limits one call. This waits while the queue of the tool is full, so never
+    call it from a callback of the tool's futures.
     """
     if not isinstance(solution, str):
         raise TypeError(f"solution must be a str, got {type(solution).__name__}")
@@ -47,12 +47,12 @@ def submit_stream_tests(
 
 
 def digest(output: str) -> str:
-    """The hash of an output in the spelling in which outputs are compared."""
+    """The hash of an output in its canonical spelling."""
     return hashlib.sha256(canonical(output).encode("utf-8", "replace")).hexdigest()
 
 
 def canonical(output: str) -> str:
-    """An output in the one spelling of all that count as equal. It also runs in the tool."""
+    """The one spelling of all outputs that count as equal. It also runs in the tool."""
     import re
 
     number = re.compile(r"([+-]?)(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?[0-9]{1,6}))?")
@@ -83,7 +83,7 @@ def canonical(output: str) -> str:
 
 
 def _report(expected: str, stdout: str) -> tuple[TestStatus, str]:
-    """The outcome that the last line of a call tells."""
+    """Reads the outcome from the last line of a call."""
     outcome, _, rest = stdout.removesuffix("\n").rpartition("\n")[2].partition(" ")
     if outcome == "error":
         return TestStatus.ERROR, rest
@@ -105,9 +105,9 @@ def _source() -> str:
 
 
 def _redirect(stdin):
-    """Gives the process its standard input and a file as standard output; runs in the tool.
+    """Replaces the standard input, and the standard output by a file; runs in the tool.
 
-    Returns the file, and the descriptor of what was standard output before.
+    Returns the file and the descriptor of the previous standard output.
     """
     import io
     import os
@@ -129,9 +129,9 @@ def _redirect(stdin):
 
 
 def _run(solution, stdin, canonical) -> None:
-    """Runs in the tool, as text; it knows nothing of this module.
+    """Runs the script and reports once, however it ends: `sys.exit`, `os._exit` or its last line.
 
-    Whatever ends the script, be it `sys.exit`, `os._exit` or its last line, reports once.
+    It is sent to the tool as text, so it uses nothing of this module.
     """
     import atexit
     import hashlib

@@ -1,33 +1,33 @@
 """Unit tests of a program that a policy wrote, run by any `types.Tool`.
 
-Each test runs in a call of its own, after the program. What the program may try to pass without
-being right, and what is done about it:
+Each test runs in a call of its own, after the program. Tricks by which a wrong program may try to
+pass, and the remedies:
 
 | trick | remedy |
 |---|---|
 | `sys.exit(0)`, `os._exit(0)`, an exit handler, a thread | a pass needs a report at the very end |
 | printing what a passing run prints | the report is signed with a key that changes every call |
-| printing whatever is found in memory, files and frames | the signature is no text found there |
-| objects equal to everything | `==` of an assert is asked again, about a value that differs |
+| printing all text found in memory, files and frames | the signature is not among that text |
+| objects equal to everything | an assert repeats its `==` with a value that differs |
 | `builtins.all = …`, `def all(…)` | tests see builtins as they were before the program |
 | replacing a helper of `setup` | tests see the names of `setup` as they were before the program |
-| a trace function that skips asserts | it is taken away before the test runs |
-| a fork, of which one part passes | only the first process can report |
+| a trace function that skips asserts | it is removed before the test runs |
+| forks, one of which passes | only the first process can report |
 
-What remains: program and test share one process. A program can read the test in the frames of its
-callers, expected values included; written against this very file, it can find the key there too and
-sign a report; it can change a module that the test uses (`math.isclose`); where the tool lets it
-fork, it can try a guess in each process, and a further call tells it which one was right. A value
-that is equal to some others and not to those asked about passes for an honest one; and a test that
-compares with `unittest.mock.ANY` fails, as that is an object equal to everything. So look at
-programs that mention frames, `gc`, `inspect` or `ctypes` before trusting a sudden success.
+Some tricks remain, since program and test share one process. A program can read the test, with its
+expected values, in the frames of its callers. Written against this very file, it can also find the
+key there and sign a report. It can change a module that the test uses (`math.isclose`). Where the
+tool lets it fork, it can try a guess in each process and learn from a further call which one was
+right. A value that equals some others, but not those that are tried, passes as honest. A test that
+compares with `unittest.mock.ANY` fails, since that object equals everything. So inspect programs
+that mention frames, `gc`, `inspect` or `ctypes` before you trust a sudden success.
 
 Benchmarks:
 
 - HumanEval: `solution=prompt + completion`, `tests=[test + f"\\ncheck({entry_point})"]` and
   `names=[entry_point]`.
 - MBPP: `solution=code`, `tests=test_list`, `setup=test_setup_code` and `names` with the function
-  that the tests call: in some problems it is called like a builtin, `sum` for one.
+  that the tests call: in some problems it has the name of a builtin, such as `sum`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from gtpo_jax.verifiers.judges import unit_test
 
 
 class TestStatus(enum.StrEnum):
-    """How a test ended. `UNKNOWN` says nothing of the program, every other status does."""
+    """The end of a test. `UNKNOWN` says nothing about the program; every other status does."""
 
     __test__ = False  # pytest takes the name for a class of tests
 
@@ -56,17 +56,17 @@ class TestStatus(enum.StrEnum):
     ERROR = "error"  # another exception, a crash, or an end before that of the test
     TIMEOUT = "timeout"  # of wall or CPU time
     LIMIT = "limit"  # of memory or output
-    UNKNOWN = "unknown"  # the tool failed, or `setup` or the test is no valid Python of its own
+    UNKNOWN = "unknown"  # the tool failed, or `setup` or the test itself is not valid Python
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TestOutcome:
-    """How one test ended, and why."""
+    """The end of one test, and its reason."""
 
     __test__ = False
 
     status: TestStatus
-    message: str = ""  # one line, as `KeyError: 1`; empty when it passed
+    message: str = ""  # one line, such as `KeyError: 1`; empty when it passed
     result: types.ToolResult | None = None  # of the call; `None` when it was canceled
 
     @property
@@ -83,7 +83,7 @@ def run_unit_tests(
     timeout: float | None = None,
     names: Collection[str] | None = None,
 ) -> list[TestOutcome]:
-    """`submit_unit_tests`, and waits for the outcomes."""
+    """Calls `submit_unit_tests` and waits for the outcomes."""
     return submit_unit_tests(
         tool, solution, tests, setup=setup, timeout=timeout, names=names
     ).result()
@@ -98,16 +98,16 @@ def submit_unit_tests(
     timeout: float | None = None,
     names: Collection[str] | None = None,
 ) -> futures.Future[list[TestOutcome]]:
-    """Runs each of `tests` after `solution`, in a call of its own; outcomes in their order.
+    """Runs each test after `solution`, in a call of its own; outcomes are in the order of tests.
 
-    To judge many programs at once, submit them all and then collect. While the tool is busy this
-    waits for a place in its queue, so it must not be called from a callback of the tool's futures.
+    To judge many programs at once, submit them all and then collect. This waits while the queue of
+    the tool is full, so never call it from a callback of the tool's futures.
 
-    `setup`, imports and helpers, runs first; both sides see its names. `solution` runs unmodified
-    as the module `solution`, so `if __name__ == "__main__"` is false in it, as in any module that
-    tests import. `names` are those of its global names that the tests see; `None` means all but
-    those of `setup` and of builtins. `timeout`, in seconds, is that of one call, which runs
-    `setup`, `solution` and one test.
+    `setup` (imports and helpers) runs first; solution and tests both see its names. `solution` runs
+    unmodified as the module `solution`, so `if __name__ == "__main__"` is false in it, as in any
+    module that tests import. `names` are the global names of the solution that the tests see;
+    `None` means all but those of `setup` and of builtins. `timeout`, in seconds, limits one call,
+    which runs `setup`, `solution` and one test.
     """
     for name, value in (("solution", solution), ("setup", setup)):
         if not isinstance(value, str):
@@ -126,13 +126,13 @@ def submit_unit_tests(
 
 
 Report = Callable[[str], tuple[TestStatus, str]]
-"""How a test ended, and why, from the standard output of a call that ended well."""
+"""Reads the end of a test and its reason from the stdout of a call that ended well."""
 
 
 def submit_programs(
     tool: types.Tool, programs: Sequence[str], reports: Sequence[Report], *, timeout: float | None
 ) -> futures.Future[list[TestOutcome]]:
-    """Runs each program, one test, in a call of its own; no thread waits for the outcomes."""
+    """Runs each program, one per test, in a call of its own; no thread waits for outcomes."""
     calls: list[tuple[Report, futures.Future[types.ToolResult]]] = []
     try:
         for program, report in zip(programs, reports, strict=True):
@@ -142,7 +142,7 @@ def submit_programs(
             call.cancel()
         raise
     gathered: futures.Future[list[TestOutcome]] = futures.Future()
-    gathered.set_running_or_notify_cancel()  # from here on it cannot be canceled
+    gathered.set_running_or_notify_cancel()  # from here on nobody can cancel it
     lock = threading.Lock()
     missing = len(calls)
 
@@ -170,7 +170,7 @@ _STATUS = {
 
 
 def _outcome(report: Report, call: futures.Future[types.ToolResult]) -> TestOutcome:
-    """Judges a call that is done."""
+    """The outcome of a call that is done."""
     if call.cancelled():
         return TestOutcome(status=TestStatus.UNKNOWN, message="the call was canceled")
     error = call.exception()
@@ -189,7 +189,7 @@ def _outcome(report: Report, call: futures.Future[types.ToolResult]) -> TestOutc
 
 
 def _report(key: str, stdout: str) -> tuple[TestStatus, str]:
-    """What the last line says, if it is signed."""
+    """Reads the last line if it is signed."""
     last = stdout.removesuffix("\n").rpartition("\n")[2]
     signature, _, rest = last.partition(" ")
     if signature != key[::-1]:
@@ -199,7 +199,7 @@ def _report(key: str, stdout: str) -> tuple[TestStatus, str]:
 
 
 def _program(setup: str, solution: str, test: str, names: Collection[str] | None, key: str) -> str:
-    """The code of one call. Its builtins are a copy, which no patch of the solution reaches."""
+    """The code of one call. It uses a copy of builtins, which no patch of the solution reaches."""
     given = ", ".join(map(repr, (setup, solution, test, names and sorted(names), key)))
     source = f"{_source()}\njudge({given})\n"
     return f"import builtins\nexec({source!r}, {{'__builtins__': dict(vars(builtins))}})\n"

@@ -5,7 +5,7 @@
                deadlines,    preloaded,
                output        forks
 
-The trainer never forks; it starts the supervisor, which starts the zygote. These are programs of
-their own that run in a bare interpreter (`__main__.py`), so this package imports the standard
-library and itself, nothing else.
+The trainer never forks; it starts the supervisor, which starts the zygote. Both are separate
+programs that run in a bare interpreter (`__main__.py`), so this package imports only the standard
+library and itself.
 """

@@ -1,8 +1,8 @@
 """Starts one of the programs: `python -s -S -P -B …/sandbox/__main__.py PROGRAM FD`.
 
-PROGRAM is `supervisor`, `zygote` or `survey`, FD the descriptor of the socket to whoever started
-it. The package is loaded from this folder under its own name, so that neither the library nor JAX
-is imported and `sys.path` stays bare.
+PROGRAM is `supervisor`, `zygote` or `survey`; FD is the descriptor of the socket to its parent. The
+package is loaded from this folder under its own name, so that neither the library nor JAX is
+imported and `sys.path` stays bare.
 """
 
 import importlib

@@ -1,6 +1,6 @@
-"""A call as the supervisor sees it, from its arrival to its result, and how its end is judged.
+"""A call as the supervisor sees it, from its arrival to its result, and the status of that result.
 
-A session stands beside it: each of the two knows the other.
+Calls and sessions refer to each other, so `Session` is declared here too.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from . import wire
 from .capture import Capture
 from .process import Process
 
-# Why the supervisor ended a call, and what its result says of it. A call that has exited on its own
-# without a word from the zygote counts as `unreported` until that word comes.
+# The supervisor's reason to end a call → the status and the text of its result. A call that exited
+# on its own counts as `unreported` until the zygote reports its exit.
 ENDED = {
     "timeout": ("timeout", ""),
     "output_limit": ("output_limit", ""),
@@ -33,14 +33,14 @@ _MEMORY_ERROR = re.compile(r"[\w.]*MemoryError\b")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Told:
-    """How the code of a call ended, in the words of its child. Text alone: its status is not here.
+    """The child's own account of how the code of a call ended. It is text and carries no status.
 
     | `end` | what happened | `text` |
     |---|---|---|
-    | `exception` | nobody caught it | the exception as the policy reads it |
-    | `memory` | the same, a `MemoryError` | the same |
-    | `said` | `sys.exit` with a message, which stands on stderr | empty |
-    | empty | anything else, or no word came | empty |
+    | `exception` | an exception that nobody caught | the exception as the policy reads it |
+    | `memory` | a `MemoryError` that nobody caught | the same |
+    | `said` | `sys.exit` with a message, which is on stderr | empty |
+    | empty | anything else, or the child sent nothing | empty |
     """
 
     end: str = ""
@@ -48,7 +48,7 @@ class Told:
 
     @classmethod
     def read(cls, message: wire.Message) -> Told:
-        """Reads what a child sent; raises `wire.ProtocolError` for anything else."""
+        """Parses the message of a child; raises `wire.ProtocolError` if it is malformed."""
         end, text = message.get("end"), message.get("text")
         if end not in ("", "exception", "memory", "said") or not isinstance(text, str):
             raise wire.ProtocolError("not the end of a call")
@@ -63,22 +63,22 @@ class Call:
     code: str
     timeout: float
     session: Session | None
-    attempts: int = 0  # that were cut short
-    dead_children: int = 0  # that it was given
+    attempts: int = 0  # number of attempts that were cut short
+    dead_children: int = 0  # number of children that died before they took it
     canceled: bool = False
     state_lost: bool = False
     process: Process | None = None
     out: Capture | None = None
     err: Capture | None = None
-    reading: set[int] = dataclasses.field(default_factory=set)  # streams whose end has not come
+    reading: set[int] = dataclasses.field(default_factory=set)  # streams that have not ended
     began: float = 0.0
-    deadline: float = 0.0  # of the call; once it is being ended, of the news that it has
+    deadline: float = 0.0  # of the call; after it was killed, of the report of its exit
     cpu_before: float = 0.0
     ended_by: str = ""  # a key of ENDED, or "unreported"
     control_lost: bool = False
-    taken: bool = True  # by the child, as far as is known
-    told: Told | None = None  # by the child, of the end of its code
-    exit: wire.Message | None = None  # the zygote's word on how the process ended
+    taken: bool = True  # the child received the code, as far as is known
+    told: Told | None = None  # the child's account of the end of its code
+    exit: wire.Message | None = None  # the zygote's report of how the process ended
     drain_until: float = 0.0
 
     def __lt__(self, other: Call) -> bool:
@@ -86,7 +86,7 @@ class Call:
 
     @property
     def in_session(self) -> bool:
-        """Its session has an interpreter."""
+        """True if its session has an interpreter."""
         return self.session is not None and self.session.process is not None
 
     @property
@@ -95,17 +95,17 @@ class Call:
 
     @property
     def loss(self) -> str:
-        """Why its session's channel is gone: the process has ended, or its code took hold of it."""
+        """Why its session's channel is lost: the process ended, or the code seized the channel."""
         return "unreported" if self.process is not None and self.process.exited() else "control"
 
     @property
     def due(self) -> float:
-        """When to look at it again at the latest."""
+        """The latest time for the next look at this call."""
         waiting = self.exit is not None or self.control_lost
         return min(self.deadline, self.drain_until) if waiting else self.deadline
 
     def take(self, process: Process, limits: dict[str, Any], now: float) -> None:
-        """Starts in this process."""
+        """Assigns the call to a process and starts its clock."""
         keep, stop_at = limits["output_bytes"], limits["runaway_bytes"]
         self.process = process
         self.out = Capture(process.stdout, keep, stop_at)
@@ -114,7 +114,7 @@ class Call:
         self.began, self.deadline = now, now + self.timeout
 
     def read(self, fd: int) -> bool:
-        """Takes what a stream holds; False when nothing more will be read from it."""
+        """Reads what a stream holds; False when nothing more will be read from it."""
         stream = self.out if self.out is not None and fd == self.out.fd else self.err
         assert stream is not None
         if stream.read():
@@ -123,7 +123,7 @@ class Call:
         return False
 
     def read_report(self, message: wire.Message) -> tuple[int, int]:
-        """Exit status and peak of memory in bytes, as a session's child tells them of this call."""
+        """Exit status and peak memory in bytes, from the report of a session's child."""
         status, peak = message.get("status"), message.get("peak")
         due = message.get("done") == self.id
         if not (due and isinstance(status, int) and isinstance(peak, int)):
@@ -132,7 +132,7 @@ class Call:
         return status & 0xFF, peak
 
     def reset(self) -> None:
-        """As it was when it arrived, to be tried once more."""
+        """Restores the state of its arrival, for another attempt."""
         self.ended_by, self.taken = "", True
         self.out = self.err = self.exit = self.told = None
         self.reading = set()
@@ -140,11 +140,11 @@ class Call:
     def result(
         self, exit_code: int, *, cpu: float, peak: int, limits: dict[str, Any]
     ) -> wire.Message:
-        """The fields of the `ToolResult` of the call, which has ended."""
+        """The fields of the `ToolResult` of this call, which has ended."""
         assert self.out is not None and self.err is not None
         (stdout, dropped_out), (stderr, dropped_err) = self.out.text(), self.err.text()
         told = self.told or Told()
-        # It may have ended by itself although not all that it wrote was read.
+        # It may have ended by itself before all that it wrote was read.
         ended_by = self.ended_by or ("output_limit" if self.runaway else "")
         status, reason = outcome(ended_by, exit_code, cpu, told, stderr, limits)
         return {
@@ -163,13 +163,13 @@ class Call:
 
 @dataclasses.dataclass(eq=False)
 class Session:
-    """The calls of one name. It has an interpreter from its first call on, until that is lost."""
+    """The calls of one name. It has an interpreter from its first call until that is lost."""
 
     process: Process | None = None
     running: Call | None = None
-    queued: bool = False  # one of its calls is in the queue
+    queued: bool = False  # one of its calls waits in the queue
     waiting: deque[Call] = dataclasses.field(default_factory=deque)  # behind it, in order
-    lost: bool = False  # its interpreter is gone, and no result has said so yet
+    lost: bool = False  # its interpreter is gone and no result has reported that yet
     idle_since: float = 0.0
     idle_cpu: float = 0.0
 
@@ -178,7 +178,7 @@ class Session:
         return self.queued or self.running is not None
 
     def rest(self) -> float:
-        """A call is over: from now on it is idle. Returns the processor time used until now."""
+        """Marks the session as idle after a call; returns the processor time used so far."""
         assert self.process is not None
         self.idle_since, self.idle_cpu = time.monotonic(), self.process.cpu_seconds()
         return self.idle_cpu
@@ -192,12 +192,12 @@ def outcome(
     stderr: str,
     limits: dict[str, Any],
 ) -> tuple[str, str]:
-    """Status of a call, and the reason where the call's own stderr does not give it."""
+    """Status of a call, and the reason where the call's own stderr does not state it."""
     if ended_by:
         status, reason = ENDED[ended_by]
         return status, reason.format(**limits)
-    # SIGKILL follows when SIGXCPU was ignored. On virtual machines the limit may fire before
-    # the measured time is up (0.8 s for 1 s was seen), so half of it is taken as the sign.
+    # SIGKILL follows when SIGXCPU was ignored. On virtual machines the limit may fire early by the
+    # measured time (at 0.8 s for 1 s, say), so half of the limit is taken as the sign.
     out_of_cpu = cpu_seconds >= limits["cpu_seconds"] / 2
     if exit_code == -signal.SIGXCPU or (exit_code == -signal.SIGKILL and out_of_cpu):
         return "cpu_limit", ""
@@ -207,12 +207,12 @@ def outcome(
         return "ok", ""
     if exit_code == 1 and (told.end == "memory" or (not told.end and _ends_for_memory(stderr))):
         return "memory", ""
-    # With another status than 1 the code went on after its word, in an exit handler say.
+    # With a status other than 1 the code went on after its account, in an exit handler say.
     return "error", "" if exit_code == 1 and told.end else f"exit status {exit_code}"
 
 
 def _ends_for_memory(stderr: str) -> bool:
-    """The last line is all that a child without memory could say."""
+    """True if stderr ends with a `MemoryError`: a child without memory can say no more."""
     return bool(_MEMORY_ERROR.match(stderr.rstrip().rpartition("\n")[2]))
 
 

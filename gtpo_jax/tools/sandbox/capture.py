@@ -1,4 +1,4 @@
-"""What one stream of a call wrote, as far as it is kept."""
+"""Keeps the beginning and the end of what a call writes to one stream."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Capture:
         return self.total >= self.stop_at
 
     def read(self) -> bool:
-        """Takes what is there; False when nothing more will be read. The stream must be ready."""
+        """Reads once; False when nothing more will be read. The stream must be ready."""
         if self.runaway:
             return False
         try:
@@ -39,28 +39,28 @@ class Capture:
         return bool(data) and not self.runaway
 
     def drain(self) -> None:
-        """Takes all that has been written until now. The descriptor must not block."""
+        """Reads all that has been written so far. The descriptor must be non-blocking."""
         before = -1
         while before != self.total:
             before = self.total
             self.read()
 
     def text(self) -> tuple[str, int]:
-        """The part of the stream that is shown, and how many of its bytes are not."""
+        """The text that is shown of the stream, and the number of bytes left out."""
         return excerpt(bytes(self._head), bytes(self._tail), self.total)
 
 
 def cut(data: bytes, keep: int) -> tuple[str, int]:
-    """The part of `data` that is shown where `keep` bytes may be, and how many bytes are not."""
+    """The text that is shown of `data` if `keep` bytes may be, and the number of bytes left out."""
     if len(data) <= keep:
         return data.decode("utf-8", "replace"), 0
     return excerpt(data[: keep - keep // 2], data[len(data) - keep // 2 :], len(data))
 
 
 def excerpt(head: bytes, tail: bytes, total: int) -> tuple[str, int]:
-    """The beginning and the end of `total` bytes, a mark between them; and how many are left out.
+    """The beginning and the end of `total` bytes with a mark between, and the bytes left out.
 
-    The parts are shortened as `whole_parts` says.
+    `whole_parts` shortens both parts.
     """
     if total <= len(head) + len(tail):
         return (head + tail).decode("utf-8", "replace"), 0
@@ -73,14 +73,15 @@ def excerpt(head: bytes, tail: bytes, total: int) -> tuple[str, int]:
 
 
 def whole_parts(head: bytes, tail: bytes) -> tuple[bytes, bytes]:
-    """The beginning and the end of a text, each shortened to whole lines where something is missing
-    between them: where that costs no more than half of it, and to whole characters in any case.
+    """Shortens the beginning and the end of a text, between which something is missing.
+
+    Each is cut to whole lines if that costs at most half of it, and to whole characters otherwise.
     """
     return head[: _end(head)], tail[_start(tail) :]
 
 
 def _end(head: bytes) -> int:
-    """Where the last whole line of a beginning ends, or its last whole character."""
+    """The position where the last whole line, or else the last whole character, ends."""
     line = head.rfind(b"\n") + 1
     if line and 2 * line >= len(head):
         return line
@@ -95,7 +96,7 @@ def _end(head: bytes) -> int:
 
 
 def _start(tail: bytes) -> int:
-    """Where the first whole line of an end begins, or its first whole character."""
+    """The position where the first whole line, or else the first whole character, begins."""
     line = tail.find(b"\n") + 1
     if line and 2 * line <= len(tail):
         return line

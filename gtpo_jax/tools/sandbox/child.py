@@ -1,7 +1,7 @@
 """The child: gives up everything it does not need, waits for code, runs it and exits.
 
-A fork of the zygote that serves one call, or the calls of one session. From `confine` on it can do
-nothing that the user's code may not do as well.
+It is a fork of the zygote and serves one call, or the calls of one session. After `confine` it can
+do no more than the user's code may do.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ CONTROL = 3  # descriptor of the socket to the supervisor
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Confinement:
-    """What every child of a zygote is confined by. A layer that the host refuses is None."""
+    """The confinement of every child of a zygote. A layer that this machine refuses is None."""
 
     limits: dict[str, Any]  # the fields of `ToolLimits`
     address_space: int  # bytes, the preloaded interpreter's own included
     zygote_pid: int
-    user: int | None  # to become
+    user: int | None  # that the child becomes
     landlock: int | None  # descriptor of the ruleset
     seccomp: seccomp.Filter | None
 
 
 def confine(confinement: Confinement, *, root: str | None, directory: str) -> None:
-    """Every layer, in the only order that works: each step needs what a later one takes away."""
+    """Applies all layers in the one order that works: each step needs what a later one removes."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the supervisor ignores it
-    os.setsid()  # a session and group of its own, to be killed as one, and no terminal
+    os.setsid()  # its own process group, to be killed as one, and no terminal
     if root is not None:
-        os.chroot(root)  # the files of the other children, and the zygote's own root
+        os.chroot(root)  # hides the files of other children and the zygote's root
     os.chdir(directory)
     if privileges.LINUX:
         _give_up(confinement)
@@ -74,7 +74,7 @@ def _set_limits(confinement: Confinement) -> None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """A busy loop gets SIGXCPU first, and SIGKILL a second later if it ignores that."""
+    """A busy loop gets SIGXCPU first, and SIGKILL a second later if it ignores the first."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     seconds += int(usage.ru_utime + usage.ru_stime)
     privileges.set_limit("RLIMIT_CPU", seconds, seconds + 1)
@@ -89,15 +89,15 @@ def main(
     control: int,
     serve: Callable[[wire.Channel], int],
 ) -> NoReturn:
-    """Everything from fork to exit. `outputs` are the pipes that become stdout and stderr."""
+    """Runs a child from fork to exit. `outputs` are the pipes that become stdout and stderr."""
     status = 1
-    leave = os._exit  # user code may put something else there
+    leave = os._exit  # user code may replace it
     try:
         keep = confinement.landlock
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         os.dup2(control, CONTROL)
-        # The channel to the supervisor above all: no call may reach another's.
+        # Above all other children's channels to the supervisor: no call may reach them.
         if keep is None:
             os.closerange(CONTROL + 1, 1 << 16)
         else:
@@ -110,12 +110,12 @@ def main(
             channel.send({"failed": f"{type(error).__name__}: {error}"})
         else:
             status = serve(channel)
-    finally:  # whatever the code broke, the child must not return into the zygote's loop
+    finally:  # whatever the code broke, the child must not return to the zygote's loop
         leave(status)
 
 
 def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
-    """Runs one call and returns its exit status; or the calls of a session until its end."""
+    """Runs one call and returns its exit status, or runs the calls of a session until it ends."""
     channel.send({"ready": os.getpid()})
     status = 0
     try:
@@ -136,15 +136,15 @@ def serve_calls(channel: wire.Channel, *, cpu_seconds: int) -> int:
             channel.send({"done": job["id"], "status": status, "peak": peak, **told})
             status = 0
             job = channel.next()
-    except wire.Closed:  # the supervisor's end, or the session's own code closed it
+    except wire.Closed:  # by the supervisor, or by the session's own code
         return status
 
 
 def _become_input(channel: wire.Channel) -> None:
-    """Puts the channel in the place of stdin, which is at its end: no descriptor is added.
+    """Makes the channel the standard input, which reads as ended, so that no descriptor is added.
 
-    The code may close it, fill it or forge the word on how it ended. That word is text, and nobody
-    waits for it.
+    The code may close it, fill it or forge the account of its end. That is harmless: the account is
+    only text, and nobody waits for it.
     """
     channel.socket.shutdown(socket.SHUT_RD)
     os.dup2(channel.fileno(), 0)
@@ -154,5 +154,5 @@ def _become_input(channel: wire.Channel) -> None:
 
 
 def peak_bytes(maxrss: int) -> int:
-    """Platforms disagree on the unit."""
+    """Converts `ru_maxrss` to bytes; platforms use different units."""
     return maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""Where calls arrive from the trainer and results leave for it."""
+"""The desk: calls arrive here from the trainer, and their results leave for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Desk:
         self.waiting = Waiting()
 
     def receive(self, events: int) -> list[wire.Message]:
-        """Does what `select` said of the trainer's socket; returns the messages that it brought."""
+        """Handles events of the trainer's socket; returns the messages that have arrived."""
         if events & loop.WRITE:
             self._trainer.flush()
             self._loop.listen(self._trainer)
@@ -37,7 +37,7 @@ class Desk:
         return [c for c in self._calls.values() if session is None or c.session is session]
 
     def accept(self, message: wire.Message) -> None:
-        """Takes a call that has arrived."""
+        """Accepts a call that has arrived."""
         name = message["session"]
         session = None if name is None else self._sessions.get(name)
         call = Call(message["id"], message["code"], message["timeout"], session)

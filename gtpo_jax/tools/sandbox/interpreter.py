@@ -1,4 +1,4 @@
-"""The interpreter that children are forks of: what it needs on disk, and what it loads up front."""
+"""The interpreter that children fork from: the files it needs, and the modules it preloads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from collections.abc import Collection
 
 from . import program
 
-# Loaded in the zygote, so that a call pays for none of them. `antigravity` and the like are out.
+# Loaded in the zygote, so that no call pays for them; `antigravity` and the like are left out.
 _COMMON = """
     abc array ast base64 bisect calendar cmath codecs collections.abc contextlib copy
     dataclasses datetime decimal enum fractions functools hashlib heapq inspect io itertools
@@ -23,7 +23,7 @@ _COMMON = """
     warnings
 """
 
-# Not loaded where everything is: these open windows, print, run tests or are programs.
+# Left out even where all else is loaded: these open windows, print, run tests or are programs.
 _NOT_LOADED = """
     __main__ antigravity benchmarks conftest distutils ensurepip f2py idlelib lib2to3 pygletplot
     setup test tests this tkinter turtle turtledemo venv
@@ -37,14 +37,14 @@ _MADV_COLLAPSE = 25
 
 
 def resolve_path() -> None:
-    """Makes the places of modules free of links: only real folders are shown to children."""
+    """Resolves links in `sys.path`: children see only real folders."""
     sys.path[:] = [os.path.realpath(path) for path in sys.path if os.path.exists(path)]
 
 
 def libraries(packages: list[str]) -> list[str]:
     """Paths that children may read: shared libraries, the standard library, packages.
 
-    None lies below another, and none has a link on the way, though one may be a link itself.
+    No path lies below another. No path leads through a link, but it may be a link itself.
     """
     mapped = []
     with contextlib.suppress(OSError), open("/proc/self/maps", "rb") as file:
@@ -62,10 +62,10 @@ def libraries(packages: list[str]) -> list[str]:
 
 
 def preload(packages: list[str], *, everything: bool) -> None:
-    """Imports the packages and the usual modules, and uses what they load on first use.
+    """Imports the packages and the usual modules, and exercises what they load on first use.
 
-    `everything` is for children that cannot open a file and so cannot import anything later: the
-    whole standard library, and all modules of the packages.
+    `everything` also imports the rest of the standard library and all modules of the packages, for
+    children that cannot open a file and so cannot import later.
     """
     program.warm_up()
     with warnings.catch_warnings():
@@ -81,20 +81,20 @@ def preload(packages: list[str], *, everything: bool) -> None:
             nothing_else = _NothingElse()
             sys.meta_path.insert(0, nothing_else)
             left_out = frozenset(_NOT_LOADED.split())
-            # Halves in C, such as `_asyncio`, go wrong when they are imported before their wholes.
+            # C halves, such as `_asyncio`, break if imported before their Python modules.
             library = sorted(sys.stdlib_module_names, key=lambda name: (name[0] == "_", name))
             for name in (*library, *packages):
                 _import_all(name, left_out)
             sys.meta_path.remove(nothing_else)
     _seed()
     gc.collect()
-    gc.freeze()  # a collection in a child would otherwise copy every page of the interpreter
+    gc.freeze()  # otherwise a collection in a child would copy every page of the interpreter
 
 
 class _NothingElse:
-    """Keeps modules that nobody asked for from pulling in further packages, as if not installed.
+    """An import hook that hides further packages, as if they were not installed.
 
-    Parts of sympy import matplotlib where they find it, which makes folders and exit handlers.
+    Parts of sympy import matplotlib if it is there, which makes folders and exit handlers.
     """
 
     def __init__(self) -> None:
@@ -107,19 +107,19 @@ class _NothingElse:
 
 
 def _import_all(name: str, left_out: Collection[str]) -> None:
-    """Imports a module and those below it, as far as they can be imported."""
+    """Imports a module and its submodules, as far as they can be imported."""
     if name.rpartition(".")[2] in left_out:
         return
     try:
         module = importlib.import_module(name)
-    except BaseException:  # made for another system, or lacking something; some even exit
+    except BaseException:  # it may be for another system or lack something; some even exit
         return
     for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{name}."):
         _import_all(info.name, left_out)
 
 
 def merge_pages(proc: int) -> None:
-    """Puts the heap on huge pages, if the kernel can (Linux 6.1): a fork copies fewer entries."""
+    """Puts the heap on huge pages (Linux 6.1), so that a fork copies fewer page-table entries."""
     libc = ctypes.CDLL(None)
     for line in _read(proc, "self/maps").splitlines():
         span, access, _, _, _, *path = line.split(None, 5)
@@ -137,7 +137,7 @@ def _read(proc: int, name: str) -> bytes:
 
 
 def address_space(proc: int | None) -> int:
-    """Bytes that this process has mapped. `proc` is a descriptor of the host's `/proc`."""
+    """Bytes that this process has mapped. `proc` is a descriptor of the machine's `/proc`."""
     if proc is None:
         return 0
     return int(_read(proc, "self/statm").split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -170,6 +170,6 @@ sympy.sympify("x**2 + 1")
 
 
 def _seed() -> None:
-    """Global generators start alike in every call; children inherit this state."""
+    """Seeds global generators, so that they start alike in every call."""
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(program.RANDOM_SEED)

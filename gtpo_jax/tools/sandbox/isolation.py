@@ -1,4 +1,4 @@
-"""The isolation of a zygote: every layer that the host offers, tried before it is believed."""
+"""The isolation of a zygote: every layer that this machine offers, tried out before use."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from . import (
 class Isolation:
     confinement: child.Confinement
     places: namespaces.Places | None
-    directory: str | None  # where children work; None: in a folder of the host for each
-    report: dict[str, str | None]  # property → the layers that hold it
+    directory: str | None  # where children work; None: each in a folder of this machine
+    report: dict[str, str | None]  # property → the layers that enforce it
 
 
 def isolate(config: wire.Message) -> Isolation:
-    """Turns this process into a zygote: isolated as far as the host allows, and preloaded."""
+    """Turns this process into a zygote: isolated as far as the machine allows, and preloaded."""
     limits, allow = config["limits"], config["allow"]
     linux = privileges.LINUX
     was_root = os.geteuid() == 0
@@ -51,7 +51,7 @@ def isolate(config: wire.Message) -> Isolation:
         privileges.adopt_orphans()
     ruleset = _create_ruleset(libraries, places) if linux and landlock.abi() > 0 else None
     filtered = linux and seccomp.available()
-    # Where nothing else keeps files from being opened, no call may take a path at all.
+    # If nothing else prevents opening files, no system call may take a path at all.
     sealed = filtered and places is None and ruleset is None and "fs_read" not in allow
     offered = {
         "limits": True,
@@ -96,7 +96,7 @@ def _with_report(
     *,
     imports: bool,
 ) -> Isolation:
-    """The isolation with the first of these users that a child can be set up as, tried out."""
+    """Tries the users in turn; returns the isolation with the first that a child can become."""
     for user in users:
         confinement = dataclasses.replace(untried.confinement, user=user)
         isolation = dataclasses.replace(untried, confinement=confinement)
@@ -108,7 +108,7 @@ def _with_report(
 
 
 def _enter_namespaces(libraries: list[str], limits: wire.Message) -> namespaces.Places | None:
-    """Tried in a fork first: a refusal half way leaves a process that is of no more use."""
+    """Enters namespaces, in a fork first: a refusal half way leaves a process unusable."""
     bounds = {name: limits[name] for name in ("scratch_bytes", "scratch_files")}
     pid = os.fork()
     if pid == 0:
@@ -124,15 +124,15 @@ def _enter_namespaces(libraries: list[str], limits: wire.Message) -> namespaces.
 
 
 def _create_ruleset(libraries: list[str], places: namespaces.Places | None) -> int:
-    """The descriptor of the Landlock rules of every child."""
+    """The descriptor of the Landlock rules that every child gets."""
     inside = [namespaces.PLACES] if places is not None else []
     ruleset = landlock.create([*libraries, *inside], [*inside, "/dev/null"])
-    # Out of the way of the few descriptors that a child moves to fixed numbers.
+    # Clear of the few descriptors that a child moves to fixed numbers.
     return fcntl.fcntl(ruleset, fcntl.F_DUPFD_CLOEXEC, 10)
 
 
 def _choose_directory(layers: set[str], places: namespaces.Places | None) -> str | None:
-    """A tmpfs of its own; or nothing, where files cannot be bounded; or, unprotected, a folder."""
+    """A private tmpfs; `/`, where nothing is writable; or None, for unprotected folders."""
     if places is not None:
         os.environ["HOME"] = os.environ["TMPDIR"] = places.scratch
         return places.scratch
@@ -141,7 +141,7 @@ def _choose_directory(layers: set[str], places: namespaces.Places | None) -> str
 
 
 def _try_out(isolation: Isolation, writable: list[str], *, imports: bool) -> dict[str, bool] | None:
-    """What the probe found in a child like any other; None when none can be set up like this."""
+    """The probe's findings in an ordinary child; None if no child can be set up like this."""
     root = isolation.places.prepare(0) if isolation.places is not None else None
     scratch = isolation.places.scratch if isolation.places is not None else None
     confinement = isolation.confinement
@@ -161,7 +161,9 @@ def _try_out(isolation: Isolation, writable: list[str], *, imports: bool) -> dic
         null = os.open(os.devnull, os.O_WRONLY)
         stack.callback(os.close, null)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # threads of a package: the child uses none of them
+            warnings.simplefilter(
+                "ignore"
+            )  # about threads of a package, which the child does not use
             pid = os.fork()
         if pid == 0:
             child.main(

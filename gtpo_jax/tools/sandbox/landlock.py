@@ -1,8 +1,8 @@
-"""Landlock: files that user code may read or write, and no others, whatever the mounts show.
+"""Landlock: lets user code read or write certain files and no others, whatever the mounts show.
 
-Of the kernel's file-system rights all that it knows are handled, so what no rule grants is refused:
-opening, listing, making, moving and removing. Looking at a file's size and times, and changing its
-mode, is not among the rights; `seccomp.py` says what it does about that.
+All file-system rights of the kernel are handled, so opening, listing, making, moving and removing
+are refused unless a rule grants them. Landlock has no right for reading a file's size and times or
+for changing its mode; `seccomp.py` covers those.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << i for 
 MAKE_DIR, MAKE_REG, MAKE_SYM = 1 << 7, 1 << 8, 1 << 12
 REFER, TRUNCATE, IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 
-# Rights on a file; the kernel takes the others for directories only.
+# Rights on a file; the kernel accepts the others for directories only.
 ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
 READ = READ_FILE | READ_DIR | EXECUTE
-# No devices, sockets or named pipes are made, and nothing in the scratch folder is a program.
+# No device, socket or named pipe can be made, and nothing in the scratch folder is executable.
 WRITE = (READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | REFER) | (
     REMOVE_DIR | REMOVE_FILE | MAKE_DIR | MAKE_REG | MAKE_SYM
 )
 
-NEWEST = 7  # the last version whose rights are known here; a later kernel offers all of these too
-VERSION = 1  # flag of landlock_create_ruleset: only ask
+NEWEST = 7  # the last version known here; later kernels offer its rights too
+VERSION = 1  # flag of landlock_create_ruleset: only ask for the version
 PATH_BENEATH = 1  # type of a rule
-QUIET = 1  # flag of landlock_restrict_self: no line in the host's log for each refusal
+QUIET = 1  # flag of landlock_restrict_self: do not log refusals
 
 
 def abi() -> int:
-    """The kernel's version of Landlock, 0 if it has none or a container keeps it from us."""
+    """The kernel's version of Landlock; 0 if it has none or a container withholds it."""
     if not syscalls.supported():
         return 0
     try:
@@ -43,7 +43,7 @@ def abi() -> int:
 
 
 def file_rights(version: int) -> int:
-    """All file-system rights that this version knows."""
+    """All file-system rights of this version."""
     rights = (1 << 13) - 1  # the first version's
     for right, since in ((REFER, 2), (TRUNCATE, 3), (IOCTL_DEV, 5)):
         rights |= right if version >= since else 0
@@ -51,7 +51,7 @@ def file_rights(version: int) -> int:
 
 
 def ruleset_attributes(version: int) -> bytes:
-    """`struct landlock_ruleset_attr`, which grew: what is refused without a rule."""
+    """`struct landlock_ruleset_attr` of this version: the rights that need a rule."""
     fields = [file_rights(version)]
     if version >= 4:
         fields.append(0b11)  # binding and connecting TCP sockets
@@ -61,9 +61,9 @@ def ruleset_attributes(version: int) -> bytes:
 
 
 def create(read: Sequence[str], write: Sequence[str]) -> int:
-    """The descriptor of rules that let files at and below these paths be read, or written too.
+    """The descriptor of rules that allow reading, or also writing, at and below these paths.
 
-    Made once and used by many processes. A path that does not exist is passed over.
+    One ruleset serves many processes. A path that does not exist is skipped.
     """
     version = min(abi(), NEWEST)
     attributes = ruleset_attributes(version)
@@ -94,6 +94,6 @@ def allow(rules: int, path: str, rights: int) -> None:
 
 
 def restrict(rules: int) -> None:
-    """Puts the calling thread, the only one of its process, under the rules, for good."""
+    """Applies the rules to the calling thread, the only one of its process, for good."""
     syscalls.set_no_new_privileges()
     syscalls.syscall("landlock_restrict_self", rules, QUIET if abi() >= 7 else 0)

@@ -1,4 +1,4 @@
-"""The `select` loop of the supervisor: sources of events with their callbacks, and one alarm."""
+"""The `select` loop of the supervisor: event sources with callbacks, and one alarm."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Loop:
         self._alarm = 0.0
 
     def watch(self, source: Source | int, callback: Callable[[int], None]) -> None:
-        """Calls back with `READ`, `WRITE` or both when the source has something, be it its end."""
+        """Calls back with `READ`, `WRITE` or both when the source is ready or has ended."""
         self._selector.register(source, READ, callback)
 
     def forget(self, source: Source | int) -> None:
-        """Watches it no more, if it was watched."""
+        """Stops watching the source, if it is watched."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(source)
 
     def listen(self, channel: wire.Channel) -> None:
-        """Asks to be told when a channel takes more, as long as it did not take everything."""
+        """Watches for room in a channel as long as it has unsent bytes."""
         key = self._selector.get_map().get(channel.socket)
         events = READ | (WRITE if channel.pending else 0)
         if key is not None and key.events != events:
@@ -45,7 +45,7 @@ class Loop:
         self._alarm = when
 
     def step(self) -> bool:
-        """Waits for events, or the alarm, and calls back; True if the alarm is due."""
+        """Waits for events or the alarm and calls back; True if the alarm is due."""
         for key, events in self._selector.select(max(0.0, self._alarm - time.monotonic())):
             key.data(events)
         return time.monotonic() >= self._alarm

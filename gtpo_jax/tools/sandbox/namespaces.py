@@ -1,4 +1,4 @@
-"""Linux namespaces: a file system, processes and a network in which there is nothing to find.
+"""Linux namespaces: a file system, processes and a network that hold nothing of this machine.
 
 `enter` moves the calling process, the zygote, into namespaces of its own, replaces its root by one
 that holds the interpreter's libraries, read-only, and returns `Places`: the roots that children
@@ -16,9 +16,9 @@ from .syscalls import syscall
 
 _SCRATCHES = ("/tmp", "/scratch")  # in a child: its working directory, HOME and TMPDIR
 PLACES = "/places"  # in the zygote: the roots of children
-HOST_NAME = b"localhost"  # the real one tells whose machine it is, and differs between machines
+HOST_NAME = b"localhost"  # the real one identifies the machine, and differs between machines
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
-_MOUNT_POINTS = ("/mnt", "/tmp", "/var/tmp", "/run", "/proc")  # any will do: it is left behind
+_MOUNT_POINTS = ("/mnt", "/tmp", "/var/tmp", "/run", "/proc")  # any will do: it is left again
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -28,8 +28,7 @@ _MS_REMOUNT, _MS_NOATIME, _MS_NODIRATIME, _MS_BIND = 32, 1024, 2048, 4096
 _MS_REC, _MS_PRIVATE, _MS_RELATIME = 16384, 1 << 18, 1 << 21
 _MNT_DETACH = 2
 
-# Flags of a mount, by what `os` calls them in the answer of `statvfs`. A user namespace may not
-# take any of these away.
+# Flags of a mount, by their names in `os.statvfs`. A user namespace may not remove any of them.
 _KEPT = {
     "ST_NOSUID": _MS_NOSUID,
     "ST_NODEV": _MS_NODEV,
@@ -43,7 +42,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Refused(Exception):
-    """The host does not let this process have namespaces; the text says at which step."""
+    """This machine refuses namespaces to the process; the text names the step."""
 
 
 def _check(result: int, what: str) -> None:
@@ -72,9 +71,9 @@ def _make_read_only(target: str) -> None:
 
 
 def _make_folders(path: str) -> None:
-    """Folders that can be passed through but not listed: where libraries lie is nobody's business.
+    """Makes folders that can be passed through but not listed, to hide where libraries lie.
 
-    A call that lists `/home` or `/root` is told that it may not, whatever lies below.
+    Listing `/home` or `/root` is refused, whatever lies below.
     """
     if not os.path.isdir(path):
         _make_folders(os.path.dirname(path))
@@ -82,7 +81,7 @@ def _make_folders(path: str) -> None:
 
 
 def _make_target(source: str, target: str) -> None:
-    """A folder, an empty file or the same link, to bind the source on."""
+    """Makes a folder, an empty file or the same link, as the target of a bind mount."""
     _make_folders(os.path.dirname(target))
     if os.path.islink(source):
         os.symlink(os.readlink(source), target)
@@ -93,7 +92,7 @@ def _make_target(source: str, target: str) -> None:
 
 
 def _unshare() -> None:
-    """Users (when not privileged), mounts, processes, network, System V objects, host name."""
+    """New namespaces for users (if unprivileged), mounts, processes, network, IPC, host name."""
     kinds = _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS
     if privileges.has_cap_sys_admin():
         _check(_libc.unshare(kinds), "unshare")
@@ -113,9 +112,9 @@ def _unshare() -> None:
 
 
 def _become_init() -> None:
-    """Goes on as process 1 of the new PID namespace, whose end is the end of all in it.
+    """Continues as process 1 of the new PID namespace, whose end kills all others in it.
 
-    The process that called stays behind and only waits, so that who started it sees it end.
+    The calling process stays behind and waits, so that its parent sees it end.
     """
     pid = os.fork()
     if pid:
@@ -133,8 +132,8 @@ def _below(target: str) -> list[str]:
 
 
 def _furnish(libraries: list[str]) -> None:
-    """Replaces the root by a new one with the libraries, read-only, and the harmless devices."""
-    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)  # nothing that follows is seen outside
+    """Replaces the root by one that holds the libraries, read-only, and harmless devices."""
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)  # hides the mounts below from the outside
     shown = [path for path in (*libraries, *_DEVICES) if os.path.lexists(path)]
     root = next(
         point
@@ -164,8 +163,8 @@ def _furnish(libraries: list[str]) -> None:
 def enter(libraries: list[str], *, scratch_bytes: int, scratch_files: int) -> Places:
     """Moves this process into namespaces of its own; raises `Refused` where it may not.
 
-    `libraries` are absolute paths without links on the way, except that a path may be a link
-    itself. After a refusal the process is of no more use.
+    `libraries` are absolute paths that lead through no link, though a path may be a link itself.
+    After a refusal the process is unusable.
     """
     _unshare()
     _libc.sethostname(HOST_NAME, len(HOST_NAME))
@@ -175,7 +174,7 @@ def enter(libraries: list[str], *, scratch_bytes: int, scratch_files: int) -> Pl
 
 
 class Places:
-    """Roots for children, made when first asked for: the libraries, and a scratch of their own."""
+    """Roots for children, each with the libraries and a private scratch, made on first use."""
 
     def __init__(self, libraries: list[str], bounds: str) -> None:
         self._shown = [path for path in (*libraries, *_DEVICES) if os.path.lexists(path)]
@@ -189,7 +188,7 @@ class Places:
         )
 
     def prepare(self, number: int) -> str:
-        """Path of root `number`, its scratch empty, whatever its last user did to it."""
+        """The path of root `number`. Its scratch is empty, whatever its last user did."""
         root = f"{PLACES}/{number}"
         if number not in self._fresh:
             self._make(root)
@@ -205,7 +204,7 @@ class Places:
 
     def _make(self, root: str) -> None:
         os.mkdir(root)
-        # A mount of its own, read-only: the folder around the libraries can be written by nobody.
+        # A read-only mount of its own, so that nobody can write the folder around the libraries.
         for path in self._shown:
             _make_target(path, root + path)
         _make_folders(root + self.scratch)
@@ -220,7 +219,7 @@ class Places:
         _mount("tmpfs", root + self.scratch, "tmpfs", flags, self._bounds)
 
     def _state(self, root: str) -> tuple[int, ...]:
-        """What differs from the state after mounting as soon as something was left behind."""
+        """Numbers that change from those of a fresh mount as soon as a call leaves anything."""
         path = root + self.scratch
         usage, info = os.statvfs(path), os.stat(path)
         return usage.f_bfree, usage.f_ffree, info.st_mode, info.st_uid, info.st_gid

@@ -1,7 +1,7 @@
-"""The nursery: the zygote as the supervisor holds it, and children that wait for their first code.
+"""The nursery: the supervisor's zygote, and the children that wait for their first code.
 
-It starts the zygote, starts another when that one dies or hangs, and keeps `spare` children ready,
-so that a call need not wait for a fork.
+It starts the zygote, replaces one that dies or hangs, and keeps `spare` children ready, so that no
+call waits for a fork.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from . import wire
 from .loop import Loop
 from .process import Process
 
-START_SECONDS = 60.0  # for the zygote, on a loaded host with a cold disk, and for a child
-STOP_SECONDS = 1.0  # for the zygote to clean up, before it is killed
-STARTS = 3  # in a row that may fail before the host counts as broken
+START_SECONDS = 60.0  # for a zygote, on a loaded machine with a cold disk, or a child
+STOP_SECONDS = 1.0  # for a zygote to clean up before it is killed
+STARTS = 3  # that may fail in a row before the machine counts as broken
 
 
 class Owner(Protocol):
-    """Who is told. All of it happens inside the `select` loop."""
+    """The receiver of events. All calls come from inside the `select` loop."""
 
     def on_report(self, report: dict[str, str | None]) -> None: ...
     def on_control(self, process: Process, events: int) -> None: ...
@@ -54,7 +54,9 @@ class Nursery:
     def _reset(self) -> None:
         self._channel: wire.Channel | None = None
         self._reported = self._fruitful = False
-        self._free = list(range(self._places))  # a heap: low places, made already, come first
+        self._free = list(
+            range(self._places)
+        )  # a heap: low places, which exist already, come first
         self._asked: dict[int, float] = {}  # place → when its child was asked for
         self.processes: dict[int, Process] = {}  # place → child, from fork to exit
         self.ready.clear()
@@ -91,13 +93,13 @@ class Nursery:
         self._loop.watch(ours, self._on_zygote)
 
     def stop(self) -> None:
-        """Ends the zygote and all its children, and forgets them."""
+        """Kills the zygote and all its children, and forgets them."""
         for process in self.processes.values():
             process.kill()
             self.close(process)
         if self._channel is not None:
             self._loop.forget(self._channel.socket)
-            self._channel.close()  # to the zygote, the end of the stream is the order to end
+            self._channel.close()  # the end of the stream tells the zygote to end
         if self._zygote is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._zygote.wait(STOP_SECONDS)
@@ -107,7 +109,7 @@ class Nursery:
         self._reset()
 
     def restart(self, reason: str) -> None:
-        """Gives up this zygote and starts another."""
+        """Replaces the zygote."""
         if not self.running:
             return
         processes = list(self.processes.values())
@@ -171,7 +173,7 @@ class Nursery:
         heapq.heappush(self._free, place)
 
     def close(self, process: Process) -> None:
-        """Lets go of a child that has exited, once its output has been read."""
+        """Releases a child that has exited, after its output has been read."""
         if process.closed:
             return
         for source in (process.control.socket, process.stdout, process.stderr):
@@ -179,7 +181,7 @@ class Nursery:
         process.close()
 
     def provide(self, wanted: int) -> None:
-        """Asks for children until `wanted`, or the spare ones, are ready or on their way."""
+        """Requests children until `wanted`, or the spare ones, are ready or requested."""
         if self._channel is None or not self._reported:
             return
         now = time.monotonic()
@@ -187,11 +189,11 @@ class Nursery:
         for _ in range(min(missing, len(self._free))):
             place = heapq.heappop(self._free)
             self._asked[place] = now
-            with contextlib.suppress(wire.Closed):  # it is gone, which its socket will tell
+            with contextlib.suppress(wire.Closed):  # it is gone, and its socket will report that
                 self._channel.send({"fork": place})
 
     def check(self, now: float) -> None:
-        """Restarts a zygote that takes too long."""
+        """Replaces a zygote that takes too long."""
         began = min(self._asked.values(), default=now)
         if not self._reported and self.running:
             began = self._started

@@ -1,7 +1,8 @@
-"""`multiprocessing` in a call, which is one process: it says so, and its thread pools work.
+"""`multiprocessing` in a call: its thread pools work, and all else raises a clear error.
 
-Left alone it would miss files. Its locks and its shared memory have names below `/dev/shm`, and a
-call has no such folder. The kernel refuses further processes in any case: this is for the message.
+A call is one process. Unpatched, `multiprocessing` would complain of missing files, as its locks
+and shared memory have names below `/dev/shm`, which a call lacks. The kernel refuses further
+processes in any case; the patch serves the error message.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _refuse(*_: object, **__: object) -> NoReturn:
 
 
 class _Threads:
-    """The context of a pool of threads: the locks of its queue are those of threads."""
+    """The context of a thread pool, whose queue uses locks of threads."""
 
     Lock = threading.Lock
 

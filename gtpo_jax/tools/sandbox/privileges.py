@@ -1,6 +1,6 @@
-"""Giving up what a process could still do: capabilities, another user's files, a debugger's rights.
+"""Drops the powers of a process: capabilities, access to other users' files, debugging.
 
-Each function is one primitive. The order in which a child calls them is in `child.py`.
+Each function is one primitive; `child.py` has the order in which a child calls them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def prctl(option: int, value: int) -> None:
 
 
 def has_cap_sys_admin() -> bool:
-    """May this process mount and make namespaces as it is? True of root outside containers."""
+    """True if this process may mount and make namespaces, as root outside containers may."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = ctypes.create_string_buffer(24)
     if _libc.capget(header, data) != 0:
@@ -41,21 +41,21 @@ def has_cap_sys_admin() -> bool:
 
 
 def drop_capabilities() -> None:
-    """Stops what root may do beyond other users: mounting, chroot, overriding permissions, …"""
+    """Stops the process from mounting, changing the root, overriding permissions, …"""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     if _libc.capset(header, bytes(24)) != 0:
         raise OSError(ctypes.get_errno(), "capset")
 
 
 def become(user: int) -> None:
-    """Stops access to the files and processes of root by being another user, without groups."""
+    """Stops access to the files and processes of root by becoming another user, without groups."""
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
 
 
 def forbid_new_privileges() -> None:
-    """Stops set-uid programs from giving any of it back; seccomp and Landlock ask for it too."""
+    """Stops set-uid programs from restoring rights; seccomp and Landlock require this too."""
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
@@ -69,14 +69,14 @@ def allow_attaching() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Stops this process from outliving its parent. Asked for after a change of user resets it."""
+    """Stops this process from outliving its parent. A change of user resets this: call it after."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os._exit(1)  # it died before the signal was asked for
+        os._exit(1)  # the parent died before the signal was requested
 
 
 def adopt_orphans() -> None:
-    """Stops what a call leaves behind from escaping to the host's init process."""
+    """Stops what a call leaves behind from escaping to the machine's init process."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -92,9 +92,9 @@ def yield_to_trainer() -> None:
 
 
 def set_limit(name: str, soft: int, hard: int | None = None) -> None:
-    """Lowers one limit, hard and soft. What the platform lacks is skipped.
+    """Lowers one limit, hard and soft. A limit that the platform lacks is skipped.
 
-    So is what it refuses, except on Linux: there, a limit that cannot be set fails the call.
+    A limit that the platform refuses is skipped too, except on Linux, where it fails the call.
     """
     kind = getattr(resource, name, None)
     if kind is None:

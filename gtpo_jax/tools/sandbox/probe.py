@@ -1,7 +1,7 @@
 """Tries, from within a confined child, to do what each property forbids.
 
-A layer may be accepted by the host and still not hold, as under some container runtimes; so what
-`isolation_report` says is what was seen here. Every attempt is harmless when it succeeds.
+A machine may accept a layer that then has no effect, as under some container runtimes. So
+`isolation_report` states what was observed here. Every attempt is harmless when it succeeds.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _PTRACE_ATTACH, _PTRACE_DETACH = 16, 17
 
 
 def can_import() -> bool:
-    """The libraries can be read: not so for another user where only root can reach them."""
+    """True if this user can read the libraries; not so where only root can reach them."""
     return all(
-        # Out of reach a folder does not look like one, but it cannot be read either.
+        # A folder out of reach does not look like a folder, but it cannot be read either.
         os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK)
         for path in sys.path
     )
 
 
 def attempt(scratch: str | None, address_space: int, writable: list[str]) -> dict[str, bool]:
-    """property → whether it held. `writable` are folders that the trainer could write to."""
+    """Property → True if it held. `writable` are folders that the trainer can write to."""
     tries: dict[str, Callable[[], bool]] = {
         "fs_read": _reads_nothing,
         "fs_write": lambda: _writes_nothing(scratch, writable),

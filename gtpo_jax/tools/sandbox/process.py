@@ -1,4 +1,4 @@
-"""A child as the supervisor holds it: its streams, its socket, and a handle to end it."""
+"""The supervisor's view of a child: its streams, its socket, and a handle to kill it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import time
 
 from . import wire
 
-_CONTROL_LIMIT = 1 << 16  # bytes of a message from a child, which is not to be trusted
+_CONTROL_LIMIT = 1 << 16  # bytes of a message from a child, which is not trusted
 
 
 class Process:
-    """One child. Its first process is the only one, where the host could be made to see to that."""
+    """One child. It has a single process where the machine can enforce that."""
 
     def __init__(self, place: int, pid: int, fds: list[int]) -> None:
         control, self.stdout, self.stderr, *handle = fds
@@ -24,13 +24,13 @@ class Process:
         self.control.socket.setblocking(False)
         for fd in (self.stdout, self.stderr):
             os.set_blocking(fd, False)
-        # The zygote's number for it holds in the zygote's own namespace; a pidfd holds everywhere.
+        # The zygote's pid is valid in the zygote's own namespace; a pidfd is valid everywhere.
         self._handle = handle[0] if handle else None
         self.pid = pid if self._handle is None else _pid_of(self._handle) or pid
         self.ready = self.closed = False
 
     def kill(self) -> None:
-        """Ends it at once. The zygote still reports its exit."""
+        """Kills it at once. The zygote still reports its exit."""
         if self.closed:
             return
         with contextlib.suppress(OSError):
@@ -40,7 +40,7 @@ class Process:
                 os.killpg(self.pid, signal.SIGKILL)
 
     def exited(self) -> bool:
-        """Its process has ended, whether or not the zygote has seen it."""
+        """True if its process has ended, even if the zygote has not noticed yet."""
         if self._handle is None:
             return False
         poll = select.poll()  # `select` itself takes no descriptor above 1023
@@ -48,7 +48,7 @@ class Process:
         return bool(poll.poll(0))
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used; 0 where the host does not tell."""
+        """Processor time that it has used; 0 where the machine does not tell."""
         try:
             # The clock of a process, as `clock_getcpuclockid` numbers it.
             return time.clock_gettime((~self.pid << 3) | 2)
@@ -56,13 +56,13 @@ class Process:
             return 0.0
 
     def threads(self) -> int:
-        """How many threads it has; 0 where the host does not tell."""
+        """The number of its threads; 0 where the machine does not tell."""
         with contextlib.suppress(OSError), open(f"/proc/{self.pid}/stat", "rb") as file:
             return int(file.read().rpartition(b")")[2].split()[17])
         return 0
 
     def discard(self, fd: int) -> bool:
-        """Takes what a stream holds, for nobody; False at its end."""
+        """Reads and drops what a stream holds; False at its end."""
         try:
             return bool(os.read(fd, 1 << 16))
         except BlockingIOError:
@@ -79,7 +79,7 @@ class Process:
 
 
 def _pid_of(handle: int) -> int | None:
-    """The number of a process in this namespace."""
+    """The pid of a process in this namespace."""
     with (
         contextlib.suppress(OSError),
         open(f"/proc/self/fdinfo/{handle}", encoding="utf-8") as file,

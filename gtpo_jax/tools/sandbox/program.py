@@ -1,4 +1,4 @@
-"""User code as the main module of an interpreter: executed as it stands, ended as Python ends."""
+"""Runs user code as the main module, unmodified, and ends it as Python ends a program."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import types
 from . import capture
 
 FILENAME = "<tool>"  # of the user's code, in tracebacks
-TOLD_BYTES = 4096  # of an exception that nobody caught, as the policy reads it
-TRACEBACK_BYTES = 1 << 16  # of its traceback: a message without end is no runaway
+TOLD_BYTES = 4096  # of an uncaught exception, as the policy reads it
+TRACEBACK_BYTES = 1 << 16  # of its traceback: an endless message must not count as runaway output
 
-# As in a traceback, between an exception and the one that it led to.
+# As in a traceback, between an exception and the one that it caused.
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 _GROUP_DEPTH = 10  # of groups within groups, as in a traceback
@@ -30,12 +30,12 @@ RANDOM_SEED = 0
 
 
 def warm_up() -> None:
-    """Makes ready, in the zygote, what children need and could not afford."""
-    # A line that was printed outlives the process that is killed, as in a terminal.
+    """Prepares in the zygote what children need and could not afford themselves."""
+    # Printed lines survive the killing of the process, as in a terminal.
     sys.stdout.reconfigure(line_buffering=True)  # pyright: ignore
     builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")  # `site` defines these,
     builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")  # and we run without it
-    # What a traceback needs is loaded: a child may be out of memory or descriptors.
+    # Loads what a traceback needs: a child may be out of memory or descriptors.
     for source in ("undefined", "x = = 1"):
         try:
             exec(compile(source, FILENAME, "exec"), {})
@@ -45,7 +45,7 @@ def warm_up() -> None:
 
 
 class Main:
-    """A main module that code is executed in: once, or cell by cell as in a notebook."""
+    """A main module that runs code once, or cell by cell as in a notebook."""
 
     def __init__(self) -> None:
         self._module = types.ModuleType("__main__")
@@ -59,7 +59,7 @@ class Main:
     def run(self, code: str) -> tuple[int, dict[str, str]]:
         """Executes the code, unmodified.
 
-        Returns what an interpreter's exit status would be, and the fields of a `calls.Told`.
+        Returns the exit status that an interpreter would have, and the fields of a `calls.Told`.
         """
         lines = io.StringIO(code, newline=None).readlines()  # as the compiler counts them
         linecache.cache[FILENAME] = (len(code), None, lines, FILENAME)
@@ -75,7 +75,7 @@ class Main:
         return status, told
 
     def finish(self) -> None:
-        """What an interpreter does at its end: waits for threads, runs exit handlers, flushes."""
+        """Ends as an interpreter does: waits for threads, runs exit handlers, flushes."""
         with contextlib.suppress(BaseException):
             threading._shutdown()  # pyright: ignore
         with contextlib.suppress(BaseException):
@@ -84,20 +84,20 @@ class Main:
 
 
 def _exit(error: SystemExit) -> tuple[int, str]:
-    """What `sys.exit(code)` means: None 0, an int itself modulo 256, the rest a message and 1."""
+    """Status of `sys.exit(code)`: None → 0, an int → itself modulo 256, else a message and 1."""
     if error.code is None:
         return 0, ""
     if isinstance(error.code, int):
         return error.code & 0xFF, ""
     try:
         sys.stderr.write(f"{error.code}\n")
-    except BaseException:  # there is no stderr any more, or no text of the message
+    except BaseException:  # stderr is gone, or the message has no text
         return 1, ""
     return 1, "said"
 
 
 def _report(error: BaseException) -> dict[str, str]:
-    """Hands an exception that nobody caught to the hook, and tells it."""
+    """Passes an uncaught exception to the hook, and returns the account of it."""
     end = "memory" if isinstance(error, MemoryError) else "exception"
     text = type(error).__name__
     try:
@@ -107,14 +107,14 @@ def _report(error: BaseException) -> dict[str, str]:
             _write_summary(summary)
         else:
             sys.excepthook(type(error), error, error.__traceback__)
-    except BaseException:  # no memory for the text, or the user's own hook failed
+    except BaseException:  # no memory for the text, or the user's hook failed
         with contextlib.suppress(OSError):
             os.write(2, f"{type(error).__name__}\n".encode())
     return {"end": end, "text": text}
 
 
 def _told(summary: traceback.TracebackException) -> str:
-    """An exception without its traceback, behind those that led to it."""
+    """An exception without its traceback, after the exceptions that led to it."""
     texts = [_told_alone(summary)]
     while True:
         cause, context = summary.__cause__, summary.__context__
@@ -128,9 +128,9 @@ def _told(summary: traceback.TracebackException) -> str:
 
 
 def _told_alone(summary: traceback.TracebackException, depth: int = 0) -> str:
-    """Type, message and notes; below them, indented, the parts of a group."""
+    """Type, message and notes, followed by the indented parts of a group."""
     lines = "".join(summary.format_exception_only()).splitlines()
-    if hasattr(summary, "lineno"):  # a syntax error, which begins with its place
+    if hasattr(summary, "lineno"):  # a syntax error, which begins with its location
         lines = list(itertools.dropwhile(lambda line: line.startswith("  "), lines))
     for part in summary.exceptions or () if depth < _GROUP_DEPTH else ():
         lines += [f"  {line}" for line in _told_alone(part, depth + 1).splitlines()]
@@ -155,13 +155,13 @@ def _write_summary(summary: traceback.TracebackException) -> None:
 def _summary(
     kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
 ) -> traceback.TracebackException:
-    """The usual traceback with the frames of the user's code alone: no path of the host appears."""
+    """The usual traceback with only the frames of user code, so that it shows no local path."""
     summary = traceback.TracebackException(kind, error, trace, compact=True)
     pending = [summary]
     while pending:
         part = pending.pop()
         frames = [f for f in part.stack or () if f.filename in (FILENAME, "<string>")]
-        # None leaves the header out; a syntax error, for one, has no frame of the user.
+        # None omits the header; a syntax error, for one, has no frame of user code.
         part.stack = traceback.StackSummary.from_list(frames) if frames else None  # pyright: ignore
         linked = (part.__cause__, part.__context__, *(part.exceptions or ()))
         pending += [other for other in linked if other is not None]
@@ -177,6 +177,6 @@ def _write_thread_traceback(args: threading.ExceptHookArgs) -> None:
 
 def _flush() -> None:
     for name in ("stdout", "__stdout__", "stderr"):
-        # One that is closed, or taken away, is no reason to skip the rest.
+        # A stream that is closed or missing is no reason to skip the rest.
         with contextlib.suppress(BaseException):
             getattr(sys, name).flush()

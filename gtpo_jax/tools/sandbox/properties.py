@@ -1,7 +1,7 @@
-"""What the executor protects, and by which layer on this host.
+"""The properties that the executor protects, and the layers that enforce them on this machine.
 
-A property is a promise, a layer a means. What counts is the promise: several layers may hold it,
-and which do depends on the host. Every promise is tried out at the start (`probe.py`).
+A property is a promise; a layer is a means. Several layers may enforce one promise, and it depends
+on the machine which do. Every promise is tried out at the start (`probe.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROPERTIES = {
     "limits": "time, memory, output, files, descriptors and threads are bounded",
 }
 
-# property → (layer, what it does there), the strongest first
+# property → (layer, its effect), the strongest first
 _MEANS: dict[str, tuple[tuple[str, str], ...]] = {
     "fs_read": (
         ("namespaces", "mount namespace: a read-only root with the libraries alone"),
@@ -65,11 +65,11 @@ _MEANS: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def report(layers: Collection[str], held: Mapping[str, bool]) -> dict[str, str | None]:
-    """property → the layers that hold it, or None. `held` is what the probe found."""
+    """Property → the layers that enforce it, or None. `held` is the result of the probe."""
     found = {}
     for name in PROPERTIES:
         means = [text for layer, text in _MEANS[name] if layer in layers]
         if name == "scratch":
-            means = means[:1]  # a place of its own is the reason not to forbid it everywhere
+            means = means[:1]  # a private place makes it unnecessary to forbid writing everywhere
         found[name] = "; ".join(means) if means and held.get(name, False) else None
     return found

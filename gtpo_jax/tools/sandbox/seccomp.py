@@ -1,12 +1,12 @@
-"""Which system calls user code may make: the policy as data, and the BPF program made from it.
+"""The system calls that user code may make: the policy as data, and the BPF program made from it.
 
-An allow-list. What is not named here is refused with an error number and never by killing, so that
-libraries take their fall-backs and a person reads an ordinary Python exception. Refused by default
+The policy is an allow-list. Other calls fail with an error number and do not kill, so that
+libraries take their fall-backs and a person reads an ordinary Python exception. The default error
 is ENOSYS, "not implemented", as on a kernel that lacks the call. A filter cannot read memory, so it
-judges numbers, flags and descriptors, never the text of a path: that is for mounts and Landlock.
+checks numbers, flags and descriptors but never the text of a path; mounts and Landlock check paths.
 
-The policy takes for granted what the caller has done before: the process is alone in its process
-group, holds no capability, has its limits set and no descriptor but its own two pipes and socket.
+The policy assumes that the process is alone in its process group, holds no capability, has its
+limits set, and has no descriptor but its own two pipes and socket.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import syscalls
 
 # The policy.
 
-# Allowed whatever the arguments are.
+# Allowed with any arguments.
 ALLOWED: dict[str, str] = {
     # Bytes through descriptors that are open already.
     "bytes": """read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek
@@ -101,7 +101,7 @@ FORBIDDEN: dict[str, str] = {
     "files": "mknod mknodat chown fchown lchown fchownat",
 }
 
-# Refused with an error that a library knows how to take.
+# Refused with an error that libraries handle.
 DECLINED: dict[int, str] = {
     # Extended attributes, which hold capabilities and labels. `shutil.copy2` passes over this error
     # and over few others.
@@ -109,7 +109,7 @@ DECLINED: dict[int, str] = {
         setxattr lsetxattr fsetxattr removexattr lremovexattr fremovexattr""",
     # A lock on a library's file, for which reading it is enough, would stop other processes.
     errno.ENOLCK: "flock",
-    # The C library takes `clone` instead, whose flags are not behind a pointer and can be checked.
+    # The C library uses `clone` instead, whose flags are not behind a pointer and can be checked.
     errno.ENOSYS: "clone3",
 }
 
@@ -132,7 +132,7 @@ class Check:
 
 
 def without(*flags: int) -> int:
-    """The mask of all bits but these: what is left of an argument when they do not matter."""
+    """The mask of all bits but these, for arguments in which these do not matter."""
     return 0xFFFF_FFFF & ~sum(flags)
 
 
@@ -151,7 +151,7 @@ ITSELF = (0, OWN_PID)
 # A negative number is the processor clock of some other process.
 OWN_CLOCK = Check(argument=0, mask=0x8000_0000, values=(0,), error=errno.EINVAL)
 
-# Allowed if all their checks hold.
+# Allowed if all checks hold.
 CHECKED: dict[str, tuple[Check, ...]] = {
     # A thread, not a process, not a namespace, nothing traced or hidden.
     "clone": (Check(argument=0, mask=without(*THREAD_MAY), values=(THREAD,)),),
@@ -232,7 +232,7 @@ def refuse(error: int) -> tuple[Instruction, ...]:
 
 
 def checked(checks: Sequence[Check]) -> tuple[Instruction, ...]:
-    """Instructions that allow a call if all the checks hold, else refuse it."""
+    """Instructions that allow a call if all checks hold, and refuse it otherwise."""
     code: list[Instruction] = []
     for check in checks:
         low = ARGUMENTS + 8 * check.argument
@@ -264,10 +264,10 @@ def decisions(*, sealed: bool, private: bool) -> dict[str, tuple[Instruction, ..
 
 
 def search(ranges: Sequence[tuple[int, tuple[Instruction, ...]]]) -> list[Instruction]:
-    """A balanced search for the range that the number lies in; each is (its first number, code).
+    """A balanced search for the range of a call's number; each range is (its first number, code).
 
-    Few steps also keep installing cheap, as the kernel walks the program once for every number to
-    find out which are always allowed, and does not run it for those again.
+    Few steps also make installing cheap: the kernel walks the program once for every number to find
+    the calls that are always allowed, for which it then skips the program.
     """
     if len(ranges) == 1:
         return list(ranges[0][1])
@@ -282,13 +282,13 @@ def search(ranges: Sequence[tuple[int, tuple[Instruction, ...]]]) -> list[Instru
 
 @dataclasses.dataclass(frozen=True)
 class Filter:
-    """A program that lacks the number of the process that it is for."""
+    """A program in which the pid of its process is still missing."""
 
     code: bytes
-    holes: tuple[int, ...]  # offsets of that number
+    holes: tuple[int, ...]  # offsets of the pid
 
     def for_process(self, pid: int) -> bytes:
-        """The program for the process that sees itself as `pid`."""
+        """The program for the process whose own pid is `pid`."""
         code = bytearray(self.code)
         number = pid.to_bytes(4, "little")
         for hole in self.holes:
@@ -297,7 +297,7 @@ class Filter:
 
 
 def prepare(machine: str, *, sealed: bool = False, private: bool = False) -> Filter:
-    """The policy's program for a machine, as `os.uname` names it; made once, for all processes.
+    """The policy's program for a machine, as `os.uname` names it; one serves all processes.
 
     `sealed` is for a host with neither mounts of our own nor Landlock: no file can be opened,
     looked at or changed by its name. `private` says that every file within reach is either the
@@ -341,7 +341,7 @@ class Program(ctypes.Structure):
 
 
 def available() -> bool:
-    """Whether this process could install a filter; installs none."""
+    """True if this process can install a filter; installs none."""
     if not syscalls.supported():
         return False
     try:
@@ -354,7 +354,7 @@ def available() -> bool:
 
 
 def install(code: bytes) -> None:
-    """Puts the calling thread, the only one of its process, under the program, for good."""
+    """Applies the program to the calling thread, the only one of its process, for good."""
     syscalls.set_no_new_privileges()
     program = Program(len(code) // INSTRUCTION.size, code)
     syscalls.syscall("seccomp", SET_MODE_FILTER, 0, ctypes.byref(program))

@@ -1,4 +1,4 @@
-"""Sessions: interpreters that stay between the calls of one trajectory, and how many may."""
+"""Sessions: interpreters that survive between the calls of one trajectory, and their limits."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from .calls import Session
 from .process import Process
 
-IDLE_CPU_SECONDS = 0.2  # that threads of a session may use while no call of it runs
-REMEMBERED = 10_000  # sessions without an interpreter, of which the loss of one is still known
+IDLE_CPU_SECONDS = 0.2  # that a session's threads may use between its calls
+REMEMBERED = 10_000  # sessions without an interpreter whose loss is remembered
 
 
 class Sessions:
-    """All sessions by name, at most `most` of them with an interpreter."""
+    """All sessions by name; at most `most` of them have an interpreter."""
 
     def __init__(
         self, *, most: int, idle_seconds: float, threads: int, lost: Iterable[str]
@@ -32,14 +32,14 @@ class Sessions:
         return self._by_name.pop(name, None)
 
     def give(self, session: Session, process: Process) -> None:
-        """From now on this is its interpreter."""
+        """Makes the process the interpreter of the session."""
         session.process = process
         self._by_process[process] = session
 
     def lose(self, process: Process) -> None:
-        """Takes this interpreter from its session, if it is that of one.
+        """Takes an interpreter from its session, if it has one.
 
-        The session's next call starts in a new one, and is told.
+        The session's next call starts in a new interpreter and learns of the loss.
         """
         session = self._by_process.pop(process, None)
         if session is None:
@@ -51,7 +51,7 @@ class Sessions:
             session.lost = True
 
     def make_room(self) -> bool:
-        """Whether there is room for one more interpreter; the longest idle one has to make it."""
+        """Ends the longest idle interpreter if another needs its room; False if none is idle."""
         if len(self._by_process) < self._most:
             return True
         for session in self._by_name.values():
@@ -61,7 +61,7 @@ class Sessions:
         return False
 
     def check(self, now: float) -> None:
-        """Ends interpreters that were not used for too long, or are busy on their own."""
+        """Ends interpreters that were idle for too long or are busy without a call."""
         for session in self._by_name.values():
             if session.process is None or session.busy:
                 continue

@@ -7,9 +7,9 @@
     to the trainer        {"report": property → layers or None} or {"broken": reason}; then for each
                           call {"id"} and the fields of a `ToolResult`
 
-One thread and one `select` loop; nothing in it waits. User code reaches it only as bytes on a
-call's streams, as one text on how the call ended, and, from a session, as small messages about that
-session alone.
+It has one thread and one `select` loop, in which nothing waits. User code reaches it only through
+bytes on a call's streams, one text about how the call ended, and small messages of a session about
+that session alone.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from .nursery import Nursery
 from .process import Process
 from .sessions import Sessions
 
-TICK_SECONDS = 0.05  # how often threads and processor time of what runs are looked at
-DRAIN_SECONDS = 0.05  # how long output is still read after a call's process has ended
-IDLE_SECONDS = 0.2  # how often sessions between their calls are looked at
+TICK_SECONDS = 0.05  # between checks of the threads and processor time of running calls
+DRAIN_SECONDS = 0.05  # for reading output after a call's process has ended
+IDLE_SECONDS = 0.2  # between checks of idle sessions
 SPARE = 4  # children that wait for code
-ATTEMPTS = 2  # of a call whose zygote died under it
-DEAD_CHILDREN = 16  # in a row that a call may be given, before it counts as failed
+ATTEMPTS = 2  # of a call whose zygote died while it ran
+DEAD_CHILDREN = 16  # that a call may get in a row before it counts as failed
 
 
 class Supervisor:
-    """The loop. Each source of events has a callback that takes what `select` said of it."""
+    """The loop. Each event source has a callback, which gets the events that `select` reported."""
 
     def __init__(self, trainer: wire.Channel, settings: wire.Message) -> None:
         self.trainer = trainer
@@ -67,7 +67,7 @@ class Supervisor:
         )
 
     def serve(self) -> None:
-        """Serves until the trainer closes its end, be it by dying."""
+        """Serves until the trainer closes its end or dies."""
         self.trainer.socket.setblocking(False)
         self.loop.watch(self.trainer.socket, self._on_trainer)
         self.nursery.start()
@@ -82,7 +82,7 @@ class Supervisor:
         for message in self.desk.receive(events):
             if "id" in message:
                 self.desk.accept(message)
-                if not self.nursery.running:  # the host was broken; it may have recovered
+                if not self.nursery.running:  # the machine was broken; it may have recovered
                     self.nursery.start()
             elif "cancel" in message:
                 self._cancel(message["cancel"])
@@ -125,7 +125,7 @@ class Supervisor:
         self.nursery.provide(min(self.desk.waiting.fresh, self.max_running - len(self.running)))
 
     def _may_start(self, call: Call) -> bool:
-        """Whether there is a child for the call and, if a session is to have it, room for that."""
+        """True if there is a child for the call and, for a session, room for its interpreter."""
         if not self.nursery.ready:
             return False
         return call.session is None or self.sessions.make_room()
@@ -150,13 +150,13 @@ class Supervisor:
         try:
             process.control.send({"id": call.id, "code": call.code, "session": session is not None})
         except wire.Closed:
-            call.taken = False  # it died meanwhile, and its exit will tell
+            call.taken = False  # it died meanwhile, and its exit will be reported
         self.loop.listen(process.control)
 
     # What children do.
 
     def on_control(self, process: Process, events: int) -> None:
-        """A child is ready, or a session's call is done, or the socket has room or an end."""
+        """A child is ready, a session's call is done, or the socket has room or has ended."""
         if process.closed:
             return
         try:
@@ -167,7 +167,7 @@ class Supervisor:
                 for message in process.control.receive():
                     self._on_message(process, message)
         except (wire.Closed, wire.ProtocolError) as error:
-            # Of a single call this is its start, of a session most often the end of its process.
+            # A single call closes it at its start; a session most often by the end of its process.
             self.loop.forget(process.control.socket)
             call = self.running.get(process)
             if call is not None and isinstance(error, wire.Reset):
@@ -195,7 +195,7 @@ class Supervisor:
             return
         call = self.running.get(process)
         if call is None:
-            # Threads of a session write between its calls; or a single call has its result.
+            # A session's threads write between its calls, or a single call already has its result.
             if not process.discard(fd):
                 self.loop.forget(fd)
         elif not call.read(fd):
@@ -206,7 +206,7 @@ class Supervisor:
 
     def on_exit(self, process: Process, message: wire.Message) -> None:
         """The zygote has seen a child end."""
-        self.on_control(process, loop.READ)  # its last word, if it had one
+        self.on_control(process, loop.READ)  # its last message, if there is one
         self.sessions.lose(process)
         call = self.running.get(process)
         if call is None:
@@ -221,7 +221,7 @@ class Supervisor:
     # Ending calls.
 
     def _end(self, call: Call, reason: str) -> None:
-        """Kills the call's process. The result comes when the zygote has seen it end."""
+        """Kills the call's process. The result follows when the zygote has seen it end."""
         assert call.process is not None
         call.process.kill()
         if not call.ended_by:
@@ -237,7 +237,7 @@ class Supervisor:
             self._finish(call)
 
     def _finish(self, call: Call) -> None:
-        """The result of a call whose process has ended."""
+        """Sends the result of a call whose process has ended."""
         assert call.exit is not None and call.process is not None
         process = call.process
         if not call.taken and not call.ended_by:
@@ -258,11 +258,11 @@ class Supervisor:
         self.desk.answer(call, message)
 
     def _finish_in_session(self, call: Call, report: wire.Message) -> None:
-        """The result of a call whose interpreter stays for the next one."""
+        """Sends the result of a call whose interpreter stays for the next one."""
         assert call.out is not None and call.err is not None
         status, peak = call.read_report(report)
         if call.ended_by:
-            return  # it is being killed, whatever it says
+            return  # it is being killed, so its report does not count
         call.out.drain()
         call.err.drain()
         if call.runaway:
@@ -284,7 +284,7 @@ class Supervisor:
     # Time.
 
     def _check(self, now: float) -> None:
-        """What is due: deadlines, limits that are looked at, sessions that are idle too long."""
+        """Checks deadlines, limits and idle sessions, and sets the next alarm."""
         for call in list(self.running.values()):
             if call.ended_by and now >= call.deadline:
                 self.nursery.restart("the zygote did not report the end of a call")
@@ -306,12 +306,12 @@ class Supervisor:
         process = call.process
         assert process is not None
         if now >= call.deadline:
-            # The zygote may be the one that hangs, and that is no fault of the call.
+            # The zygote may be what hangs, which is no fault of the call.
             self._end(call, "unreported" if process.exited() else "timeout")
         elif process.threads() > self.limits["threads"]:
             self._end(call, "threads")
         elif call.session is None:
-            pass  # its processor time is limited by the kernel
+            pass  # the kernel limits its processor time
         elif process.cpu_seconds() - call.cpu_before > self.limits["cpu_seconds"]:
             self._end(call, "cpu_limit")
 
@@ -321,12 +321,12 @@ class Supervisor:
         missing = [name for name, layers in report.items() if layers is None]
         if not self.reported:
             self.reported = True
-            self.desk.tell({"report": report})  # the trainer refuses, if it must
+            self.desk.tell({"report": report})  # the trainer refuses if it must
         elif not self.allow.issuperset(missing):
             raise wire.ProtocolError(f"the host no longer gives {', '.join(missing)}")
 
     def on_zygote_gone(self, processes: list[Process], reason: str) -> None:
-        """Single calls are tried once more; what a session was doing cannot be."""
+        """Retries single calls once; a session's call cannot be repeated."""
         for process in processes:
             self.sessions.lose(process)
             call = self.running.get(process)
@@ -357,10 +357,10 @@ class Supervisor:
 
 
 def main(fd: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the trainer's
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for the trainer
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard and sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # four for each child
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a child takes four
     trainer = wire.Channel(socket.socket(fileno=fd))
     with contextlib.suppress(wire.Closed):
         supervisor = Supervisor(trainer, trainer.next())

@@ -1,7 +1,7 @@
-"""The survey: a program that asks the host for each layer and reports what the host answered.
+"""The survey: a program that requests each layer from the machine and reports the answers.
 
-It is what the doctor starts. Where a zygote only needs to know that a layer is missing, a person
-needs the reason, so here every refusal keeps its words.
+The doctor starts it. A zygote only needs to know that a layer is missing, but a person needs the
+reason, so every refusal keeps its text here.
 
     from the doctor   {"folders": where packages lie}
     to the doctor     {"namespaces", "landlock", "seccomp": the error's words, "" where offered;
@@ -22,7 +22,7 @@ _BOUNDS = {"scratch_bytes": 1 << 20, "scratch_files": 64}
 
 
 def take(folders: list[str]) -> wire.Message:
-    """Everything that can be learned of the host's layers without keeping any of them."""
+    """Everything that can be learned of the machine's layers without keeping any of them."""
     if not privileges.LINUX:
         words = f"{sys.platform} has none"
         return _answer(words, words, words)
@@ -55,7 +55,7 @@ def _refusal(name: str, *arguments: int | None) -> str:
 
 
 def _refusal_of_namespaces(libraries: list[str]) -> str:
-    """Enters them in a fork, as a zygote does, and hands on what stopped it, if anything did."""
+    """Enters them in a fork, as a zygote does; returns the error that stopped it, if any."""
     read, write = os.pipe()
     here = os.getpid()
     pid = os.fork()
@@ -76,7 +76,7 @@ def _refusal_of_namespaces(libraries: list[str]) -> str:
 
 
 def closed_to_others(paths: list[str]) -> str:
-    """The first path, or folder on the way to one, that is not open to every user."""
+    """The first path, or folder on the way to it, that is not open to every user."""
     for path in map(os.path.realpath, paths):
         parts = path.split("/")
         steps = ["/".join(parts[: n + 1]) or "/" for n in range(len(parts))]

@@ -1,7 +1,7 @@
-"""System calls by name: their numbers on each machine, and calling those that Python does not have.
+"""System calls by name: their numbers on each machine, and a way to make those that Python lacks.
 
-Only the calls that this package names are here. A call that a machine does not have is absent from
-its table: aarch64 lacks `open`, `fork`, `dup2` and others whose work newer calls do.
+The tables hold only the calls that this package names. A call that a machine does not have is
+absent from its table: aarch64 lacks `open`, `fork`, `dup2` and others that newer calls replace.
 """
 
 from __future__ import annotations
@@ -125,13 +125,13 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def supported() -> bool:
-    """Whether this is Linux on a machine with a table, and this process makes 64-bit calls."""
+    """True on Linux on a machine that has a table, if this process makes 64-bit calls."""
     system = os.uname()
     return system.sysname == "Linux" and system.machine in TABLES and struct.calcsize("P") == 8
 
 
 def number(name: str) -> int:
-    """The number of a call on this machine; raises `OSError` (ENOSYS) if there is none."""
+    """The number of a call on this machine; raises `OSError` (ENOSYS) if it has none."""
     machine = os.uname().machine
     try:
         return TABLES[machine][name]
@@ -145,7 +145,7 @@ def syscall(name: str, *args: Any) -> int:
     Arguments are integers, `bytes` for memory that the kernel only reads, None for a null pointer,
     or ctypes objects.
     """
-    # As a variadic function it gets bare integers as C ints, with the upper halves left to chance.
+    # A variadic function gets bare integers as C ints, whose upper halves would be undefined.
     passed = [ctypes.c_long(arg) if isinstance(arg, int) else arg for arg in args]
     result = _libc.syscall(ctypes.c_long(number(name)), *passed)
     if result == -1:
@@ -157,7 +157,7 @@ def syscall(name: str, *args: Any) -> int:
 def set_no_new_privileges() -> None:
     """Stops set-uid programs from giving a confined process more rights than it has.
 
-    The kernel asks an ordinary user for this before it takes a filter or a ruleset.
+    The kernel requires this of ordinary users before it accepts a filter or a ruleset.
     """
     zero = ctypes.c_ulong(0)
     if _libc.prctl(PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1), zero, zero, zero) != 0:

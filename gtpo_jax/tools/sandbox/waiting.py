@@ -9,9 +9,9 @@ from .calls import Call
 
 
 class Waiting:
-    """Two queues: calls that need a child, and calls whose session has an interpreter already.
+    """Two queues: calls that need a child, and calls whose session already has an interpreter.
 
-    A call that cannot start, for want of a child, holds up none that can.
+    A call that lacks a child delays no call that can start.
     """
 
     def __init__(self) -> None:
@@ -20,18 +20,18 @@ class Waiting:
 
     @property
     def fresh(self) -> int:
-        """Calls that need a child, canceled ones perhaps among them."""
+        """The number of calls that need a child; canceled ones may be among them."""
         return len(self._fresh)
 
     def push(self, call: Call) -> None:
         heapq.heappush(self._warm if call.in_session else self._fresh, call)
 
     def pop(self, may_start: Callable[[Call], bool]) -> Call | None:
-        """The oldest call that can start; `may_start` is asked about one that needs a child."""
+        """The oldest call that can start; `may_start` decides for one that needs a child."""
         for queue in (self._fresh, self._warm):
             while queue and queue[0].canceled:
                 heapq.heappop(queue)
-        while self._warm and not self._warm[0].in_session:  # its interpreter died since
+        while self._warm and not self._warm[0].in_session:  # its interpreter has died
             heapq.heappush(self._fresh, heapq.heappop(self._warm))
         queues = [self._warm] if self._warm else []
         if self._fresh and may_start(self._fresh[0]):

@@ -1,6 +1,6 @@
-"""Messages between the programs: JSON objects behind a 4-byte length, with descriptors beside them.
+"""Messages between the programs: JSON objects after a 4-byte length, accompanied by descriptors.
 
-JSON and not pickle: what comes from a child must never run as code in who reads it.
+The format is JSON, not pickle: a message from a child must never run as code in its reader.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CHUNK = 1 << 18
 _MAX_FDS = 32
 _FD_BYTES = array.array("i").itemsize
 
-# Starts a program of this package: no site packages, no user site, no script folder on the path,
-# no byte code written. Not `-I`, which ignores PYTHONHASHSEED; the environment is ours anyway.
+# Starts a program of this package without site packages, user site, script folder on the path, and
+# without writing byte code. Not `-I`, which ignores PYTHONHASHSEED; we set the environment anyway.
 COMMAND = (
     sys.executable,
     *("-s", "-S", "-P", "-B"),
@@ -31,15 +31,15 @@ COMMAND = (
 )
 
 
-# All that a program of this package, and so a call, sees of an environment.
+# The whole environment of a program of this package, and so of a call.
 ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",  # order of sets of strings
+    "PYTHONHASHSEED": "0",  # fixes the order of sets of strings
     "PYTHONUTF8": "1",
-    "PYTHONIOENCODING": "utf-8:strict",  # of stdout, as where the locale says UTF-8
-    "PYTHONINTMAXSTRDIGITS": "0",  # large integers are what such tools are for; time is limited
+    "PYTHONIOENCODING": "utf-8:strict",  # of stdout, as in a UTF-8 locale
+    "PYTHONINTMAXSTRDIGITS": "0",  # such tools are for large integers; time is limited
     "TZ": "UTC",
     "MALLOC_ARENA_MAX": "2",  # glibc reserves 128 MiB of address space per thread otherwise
-    "OPENBLAS_NUM_THREADS": "1",  # a fork does not take a pool of threads along
+    "OPENBLAS_NUM_THREADS": "1",  # a fork does not inherit a pool of threads
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
@@ -50,11 +50,11 @@ class Closed(Exception):
 
 
 class Reset(Closed):
-    """The other end is gone, and has not taken all that was sent."""
+    """The other end is gone and has not received all that was sent."""
 
 
 class ProtocolError(Exception):
-    """The other end sent something that is no message of ours."""
+    """The other end sent something that is not one of our messages."""
 
 
 def encode(message: Message) -> bytes:
@@ -89,17 +89,17 @@ class Decoder:
 
 
 class Channel:
-    """One end of a stream socket that carries messages and, if told so, descriptors.
+    """One end of a stream socket that carries messages and, with `descriptors`, descriptors.
 
-    `receive` blocks unless the socket is set not to, and then takes what is there. `send` either
-    sends everything or, on a non-blocking socket, keeps the rest for `flush`.
+    `receive` blocks if the socket does. `send` sends everything or, on a non-blocking socket, keeps
+    the rest for `flush`.
     """
 
     def __init__(
         self, sock: socket.socket, *, limit: int = 1 << 28, descriptors: bool = False
     ) -> None:
         self.socket = sock
-        self.fds: deque[int] = deque()  # received, in the order sent, not yet claimed
+        self.fds: deque[int] = deque()  # received and not yet claimed, in the order sent
         self._ancillary = socket.CMSG_SPACE(_MAX_FDS * _FD_BYTES) if descriptors else 0
         self._decoder = Decoder(limit)
         self._unsent = bytearray()
@@ -109,13 +109,13 @@ class Channel:
 
     @property
     def pending(self) -> bool:
-        """Bytes wait to be sent."""
+        """True if bytes wait to be sent."""
         return bool(self._unsent)
 
     def send(self, message: Message, fds: list[int] | None = None) -> None:
         data = encode(message)
         if fds:
-            # On a fresh socket buffer a message this small is taken whole.
+            # A fresh socket buffer takes a message this small as a whole.
             sent = socket.send_fds(self.socket, [data], fds)
             data = data[sent:]
         self._unsent += data
@@ -132,7 +132,7 @@ class Channel:
             raise Reset(str(error)) from error
 
     def receive(self) -> list[Message]:
-        """Messages that have arrived whole, perhaps none; raises `Closed` at the end."""
+        """Messages that have arrived completely, perhaps none; raises `Closed` at the end."""
         try:
             data, ancillary, _, _ = self.socket.recvmsg(_CHUNK, self._ancillary)
         except BlockingIOError:
@@ -149,7 +149,7 @@ class Channel:
         return list(self._decoder.feed(data))
 
     def next(self) -> Message:
-        """The next message, for who speaks in turns; further ones must not have arrived."""
+        """The next message, for strictly alternating exchanges; no other may have arrived."""
         while True:
             messages = self.receive()
             if messages:

@@ -1,6 +1,6 @@
-"""The zygote: isolates itself, loads what calls use, and forks a child when the supervisor asks.
+"""The zygote: isolates itself, preloads modules, and forks a child when the supervisor asks.
 
-It never sees code or output of a call: a child's streams and its socket go to the supervisor.
+It never sees the code or output of a call: the supervisor gets a child's streams and socket.
 
     from the supervisor   first {"limits", "packages", "folders", "allow", "writable"}, then
                           {"fork": place} for each child
@@ -31,8 +31,8 @@ class Zygote:
         self._children: dict[int, int] = {}  # pid → place
         cpu_seconds = isolated.confinement.limits["cpu_seconds"]
         self._serve = functools.partial(child.serve_calls, cpu_seconds=cpu_seconds)
-        self._folders: dict[int, str] = {}  # pid → folder of the host, where nothing better is
-        # The handler does nothing; Python writes to the pipe when a child ends; it wakes the poll.
+        self._folders: dict[int, str] = {}  # pid → folder, where nothing is better
+        # The handler does nothing. When a child ends, Python writes to the pipe: it wakes the poll.
         self._wake, wake_write = os.pipe()
         for fd in (self._wake, wake_write):
             os.set_blocking(fd, False)
@@ -54,7 +54,7 @@ class Zygote:
                         self._fork(message["fork"])
 
     def end(self) -> None:
-        """Ends every child. What this forgets, or cannot do any more, the kernel does."""
+        """Kills every child. The kernel does what this misses or cannot do."""
         for pid in self._children:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -78,7 +78,7 @@ class Zygote:
                 os.close(fd)
 
     def _start(self, place: int, descriptors: list[int]) -> tuple[list[int], int]:
-        """Forks a child; returns the supervisor's ends of its streams, and its number."""
+        """Forks a child; returns the supervisor's ends of its streams, and its pid."""
         isolated = self._isolated
         control, control_child = (s.detach() for s in socket.socketpair())
         descriptors += control, control_child
@@ -94,7 +94,7 @@ class Zygote:
             user = isolated.confinement.user
             if user is not None:
                 os.chown(directory, user, user)
-            # Set here and not in the child, where each first write to a page costs a copy of it.
+            # Set here, as each first write to a page in the child costs a copy of it.
             os.environ["HOME"] = os.environ["TMPDIR"] = directory
         pid = os.fork()
         if pid == 0:
@@ -120,7 +120,7 @@ class Zygote:
                 return
             place = self._children.pop(pid, None)
             if place is None:
-                continue  # an orphan, ended below
+                continue  # an orphan, which `_clean_up` ends
             self._clean_up(pid)
             self._channel.send(
                 {
@@ -132,7 +132,7 @@ class Zygote:
             )
 
     def _clean_up(self, pid: int) -> None:
-        """Ends what a call has started, where nothing kept it from starting anything."""
+        """Ends the processes that a call started, where nothing prevented it from starting any."""
         if self._isolated.confinement.seccomp is None:
             with contextlib.suppress(OSError):
                 os.killpg(pid, signal.SIGKILL)
@@ -145,7 +145,7 @@ class Zygote:
 
 
 def _own_children() -> set[int]:
-    """Orphans of a call among them, since the zygote adopts those. Linux only."""
+    """The pids of children, with the orphans that the zygote adopted. Linux only."""
     pid = os.getpid()
     with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
         return {int(word) for word in file.read().split()}

@@ -1,6 +1,6 @@
 """Judges of answers, as programs that need neither JAX nor the library.
 
-A worker process runs them (`worker.py`): nothing in here imports a module of `gtpo_jax` outside of
+A worker process runs them (`worker.py`). No module here imports a module of `gtpo_jax` outside of
 this package at its top, so a worker starts fast and holds no device.
 
     characters   Unicode

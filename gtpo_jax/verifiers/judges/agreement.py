@@ -1,8 +1,8 @@
 """Compares the values of expressions: equal or proportional, to some digits, at some points.
 
-How many digits is decided by the expressions. A value that is computed twice, with more digits the
-second time, says how exact it was. Parts between 2^-s and 2^l in size need more by 2(l + s) bits:
-`√2` and `√2 + 10^-90` are told apart, and so are `e^(π√163)` and the integer beside it.
+The expressions decide the number of digits. Computing a value twice, with more digits the second
+time, shows how exact it was. Parts between 2^-s and 2^l in size need 2(l + s) more bits: so `√2`
+differs from `√2 + 10^-90`, and `e^(π√163)` from the integer next to it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from gtpo_jax.verifiers.judges.values import Evaluation, Expression, NoValue, Nu
 
 DIGITS = 50
 _MORE = 30
-_EXACT = 1e-20  # an error that a value may have, relative to it
+_EXACT = 1e-20  # the largest relative error of a value
 _MOST = 2_000
-"""Digits that are computed at most; what needs more is not told apart."""
+"""The largest number of digits; values that need more to differ stay undecided."""
 
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _SCALES = (1, 1, 1, 1, 1, 1, sympy.Rational(1, 100), 100, 10_000, 1_000_000)
 _SIGNS = (1, 2, 4, 3, 5, 6, 7)
-_NEAR = 6  # numbers of the expressions beside which there are points, too
+_NEAR = 6  # constants of the expressions next to which points are placed too
 
 _Valued = Callable[[int], tuple[Number, int]]
-"""The value to so many digits, and how many more the sizes of its parts ask for."""
+"""Maps digits to a value, and the number of further digits that its parts require."""
 
 
 def agree(left: Expression, right: Expression) -> bool | None:
-    """Whether both have the same values; None when there is no point where both have one."""
+    """True if both have the same values; None if there is no point where both have a value."""
     found = None
     for at in points(left, right):
         same = _same_value(_valued(left, at), _valued(right, at))
@@ -45,7 +45,7 @@ def agree(left: Expression, right: Expression) -> bool | None:
 
 
 def proportional(left: Expression, right: Expression, *, signed: bool) -> bool:
-    """Whether one is a constant multiple of the other, not 0, and with `signed` not below 0."""
+    """True if one is a nonzero constant multiple of the other; with `signed`, a positive one."""
     pairs = [(_valued(left, at), _valued(right, at)) for at in points(left, right)]
     pairs = [pair for pair in pairs if not any(map(_vanishes, pair))]
     if not pairs:
@@ -59,7 +59,7 @@ def proportional(left: Expression, right: Expression, *, signed: bool) -> bool:
 
 
 def real_value(expression: Expression) -> Fraction | None:
-    """The value of a real constant, but for an error that does not count; None for all else."""
+    """The value of a real constant, up to a negligible error; None for all else."""
     try:
         rough, _ = _valued(expression, {})(DIGITS)
         fine, _ = _valued(expression, {})(DIGITS + _MORE)
@@ -73,12 +73,12 @@ def real_value(expression: Expression) -> Fraction | None:
 
 
 def points(*expressions: Expression) -> Iterator[Point]:
-    """Points of either sign and of many sizes; one, without coordinates, for constants."""
+    """Points of both signs and many sizes; a single one, without coordinates, for constants."""
     symbols: list[Expression] = [*sorted({s for e in expressions for s in e.free_symbols}, key=str)]
     if not symbols:
         yield {}
         return
-    for step in (-1, 1):  # where high powers are neither large nor small
+    for step in (-1, 1):  # where high powers stay moderate
         near = [step + sympy.Rational(at + 1, 1009) for at in range(len(symbols))]
         yield dict(zip(symbols, near, strict=True))
     for place, scale in enumerate(_SCALES):
@@ -89,7 +89,7 @@ def points(*expressions: Expression) -> Iterator[Point]:
             * sympy.Rational(1000 * prime + 1, 1000 * (7 + 2 * place + at) + 9)
             for at, (symbol, prime) in enumerate(zip(symbols, primes, strict=False))
         }
-    if len(symbols) == 1:  # a value may change its law there: |x - 3000|
+    if len(symbols) == 1:  # the formula may change there: |x - 3000|
         numbers = sorted({n for e in expressions for n in e.atoms(sympy.Rational)}, key=abs)
         for number, step in itertools.product(numbers[-_NEAR:], (-1, 1)):
             yield {symbols[0]: number + sympy.Rational(step, 7)}
@@ -97,7 +97,7 @@ def points(*expressions: Expression) -> Iterator[Point]:
 
 
 def _sign(place: int, at: int) -> int:
-    """The sign of coordinate `at` in point `place`: three have all combinations in 8 points."""
+    """The sign of coordinate `at` in point `place`; 8 points hold all signs of 3 coordinates."""
     return (-1) ** (place & _SIGNS[at % len(_SIGNS)]).bit_count()
 
 
@@ -121,7 +121,7 @@ def _product(left: _Valued, right: _Valued) -> _Valued:
 
 
 def _same_value(left: _Valued, right: _Valued) -> bool | None:
-    """Whether two values are the same; None when one of them has none, or is not exact enough."""
+    """True if two values are the same; None if one is missing or not exact enough."""
     digits = needed = DIGITS
     for final in (False, True):
         try:
@@ -144,7 +144,7 @@ def _same_value(left: _Valued, right: _Valued) -> bool | None:
 
 
 def _vanishes(valued: _Valued) -> bool:
-    """Whether a value is 0, or there is none."""
+    """True if a value is 0 or missing."""
     try:
         return valued(DIGITS)[0] == 0 or _same_value(valued, lambda _: (mpmath.mpf(0), 0)) is True
     except NoValue:

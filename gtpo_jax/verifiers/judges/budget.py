@@ -7,19 +7,19 @@ import signal
 import threading
 from collections.abc import Iterator
 
-_AGAIN_SECONDS = 0.02  # a library may swallow the first
+_AGAIN_SECONDS = 0.02  # between repetitions: a library may swallow the first
 
 
 class Spent(BaseException):
-    """The time is over. No `Exception`, so that no library takes it for a failure of its own."""
+    """The time is over. Not an `Exception`, so that no library handles it as its own failure."""
 
 
 @contextlib.contextmanager
 def processor_seconds(seconds: float) -> Iterator[None]:
-    """Raises `Spent` inside when the work takes longer; in the main thread, where signals arrive.
+    """Raises `Spent` inside when the work takes longer; only in the main thread, for signals.
 
-    It interrupts Python, not one call of C that never returns: whoever needs a hard limit kills
-    the process from outside.
+    It interrupts Python, but not a C call that never returns. For a hard limit, kill the process
+    from outside.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,8 +1,8 @@
-"""Expressions evaluated part by part, each looked at before sympy computes it.
+"""Evaluates expressions part by part, checking the size of each before sympy computes it.
 
-The parser's trees are taken as they were written. sympy evaluates what it is given at once: a power
-of numbers to all of its digits, a sum over a million terms. So the size of every part is known here
-before it is one, and what is larger than `values.MOST_DIGITS` is not built.
+The parser returns trees as they were written. sympy evaluates at once: a power of numbers to all
+its digits, a sum over a million terms. So the size of every part is determined here before it is
+built, and a part larger than `values.MOST_DIGITS` is not built.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import sympy
 
 from gtpo_jax.verifiers.judges.values import MOST_DIGITS, Evaluation, Expression, NoValue, TooLarge
 
-_DIGITS = 30  # enough to know sizes
+_DIGITS = 30  # enough to determine sizes
 
 _MOST_RADICAND = 300
-"""Digits of a number whose root is not exact: sympy looks for its factors."""
+"""Digits of a number whose root is not exact: sympy searches for its factors."""
 _MOST_ROUNDED = 1_000
-"""Digits of what is rounded to an integer."""
+"""Digits of a number that is rounded to an integer."""
 _MOST_STEPS = 200
-"""Factors of a binomial coefficient that is none of integers."""
+"""Factors of a binomial coefficient whose arguments are not integers."""
 _MOST_ENTRIES = 400
-"""Of a matrix."""
+"""Entries of a matrix."""
 
 _I = sympy.Symbol("i", real=True)
 """The imaginary unit as it was written."""
@@ -31,7 +31,7 @@ _ROUNDING = (sympy.floor, sympy.ceiling, sympy.Mod)
 
 
 def built(tree: Expression) -> Expression:
-    """The evaluated expression or matrix; raises `NoValue` when it is too large or no number."""
+    """The evaluated expression or matrix; raises `NoValue` if it is too large or no number."""
     return _built(tree, Evaluation({_I: sympy.I}, _DIGITS))
 
 
@@ -53,7 +53,7 @@ def _built(node: Expression, sizes: Evaluation) -> Expression:
 
 
 def _look_at(node: Expression, sizes: Evaluation) -> None:
-    """Raises `TooLarge` when a constant is."""
+    """Raises `TooLarge` for a constant that is too large."""
     if isinstance(node, sympy.Expr) and not node.free_symbols - {_I}:
         try:
             sizes(node)
@@ -89,7 +89,7 @@ def _power(base: Expression, exponent: Expression) -> Expression:
 
 
 def _root(base: Expression, exponent: sympy.Rational) -> Expression:
-    """A power of a large number, if its root is exact."""
+    """The power of a large number, if its root is exact."""
     if not base.is_Rational or base < 0:
         raise TooLarge("a root")
     roots = [sympy.integer_nthroot(int(part), int(exponent.q)) for part in (base.p, base.q)]
@@ -107,7 +107,7 @@ def _binomial(n: Expression, k: Expression) -> Expression:
 
 
 def _digits(number: Expression) -> float:
-    """About how many digits a rational number has; 0 for any other."""
+    """The approximate number of digits of a rational number; 0 for any other."""
     if not number.is_Rational:
         return 0.0
     return math.log10(max(abs(number.p), number.q, 1))

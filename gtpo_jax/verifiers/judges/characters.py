@@ -74,7 +74,7 @@ _OVERLINED = re.compile("(?:[0-9]\u0305)+|(?:[0-9]\u0304)+")
 
 
 def in_ascii(text: str) -> str:
-    """The text with LaTeX for every character that has one; the others stay."""
+    """The text with every character replaced by its LaTeX, if it has one."""
     if text.isascii():
         return text
     text = _OVERLINED.sub(lambda m: rf"\overline{{{re.sub('[^0-9]', '', m[0])}}}", text)

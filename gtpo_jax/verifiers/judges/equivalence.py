@@ -1,4 +1,4 @@
-"""Whether two mathematical answers are the same: `docs/verifiers.md` says what that means."""
+"""Decides if two mathematical answers are the same; `docs/verifiers.md` defines that."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ SHORT = 200
 
 
 prepare, rest = parsing.prepare, parsing.rest
-"""What a worker does before its first answer and between answers, so that no answer pays for it."""
+"""A worker calls these before its first answer and between answers, at the cost of none."""
 
 
 def judge(record: dict[str, Any], known: Callable[[], None]) -> str:
-    """`right`, `wrong`, or `unverifiable` when the expected answer itself cannot be read.
+    """`right`, `wrong`, or `unverifiable` if the expected answer itself cannot be read.
 
-    `known` is called once the expected answer has been read: what fails after that is the fault of
-    the answer that was given.
+    This calls `known` once it has read the expected answer. A failure after that is the fault of
+    the given answer.
     """
     expected, given = record["expected"].strip(), record["given"].strip()
     if not expected or len(expected) > LONGEST:
@@ -92,7 +92,7 @@ def _seconds(least: float, text: str) -> float:
 
 
 def _read_within(text: str) -> Node | None:
-    """The structure of a text and, for later, its values; None when it cannot be read in time."""
+    """The structure of a text; None if it cannot be read in time. Values are cached for later."""
     try:
         with processor_seconds(_seconds(READING_SECONDS, text)):
             node = read(text)
@@ -104,7 +104,7 @@ def _read_within(text: str) -> Node | None:
 
 
 def _tight(text: str) -> str:
-    """Without the spaces that say nothing: `3 1/2` and `12, 345` keep theirs."""
+    """The text without meaningless spaces; `3 1/2` and `12, 345` keep theirs."""
     text = re.sub(r"([_^])\{(\w)\}", r"\1\2", text)
     return re.sub(r" ?([^\w\s,]|_) ?|(,) (?!\d)", r"\1\2", text)
 
@@ -179,7 +179,7 @@ def _in_order(expected: Sequence[Node], given: Sequence[Node], tolerance: float)
 
 
 def _matched(expected: Sequence[Node], given: Sequence[Node], tolerance: float) -> bool:
-    """Whether the parts of two lists are the same, in whatever order."""
+    """True if the parts of two lists are the same, in any order."""
     if len(expected) != len(given) or len(given) > MOST:
         return False
     left = list(given)
@@ -265,7 +265,7 @@ def _same_equation(expected: Equation, given: Equation, tolerance: float) -> boo
 
 
 def _is_calculation(equation: Equation) -> bool:
-    """Whether an equation says nothing but the value of numbers, and is true: `7 · 8 = 56`."""
+    """True for a true equation between numbers alone: `7 · 8 = 56`."""
     found = [leaves.as_expression(Leaf(part)) for part in equation.parts]
     if any(side is None or side.free_symbols for side in found):
         return False
@@ -283,7 +283,7 @@ def _same_inequality(expected: Inequality, given: Inequality) -> bool:
 
 
 def _same_sides(expected: Sequence[str], given: Sequence[str]) -> bool:
-    """Whether the same expressions stand on all sides, in whatever order."""
+    """True if both have the same expressions as their sides, in any order."""
     left = list(given)
     for side in expected:
         at = next((i for i, other in enumerate(left) if _same_side(side, other)), None)
@@ -299,10 +299,11 @@ def _same_side(expected: str, given: str) -> bool:
 
 
 def _proportional(expected: Sequence[str], given: Sequence[str], *, signed: bool) -> bool:
-    """Whether the differences of both sides are a constant multiple of each other, not 0.
+    """True if the differences of the sides are nonzero constant multiples of each other.
 
-    `signed`: a positive one. So `y = 2x + 1` is `2x − y + 1 = 0`, and `x² = 4` is not `x = 2`.
-    Differences that do not vary say nothing of any variable: `x + 1 = x + 2` is not `0 = 1`.
+    With `signed` the multiple must be positive. So `y = 2x + 1` is `2x − y + 1 = 0`, and `x² = 4`
+    is not `x = 2`. Constant differences say nothing about a variable: `x + 1 = x + 2` is not
+    `0 = 1`.
     """
     differences = []
     for left, right in (expected, given):

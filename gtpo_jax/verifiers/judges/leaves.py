@@ -1,15 +1,15 @@
-"""Numbers, words and expressions: what they are, by the parser of math-verify, and when two agree.
+"""Numbers, words and expressions, as math-verify's parser reads them, and when two of them agree.
 
-What math-verify is wrong about is kept from it (`spelling`) or decided before it is asked:
+Texts that math-verify gets wrong are kept from it (`spelling`) or decided before it is asked:
 
-| what it does by itself | here |
+| math-verify alone | here |
 |---|---|
 | rounds decimals to six places: 0.0000001 is 0.0000002 | decimals are exact fractions |
 | takes 9% for 9 as well as for 0.09 | a percent sign is 1/100 |
 | takes words for products of letters: `yes` is `sey` | words are compared as words |
 | takes `A` for `a` | case counts |
 | compares some constants to 15 digits | values decide, to as many digits as are needed |
-| goes on for hours about 9^(9^9) | what is too large is not read (`building`) |
+| computes 9^(9^9) for hours | an expression that is too large is not read (`building`) |
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _STEPS = (sympy.floor, sympy.ceiling, sympy.Mod, sympy.sign)
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """A text that is compared as one: `yes`, `no solution`."""
+    """A text that is compared as a text: `yes`, `no solution`."""
 
     text: str
 
@@ -71,7 +71,7 @@ def _is_matrix(found: Value) -> bool:
 
 
 def value(leaf: Leaf) -> Value | None:
-    """What a leaf stands for; None when it is not known."""
+    """The value of a leaf; None if it is unknown."""
     found = _value(leaf.text)
     if found is None or not leaf.percent:
         return found
@@ -81,12 +81,12 @@ def value(leaf: Leaf) -> Value | None:
 
 
 def is_clear(found: Value) -> bool:
-    """Whether a value can be compared: a sentence says the same in many ways, a word in one."""
+    """True if a value can be compared: not a sentence, which has many equivalent wordings."""
     return not isinstance(found, Word) or re.fullmatch(r"[\w()'-]+", found.text) is not None
 
 
 def same(expected: Leaf, given: Leaf, tolerance: float) -> bool:
-    """Whether a leaf is the one expected, which has a value."""
+    """True if a leaf equals the expected one, which has a value."""
     given = _with_letters_as_unit(expected, given)
     if given.unit not in ("", expected.unit) and (expected.unit or given.unit[0] == "#"):
         return False
@@ -121,7 +121,7 @@ def as_expression(leaf: Leaf) -> Expression | None:
 
 
 def real_value(leaf: Leaf) -> Fraction | None:
-    """The number that a leaf is, but for an error that does not count; None when it is none."""
+    """The number of a leaf, up to a negligible error; None if it is no number."""
     found = value(leaf)
     if isinstance(found, Exact):
         return found.value
@@ -129,7 +129,7 @@ def real_value(leaf: Leaf) -> Fraction | None:
 
 
 def same_expression(left: Expression, right: Expression) -> bool:
-    """Whether the values of two expressions agree; where they do not decide, math-verify does."""
+    """True if the values of two expressions agree; math-verify decides if the values cannot."""
     if _is_matrix(left) or _is_matrix(right):
         if getattr(left, "shape", None) != getattr(right, "shape", None):
             return False
@@ -164,7 +164,7 @@ def _value(text: str) -> Value | None:
 
 
 def _product(found: Value | None) -> Value | None:
-    """A word of a few letters as their product, which is what `a*b*c` says of `abc`."""
+    """A word of a few letters as their product: `abc` as `a*b*c`."""
     if isinstance(found, Word) and re.fullmatch("[a-z]{3,4}", found.text):
         return _parsed(" ".join(found.text))
     return found

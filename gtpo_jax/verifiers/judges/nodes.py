@@ -1,4 +1,4 @@
-"""Parts of an answer, as `structure` reads them and `equivalence` compares them."""
+"""The parts of an answer that `structure` reads and `equivalence` compares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Leaf:
     """A number, an expression or a word, and its unit."""
 
     text: str
-    unit: str = ""  # after a `#`, what is counted, or a base: nothing that can be added
+    unit: str = ""  # after `#`: a counted thing or a base, which a given answer may not add
     percent: bool = False
 
 
@@ -30,7 +30,7 @@ class Group:
     opening: str
     items: tuple[Node, ...]
     closing: str
-    name: str = ""  # of the variable, when an inequality said it
+    name: str = ""  # of the variable, if an inequality named it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Intersection:
 
 @dataclasses.dataclass(frozen=True)
 class Without:
-    """A set, its first item, without the points or the set that is the second."""
+    """The set that is the first item, without the points or the set that is the second."""
 
     items: tuple[Node, Node]
 
 
 @dataclasses.dataclass(frozen=True)
 class Equation:
-    """`x = 5`, `3 + 2 = 5`: names of what is found, and what is said of them."""
+    """`x = 5`, `3 + 2 = 5`: the names, and the values that they are given."""
 
     parts: tuple[str, ...]
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ def is_interval(node: Node) -> TypeGuard[Group]:
 
 
 def is_set(node: Node) -> bool:
-    """Whether a node can be nothing but a set of real numbers: `(1, 2)` can be a pair."""
+    """True if a node can only be a set of real numbers; `(1, 2)` could be a pair."""
     if isinstance(node, RealSet):
         return True
     if not isinstance(node, Group) or not is_interval(node):
@@ -106,7 +106,7 @@ def is_set(node: Node) -> bool:
 
 
 def names_of(node: Node) -> set[str]:
-    """The variables that sets, intervals or equations say something about, where it is said."""
+    """The variables that sets, intervals or equations name."""
     if isinstance(node, Group):
         return {node.name} - {""}
     if isinstance(node, Equation):
@@ -115,7 +115,7 @@ def names_of(node: Node) -> set[str]:
 
 
 def named(node: Node, name: str) -> Node:
-    """The same set, said of another variable, or of none."""
+    """The same set with another variable, or with none."""
     if isinstance(node, Group) and is_interval(node):
         return dataclasses.replace(node, name=name)
     if isinstance(node, RealSet):
@@ -129,7 +129,7 @@ def parts(node: Node) -> tuple[Node, ...]:
 
 
 def assigned(items: Sequence[Node]) -> dict[str, Node] | None:
-    """The value of each name, by equations of different names; None when items are others."""
+    """The value of each name, if all items are equations of different names; else None."""
     found: dict[str, Node] = {}
     for item in items:
         if not isinstance(item, Equation) or len(item.values) != 1 or not item.names:

@@ -1,4 +1,4 @@
-"""One spelling for what answers write in many: LaTeX, Unicode, or as a program would."""
+"""Normalizes the spellings of an answer: LaTeX, Unicode, or the notation of programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[re.Pattern[str], str]
     return [(re.compile(pattern), replacement) for pattern, replacement in pairs]
 
 
-# What changes only how an answer looks.
+# Markup that changes only the look of an answer.
 _LOOKS = _rules(
     (
         (r"\\(?:left|right|middle|[bB]igg?[lr]?|(?:no)?limits)(?![a-zA-Z])\.?", ""),
@@ -48,7 +48,7 @@ _LOOKS = _rules(
     )
 )
 
-# In this order: later rules rely on what earlier ones left.
+# The order matters: later rules rely on the results of earlier ones.
 _RULES = _rules(
     (
         (r"(?<=\d)(?:\{,\}|\\[,! ])(?=\d{3}(?!\d))", ","),  # of thousands
@@ -95,7 +95,7 @@ _RULES = _rules(
             r"[(\[]\s*\\begin\s*\{array\}\s*\{[^{}]*\}(.*?)\\end\s*\{array\}\s*[)\]]",
             r"\\begin{pmatrix}\1\\end{pmatrix}",
         ),
-        # As a program writes it.
+        # The notation of programs.
         (r"\*\*", "^"),
         (r"\*", r"\\cdot "),
     )
@@ -107,7 +107,7 @@ _PUNCTUATION = re.compile(r"(?:(?<=[^\s.])\s*\.|(?<=[$*`)\]])\s*[,;:])$")
 
 
 def clean(text: str) -> str:
-    """The text without what surrounds it and without spellings that mean the same."""
+    """The text without its surroundings, in its one normal spelling."""
     text = characters.in_ascii(text).strip()
     for pattern, replacement in _LOOKS:
         text = pattern.sub(replacement, text)

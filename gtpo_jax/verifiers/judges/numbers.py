@@ -1,4 +1,4 @@
-"""Numbers as texts: exact values, and when two of them agree."""
+"""Numbers written as text: their exact values, and when two of them agree."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"([+-]?)(\d+)\s*/\s*(\d+)", flags=re.ASCII)
 
-_AROUND_ZERO = 1e-3  # of the tolerance: there is nothing that it could be relative to
-_NOISE = Fraction(1, 10**12)  # of a number: what floating point leaves behind
+_AROUND_ZERO = 1e-3  # share of the tolerance, which has nothing to be relative to
+_NOISE = Fraction(1, 10**12)  # share of a number: the noise of floating point
 
 
 def read_number(text: str) -> Fraction | None:
@@ -45,14 +45,14 @@ def read_fraction(text: str) -> Fraction | None:
 def agree(
     expected: Fraction, given: Fraction, tolerance: float, *, place: Fraction = Fraction(0)
 ) -> bool:
-    """`|given − expected| ≤ tolerance · |expected|`; two integers have to be equal.
+    """`|given − expected| ≤ tolerance · |expected|`; two integers must be equal.
 
-    `place` is the `last_place` of the one with fewer digits, 0 where either is exact: two decimals
-    that differ by a unit there are different, such as 16386.16 and 16386.17, whatever the
-    tolerance, but for what floating point leaves behind.
+    `place` is the `last_place` of the number with fewer digits, or 0 if either is exact. Two
+    decimals that differ by a unit in that place are different, such as 16386.16 and 16386.17,
+    whatever the tolerance, apart from the noise of floating point.
 
-    An integer is expected exactly: a given decimal may differ from it by `tolerance · 1` at most,
-    however large it is. Around an expected zero the bound is a thousandth of the tolerance.
+    An integer is expected exactly: a given decimal may differ from it by at most `tolerance · 1`,
+    however large the integer is. For an expected zero the bound is a thousandth of the tolerance.
     """
     if given == expected:
         return True

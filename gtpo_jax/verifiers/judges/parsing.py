@@ -1,4 +1,4 @@
-"""Expressions that the parser of math-verify reads, evaluated within bounds."""
+"""Reads expressions with the parser of math-verify and evaluates them within bounds."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _UNUSED = "kjnmlpqr"
 
 
 class _Simple(latex2sympy2._Latex2Sympy):
-    """The parser without a look at the context of a rule.
+    """The parser without the context of rules.
 
-    Where that finds a reading it is the reading of the full parser, in a hundredth of the time.
+    If it finds a reading, that is the reading of the full parser, in a hundredth of the time.
     """
 
     def create_parser(self, latex_str: str):
@@ -44,7 +44,7 @@ class _Simple(latex2sympy2._Latex2Sympy):
         return parser
 
 
-# One of each construct: the parser learns its grammar from what it reads.
+# One of each construct: the parser builds its tables from the texts that it reads.
 _LESSONS = (
     r"\frac{1}{2}+\sqrt[3]{x_{1}}-3",
     r"\sin^{2} x+\cos^{2} x-e^{2\cdot x}\cdot y",
@@ -57,12 +57,12 @@ _LESSONS = (
 
 
 _MOST_STATES = 8_000
-"""That the parser remembers: collecting garbage among more of them takes as long as an answer."""
+"""Most parser states to keep: with more, collecting garbage takes as long as an answer."""
 _REST_EVERY = 50  # answers
 
 
 def prepare() -> None:
-    """Takes the time now that the first of every construct would take."""
+    """Spends beforehand the time that the first use of every construct takes."""
     for lesson in _LESSONS:
         parsed(lesson)
     gc.collect()
@@ -70,7 +70,7 @@ def prepare() -> None:
 
 
 def rest(answers: int) -> None:
-    """What is done between answers, of which there were so many: nothing that one should wait for.
+    """Cleans up between answers, so that no answer waits for it; `answers` is their number so far.
 
     The parser never forgets by itself what it has read.
     """
@@ -96,7 +96,7 @@ def parsed(text: str) -> Expression | None:
         return None if _is_no_number(found) else found
     except MemoryError:
         raise
-    except Exception:  # of a parser and of sympy, which were given anything at all
+    except Exception:  # a parser and sympy may raise anything for such texts
         return None
 
 
@@ -120,7 +120,7 @@ def _tree(text: str) -> Expression:
 
 
 def _with_index(text: str) -> str:
-    """The text with another letter for the index of its sums, where that names a number."""
+    """The text with another letter as the index of its sums, if the letter is a constant."""
     found = _COUNTED.search(text)
     letters = _LETTER.findall(text)
     other = next((letter for letter in _UNUSED if letter not in letters), None)

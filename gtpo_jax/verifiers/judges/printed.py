@@ -1,7 +1,7 @@
-"""Values and expressions as Python programs print them, in LaTeX.
+"""Translates values and expressions that Python programs print into LaTeX.
 
-`str` and `repr` of numbers, fractions, complex numbers, sets, matrices and arrays; the functions
-and constants of sympy, math and numpy.
+It covers `str` and `repr` of numbers, fractions, complex numbers, sets, matrices and arrays, and
+the functions and constants of sympy, math and numpy.
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ def _table(rows: list[list[str]]) -> str:
 _CALLS: dict[str, Callable[..., str]] = {
     **{name: lambda *x, name=name: rf"\{name}({','.join(x)})" for name in _FUNCTIONS},
     **{f"a{name}": lambda x, name=name: rf"\arc{name}({x})" for name in _INVERSE},
-    "log": lambda x, base: rf"\log_{{{base}}}({x})",  # with one argument it stays: of which base?
+    "log": lambda x, base: (
+        rf"\log_{{{base}}}({x})"
+    ),  # with one argument it stays, as its base is unclear
     "log2": lambda x: rf"\log_{{2}}({x})",
     "log10": lambda x: rf"\log_{{10}}({x})",
     "sqrt": lambda x: rf"\sqrt{{{x}}}",
@@ -152,11 +154,11 @@ def in_latex(text: str) -> str:
 
 
 def as_expected(answer: str, expected: str) -> str:
-    """An answer whose one-letter constants and logarithms are read as the expected answer has them.
+    """The answer with its one-letter constants and logarithms read as in the expected answer.
 
     `E`, `I` and `1j` are the constants of a program unless the expected answer has such a letter.
-    `log` without a backslash is of base e in a program and of base 10 in a school: it is read as
-    what is expected, `\\ln` or `\\log`, or not at all. A flat list is a column where a matrix is.
+    `log` without a backslash has base e in a program and base 10 in a school: it is read as the
+    expected `\\ln` or `\\log`, or not at all. A flat list is a column if a matrix is expected.
     """
     for name, meaning in (("E", "e"), ("I", "i")):
         if not re.search(_alone(name), expected):
@@ -185,7 +187,7 @@ def _calls(text: str, begin: int = 0) -> str:
         parts = [part.strip() for part in split(inner, ",")] if inner.strip() else []
         try:
             written = _CALLS[found[1]](*parts)
-        except TypeError:  # another number of arguments: no call that is known
+        except TypeError:  # not a known call: the number of arguments differs
             written = f"{found[0]}{inner})"
         text = text[: found.start()] + written + text[end:]
         found = _CALL.search(text, found.start() + len(written))

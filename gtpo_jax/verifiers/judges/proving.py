@@ -1,4 +1,4 @@
-"""math-verify's own comparison, for what values do not decide, where its cost is bounded."""
+"""math-verify's own comparison, for cases that values do not decide and whose cost is bounded."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import sympy
 from gtpo_jax.verifiers.judges.values import Expression
 
 _MOST_TERMS = 500
-"""Of the expanded difference, about."""
+"""The approximate number of terms of the expanded difference."""
 _MOST_INSIDE = 100
 """A number in an exponent or an argument: a power or a function of a sum is multiplied out."""
 
 
 def proved(left: Expression, right: Expression) -> bool:
-    """Whether math-verify says that two expressions are equal, and can be asked."""
+    """True if math-verify says that two expressions are equal; False if asking costs too much."""
     if terms(left) + terms(right) > _MOST_TERMS:
         return False
     if left.is_Symbol or right.is_Symbol:  # math-verify compares these by name
@@ -25,7 +25,7 @@ def proved(left: Expression, right: Expression) -> bool:
 
 
 def terms(node: Expression) -> float:
-    """About how many terms an expression has once it is multiplied out."""
+    """The approximate number of terms of an expression after it is multiplied out."""
     if not node.args:
         return 1.0
     if node.is_Add:

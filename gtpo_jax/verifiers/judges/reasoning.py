@@ -1,4 +1,4 @@
-"""Problems of reasoning-gym are judged by the family that made them."""
+"""Judges problems of reasoning-gym by the family that made them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 
 def judge(record: dict[str, Any], known: Callable[[], None]) -> str:
-    """What `gtpo_jax.verifiers.reasoning_gym` says of an answer to a problem."""
-    # The one kind that needs the library, and so JAX, in its worker.
+    """The verdict of `gtpo_jax.verifiers.reasoning_gym` on an answer to a problem."""
+    # The only kind whose worker needs the library, and so JAX.
     from gtpo_jax.types import Problem
     from gtpo_jax.verifiers import reasoning_gym
 

@@ -1,7 +1,7 @@
-"""Sets of real numbers: intervals, what inequalities describe, and what is made of them.
+"""Sets of real numbers: intervals, inequalities, and sets composed of them.
 
-The ends of two sets cut the line into points and gaps. The sets are the same when they hold the
-same ones of these, however they were written: `x > 0 and x < 5` is `(0, 5)`.
+The ends of two sets divide the line into points and gaps. The sets are the same if they hold the
+same points and gaps, however they were written: `x > 0 and x < 5` is `(0, 5)`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from gtpo_jax.verifiers.judges.nodes import (
 _INFINITE = {"\\infty": math.inf, "+\\infty": math.inf, "-\\infty": -math.inf}
 
 _Places = Mapping[Leaf, int]
-"""Of each end: an odd number, in order. The gaps between have the even ones."""
+"""End → its odd number, in order. The gaps between the ends have the even numbers."""
 
 
 def same_set(expected: Node, given: Node, tolerance: float) -> bool | None:
-    """Whether two nodes are the same set; None when one is none, or has an end that is no number.
+    """True if two nodes are the same set; None if one is not a set or has an end that is no number.
 
-    Conditions that exclude each other, `x < -1, x > 1`, are a list of alternatives where they are
-    expected; elsewhere nothing satisfies them.
+    If the expected answer has conditions that exclude each other, `x < -1, x > 1`, they are read as
+    alternatives; elsewhere nothing satisfies them.
     """
     names = names_of(expected), names_of(given)
     if max(map(len, names)) > 1:
@@ -55,7 +55,7 @@ def same_set(expected: Node, given: Node, tolerance: float) -> bool | None:
 
 
 def _ends(node: Node) -> Iterator[Leaf | None]:
-    """The numbers that a set is described by; None where there is something else."""
+    """The numbers that describe a set; None for anything else in it."""
     if isinstance(node, Leaf):
         yield node
     elif isinstance(node, Equation):
@@ -71,7 +71,7 @@ def _ends(node: Node) -> Iterator[Leaf | None]:
 def _places(
     expected: list[Leaf | None], given: list[Leaf | None], tolerance: float
 ) -> _Places | None:
-    """Where the ends lie; the same place for ends that are the same."""
+    """The place of each end; equal ends have the same place."""
     marks: list[tuple[Fraction | float, Leaf]] = []
     same: dict[Leaf, Leaf] = {}
     for end in (*expected, *given):
@@ -93,7 +93,7 @@ def _position(mark: tuple[Fraction | float, Leaf]) -> Fraction | float:
 
 
 def _is_ordered(node: Node, places: _Places) -> bool:
-    """Whether the intervals of a set begin before they end."""
+    """True if the intervals of a set begin before they end."""
     if isinstance(node, Group):
         low, high = node.items
         return _place(low, places) < _place(high, places)
@@ -103,7 +103,7 @@ def _is_ordered(node: Node, places: _Places) -> bool:
 
 
 def _holds(node: Node, place: int, places: _Places) -> bool:
-    """Whether a set holds a point or a gap."""
+    """True if a set holds a point or a gap."""
     if isinstance(node, Group):
         low, high = (_place(end, places) for end in node.items)
         at_end = (place == low and node.opening == "[") or (place == high and node.closing == "]")
@@ -119,5 +119,5 @@ def _holds(node: Node, place: int, places: _Places) -> bool:
 
 
 def _place(end: Node, places: _Places) -> int:
-    assert isinstance(end, Leaf)  # as `_ends` saw to
+    assert isinstance(end, Leaf)  # as `_ends` ensures
     return places[end]

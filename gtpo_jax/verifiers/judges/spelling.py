@@ -1,11 +1,11 @@
-"""Expressions spelled out so that the parser of math-verify reads what was meant, or refused.
+"""Spells expressions out so that the parser of math-verify reads what was meant, or refuses them.
 
-| what the parser does by itself | here |
+| the parser alone | here |
 |---|---|
 | `2(3)` is 2 + 3 and `2\\binom{5}{2}` is 12 | products are written out |
 | `3 4` is 7, `1 000` is 0 | neighbors are refused; thousands are joined before |
 | `1010_2` is 1010, `x'` is x, `9!!` is (9!)! | refused |
-| `1/2x` is 1/(2x), which others read as x/2 | refused: it says nothing for sure |
+| `1/2x` is 1/(2x), which others read as x/2 | refused as ambiguous |
 | `\\cos 60^\\circ` is the cosine of 60 radians | degrees are written out |
 | `\\gamma + 2` is Γ(2), I² is I, E is e, `d y` is one name | names that it does not know |
 """
@@ -33,7 +33,7 @@ _KNOWN = {*FUNCTIONS, *_SIGNS, *_GREEK}
 
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 
-# What leaves the work to whoever reads it, unless the expected answer does so too.
+# Operations that are not carried out; allowed if the expected answer has them too.
 _OPERATION = re.compile(
     r"\\(int|iint|oint|sum|prod|lim|mod|bmod|pmod|gcd|lcm|max|min|sup|inf|det|lfloor|lceil)"
     r"(?![a-zA-Z])|\\frac\s*\{\s*(d)\s*\}\s*\{\s*d"
@@ -71,12 +71,12 @@ _BOUNDARY = re.compile(
 
 
 def operations(text: str) -> set[str]:
-    """The operations that a text names but does not carry out: sums, integrals, limits, …"""
+    """The operations that a text names without carrying them out: sums, integrals, limits, …"""
     return {found[1] or "d" for found in _OPERATION.finditer(text)}
 
 
 def spelled_out(text: str) -> str | None:
-    """The text with mixed numbers, degrees and products written out; None when it is refused."""
+    """The text with mixed numbers, degrees and products written out; None if it is refused."""
     text = re.sub(r"_\s*(\w)", r"_{\1}", text)
     text = re.sub(r"\\sqrt\s*(\d)", r"\\sqrt{\1}", text)
     if any(int(m[2] or m[4]) >= int(m[3] or m[5]) for m in _MIXED.finditer(text)):

@@ -1,6 +1,6 @@
-"""What an answer consists of: lists, tuples, intervals, equations, and what stands between them.
+"""The structure of an answer: lists, tuples, intervals, equations and their combinations.
 
-All of it is read here and nothing is searched for: a text that is not wholly an answer is none.
+The whole text is read and nothing is searched for: a text that is not an answer as a whole is none.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from gtpo_jax.verifiers.judges.units import split_count, split_unit
 
 
 class Unreadable(Exception):
-    """The text has no structure that this module knows."""
+    """The text has no structure known to this module."""
 
 
-_DEEPEST = 20  # brackets in each other
+_DEEPEST = 20  # nested brackets
 
 _TOKEN = re.compile(r"\\(?:begin|end)\s*\{[a-z]*\*?\}|\\[a-zA-Z]+|\\.|.", re.DOTALL)
 _OPENING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\langle": "\\rangle"}
@@ -114,7 +114,7 @@ def _leaf(text: str) -> Leaf:
 
 
 def _bracketed(text: str) -> Node | None:
-    """What stands in brackets as a whole; None when it does not."""
+    """The node of a text that is bracketed as a whole; None for any other text."""
     tokens = _tokens(text)
     first, last = tokens[0][0], tokens[-1][0]
     if first not in _OPENING or last not in (")", "]", "\\}", "\\rangle"):
@@ -186,7 +186,7 @@ def _items(pieces: list[str], signs: list[str]) -> Node:
 
 
 def _listed(nodes: list[Node]) -> Node:
-    """Several nodes as one: conditions on one variable hold together."""
+    """Joins several nodes into one; conditions on one variable apply together."""
     if isinstance(nodes[0], Without) and names_of(nodes[0]):
         # `x ≠ 1, 2`
         whole = nodes[0].items[0]
@@ -250,7 +250,7 @@ def _ordered(parts: list[str], signs: list[str]) -> Node:
 
 
 def _unequal(left: str, right: str) -> Node:
-    """`x ≠ 2` as all numbers but 2; of expressions, an inequality."""
+    """`x ≠ 2` as all numbers but 2; between expressions, an inequality."""
     if is_variable(right):
         left, right = right, left
     if is_variable(left) and not _has_variable(right):
@@ -276,7 +276,7 @@ def _range(parts: list[str], signs: list[str], at: int) -> Node:
 
 
 def _tokens(text: str) -> list[tuple[str, int]]:
-    """Tokens and how many brackets each stands in; a bracket itself counts as inside."""
+    """Tokens with their bracket depth; a bracket itself counts as inside."""
     tokens, depth = [], 0
     for found in _TOKEN.finditer(text):
         token = found[0]

@@ -1,8 +1,8 @@
 """The program that runs one unit test inside the tool. It is sent there as text.
 
-So it imports the standard library alone. The solution shares its process and can reach its globals
-through a frame; everything that `judge` uses after the solution has run is therefore looked up
-before and held in local variables or closures.
+Therefore it imports the standard library alone. The solution shares its process and can reach its
+globals through a frame, so `judge` looks up everything that it uses after the solution has run
+beforehand, and holds it in local variables or closures.
 """
 
 from __future__ import annotations

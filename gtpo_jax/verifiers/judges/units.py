@@ -1,4 +1,4 @@
-"""Units behind or before a number: names, products and quotients of them, with powers."""
+"""Units after or before a number: names, and their products, quotients and powers."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _RAISED = {"squared": 2, "cubed": 3}
 
 _ALSO_VARIABLES = "mgshlACFHTL"
-# Two letters that hardly are a product; others have to be marked.
+# Two letters that are hardly ever a product; other pairs must be marked.
 _SHORT = {
     *("cm", "mm", "km", "nm", "kg", "mg", "ms", "ml", "mL", "cl", "cL", "dl", "dL", "kL", "kN"),
     *("kJ", "MJ", "kW", "MW", "GW", "kV", "mV", "mA", "Hz", "Pa", "eV", "in", "ft", "yd", "mi"),
@@ -107,7 +107,9 @@ _SHORT = {
 _ALSO_PRODUCTS = {"in", "mi", "hr", "gm", "cal"}
 
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![a-zA-Z]))\s*")
-_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")  # the degrees are its own
+_ANGLE = re.compile(
+    r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])"
+)  # its degrees belong to the argument
 _MARK = (
     r"\\text\s*\{|\\frac\s*\{\s*\\text|\\mu(?![a-zA-Z])|\^\s*(?:\{\s*\\circ|\\circ)|\\\$|[$€£¥₹¢]"
 )
@@ -166,7 +168,7 @@ def split_unit(text: str, *, by_letters: bool = False) -> tuple[str, str]:
 
 
 def _is_bare_unit(name: str, apart: bool, by_letters: bool) -> bool:
-    """Whether letters that are not marked may be a unit and not variables."""
+    """True if unmarked letters may be a unit rather than variables."""
     if name.startswith("\\Omega"):
         return True
     long = re.search(r"[a-zA-Z°]{2,}", name)

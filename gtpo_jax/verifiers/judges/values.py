@@ -1,8 +1,8 @@
-"""Values of expressions at points, to as many digits as are asked for, and of bounded size.
+"""Values of expressions at points, to a requested number of digits, and of bounded size.
 
-sympy evaluates a number to any size and for as long as that takes. Here every part of an expression
-has to lie within 10^±20,000, which is looked at before anything is computed from it, so that a
-tower of powers costs no more than its first floors.
+sympy evaluates a number of any size, however long that takes. Here every part of an expression must
+lie within 10^±20,000, which is checked before anything is computed from it, so that a tower of
+powers costs no more than its first levels.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Number = Any
 Point = Mapping[Any, Expression]
 
 MOST_DIGITS = 20_000
-"""Of a value, before or behind the point. Larger and smaller ones are no answers."""
+"""Digits of a value before or after the point. Larger and smaller values are no answers."""
 
 _MOST_BITS = round(MOST_DIGITS / math.log10(2))
 _MOST_EXPONENT = MOST_DIGITS * math.log(10)
 _MOST_FACTORIAL = 7_000  # 7000! has 23,878 digits
-_ROUGH = 30  # bits that are enough to know a size
+_ROUGH = 30  # bits that suffice to determine a size
 _MOST_ANGLE = 133  # bits: 10^40
 _MOST_CHOICES = 40  # bits of n and k
 _MOST_FACTORS = 100  # of a binomial coefficient that is multiplied out
 
 
 class NoValue(Exception):
-    """The expression has no value there: a pole, infinity, or something that has none at all."""
+    """The expression has no value at that point: a pole, infinity, or no number at all."""
 
 
 class TooLarge(NoValue):
@@ -45,7 +45,7 @@ class TooLarge(NoValue):
 
 
 class Evaluation:
-    """Values at one point to a number of digits, and the sizes that occurred on the way."""
+    """Evaluates at one point to a number of digits, and notes the sizes of all parts."""
 
     def __init__(self, at: Point, digits: int):
         self.at, self.digits = at, digits
@@ -177,7 +177,7 @@ def _logarithm(z: Number, base: Number = mpmath.e) -> Number:
 
 
 def _some_function(name: str, *arguments: Number) -> Number:
-    """One function for a name of which nothing is known, the same in every process."""
+    """A function for an unknown name, the same in every process."""
     digest = hashlib.sha256(name.encode()).digest()
     terms = (
         argument * (1 + mpmath.mpf(digest[place]) / 257) / (place + 1)

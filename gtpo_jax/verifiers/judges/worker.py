@@ -1,8 +1,8 @@
-"""The program of a worker: judges the answers that it is told of, one after the other.
+"""The program of a worker, which judges the answers that it receives one after the other.
 
-It reads a JSON object a line and writes up to three back: that it has begun, that the expected
-answer is known, and the verdict. The time of an answer is limited by whoever started the worker, by
-killing it; should that one be gone, by the kernel.
+It reads one JSON object per line and writes up to three back: that it has begun, that the expected
+answer is known, and the verdict. The parent limits the time of an answer by killing the worker; if
+the parent is gone, the kernel does.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ JUDGES = {
     "reasoning-gym": "gtpo_jax.verifiers.judges.reasoning",
 }
 """Kind → the module with its `judge(record, known)`, which calls `known` once it has read the
-expected answer: what fails after that, fails because of the answer that was given."""
+expected answer. A failure after that call is the fault of the given answer."""
 
-_GRACE_SECONDS = 5  # of CPU time, beyond those that whoever started the worker waits for
+_GRACE_SECONDS = 5  # of CPU time, beyond the seconds that the parent waits
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, parent: int) -> None:
-    """Serves standard input until it ends, by the judge of the kind or of another module."""
+    """Serves standard input until it ends, with the judge of the kind or of another module."""
     _die_with(parent)
-    # What a library prints must not end up among the replies.
+    # Output of a library must not mix with the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
@@ -68,7 +68,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
         try:
             verdict = judge(json.loads(line), known)
         except MemoryError:
-            return  # what is left of the process is not to be relied on
+            return  # the state of the process is unreliable
         except Exception:
             verdict = failed
         reply(verdict=verdict, processor_seconds=time.process_time() - begun)
@@ -76,7 +76,7 @@ def main(kind: str, *, module: str | None, seconds: float, memory_bytes: int, pa
 
 
 def _die_with(parent: int) -> None:
-    """The kernel kills this process when the thread that started it ends, however it does."""
+    """Makes the kernel kill this process when the thread that started it ends."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -84,12 +84,12 @@ def _die_with(parent: int) -> None:
 
 
 def _limit(kind: int, value: int) -> None:
-    with contextlib.suppress(OSError, ValueError):  # a host may refuse, or have a lower one
+    with contextlib.suppress(OSError, ValueError):  # a machine may refuse, or have a lower limit
         resource.setrlimit(kind, (value, value))
 
 
 def _limit_cpu(seconds: float) -> None:
-    """The kernel ends an answer that nobody waits for any more."""
+    """Makes the kernel end an answer for which nobody waits."""
     until = math.ceil(time.process_time() + seconds) + _GRACE_SECONDS
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CPU, (until, resource.getrlimit(resource.RLIMIT_CPU)[1]))

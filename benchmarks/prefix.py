@@ -131,8 +131,8 @@ def count_flops(config: ModelConfig, batch: TokenBatch) -> float:
 
     def flops(forward: ForwardFn) -> float:
         def loss(params: Params, batch: TokenBatch) -> jax.Array:
-            policy_logprobs, _ = learner.batch_logprobs(forward, params, batch)
-            return reductions.token_mean(LOSS(policy_logprobs, batch)[0], batch).mean()
+            scores = losses.Scores(*learner.batch_logprobs(forward, params, batch))
+            return reductions.token_mean(LOSS(scores, batch)[0], batch).mean()
 
         analysis = jax.jit(jax.grad(loss)).lower(params, rows).compile().cost_analysis()
         if not analysis:

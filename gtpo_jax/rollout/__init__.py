@@ -1,4 +1,4 @@
-"""The host loop of a rollout: slots of the decode programs, tools in flight, trajectories out."""
+"""Rollouts: rows that decode, tools in flight, and the host loop that serves both."""
 
 from gtpo_jax.rollout.dynamic import (
     CollectedGroups,

@@ -1,7 +1,8 @@
-"""The rollout engine: the decode programs of one model, with one tool."""
+"""The rollout engine: the decode programs of one model, one tool and one verifier."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -10,20 +11,23 @@ import numpy as np
 
 from gtpo_jax import decoding
 from gtpo_jax.decoding import sampling, stops
+from gtpo_jax.decoding.shapes import given
 from gtpo_jax.devices import sharding
 from gtpo_jax.language.grammar import AnyDialogue
-from gtpo_jax.rollout.limits import RolloutLimits, given
+from gtpo_jax.rollout.calls import Calls
+from gtpo_jax.rollout.limits import RolloutLimits
 from gtpo_jax.rollout.loop import Loop
 from gtpo_jax.rollout.lot import Lot
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
+from gtpo_jax.rollout.rows import Rows
 from gtpo_jax.types import ForwardFn, Params, Problem, Request, Tool, Trajectory, Verifier
 
 Refresh = Callable[[], tuple[Params, int] | None]
-"""Asked between two segments: newer parameters and their version, or None."""
+"""Called between two segments; returns newer parameters and their version, or None."""
 
 
 def render_prompt(dialogue: AnyDialogue, problem: Problem, limits: RolloutLimits) -> np.ndarray:
-    """Ids of the prompt of a problem; an error when the limits have no room for it."""
+    """Ids of the prompt of a problem; raises ValueError when the limits have no room for it."""
     prompt = dialogue.prompt(problem.question)
     if len(prompt) > limits.prompt_tokens:
         raise ValueError(
@@ -34,7 +38,7 @@ def render_prompt(dialogue: AnyDialogue, problem: Problem, limits: RolloutLimits
 
 
 class RolloutEngine:
-    """Runs rollouts of one model with one tool. Reusable: parameters come with each call."""
+    """Runs rollouts of one model with one tool. Reusable: each call brings its parameters."""
 
     def __init__(
         self,
@@ -53,7 +57,7 @@ class RolloutEngine:
                 f"the tokenizer has {vocab_size} tokens, the model only {forward.vocab_size};"
                 " use the tokenizer that the model was made for"
             )
-        # Raises when the markers of as many outputs as a turn may have do not fit.
+        # Raises when the markers of the most outputs that a turn may have do not fit.
         for ended in {True, not dialogue.stop_strings}:
             nothing = [""] * dialogue.most_calls
             dialogue.observation(nothing, budget=limits.observation_tokens, ended=ended)
@@ -68,14 +72,13 @@ class RolloutEngine:
         self.tool = tool
         self.verifier = verifier
         self.limits = limits
-        # A few rows are taken out to be extended, unless they lie on several devices.
+        # A few rows are gathered to be extended, unless rows lie on several devices.
         spread = mesh is not None and sharding.row_count(mesh) > 1
         few = limits.slots if spread else -(-limits.slots // 8)
         self.extend_sizes = tuple(sorted({few, limits.slots}))
         self.programs = decoding.make_programs(
             forward,
             sampler,
-            rows=limits.slots,
             segment_steps=limits.segment_steps,
             stop_ids=dialogue.stop_ids,
             vocab_size=vocab_size,
@@ -84,26 +87,23 @@ class RolloutEngine:
         )
         self.trajectory_keys = jax.jit(sampling.trajectory_keys)
 
-    def make_lot(self) -> Lot:
-        """An empty lot beside empty rows."""
+    def _make_lot(self) -> Lot:
+        """An empty lot, with a cache as long as that of empty rows."""
         first, places = self.limits.cache_lengths[0], self.limits.parked
         return Lot(self.programs, places, first, exchanged=min(self.extend_sizes[0], places))
 
     def prompt(self, problem: Problem) -> np.ndarray:
-        """Ids of the prompt; an error when it is too long."""
+        """Ids of the prompt of a problem; raises ValueError when it is too long."""
         return render_prompt(self.dialogue, problem, self.limits)
 
     def warm_up(self, params: Params) -> None:
-        """Compiles all that rollouts will need, whatever their size: none compiles anything after.
+        """Compiles every program that rollouts need, so that no rollout compiles anything after.
 
-        A rollout without it compiles each program when it first needs it.
+        Without it a rollout compiles each program when it first needs it.
         """
         programs, limits = self.programs, self.limits
-        nobody = np.zeros(limits.slots, np.uint32)
-        keys = self.trajectory_keys(np.uint32(0), np.uint32(0), nobody, nobody)
-        none = np.zeros(limits.slots, np.int32)
         state = programs.init(limits.slots, limits.cache_lengths[0])
-        lot = self.make_lot()
+        lot = self._make_lot()
         for positions in limits.cache_lengths:
             if positions != limits.cache_lengths[0]:
                 state = programs.grow(state, positions)
@@ -111,27 +111,35 @@ class RolloutEngine:
             if limits.parked:
                 state = lot.exchange(state, [(limits.slots, 0)])
             for count, width in itertools.product(limits.prompt_counts, limits.prompt_widths):
-                prompts = decoding.Prompts(
-                    tokens=given(np.zeros((count, width), np.int32)),
-                    source=given(none - 1),
-                    lengths=given(none),
-                    pending=given(none),
-                    keys=keys,
-                    limits=given(none),
-                    begins=given(np.bool_(True)),
-                )
-                state = programs.prefill(params, state, prompts)
+                state = programs.prefill(params, state, self._no_prompts(count, width))
             for size in self.extend_sizes:
-                nothing = np.zeros(size, np.int32)
-                appended = decoding.Appended(
-                    rows=given(nothing + limits.slots),
-                    tokens=given(np.zeros((size, limits.extend_width), np.int32)),
-                    counts=given(nothing + 1),
-                    limits=given(nothing),
-                    begins=given(nothing > 0),
-                )
-                state = programs.extend(params, state, appended)
+                state = programs.extend(params, state, self._nothing_appended(size))
             state, _ = programs.decode_segment(params, state, given(np.int32(0)))
+
+    def _no_prompts(self, count: int, width: int) -> decoding.Prompts:
+        """Arguments of a prefill call that leaves every row alone."""
+        none = np.zeros(self.limits.slots, np.int32)
+        nobody = np.zeros(self.limits.slots, np.uint32)
+        return decoding.Prompts(
+            tokens=given(np.zeros((count, width), np.int32)),
+            source=given(none - 1),
+            lengths=given(none),
+            pending=given(none),
+            keys=self.trajectory_keys(np.uint32(0), np.uint32(0), nobody, nobody),
+            limits=given(none),
+            begins=given(np.bool_(True)),
+        )
+
+    def _nothing_appended(self, size: int) -> decoding.Appended:
+        """Arguments of an extend call that leaves every row alone."""
+        nothing = np.zeros(size, np.int32)
+        return decoding.Appended(
+            rows=given(nothing + self.limits.slots),
+            tokens=given(np.zeros((size, self.limits.extend_width), np.int32)),
+            counts=given(nothing + 1),
+            limits=given(nothing),
+            begins=given(nothing > 0),
+        )
 
     def run(
         self,
@@ -146,19 +154,30 @@ class RolloutEngine:
     ) -> tuple[list[Trajectory], RolloutStats]:
         """One trajectory per request, in their order.
 
-        A trajectory depends on the parameters and (seed, step, problem, sample), not on the others.
-        `version` is that of `params`; every turn records the one it was sampled with. When
-        `refresh` has newer parameters, all caches are computed anew with those, and turns go on in
-        the middle. An exception, also one of `on_progress`, gives the rollout up: the calls in
-        flight are canceled. Verdicts that a `SubmittingVerifier` owes are waited for at the end.
+        A trajectory depends on the parameters and on (seed, step, problem, sample), not on the
+        other trajectories. `version` is that of `params`; every turn records the version that
+        sampled it. When `refresh` has newer parameters, all caches are recomputed with them, and
+        turns go on in the middle. An exception, also one that `on_progress` raises, ends the
+        rollout: the calls in flight are canceled. The end waits for the verdicts that a
+        `SubmittingVerifier` owes.
         """
         prompts = {r.problem.id: self.prompt(r.problem) for r in requests}
-        run = Loop(self, params, requests, prompts, seed=seed, step=step, version=version)
+        rows = Rows(
+            self.programs,
+            self.limits,
+            self._make_lot(),
+            extend_sizes=self.extend_sizes,
+            keys=functools.partial(self.trajectory_keys, np.uint32(seed % 2**32), np.uint32(step)),
+            params=params,
+            version=version,
+        )
+        calls = Calls(self.tool, self.verifier, lockstep=self.limits.lockstep)
+        run = Loop(requests, prompts, rows, calls, self.dialogue, self.limits)
         try:
             while not run.done:
                 newer = refresh() if refresh is not None else None
                 if newer is not None:
-                    run.refresh(*newer)
+                    rows.refresh(*newer)
                 run.advance()
                 if on_progress is not None:
                     on_progress(run.progress())

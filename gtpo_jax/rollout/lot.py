@@ -1,4 +1,4 @@
-"""Where trajectories wait for slow tools, so that others can have their rows."""
+"""The lot: places where trajectories wait for slow tools, so that others can have their rows."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from gtpo_jax.decoding import DecodePrograms, DecodeState
-from gtpo_jax.rollout.limits import given
+from gtpo_jax.decoding.shapes import given
 from gtpo_jax.rollout.slots import Slot
 
 
 class Lot:
-    """Places on the device beside the rows: what is in one is kept, and not decoded."""
+    """Places on the device beside the rows. Their caches are kept, and nothing is decoded."""
 
     def __init__(self, programs: DecodePrograms, places: int, positions: int, exchanged: int):
-        """Room for `places` trajectories; an exchange moves `exchanged` of them a call."""
+        """Room for `places` trajectories; one exchange call moves at most `exchanged` of them."""
         self.programs = programs
         self.places = places
         self.exchanged = exchanged
@@ -28,19 +28,21 @@ class Lot:
 
     @property
     def ready(self) -> list[int]:
-        """Places of those whose tools have returned, the oldest calls first."""
+        """Places of the trajectories whose tools have returned, the oldest calls first."""
         places = [place for place, slot in self.slots.items() if not slot.waiting]
         return sorted(places, key=lambda place: self.slots[place].called_at)
 
     def grow(self, positions: int) -> None:
+        """Lengthens the cache, as `DecodePrograms.grow` does for the rows."""
         if self.state is not None:
             self.state = self.programs.grow(self.state, positions)
 
     def exchange(self, state: DecodeState, pairs: Sequence[tuple[int, int]]) -> DecodeState:
-        """What is in row r and what is in place p trade places, for all pairs (r, p)."""
+        """The contents of row r and of place p trade places, for all pairs (r, p)."""
         assert self.state is not None
         for begin in range(0, len(pairs), self.exchanged):
-            at = np.full((2, self.exchanged), len(state.lengths), np.int32)  # that row is nobody
+            # Padding: an index beyond the rows makes its pair stay.
+            at = np.full((2, self.exchanged), len(state.lengths), np.int32)
             some = pairs[begin : begin + self.exchanged]
             at[:, : len(some)] = np.transpose(some)
             state, self.state = self.programs.exchange(

@@ -1,4 +1,4 @@
-"""What a rollout tells of itself: where it stands, and in the end what it cost."""
+"""Progress of a rollout, and its cost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutProgress:
-    """Where a rollout stands."""
+    """How far a rollout has come."""
 
     finished: int
     total: int
@@ -19,10 +19,10 @@ class RolloutProgress:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutStats:
-    """What a rollout cost."""
+    """The cost of a rollout."""
 
     sampled_tokens: int
-    row_steps: int  # decode steps times slots, idle ones included
+    row_steps: int  # decode steps times rows, idle rows included
     prefilled_tokens: int  # positions of all prefill calls, padding included
     extended_tokens: int  # positions of all extend calls, padding included
     tool_calls: int
@@ -30,7 +30,7 @@ class RolloutStats:
 
 
 def total_stats(costs: Sequence[RolloutStats]) -> RolloutStats:
-    """What several rollouts cost together."""
+    """The cost of several rollouts together."""
     return RolloutStats(
         **{
             field.name: sum(getattr(cost, field.name) for cost in costs)

@@ -1,4 +1,4 @@
-"""Rollouts on several hosts: each process produces whole groups, on its own devices.
+"""Rollouts by several processes: each produces whole groups, on its own devices.
 
     mesh = sharding.make_mesh(...)  # over the devices of all processes
     engine = RolloutEngine(..., mesh=sharding.local_mesh(mesh))
@@ -6,7 +6,7 @@
     run = functools.partial(engine.run, params, seed=seed, step=step)
     trajectories, stats = sharing.share(run, requests)
 
-Every process then has all trajectories, and goes on as if it had sampled them alone.
+Every process then has all trajectories, as if it had sampled them alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import jax
 
-from gtpo_jax.devices import processes as hosts
+from gtpo_jax.devices import processes
 from gtpo_jax.rollout.dynamic import RunFn
 from gtpo_jax.rollout.progress import RolloutStats, total_stats
 from gtpo_jax.types import Request, Trajectory
@@ -24,15 +24,15 @@ from gtpo_jax.types import Request, Trajectory
 def deal(
     requests: Sequence[Request], *, processes: int | None = None, process: int | None = None
 ) -> list[Request]:
-    """The requests of one of so many processes, by default of this one, in their order.
+    """The requests of one process, by default of this one, in their order.
 
-    A group goes to one process whole: the largest first, each to the process with the fewest
+    A group goes to one process whole: the largest group first, each to the process with the fewest
     trajectories so far. So two processes differ by no more than the largest group.
     """
     processes = jax.process_count() if processes is None else processes
     process = jax.process_index() if process is None else process
     if not 0 <= process < processes:
-        raise ValueError(f"process {process} is none of {processes}; they count from 0")
+        raise ValueError(f"process {process} is none of {processes} processes; they count from 0")
     sizes: dict[int, int] = {}
     for request in requests:
         sizes[request.group] = sizes.get(request.group, 0) + 1
@@ -46,15 +46,16 @@ def deal(
 def share(
     run: RunFn, requests: Sequence[Request], what: str = "the rollout"
 ) -> tuple[list[Trajectory], RolloutStats]:
-    """The trajectories of all requests in their order, on every process; each ran its part of them.
+    """The trajectories of all requests in their order, on every process; each runs its own part.
 
-    `run` may exchange nothing. The trajectories travel as they are: about 20 bytes a token.
+    `run` must not communicate with other processes. Trajectories travel uncompressed: about 20
+    bytes a token.
     """
     if jax.process_count() == 1:
         return run(requests)
-    with hosts.together(what):
+    with processes.together(what):
         part = run(deal(requests))
-    parts = hosts.gather_objects(part)
-    found = {(t.group, t.sample): t for trajectories, _ in parts for t in trajectories}
+    parts = processes.gather_objects(part)
+    by_sample = {(t.group, t.sample): t for trajectories, _ in parts for t in trajectories}
     stats = total_stats([stats for _, stats in parts])
-    return [found[request.group, request.sample] for request in requests], stats
+    return [by_sample[request.group, request.sample] for request in requests], stats

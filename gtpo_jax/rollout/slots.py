@@ -1,10 +1,11 @@
-"""The host's record of one row of a rollout: the trajectory that the row is busy with."""
+"""Slots: the host's records of the trajectories that are under way."""
 
 from __future__ import annotations
 
 import dataclasses
 from concurrent import futures
 
+import jax
 import numpy as np
 
 from gtpo_jax.decoding import sampling
@@ -21,57 +22,53 @@ from gtpo_jax.types import (
 
 
 class Slot:
-    """The trajectory that a row is busy with."""
+    """One trajectory under way, in a row or in the lot."""
 
     def __init__(self, number: int, request: Request, prompt: np.ndarray):
         self.number = number  # index of the request
         self.request = request
         self.prompt = prompt
         self.length = len(prompt)
-        self.limit = 0  # length at which the turn under way must have ended
+        self.limit = 0  # length at which the current turn must have ended
         self.turns: list[Turn] = []
-        self.read: ParsedTurn | None = None  # the last of them
-        self.written: list[sampling.Draw] = []  # the turn under way
-        self.version = 0  # of the oldest parameters that it was sampled with
-        self.ended = True  # the last turn wrote its own end marker
-        self.to_submit: list[str] = []  # calls that the tool had no room for yet
+        self.read: ParsedTurn | None = None  # the last turn, parsed
+        self.written: list[sampling.Draw] = []  # the current turn, segment by segment
+        self.version = 0  # of the oldest parameters that sampled the current turn
+        self.ended = True  # the last turn sampled its own end marker
+        self.to_submit: list[str] = []  # codes that the tool had no room for yet
         self.calls: list[futures.Future[ToolResult]] = []
-        self.called_at = 0  # when, among all calls of the rollout
+        self.called_at = 0  # how many calls the rollout had made before
         self.to_append = np.zeros(0, np.int32)  # observation not yet on the device
 
     @property
     def waiting(self) -> bool:
-        """Its last turn has calls that are not observed yet."""
+        """The last turn has calls whose results are not observed yet."""
         return bool(self.calls or self.to_submit)
 
     def write(self, draws: sampling.Draw, version: int) -> None:
-        """Adds what a decode segment sampled with parameters of a version."""
+        """Adds the samples of a decode segment; `version` is that of its parameters."""
         self.version = min(self.version, version) if self.written else version
         self.written.append(draws)
         self.length += len(draws.tokens)
 
     def history(self) -> np.ndarray:
-        """All that follows the prompt and is on the device, or was before its cache was dropped."""
+        """The tokens after the prompt that the cache has, or had before it was dropped."""
         parts = [part for turn in self.turns for part in (turn.tokens, turn.observation)]
         parts += [draws.tokens for draws in self.written]
         tokens = np.concatenate([*parts, np.zeros(0, np.int32)])
         return tokens[: len(tokens) - len(self.to_append)]
 
     def end_turn(self, dialogue: AnyDialogue) -> ParsedTurn:
-        """Closes the turn under way."""
-
-        def all_of(name: str) -> np.ndarray:
-            return np.concatenate([getattr(draws, name) for draws in self.written])
-
-        tokens = all_of("tokens")
+        """Closes the current turn."""
+        draws = jax.tree.map(lambda *parts: np.concatenate(parts), *self.written)
         parsed = self.read = dialogue.parse(
-            tokens, before=self.read, unmarked=self.request.problem.unit_tests is not None
+            draws.tokens, before=self.read, unmarked=self.request.problem.unit_tests is not None
         )
         turn = Turn(
-            tokens=tokens,
-            logprobs=all_of("logprobs"),
-            sampled_logprobs=all_of("sampled_logprobs"),
-            entropies=all_of("entropies"),
+            tokens=draws.tokens,
+            logprobs=draws.logprobs,
+            sampled_logprobs=draws.sampled_logprobs,
+            entropies=draws.entropies,
             version=self.version,
             text=parsed.text,
             codes=parsed.codes,
@@ -79,18 +76,18 @@ class Slot:
         )
         self.turns.append(turn)
         self.written = []
-        self.ended = bool(tokens[-1] in dialogue.stop_ids)
+        self.ended = bool(draws.tokens[-1] in dialogue.stop_ids)
         return parsed
 
     def stop_reason(
         self, parsed: ParsedTurn, *, whole: bool, turn_tokens: int, max_turns: int
     ) -> StopReason | None:
-        """Why the trajectory ends with the turn just closed, if it does.
+        """Why the trajectory ends with the turn just closed; None: it goes on.
 
-        `whole`: the turn came to an end of its own, be it its marker or a stop string.
+        `whole`: the turn ended by itself, with its marker or a stop string.
         """
         if not whole:
-            # A turn that had its whole budget is at fault; one that the context cut short is not.
+            # A turn that used its whole budget is at fault; one that the context cut short is not.
             full = len(self.turns[-1].tokens) >= turn_tokens
             return StopReason.TURN_LIMIT if full else StopReason.CONTEXT_FULL
         if parsed.answer is not None:
@@ -102,13 +99,13 @@ class Slot:
         return None
 
     def results(self) -> tuple[ToolResult, ...]:
-        """Of the calls of the last turn, which are done. A tool that raises has broken."""
+        """Results of the calls of the last turn, all done. A tool that raises counts as broken."""
         return tuple(map(_result, self.calls))
 
     def observe(
         self, observation: np.ndarray, dropped: int, results: tuple[ToolResult, ...]
     ) -> None:
-        """Gives the last turn its observation."""
+        """Adds the observation and the results of its calls to the last turn."""
         self.turns[-1] = dataclasses.replace(
             self.turns[-1], observation=observation, observation_dropped=dropped, results=results
         )
@@ -117,16 +114,16 @@ class Slot:
         self.to_append = observation
 
     def end_unobserved(self, results: tuple[ToolResult, ...]) -> None:
-        """Keeps the results of the last calls; the policy never reads of them."""
+        """Keeps the results of the last calls, which the policy never reads."""
         self.observe(np.zeros(0, np.int32), 0, results)
 
     def next_chunk(self, width: int) -> np.ndarray:
-        """Takes at most `width` tokens from the observation not yet on the device."""
+        """Takes up to `width` tokens of the observation that is not on the device yet."""
         chunk, self.to_append = self.to_append[:width], self.to_append[width:]
         return chunk
 
     def cancel(self) -> None:
-        """Gives up the calls still in flight."""
+        """Cancels the calls still in flight."""
         for call in self.calls:
             call.cancel()
 
@@ -146,7 +143,7 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A trajectory that has ended, and the verdict on it, which may not be there yet."""
+    """A trajectory that has ended, and the verdict on it, which may still be due."""
 
     slot: Slot
     stop: StopReason

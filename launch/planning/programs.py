@@ -184,7 +184,6 @@ def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> li
     programs = decoding.make_programs(
         forward,
         functools.partial(sampling.categorical, temperature=config.train.temperature),
-        rows=limits.slots,
         segment_steps=limits.segment_steps,
         stop_ids=(0,),
         vocab_size=forward.vocab_size,

@@ -28,7 +28,6 @@ def make(forward=FORWARD, sampler=sampling.categorical, vocab_size=VOCABULARY):
     return decoding.make_programs(
         forward,
         sampler,
-        rows=ROWS,
         segment_steps=STEPS,
         stop_ids=(STOP,),
         vocab_size=vocab_size,

@@ -390,7 +390,6 @@ def test_sampled_logprobs_are_those_of_the_learner():
     programs = decoding.make_programs(
         FORWARD,
         sampling.categorical,
-        rows=rows,
         segment_steps=steps,
         stop_ids=(),
         vocab_size=CONFIG.vocab_size,

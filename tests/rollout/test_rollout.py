@@ -348,7 +348,7 @@ def test_tool_without_room_gets_its_calls_later_and_in_order(engine):
 
 
 def test_progress_is_told_while_everybody_waits_for_a_tool(engine, monkeypatch):
-    monkeypatch.setattr("gtpo_jax.rollout.loop.WAIT_SECONDS", 0.02)
+    monkeypatch.setattr("gtpo_jax.rollout.calls.WAIT_SECONDS", 0.02)
     looks = []
     with FakeTool(OUTPUTS, seconds=0.5, threads=1) as engine.tool:
         run(engine, "right", on_progress=looks.append)

@@ -1,4 +1,4 @@
-"""The decoder: one linen module, two ways through it.
+"""The decoder: one linen module with two ways through it.
 
 Without a cache the layers run under `nn.scan` (one compiled block, whatever the depth). With a
 cache they are unrolled over a tuple of per-layer arrays, because rewriting one stacked cache costs
@@ -20,12 +20,12 @@ from jax.sharding import Mesh
 
 from gtpo_jax.devices import sharding
 from gtpo_jax.types import Cache, ForwardFn, Params
-from models import moe, rope
+from models import layers, moe, rope
 from models.config import ModelConfig
-from models.kernels import choice as attention
-from models.layers import RMSNorm, flat_product, matrix_init, param
+from models.kernels import choice, masks, plain
 
 LayerCache = tuple[jax.Array, jax.Array]  # keys, values: [B, KV, S, H]
+Dense = Callable[..., nn.Dense]  # `layers.dense` of one pass
 Pair = TypeVar("Pair")
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -39,13 +39,13 @@ REMAT_POLICIES: dict[str, Callable[..., bool] | None] = {
 
 
 class Pass(NamedTuple):
-    """What the layers of one pass share. Pairs are of global layers, and of local ones."""
+    """Inputs that all layers of one pass share. Pairs are of global layers, and of local ones."""
 
     positions: jax.Array  # [B, T]
     rotary: tuple[rope.Table, rope.Table]
-    masks: attention.Masks | None  # None: a kernel makes its own
+    masks: masks.Masks | None  # None: a kernel makes its own
     segment_ids: jax.Array | None  # [B, T]
-    prefixes: attention.Prefixes | None = None
+    prefixes: masks.Prefixes | None = None
 
 
 def of_kind(pair: tuple[Pair, Pair], local: bool | jax.Array) -> Pair:
@@ -71,92 +71,105 @@ class Block(nn.Module):
     ) -> tuple[jax.Array, LayerCache | None]:
         """`local` None: all layers are of one kind."""
         c = self.config
-        batch, length, _ = x.shape
         local = c.local_layers[0] if local is None else local
-        dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
-        # Axes that devices share cannot become one, and a step has but one position.
-        whole = self.mesh is None or self.mesh.shape.get("sequence", 1) == 1
-        product = flat_product if whole and cache is None else None
-
-        def dense(name: str, features: int, axes: tuple[str, str], bias: bool = False) -> nn.Dense:
-            # Each matrix starts at the same scale on its output as on its input, but for those
-            # that write to the residual.
-            scale = c.residual_init if axes[1] == "embed" else 1.0
-            kernel = nn.with_logical_partitioning(matrix_init(scale), axes)
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes[1:])
-            return nn.Dense(
-                features,
-                use_bias=bias,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                kernel_init=kernel,
-                bias_init=zeros,
-                dot_general=product,
-                name=name,
-            )
-
-        norm = functools.partial(RMSNorm, c.norm_eps, dtype, param_dtype, c.zero_centered_norms)
-
+        # Axes that devices share cannot become one, and a decode step has only one position.
+        flat = cache is None and (self.mesh is None or self.mesh.shape.get("sequence", 1) == 1)
+        dense = functools.partial(layers.dense, c, product=layers.flat_product if flat else None)
         with jax.named_scope("attention"):
-            h = norm(name="attention_norm")(x)
-            q = dense("q_proj", c.query_heads * c.head_dim, ("embed", "heads"), c.qkv_bias)(h)
-            k = dense("k_proj", c.kv_heads * c.head_dim, ("embed", "kv_heads"), c.qkv_bias)(h)
-            v = dense("v_proj", c.kv_heads * c.head_dim, ("embed", "kv_heads"), c.qkv_bias)(h)
-            q = q.reshape(batch, length, c.query_heads, c.head_dim)
-            k = k.reshape(batch, length, c.kv_heads, c.head_dim)
-            v = v.reshape(batch, length, c.kv_heads, c.head_dim)
-            if c.qk_norm:
-                q = norm(axis="head_dim", name="q_norm")(q)
-                k = norm(axis="head_dim", name="k_norm")(k)
-            table = of_kind(shared.rotary, local)
-            q, k = rope.rotate(q, table), rope.rotate(k, table)
-            k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+            h = layers.norm(c, name="attention_norm")(x)
+            q, k, v = self._projections(dense, h, shared.rotary, local)
             if cache is not None:
-                at = (jnp.arange(batch)[:, None, None], jnp.arange(c.kv_heads)[:, None])
-                at = (*at, shared.positions[:, None])
-                k = cache[0].at[at].set(k.astype(cache[0].dtype), mode="drop")
-                v = cache[1].at[at].set(v.astype(cache[1].dtype), mode="drop")
-                cache = (k, v)
-            if shared.masks is None:
-                h = attention.causal(
-                    c, q, k, v, shared.segment_ids, shared.prefixes, local, mesh=self.mesh
-                )
-            else:
-                mask = of_kind(shared.masks, local)
-                blocks = shared.prefixes is not None
-                blocks |= whole and cache is None and length >= attention.LONG
-                h = (attention.in_blocks if blocks else attention.plain)(
-                    q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap
-                )
-            h = dense("o_proj", c.width, ("heads", "embed"))(h.reshape(batch, length, -1))
-            x = x + (norm(name="attention_post_norm")(h) if c.post_norms else h)
-
+                k, v = cache = _written(cache, k, v, shared.positions)
+            h = self._attend(q, k, v, shared, local, flat=flat)
+            h = dense("o_proj", c.width, ("heads", "embed"))(h.reshape(*x.shape[:2], -1))
+            x = x + (layers.norm(c, name="attention_post_norm")(h) if c.post_norms else h)
         with jax.named_scope("mlp"):
-            h = norm(name="mlp_norm")(x)
-            activation = ACTIVATIONS[c.activation]
-            if c.experts:
-                h = moe.Experts(c, activation, name="experts")(h)
-            else:
-                gate = dense("gate_proj", c.mlp_width, ("embed", "mlp"))(h)
-                up = dense("up_proj", c.mlp_width, ("embed", "mlp"))(h)
-                h = dense("down_proj", c.width, ("mlp", "embed"))(activation(gate) * up)
-            x = x + (norm(name="mlp_post_norm")(h) if c.post_norms else h)
+            h = self._mlp(dense, layers.norm(c, name="mlp_norm")(x))
+            x = x + (layers.norm(c, name="mlp_post_norm")(h) if c.post_norms else h)
         return x, cache
+
+    @nn.nowrap
+    def _projections(
+        self,
+        dense: Dense,
+        h: jax.Array,
+        rotary: tuple[rope.Table, rope.Table],
+        local: bool | jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries `[B, T, Q, H]`, keys and values `[B, KV, T, H]`, rotated."""
+        c = self.config
+        batch, length, _ = h.shape
+        q = dense("q_proj", c.query_heads * c.head_dim, ("embed", "heads"), bias=c.qkv_bias)(h)
+        k = dense("k_proj", c.kv_heads * c.head_dim, ("embed", "kv_heads"), bias=c.qkv_bias)(h)
+        v = dense("v_proj", c.kv_heads * c.head_dim, ("embed", "kv_heads"), bias=c.qkv_bias)(h)
+        q = q.reshape(batch, length, c.query_heads, c.head_dim)
+        k = k.reshape(batch, length, c.kv_heads, c.head_dim)
+        v = v.reshape(batch, length, c.kv_heads, c.head_dim)
+        if c.qk_norm:
+            q = layers.norm(c, axis="head_dim", name="q_norm")(q)
+            k = layers.norm(c, axis="head_dim", name="k_norm")(k)
+        table = of_kind(rotary, local)
+        q, k = rope.rotate(q, table), rope.rotate(k, table)
+        return q, k.swapaxes(1, 2), v.swapaxes(1, 2)
+
+    @nn.nowrap
+    def _attend(
+        self,
+        q: jax.Array,
+        k: jax.Array,
+        v: jax.Array,
+        shared: Pass,
+        local: bool | jax.Array,
+        *,
+        flat: bool,
+    ) -> jax.Array:
+        """Attention by the kernel of the platform, or by the masks of the pass."""
+        c = self.config
+        if shared.masks is None:
+            ids, prefixes = shared.segment_ids, shared.prefixes
+            return choice.causal(c, q, k, v, ids, prefixes, local, mesh=self.mesh)
+        blocks = shared.prefixes is not None or (flat and q.shape[1] >= plain.LONG)
+        run = plain.in_blocks if blocks else plain.plain
+        mask = of_kind(shared.masks, local)
+        return run(q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap)
+
+    @nn.nowrap
+    def _mlp(self, dense: Dense, h: jax.Array) -> jax.Array:
+        c = self.config
+        activation = ACTIVATIONS[c.activation]
+        if c.experts:
+            return moe.Experts(c, activation, name="experts")(h)
+        gate = dense("gate_proj", c.mlp_width, ("embed", "mlp"))(h)
+        up = dense("up_proj", c.mlp_width, ("embed", "mlp"))(h)
+        return dense("down_proj", c.width, ("mlp", "embed"))(activation(gate) * up)
+
+
+def _written(
+    cache: LayerCache, k: jax.Array, v: jax.Array, positions: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The cache of a layer with new keys and values `[B, KV, T, H]` at their positions `[B, T]`."""
+    batch, heads = k.shape[:2]
+    at = (jnp.arange(batch)[:, None, None], jnp.arange(heads)[:, None], positions[:, None])
+    keys, values = cache
+    return (
+        keys.at[at].set(k.astype(keys.dtype), mode="drop"),
+        values.at[at].set(v.astype(values.dtype), mode="drop"),
+    )
 
 
 class Decoder(nn.Module):
     """Token ids to hidden states (`hidden`) and hidden states to logits (`logits`)."""
 
     config: ModelConfig
-    mesh: Mesh | None = None  # over which kernels run
+    mesh: Mesh | None = None  # that attention kernels run over
 
     def setup(self):
         c = self.config
-        dtype, param_dtype = jnp.dtype(c.compute_dtype), jnp.dtype(c.param_dtype)
+        param_dtype = jnp.dtype(c.param_dtype)
         normal = nn.initializers.normal(c.init_scale)
         shape = (c.vocab_size, c.width)
         axes = ("vocab", "embed")
-        self.embedding = param(self, "embedding", normal, axes, shape, param_dtype)
+        self.embedding = layers.param(self, "embedding", normal, axes, shape, param_dtype)
         block = Block
         if c.remat != "none":
             block = nn.remat(Block, prevent_cse=False, policy=REMAT_POLICIES[c.remat])
@@ -168,12 +181,12 @@ class Decoder(nn.Module):
             length=c.layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c, self.mesh)
-        self.final_norm = RMSNorm(c.norm_eps, dtype, param_dtype, c.zero_centered_norms)
+        self.final_norm = layers.norm(c)
         if not c.tied_embeddings:
-            self.head = param(self, "head", normal, axes, shape, param_dtype)
+            self.head = layers.param(self, "head", normal, axes, shape, param_dtype)
 
     def __call__(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
-        """Touches every parameter; used to initialise them."""
+        """Touches every parameter; used to initialize them."""
         return self.logits(self.hidden(tokens, positions)[0])
 
     def hidden(
@@ -184,36 +197,43 @@ class Decoder(nn.Module):
         prefix_ids: jax.Array | None = None,
         cache: Cache | None = None,
     ) -> tuple[jax.Array, Cache | None]:
+        """Hidden states `[B, T, D]`, and the cache with the keys and values of these tokens."""
         c = self.config
         dtype = jnp.dtype(c.compute_dtype)
         x = jnp.take(self.embedding, tokens, axis=0).astype(dtype)
         if c.embedding_scale:
             x = x * jnp.asarray(c.width**0.5, dtype)
         rotary = rope.tables(c, positions)
-        if cache is None:
-            masks, prefixes = None, None
-            if prefix_ids is not None:
-                if segment_ids is None:
-                    raise ValueError("prefix_ids name segments; give segment_ids with them")
-                prefixes = attention.Prefixes(prefix_ids, positions)
-            if attention.choose(c, length=tokens.shape[1], mesh=self.mesh) == "plain":
-                masks = attention.causal_masks(tokens, segment_ids, prefixes, window=c.window)
-            kinds = None if len(set(c.local_layers)) == 1 else jnp.asarray(c.local_layers)
-            shared = Pass(positions, rotary, masks, segment_ids, prefixes)
-            x, _ = self.layers(x, shared, kinds)
-        else:
-            masks = attention.cache_masks(positions, cache[0][0].shape[2], window=c.window)
-            shared = Pass(positions, rotary, masks, None)
-            layers = unstacked(self.variables["params"])["layers"]
-            new_cache = []
-            for params, local, layer_cache in zip(layers, c.local_layers, cache, strict=True):
-                block = Block(c, parent=None)
-                x, layer_cache = block.apply({"params": params}, x, shared, local, layer_cache)
-                new_cache.append(layer_cache)
-            cache = tuple(new_cache)
-        return self.final_norm(x), cache
+        if cache is not None:
+            visible = masks.cache_masks(positions, cache[0][0].shape[2], window=c.window)
+            x, cache = self._unrolled(x, Pass(positions, rotary, visible, None), cache)
+            return self.final_norm(x), cache
+        visible, prefixes = None, None
+        if prefix_ids is not None:
+            if segment_ids is None:
+                raise ValueError("prefix_ids name segments; give segment_ids with them")
+            prefixes = masks.Prefixes(prefix_ids, positions)
+        if choice.choose(c, length=tokens.shape[1], mesh=self.mesh) == "plain":
+            visible = masks.causal_masks(tokens, segment_ids, prefixes, window=c.window)
+        kinds = None if len(set(c.local_layers)) == 1 else jnp.asarray(c.local_layers)
+        shared = Pass(positions, rotary, visible, segment_ids, prefixes)
+        x, _ = self.layers(x, shared, kinds)
+        return self.final_norm(x), None
+
+    @nn.nowrap
+    def _unrolled(self, x: jax.Array, shared: Pass, cache: Cache) -> tuple[jax.Array, Cache]:
+        """The layers one after another, each with its own part of the cache."""
+        c = self.config
+        each = unstacked(self.variables["params"])["layers"]
+        new_cache = []
+        for params, local, layer_cache in zip(each, c.local_layers, cache, strict=True):
+            block = Block(c, parent=None)
+            x, layer_cache = block.apply({"params": params}, x, shared, local, layer_cache)
+            new_cache.append(layer_cache)
+        return x, tuple(new_cache)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
+        """float32 `[..., V]` of hidden states `[..., D]`."""
         c = self.config
         table = self.embedding if c.tied_embeddings else self.head
         table = table.astype(c.compute_dtype)
@@ -224,12 +244,12 @@ class Decoder(nn.Module):
 
 
 def unstacked(params: Params) -> Params:
-    """The same parameters with those of each layer by themselves, in a tuple."""
-    layers = params["layers"]
-    if isinstance(layers, tuple):
+    """The same parameters with `layers` as a tuple of one tree per layer."""
+    stacked = params["layers"]
+    if isinstance(stacked, tuple):
         return params
-    count = len(jax.tree.leaves(layers)[0])
-    each = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], layers) for i in range(count))
+    count = len(jax.tree.leaves(stacked)[0])
+    each = tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count))
     return {**params, "layers": each}
 
 
@@ -248,7 +268,7 @@ def logical_axes(config: ModelConfig) -> Params:
 
 def _init_boxed(config: ModelConfig, key: jax.Array) -> Params:
     dummy = jnp.zeros((1, 2), jnp.int32)
-    # How a pass is computed says nothing of the parameters.
+    # Parameters do not depend on how a pass is computed.
     config = dataclasses.replace(config, attention="plain", remat="none")
     return Decoder(config).init(key, dummy, dummy)["params"]
 
@@ -259,11 +279,11 @@ def forward_fn(
     """The decoder as the pure functions that `gtpo_jax` works with.
 
     `unstack`: each decode segment begins with a copy of the parameters, layer by layer. Without it
-    a CPU copies the slice of each layer in every step; where memory is scarce, a copy is not
-    wanted. The default is yes on CPU, no elsewhere.
+    a CPU copies the slice of each layer in every step. Where memory is scarce, leave it off. The
+    default is on for CPU and off elsewhere.
 
-    `mesh`: that of `gtpo_jax.devices.sharding`, for attention kernels, which the compiler cannot
-    divide; plain attention does without.
+    `mesh`: from `gtpo_jax.devices.sharding`, for attention kernels, which the compiler cannot
+    divide; plain attention does not need it.
     """
     module = Decoder(config, mesh)
 

@@ -11,7 +11,7 @@ import pytest
 
 from gtpo_jax.devices import sharding
 from models import decoder
-from models.kernels import choice as attention
+from models.kernels import choice, fused, masks, plain, splash
 from tests.rounding import assert_same_sums, decoder_depth
 from tests.tiny import CONFIG, make_params
 
@@ -42,14 +42,14 @@ def continued(segment_ids):
     positions = np.arange(segment_ids.shape[1]) - starts
     prefix_ids = np.where(before, 0, 1) * np.array([[1], [0]])
     positions += prefix_ids * np.sum(before, axis=1, keepdims=True)
-    return segment_ids + 1, attention.Prefixes(prefix_ids, positions)
+    return segment_ids + 1, masks.Prefixes(prefix_ids, positions)
 
 
-def plain(q, k, v, segment_ids, prefixes=None, *, scale, window, softcap=None):
+def masked(q, k, v, segment_ids, prefixes=None, *, scale, window, softcap=None):
     ids = np.zeros(q.shape[:2], np.int32) if segment_ids is None else segment_ids
-    of_global, of_local = attention.causal_masks(ids, segment_ids, prefixes, window=window)
+    of_global, of_local = masks.causal_masks(ids, segment_ids, prefixes, window=window)
     mask = of_global if window is None else of_local
-    return attention.plain(q, k, v, mask, scale=scale, softcap=softcap)
+    return plain.plain(q, k, v, mask, scale=scale, softcap=softcap)
 
 
 def value_and_gradients(run, args, segment_ids, prefixes=None):
@@ -71,10 +71,10 @@ WINDOWS = pytest.mark.parametrize("window", [None, 1, 40, LENGTH + 9])
 )
 def test_library_attention_equals_the_plain_one(packed, window):
     args, ids = inputs(LENGTH), segments(LENGTH) if packed else None
-    run = functools.partial(attention.fused, implementation="xla")
+    run = functools.partial(fused.fused, implementation="xla")
     results = [
         value_and_gradients(functools.partial(f, scale=SCALE, window=window), args, ids)
-        for f in (run, plain)
+        for f in (run, masked)
     ]
     assert_same_sums(*results, depth=DEPTH)
 
@@ -93,7 +93,7 @@ def test_library_attention_equals_the_plain_one(packed, window):
 def test_splash_attention_equals_the_plain_one(packed, window, softcap):
     args, ids = inputs(LENGTH), segments(LENGTH) if packed else None
     options = {"scale": SCALE, "window": window, "softcap": softcap}
-    runs = [functools.partial(attention.splash, interpret=True), plain]
+    runs = [functools.partial(splash.splash, interpret=True), masked]
     results = [value_and_gradients(functools.partial(f, **options), args, ids) for f in runs]
     assert_same_sums(*results, depth=DEPTH)
 
@@ -103,8 +103,8 @@ def test_token_of_a_continued_segment_sees_its_prefix_and_counts_the_window_from
         np.array([[1, 1, 1, 2, 2, 3, 3, 0]]),
         np.array([[0] * 3 + [1] * 4 + [0]]),
     )
-    prefixes = attention.Prefixes(prefix_ids, np.array([[0, 1, 2, 3, 4, 3, 4, 0]]))
-    of_global, of_local = attention.causal_masks(segment_ids, segment_ids, prefixes, window=3)
+    prefixes = masks.Prefixes(prefix_ids, np.array([[0, 1, 2, 3, 4, 3, 4, 0]]))
+    of_global, of_local = masks.causal_masks(segment_ids, segment_ids, prefixes, window=3)
     assert of_global[0].astype(int).tolist() == [
         [1, 0, 0, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0, 0, 0],
@@ -126,11 +126,11 @@ def test_token_of_a_continued_segment_sees_its_prefix_and_counts_the_window_from
 @pytest.mark.parametrize("block", [40, LENGTH, 512])
 def test_blocks_of_queries_change_nothing(block):
     args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
-    mask = attention.causal_masks(ids, ids, prefixes, window=40)[1]
+    mask = masks.causal_masks(ids, ids, prefixes, window=40)[1]
     options = {"scale": SCALE, "softcap": 0.7}
     results = [
         value_and_gradients(lambda q, k, v, *_, f=f: f(q, k, v, mask, **options), args, None)
-        for f in (functools.partial(attention.in_blocks, block=block), attention.plain)
+        for f in (functools.partial(plain.in_blocks, block=block), plain.plain)
     ]
     assert_same_sums(*results, depth=DEPTH)
 
@@ -140,7 +140,7 @@ def test_library_attention_behind_prefixes_equals_the_plain_one(window):
     args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
     results = [
         value_and_gradients(functools.partial(f, scale=SCALE, window=window), args, ids, prefixes)
-        for f in (functools.partial(attention.fused, implementation="xla"), plain)
+        for f in (functools.partial(fused.fused, implementation="xla"), masked)
     ]
     assert_same_sums(*results, depth=DEPTH)
 
@@ -152,7 +152,7 @@ def test_splash_attention_behind_prefixes_equals_the_plain_one(window, softcap):
     options = {"scale": SCALE, "window": window, "softcap": softcap}
     results = [
         value_and_gradients(functools.partial(f, **options), args, ids, prefixes)
-        for f in (functools.partial(attention.splash, interpret=True), plain)
+        for f in (functools.partial(splash.splash, interpret=True), masked)
     ]
     assert_same_sums(*results, depth=DEPTH)
 
@@ -161,8 +161,8 @@ def test_splash_attention_behind_prefixes_equals_the_plain_one(window, softcap):
 def test_layer_of_one_kind_gives_its_kernel_window_and_prefixes():
     config = dataclasses.replace(CONFIG, head_dim=64, window=40, attention="splash")
     args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
-    actual = jax.jit(lambda *args: attention.causal(config, *args, ids, prefixes, True))(*args)
-    expected = plain(*args, ids, prefixes, scale=config.score_scale, window=40)
+    actual = jax.jit(lambda *args: choice.causal(config, *args, ids, prefixes, True))(*args)
+    expected = masked(*args, ids, prefixes, scale=config.score_scale, window=40)
     assert_same_sums(actual, expected, depth=DEPTH)
 
 
@@ -172,8 +172,8 @@ def test_splash_attention_lowers_for_tpu(head_dim, prefixes):
     # The way to a TPU program as far as it can be gone without one: forward, dq, and dk with dv.
     def total(q, k, v, ids):
         options = {"scale": SCALE, "window": 40, "softcap": 3.0}
-        behind = attention.Prefixes(ids, ids) if prefixes else None
-        return jnp.sum(attention.splash(q, k, v, ids, behind, **options).astype(jnp.float32))
+        behind = masks.Prefixes(ids, ids) if prefixes else None
+        return jnp.sum(splash.splash(q, k, v, ids, behind, **options).astype(jnp.float32))
 
     q = jax.ShapeDtypeStruct((B, LENGTH, Q, head_dim), jnp.bfloat16)
     k = jax.ShapeDtypeStruct((B, KV, LENGTH, head_dim), jnp.bfloat16)
@@ -260,10 +260,10 @@ def test_cudnn_attention_equals_the_plain_one(layout, window):
     ids = None if layout == "whole" else segments(LENGTH)
     ids, prefixes = continued(ids) if layout == "behind" else (ids, None)
     options = {"scale": SCALE, "window": window}
-    run = functools.partial(attention.fused, implementation="cudnn", **options)
+    run = functools.partial(fused.fused, implementation="cudnn", **options)
     out, gradients = value_and_gradients(run, args, ids, prefixes)
     expected, expected_gradients = value_and_gradients(
-        functools.partial(plain, **options),
+        functools.partial(masked, **options),
         tuple(np.asarray(x, np.float32) for x in args),
         ids,
         prefixes,
@@ -280,7 +280,7 @@ def test_default_on_gpu_is_cudnn_and_its_model_stays_near_the_plain_one():
     config = dataclasses.replace(
         CONFIG, head_dim=64, window=3, window_pattern=(True, False), compute_dtype="bfloat16"
     )
-    assert attention.choose(config, length=12) == "cudnn"
+    assert choice.choose(config, length=12) == "cudnn"
     params = make_params(config)
     tokens = np.random.default_rng(0).integers(0, 50, (2, 12), np.int32)
     positions = np.broadcast_to(np.arange(12), tokens.shape)
@@ -294,7 +294,7 @@ def test_default_on_gpu_is_cudnn_and_its_model_stays_near_the_plain_one():
 
 def test_window_of_a_token_holds_itself_and_the_tokens_before():
     tokens = np.zeros((1, 5), np.int32)
-    of_global, of_local = attention.causal_masks(tokens, None, window=2)
+    of_global, of_local = masks.causal_masks(tokens, None, window=2)
     assert of_global[0].sum(axis=1).tolist() == [1, 2, 3, 4, 5]
     assert of_local[0].astype(int).tolist() == [
         [1, 0, 0, 0, 0],
@@ -303,12 +303,12 @@ def test_window_of_a_token_holds_itself_and_the_tokens_before():
         [0, 0, 1, 1, 0],
         [0, 0, 0, 1, 1],
     ]
-    of_global, of_local = attention.cache_masks(np.array([[3], [0]]), 5, window=2)
+    of_global, of_local = masks.cache_masks(np.array([[3], [0]]), 5, window=2)
     assert of_global[:, 0].astype(int).tolist() == [[1, 1, 1, 1, 0], [1, 0, 0, 0, 0]]
     assert of_local[:, 0].astype(int).tolist() == [[0, 0, 1, 1, 0], [1, 0, 0, 0, 0]]
 
 
-def choice(
+def chosen(
     monkeypatch,
     backend,
     capability="9.0",
@@ -325,11 +325,11 @@ def choice(
         patch.setattr(sharding, "platform", lambda mesh: backend)
         patch.setattr(jax, "local_devices", lambda: [device])
         patch.setattr(jax, "device_count", lambda: devices)
-        return attention.choose(config, length=length, mesh=mesh)
+        return choice.choose(config, length=length, mesh=mesh)
 
 
 def test_default_kernel_is_the_one_that_the_platform_can_run(monkeypatch):
-    choose = functools.partial(choice, monkeypatch)
+    choose = functools.partial(chosen, monkeypatch)
     assert choose("cpu") == "plain"
     assert choose("gpu") == "cudnn"
     assert choose("gpu", length=63) == "plain"
@@ -359,4 +359,4 @@ def test_default_kernel_is_the_one_that_the_platform_can_run(monkeypatch):
 )
 def test_kernel_that_cannot_do_what_is_asked_is_refused(monkeypatch, backend, changes, reason):
     with pytest.raises(ValueError, match=f"attention='cudnn' cannot be used: .*{reason}; 'auto'"):
-        choice(monkeypatch, backend, attention="cudnn", **changes)
+        chosen(monkeypatch, backend, attention="cudnn", **changes)

@@ -1,6 +1,6 @@
 """Shapes and conventions of decoder models as data.
 
-What differs between families is a field here, not another module.
+A difference between families is a field here, not another module.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ from gtpo_jax.settings import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rounded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """How rotary frequencies are stretched for contexts longer than those of pretraining."""
+    """How rotary frequencies are stretched for contexts longer than in pretraining."""
 
-    kind: Literal["none", "linear", "llama3", "yarn"] = "none"  # which frequencies, and how
+    kind: Literal["none", "linear", "llama3", "yarn"] = (
+        "none"  # which frequencies are stretched, and how
+    )
     factor: float = 1.0  # all kinds: the slow frequencies are divided by it
     original_positions: int = 8192  # llama3, yarn: context length of pretraining
     low_freq_factor: float = 1.0  # llama3: fewer turns than this in that context are slow
     high_freq_factor: float = 4.0  # llama3: more turns than this are kept
     beta_fast: float = 32.0  # yarn: as `high_freq_factor`
     beta_slow: float = 1.0  # yarn: as `low_freq_factor`
-    attention_factor: float | None = None  # yarn: of cosine and sine; None: 1 + 0.1 ln(factor)
+    attention_factor: float | None = None  # yarn: scales cos and sin; None: 1 + 0.1 ln(factor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,34 +46,34 @@ class ModelConfig:
 
     rope_theta: Annotated[float, POSITIVE] = 1e6  # base of the rotary wavelengths
     rope_scaling: RopeScaling = RopeScaling()
-    window: int | None = None  # a local layer sees so many tokens, its own included
+    window: int | None = None  # tokens that a local layer sees, the current one included
     window_pattern: tuple[bool, ...] = (True,)  # which layers are local, repeated from the first on
-    local_rope_theta: float | None = None  # of local layers, then without scaling; None: as others
+    local_rope_theta: float | None = None  # of local layers, unscaled; None: as other layers
 
-    activation: Literal["silu", "gelu_tanh"] = "silu"  # of the gate of the MLP
+    activation: Literal["silu", "gelu_tanh"] = "silu"  # of the MLP's gate
     norm_eps: Annotated[float, POSITIVE] = 1e-6  # added to the mean square that a norm divides by
     zero_centered_norms: bool = False  # Gemma: the scale of a norm is 1 + its parameter
-    post_norms: bool = False  # Gemma: another norm behind attention and MLP, before the residual
+    post_norms: bool = False  # Gemma: another norm after attention and MLP, before the residual
     embedding_scale: bool = False  # Gemma: embeddings times √D
     query_scalar: float | None = None  # scores are divided by its root; None: `head_dim`
     attention_softcap: float | None = None  # Gemma 2: scores become c · tanh(scores / c)
-    logit_softcap: float | None = None  # Gemma 2: of logits likewise
+    logit_softcap: float | None = None  # Gemma 2: the same for logits
 
     experts: Annotated[int, NOT_NEGATIVE] = 0  # E; 0: one MLP for all tokens
-    experts_per_token: int = 0  # how many of them a token is sent to
+    experts_per_token: int = 0  # number of experts that each token uses
     normalize_router: bool = True  # the weights of a token's experts sum to 1
 
     init_scale: Annotated[float, POSITIVE] = 0.02  # standard deviation of the initial embedding
     residual_init: Annotated[float, NOT_NEGATIVE] = 1.0
-    """Scale of what attention and MLP add to the residual at first; at 0 a layer begins as the
-    identity, and every layer reads the embeddings."""
-    param_dtype: str = "float32"  # that parameters are kept in
-    compute_dtype: str = "float32"  # that matrices are multiplied in
+    """Initial scale of what attention and MLP add to the residual. At 0 every layer begins as the
+    identity, so that all layers read the embeddings."""
+    param_dtype: str = "float32"  # of parameters
+    compute_dtype: str = "float32"  # of matrix products
     attention: Rounded[Literal["auto", "plain", "cudnn", "splash"]] = "auto"
-    """The kernel of passes without a cache; auto: cuDNN on GPU, splash on TPU, where they can."""
+    """The kernel of passes without a cache. auto: cuDNN on GPU and splash on TPU, if they can."""
     remat: Rounded[Literal["none", "dots", "full"]] = "none"
-    """What the backward pass computes again, of passes without a cache: nothing, all but products
-    with dense matrices, or whole layers."""
+    """What the backward pass recomputes: nothing, everything but products with dense matrices, or
+    whole layers."""
 
     def __post_init__(self):
         settings.check_bounds(self, "model.")
@@ -91,7 +93,7 @@ class ModelConfig:
             )
         if self.local_rope_theta is not None and self.window is None:
             raise ValueError(
-                f"local_rope_theta={self.local_rope_theta} is that of layers with a window,"
+                f"local_rope_theta={self.local_rope_theta} is for layers with a window,"
                 " and window is None; give it as rope_theta"
             )
         if self.experts and not 1 <= self.experts_per_token <= self.experts:
@@ -102,14 +104,14 @@ class ModelConfig:
 
     @property
     def local_layers(self) -> tuple[bool, ...]:
-        """For each layer, whether it keeps to the window."""
+        """For each layer, True if it sees only the window."""
         if self.window is None:
             return (False,) * self.layers
         return tuple(itertools.islice(itertools.cycle(self.window_pattern), self.layers))
 
     @property
     def score_scale(self) -> float:
-        """What products of queries and keys are multiplied by."""
+        """Factor of the products of queries and keys."""
         return (self.head_dim if self.query_scalar is None else self.query_scalar) ** -0.5
 
     @property

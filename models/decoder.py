@@ -2,8 +2,8 @@
 
 Without a cache the layers run under `nn.scan` (one compiled block, whatever the depth). With a
 cache they are unrolled over a tuple of per-layer arrays, because rewriting one stacked cache costs
-more than the attention itself when a single token is decoded. Both paths use the same parameters,
-stacked `[L, ...]`; the unrolled one also takes them layer by layer.
+more than the attention itself when a single token is decoded. Both ways use the same parameters,
+stacked `[L, ...]`; the unrolled one also takes a tuple of layers.
 """
 
 from __future__ import annotations

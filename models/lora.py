@@ -2,10 +2,10 @@
 
 A projection `x W` becomes `x W + (alpha / rank) · (x A) B`. Parameters are a tree of two parts:
 
-    {"base": those of `decoder.init_params`, "adapter": A and B of every target}
+    {"base": as from `decoder.init_params`, "adapter": A and B of every target}
 
-Both parts are arguments of the model; gradients stop at the base. Updates change the adapters alone
-when the state is made by `learner.init_state(params, optimizer, trained=(ADAPTER,))`.
+Both parts are arguments of the model; gradients stop at the base. Updates change only the adapters
+when the state comes from `learner.init_state(params, optimizer, trained=(ADAPTER,))`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ A, B = "kernel_lora_a", "kernel_lora_b"  # [L, in, r], [L, r, out]; `kernel` is 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which projections get adapters, and of what size."""
+    """Which projections get adapters, and their size."""
 
     rank: int = 16
-    alpha: float = 32.0  # what adapters add is multiplied by alpha / rank
+    alpha: float = 32.0  # the output of an adapter is multiplied by alpha / rank
     targets: tuple[str, ...] | Literal["all linear"] = "all linear"
-    """Names of projections. All linear: those of attention and MLP; experts have no adapters."""
+    """Names of projections. All linear: attention and MLP; experts have no adapters."""
 
     def __post_init__(self):
         if self.rank < 1:
@@ -68,8 +68,8 @@ class LoraConfig:
 def targets(config: ModelConfig, lora: LoraConfig) -> tuple[str, ...]:
     """Names of the projections of this model that get adapters.
 
-    Raises ValueError if one of them belongs to experts, or if the rank is not below both sides of
-    each matrix.
+    Raises ValueError if one of them belongs to experts, or if the rank is not smaller than both
+    sides of every matrix.
     """
     heads, kv_heads = config.query_heads * config.head_dim, config.kv_heads * config.head_dim
     outputs = {"q_proj": heads, "k_proj": kv_heads, "v_proj": kv_heads, "o_proj": heads}
@@ -82,8 +82,8 @@ def targets(config: ModelConfig, lora: LoraConfig) -> tuple[str, ...]:
             f"{absent} belong to the experts of this model, which have no adapters;"
             f" choose targets among {tuple(outputs)}"
         )
-    # One side of each matrix is `width`. qwix may know a matrix by its shape alone, so that of A or
-    # B must be another; and from that rank on, nothing is low-rank.
+    # One side of each matrix is `width`. qwix may identify a matrix by its shape alone, so A and B
+    # must have other shapes; and from this rank on, nothing is low-rank.
     limit = min(config.width, *(outputs[name] for name in chosen))
     if lora.rank >= limit:
         raise ValueError(
@@ -96,16 +96,16 @@ def targets(config: ModelConfig, lora: LoraConfig) -> tuple[str, ...]:
 def init_adapters(config: ModelConfig, lora: LoraConfig, key: jax.Array) -> Params:
     """Fresh adapters, float32 whatever `param_dtype` is: A random, B zero, so they add nothing yet.
 
-    Call it under `jax.jit`: then no base is made on the way.
+    Call it under `jax.jit`, which leaves out the base that it would make on the way.
     """
     return nn.unbox(_init_boxed(config, lora, key))
 
 
 def add(params: Params, adapters: Params) -> Params:
-    """The parameters of `forward_fn` from those of a decoder, and adapters for it."""
+    """Joins the parameters of a decoder and its adapters into the parameters of `forward_fn`."""
     if BASE in params:
         raise ValueError(
-            f"these parameters have adapters already; `merge` them, or take those of {BASE!r}"
+            f"these parameters already have adapters; `merge` them, or take the part {BASE!r}"
         )
     for name, adapter in adapters["layers"].items():
         layers, inputs, outputs = params["layers"][name]["kernel"].shape
@@ -122,7 +122,7 @@ def add(params: Params, adapters: Params) -> Params:
 def logical_axes(config: ModelConfig, lora: LoraConfig) -> Params:
     """Logical axis names of every parameter: tuples, in a tree of the parameters' structure.
 
-    A keeps the input axis of its matrix and B the output axis; the axis of the rank has no name.
+    A has the input axis of its matrix and B the output axis; the axis of the rank has no name.
     """
     boxed = jax.eval_shape(functools.partial(_init_boxed, config, lora), jax.random.key(0))
     adapters = jax.tree.map(
@@ -134,8 +134,8 @@ def logical_axes(config: ModelConfig, lora: LoraConfig) -> Params:
 def merge(params: Params, lora: LoraConfig) -> Params:
     """Parameters of a decoder without adapters: `W + (alpha / rank) · A B` for every target.
 
-    Computed in float32 and rounded to the dtype of W. In bfloat16 that drops whatever is smaller
-    than 1/512 of the weight that it is added to.
+    The sum is computed in float32 and rounded to the dtype of W. In bfloat16 that drops updates
+    smaller than 1/512 of their weight.
     """
     layers = dict(params[BASE]["layers"])
     for name, adapter in params[ADAPTER]["layers"].items():
@@ -156,11 +156,11 @@ def forward_fn(
 ) -> ForwardFn:
     """The decoder with adapters as the pure functions that `gtpo_jax` works with.
 
-    `params` are those of `add`. `unstack` and `mesh` are those of `decoder.forward_fn`.
+    `params` come from `add`. `unstack` and `mesh` are as in `decoder.forward_fn`.
 
-    A decode segment reads base and adapters apart, as the learner does. Merging them first would
-    make no step faster on CPU, and in bfloat16 it would round small adapters away: the policy that
-    samples would not be the one that is trained.
+    A decode segment reads base and adapters separately, as the learner does. Merging them first
+    would make no step faster on CPU, and in bfloat16 it would round small adapters away: the policy
+    that samples would not be the policy that is trained.
     """
     module = _module(config, lora, mesh)
     plain = decoder.forward_fn(config, unstack=unstack, mesh=mesh)
@@ -191,9 +191,9 @@ def forward_fn(
 
 
 def _joined(params: Params, *, dtype: jnp.dtype) -> Params:
-    """One tree, adapters beside the kernels that they belong to; no gradient flows to the base.
+    """One tree, with adapters beside their kernels; no gradient flows to the base.
 
-    A tree that is one already is returned.
+    A tree that is already joined is returned as it is.
     """
     if BASE not in params:
         return params
@@ -209,9 +209,9 @@ def _shapes(adapter: Params) -> tuple[tuple[int, ...], ...]:
 
 
 def _module(config: ModelConfig, lora: LoraConfig, mesh: Mesh | None = None) -> nn.Module:
-    """The decoder whose targets look for adapters beside their kernels."""
+    """The decoder, with targets that look for adapters beside their kernels."""
     names = "|".join(targets(config, lora))
-    # A layer is called `layers` under the scan, and is a module of its own with a cache.
+    # Under the scan a layer is called `layers`; with a cache it is a module of its own.
     provider = qwix.LoraProvider(
         module_path=f"(layers/)?({names})", rank=lora.rank, alpha=lora.alpha
     )
@@ -221,7 +221,7 @@ def _module(config: ModelConfig, lora: LoraConfig, mesh: Mesh | None = None) -> 
 
 
 def _init_boxed(config: ModelConfig, lora: LoraConfig, key: jax.Array) -> Params:
-    # How a pass is computed says nothing of the parameters.
+    # Parameters do not depend on how a pass is computed.
     config = dataclasses.replace(
         config, attention="plain", remat="none", param_dtype="float32", compute_dtype="float32"
     )

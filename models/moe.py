@@ -1,6 +1,6 @@
 """Routed experts: every token goes through the MLPs that its router scores highest.
 
-No expert has a capacity, so no token is dropped and none depends on the others of its batch.
+Experts have no capacity limit, so no token is dropped, and a token does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from models.config import ModelConfig
 def route(logits: jax.Array, *, per_token: int, normalize: bool) -> tuple[jax.Array, jax.Array]:
     """The `per_token` likeliest experts of each token, and their weights.
 
-    `logits [N, E]` → weights float32 `[N, k]`, `softmax(logits)` of the chosen ones, divided by
-    their sum with `normalize`; experts int32 `[N, k]`.
+    `logits [N, E]` → weights float32 `[N, k]`, which are `softmax(logits)` at the chosen experts,
+    with `normalize` divided by their sum; experts int32 `[N, k]`.
     """
     probabilities = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
     weights, chosen = jax.lax.top_k(probabilities, per_token)
@@ -36,9 +36,9 @@ def dispatch(
     *,
     experts: int,
 ) -> jax.Array:
-    """`y[n] = Σ_j weights[n, j] · mlp of expert chosen[n, j] (x[n])`, for `x [N, D]`.
+    """`y[n] = Σ_j weights[n, j] · mlp_e(x[n])` with `e = chosen[n, j]`, for `x [N, D]`.
 
-    `mlp(rows, sizes)` gets the rows sorted by expert, and how many each expert has.
+    `mlp(rows, sizes)` gets the rows sorted by expert, and the number of rows of each expert.
     """
     count, per_token = chosen.shape
     flat = chosen.reshape(-1)

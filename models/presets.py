@@ -1,4 +1,4 @@
-"""Named shapes. `tiny` is what the demo trains from scratch; the others are published models."""
+"""Named shapes. The demo trains `tiny` from scratch; the others are published models."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ class Table(NamedTuple):
 def frequencies(head_dim: int, *, theta: float, scaling: RopeScaling) -> jax.Array:
     """Radians per position: `theta^(−2i / head_dim)` for pair i, stretched; float32 `[H/2]`.
 
-    - linear: all are divided by the factor (Chen et al., 2023).
+    - linear: every frequency is divided by the factor (Chen et al., 2023).
     - llama3: a frequency that makes `r` turns in the original context is multiplied by
-      `s + (1 − s) / factor`, `s = (r − low) / (high − low)` kept within 0 to 1.
+      `s + (1 − s) / factor`, with `s = (r − low) / (high − low)` clipped to [0, 1].
     - yarn: the same, with `1 − s` linear in the index of the pair between those that make
       `beta_fast` and `beta_slow` turns, rounded outwards (Peng et al., 2023).
     """
@@ -59,7 +59,7 @@ def frequencies(head_dim: int, *, theta: float, scaling: RopeScaling) -> jax.Arr
 
 
 def amplitude(scaling: RopeScaling) -> float:
-    """What cosine and sine are multiplied by: 1, but for yarn."""
+    """Factor of cosine and sine: 1, except for yarn."""
     if scaling.kind != "yarn":
         return 1.0
     if scaling.attention_factor is not None:
@@ -68,7 +68,7 @@ def amplitude(scaling: RopeScaling) -> float:
 
 
 def table(positions: jax.Array, *, head_dim: int, theta: float, scaling: RopeScaling) -> Table:
-    """Of `positions [B, T]`."""
+    """Cosines and sines at `positions [B, T]`."""
     rates = frequencies(head_dim, theta=theta, scaling=scaling)
     angles = positions[..., None, None].astype(jnp.float32) * rates
     cos, sin = jnp.cos(angles), jnp.sin(angles)
@@ -77,7 +77,7 @@ def table(positions: jax.Array, *, head_dim: int, theta: float, scaling: RopeSca
 
 
 def tables(config: ModelConfig, positions: jax.Array) -> tuple[Table, Table]:
-    """Of global layers and of local ones."""
+    """The tables of global layers and of local ones."""
     every = table(
         positions,
         head_dim=config.head_dim,
@@ -91,7 +91,7 @@ def tables(config: ModelConfig, positions: jax.Array) -> tuple[Table, Table]:
 
 
 def rotate(x: jax.Array, table: Table) -> jax.Array:
-    """Turns each pair of `x [B, T, N, H]` by its angle; the two halves of H form the pairs."""
+    """Rotates each pair of `x [B, T, N, H]` by its angle; a pair is one entry of each half of H."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = [
         first * table.cos - second * table.sin,

@@ -2,8 +2,8 @@
 
 Probabilities are those of `p = softmax(logits / temperature)` over the whole vocabulary, computed
 in float32 whatever the dtype of the logits. A logit of −inf marks a token that is never drawn; it
-takes no probability and adds nothing to the entropy (0 · log 0 = 0). Every row needs one finite
-logit, else what it gives is NaN.
+has no probability and adds nothing to the entropy (0 · log 0 = 0). Every row needs a finite logit,
+otherwise its values are NaN.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draw:
-    """One token per row, and how likely it was.
+    """One token per row, and its probability.
 
-    With q the distribution really drawn from, which is p restricted to the tokens kept:
-    `sampled_logprobs = log q(token) = log p(token) − log Σ_kept p ≥ logprobs`. They are equal when
+    Let q be the distribution that is drawn from, which is p restricted to the kept tokens. Then
+    `sampled_logprobs = log q(token) = log p(token) − log Σ_kept p ≥ logprobs`, with equality when
     nothing is cut. A learner re-evaluates p, so its ratio to `logprobs` is one on the first step.
     """
 
@@ -48,14 +48,12 @@ class Sampler(Protocol):
 
 
 def mask_vocabulary(logits: jax.Array, vocab_size: int) -> jax.Array:
-    """Logits with every id ≥ `vocab_size` at −inf: embeddings are often padded
-    beyond the tokenizer.
-    """
+    """Sets logits of ids ≥ `vocab_size`, the padding of many embeddings, to −inf."""
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
 
 
 def categorical(keys: jax.Array, logits: jax.Array, *, temperature: Scalar = 1.0) -> Draw:
-    """Draws from p itself: `sampled_logprobs` are `logprobs`. Sorts nothing.
+    """Draws from p itself, so `sampled_logprobs` equal `logprobs`. Sorts nothing.
 
     Raises `ValueError` for shapes other than `[B]` and `[B, V]` and for a temperature ≤ 0.
     """
@@ -78,20 +76,21 @@ def truncated(
 ) -> Draw:
     """Draws from p restricted to the tokens that pass three filters, in this order:
 
-    1. `top_k`: the k likeliest tokens.
-    2. `top_p`: of these, renormalized, the fewest likeliest whose probabilities sum to `top_p` or
-       more; always one at least, and all of them at `top_p = 1`.
-    3. `min_p`: of these, the ones with `p(token) ≥ min_p · max p`.
+    1. `top_k`: keep the k likeliest tokens.
+    2. `top_p`: renormalize, and keep the fewest likeliest tokens whose probabilities sum to `top_p`
+       or more; at least one token, and all of them at `top_p = 1`.
+    3. `min_p`: keep the tokens with `p(token) ≥ min_p · max p`.
 
-    Where the last place of 1 or 2 is shared by equal logits, lower ids are kept. Temperature comes
-    first and the order is that of `transformers`. vLLM also takes top-p of what top-k left but
-    applies min-p before both, so that its nucleus is smaller when all are set; SGLang takes top-p
-    of the whole vocabulary.
+    Where equal logits compete for the last place of 1 or 2, lower ids are kept. Temperature is
+    applied first; the order is the one of `transformers`. vLLM also applies top-p after top-k, but
+    min-p before both, so its nucleus is smaller when all three are set. SGLang applies top-p to the
+    whole vocabulary.
 
-    `top_k` is static, the others may be traced. With `top_k` all work beyond one `lax.top_k` and
-    the entropy is on k candidates, the draw included. Without it the nucleus is found by bisection
-    on its smallest logit, 31 sums over the vocabulary in place of a sort, and the noise of the draw
-    is that of `categorical`: a token drawn there with the same key is drawn here too if it is kept.
+    `top_k` is static, the others may be traced. With `top_k`, all work after one `lax.top_k` and
+    the entropy is on k candidates, the draw included. Without it, bisection finds the smallest
+    logit of the nucleus with 31 sums over the vocabulary instead of a sort, and the draw uses the
+    noise of `categorical`: a token that `categorical` draws with a key is drawn here with the same
+    key if it is kept.
 
     Raises `ValueError` for shapes other than `[B]` and `[B, V]`, a temperature ≤ 0, `top_k < 1`,
     and `top_p` or `min_p` outside [0, 1].
@@ -104,7 +103,7 @@ def truncated(
     distances, ids = whole.distances, None
     if top_k is not None and top_k < distances.shape[-1]:
         distances, ids = jax.lax.top_k(distances, top_k)
-    # A set is found and then applied: were a distance computed twice, its last bit might differ.
+    # The filters compare these numbers twice: recomputed, their last bits might differ.
     distances = jax.lax.optimization_barrier(distances)
     kept = distances >= jnp.log(jnp.asarray(min_p, jnp.float32))
     if not (isinstance(top_p, numbers.Real) and top_p >= 1):
@@ -123,8 +122,9 @@ def truncated(
 def greedy(keys: jax.Array, logits: jax.Array) -> Draw:
     """The likeliest token, the lowest id among equals.
 
-    What it draws from is a point mass, so `sampled_logprobs` are 0. `logprobs` and `entropies` are
-    those of `softmax(logits)`: measures of the model's confidence, nothing to train on.
+    The distribution that is drawn from is a point mass, so `sampled_logprobs` are 0. `logprobs` and
+    `entropies` are of `softmax(logits)`: they measure the model's confidence and are not for
+    training.
     """
     whole = _softmax(keys, logits, 1.0)
     tokens = jnp.argmax(whole.distances, axis=-1).astype(jnp.int32)
@@ -141,8 +141,8 @@ def trajectory_keys(
 ) -> jax.Array:
     """One key per trajectory, folded from (seed, step, problem, sample) and nothing else.
 
-    `problems` are 32-bit ids of the problems themselves, so a trajectory does not depend on who
-    shares its batch. The position of a token is folded in when it is drawn.
+    `problems` are 32-bit ids of the problems themselves, so a trajectory does not depend on the
+    rest of its batch. The position of a token is folded in when it is drawn.
     """
     base = jax.random.fold_in(jax.random.key(seed), step)
 
@@ -154,7 +154,7 @@ def trajectory_keys(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Softmax:
-    """Parts of `log p = distances − log mass`, which keeps its digits under any common offset."""
+    """Parts of `log p = distances − log mass`; no common offset of the logits costs precision."""
 
     distances: jax.Array  # [B, V], ≤ 0: (logits − the largest) / temperature
     mass: jax.Array  # [B], ≥ 1: Σ exp(distances)
@@ -170,7 +170,7 @@ def _softmax(keys: jax.Array, logits: jax.Array, temperature: Scalar) -> _Softma
     checks.check_positive("temperature", temperature, hint="use greedy for the likeliest token")
     logits = logits.astype(jnp.float32)
     largest = jnp.max(logits, axis=-1, keepdims=True)
-    # With one sign for all zeros: `top_k` and bits tell 0.0 from −0.0, which are equal logits.
+    # All zeros get one sign: `top_k` and the bits tell 0.0 from −0.0, which are equal logits.
     distances = -jnp.abs((logits - largest) / temperature)
     weights = jnp.exp(distances)
     mass = jnp.sum(weights, axis=-1)
@@ -183,17 +183,18 @@ def _softmax(keys: jax.Array, logits: jax.Array, temperature: Scalar) -> _Softma
 def _nucleus(distances: jax.Array, top_p: jax.Array) -> jax.Array:
     """`[B, n]` bool: the fewest largest entries with `Σ_kept exp ≥ top_p · Σ exp`, all at 1.
 
-    Entries are ≤ 0. The sum over those no further from 0 than a bound grows with the bound, so the
-    smallest bound that suffices is found by bisection, exactly: on the bits of the floats, which
-    are in their order. Entries that lie on it are kept from the left, no more than it takes.
+    Entries are ≤ 0. The sum over the entries within a distance of 0 grows with the distance, so
+    bisection finds the smallest distance that suffices. It is exact, because it bisects the bits of
+    the floats, which have the order of the floats. Of the entries at that distance, it keeps as
+    many as are needed, from the left.
     """
     weights = jnp.exp(distances)
-    # Above 0 also for top_p = 0, so that one entry is kept.
+    # Above 0 even for top_p = 0, so that one entry is kept.
     needed = jnp.maximum(top_p * jnp.sum(weights, axis=-1), TINY)
     bits = jax.lax.bitcast_convert_type(jnp.abs(distances), jnp.int32)
 
     def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds  # the sum up to `low` is too small, that up to `high` is not
+        low, high = bounds  # the sum up to `low` is too small, the sum up to `high` is not
         middle = low + (high - low) // 2
         suffices = jnp.sum(jnp.where(bits <= middle[:, None], weights, 0.0), axis=-1) >= needed
         return jnp.where(suffices, low, middle), jnp.where(suffices, middle, high)

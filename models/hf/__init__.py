@@ -1,1 +1,1 @@
-"""Checkpoints of Hugging Face."""
+"""Hugging Face checkpoints: import, export and adapters."""

@@ -1,7 +1,7 @@
 """`config.json` of Hugging Face checkpoints to a ModelConfig, and back.
 
-What differs between families is data in `models/hf/families.py`. What a ModelConfig cannot say is
-refused by name, never skipped.
+The differences between families are data in `models/hf/families.py`. A feature that a ModelConfig
+cannot express is refused by name, never skipped.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Json = Mapping[str, Any]
 
 
 def from_hf(config: Json, *, dtype: str = "float32") -> ModelConfig:
-    """The model that a `config.json` describes; of one for text and images, the text part.
+    """The model that a `config.json` describes; for a model of text and images, its text part.
 
-    `dtype` is that of a file that names none, or "auto". Nulls stand for defaults. Raises
-    ValueError, one line, for an architecture or a feature that the decoder does not have, and for a
-    value that is none of its key.
+    `dtype` is used where the file names none, or "auto". Nulls stand for defaults. Raises
+    ValueError, in one line, for an architecture or a feature that the decoder does not have, and
+    for a value that its key does not allow.
     """
     family, config = _family(config), decoder_part(config)
     for key, absent in ABSENT.items():
@@ -64,23 +64,22 @@ def from_hf(config: Json, *, dtype: str = "float32") -> ModelConfig:
 
 
 def name_prefix(config: Json) -> str:
-    """What stands before the names of the decoder's tensors in the checkpoint."""
+    """The prefix of the names of the decoder's tensors in the checkpoint."""
     wrapper = WRAPPERS.get(_architecture(config))
     return wrapper.prefix if wrapper else ""
 
 
 def module_prefix(config: Json) -> str:
-    """The prefix of the names of the decoder's layers in the model that `transformers` makes
-    of the checkpoint.
-    """
+    """The prefix of the names of the decoder's layers in the model of `transformers`."""
     wrapper = WRAPPERS.get(_architecture(config))
     return wrapper.modules if wrapper else MODULES
 
 
 def published_name(config: Json, name: str) -> str:
-    """The name of a tensor in published files, from that of its module in `transformers`.
+    """The name that a tensor has in published files.
 
-    Some files have the latter. A published name stays as it is.
+    Some files name tensors after their modules in `transformers`; those names are translated. A
+    published name stays as it is.
     """
     wrapper = WRAPPERS.get(_architecture(config))
     if wrapper is None:
@@ -95,13 +94,13 @@ def published_name(config: Json, name: str) -> str:
 def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
     """The `config.json` of a model, for the first family that can express it.
 
-    `others` has the keys that a ModelConfig does not know, ids of special tokens or the longest
-    context; it may be the whole file that the model came from. Raises ValueError if no family can,
-    with the fields that stand in the way of the nearest one.
+    `others` has the keys that a ModelConfig does not know, such as the ids of special tokens or the
+    longest context; it may be the whole file that the model came from. Raises ValueError if no
+    family can express the model, with the fields that keep it from the nearest one.
     """
     family = family_of(config)
     kept = {key: value for key, value in (others or {}).items() if key not in RIVALS}
-    found = {
+    written = {
         **kept,
         "architectures": [family.architecture],
         "model_type": family.model_type,
@@ -113,14 +112,14 @@ def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
         ],
         "torch_dtype": config.param_dtype,
     }
-    if "query_pre_attn_scalar" in found:
-        scalar = found["query_pre_attn_scalar"] or config.head_dim
-        found["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
-    return found
+    if "query_pre_attn_scalar" in written:
+        scalar = written["query_pre_attn_scalar"] or config.head_dim
+        written["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
+    return written
 
 
 def family_of(config: ModelConfig) -> Family:
-    """The first family that can express a model; raises ValueError if there is none."""
+    """The first family that can express a model; raises ValueError if none can."""
     obstacles = [(_obstacles(family, config), family) for family in FAMILIES]
     fewest, family = min(obstacles, key=lambda pair: len(pair[0]))
     if fewest:
@@ -174,7 +173,7 @@ def _family(config: Json) -> Family:
 
 
 def decoder_part(config: Json) -> Json:
-    """The decoder's part of a `config.json`: all of it, or `text_config` and what that lacks."""
+    """The decoder's part of a `config.json`: all of it, or `text_config` with the rest added."""
     if _architecture(config) not in WRAPPERS:
         return config
     inner = hf_values.read(config).get("text_config")
@@ -185,7 +184,7 @@ def decoder_part(config: Json) -> Json:
 
 
 def _complete_heads(config: Json, known: dict[str, Any]) -> None:
-    """Numbers of heads that follow from others: where a file has null, or none and no default."""
+    """Derives head counts that a file gives as null, or leaves out where there is no default."""
     heads, nothing = known.get("num_attention_heads"), object()
     if heads is None:
         return
@@ -196,7 +195,7 @@ def _complete_heads(config: Json, known: dict[str, Any]) -> None:
 
 
 def _read_dtype(config: Json, default: str) -> str:
-    """The dtype that a file names: `bfloat16`, also as `torch.bfloat16`."""
+    """The dtype that a file names, as `bfloat16` or as `torch.bfloat16`."""
     names = (config.get(key) for key in ("dtype", "torch_dtype"))
     name = next((name for name in names if name not in (None, "", "auto")), default)
     dtype = name.removeprefix("torch.") if isinstance(name, str) else name
@@ -216,7 +215,7 @@ def _unsupported(family: Family, key: str, value: object) -> ValueError:
 
 
 def _read_window(family: Family, known: Json) -> dict[str, Any]:
-    """Window and the shortest pattern of local layers; nothing where no layer is local."""
+    """The window and the shortest pattern of local layers; empty where no layer is local."""
     layers, window = known["num_hidden_layers"], known.get("sliding_window")
     match family.windows:
         case "none":
@@ -244,6 +243,7 @@ def _read_window(family: Family, known: Json) -> dict[str, Any]:
 
 
 def _write_window(family: Family, config: ModelConfig) -> dict[str, Any]:
+    """Keys of `config.json` for the window and the local layers."""
     local = config.local_layers
     found: dict[str, Any] = {"sliding_window": config.window}
     types = ["sliding_attention" if near else "full_attention" for near in local]

@@ -1,7 +1,7 @@
 """Our parameters as a folder that `transformers` loads.
 
-The folder is verified before it appears: an import of it would give the parameters that it was made
-from, bit for bit.
+The folder is verified before it appears: importing it gives back the original parameters, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from gtpo_jax.language.files import refuse_git_lfs_pointer
@@ -21,12 +22,11 @@ from models.config import ModelConfig
 from models.hf import config as hf_config
 from models.hf import folder as hf_folder
 from models.hf import names as hf_names
-from models.hf import weights as hf_weights
 from models.hf.files import DTYPES, INDEX, SINGLE, read_config
 from models.hf.tensors import check_stored, write_tensors
-from models.hf.weights import by_path, leaves_of
+from models.hf.weights import by_path, leaves_of, open_checkpoint
 
-CARRIED = (  # files beside the weights that an export takes over from where they came from
+CARRIED = (  # files beside the weights that an export copies from the source checkpoint
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
@@ -45,7 +45,7 @@ class Written:
     """The tensors that an export wrote and read back."""
 
     tensors: int
-    nbytes: int  # of their numbers
+    nbytes: int  # of their data, headers not counted
 
 
 def save_checkpoint(
@@ -60,15 +60,15 @@ def save_checkpoint(
     shard_bytes: int = 5_000_000_000,
     overwrite: bool = False,
 ) -> Written:
-    """Writes a folder that `transformers` loads, in `dtype` (that of the config without one).
+    """Writes a folder that `transformers` loads, in `dtype`; the default is the config's.
 
-    `source` is the checkpoint that the model came from: its tokenizer and generation config go
-    along, and what its config.json says beside the shapes. `beside` has further files by their
-    names in the folder, `others` further keys of config.json. Files of weights hold at most
-    `shard_bytes`, or one tensor.
+    `source` is the checkpoint that the model came from: its tokenizer and generation config are
+    copied, and the keys of its config.json that a ModelConfig does not know. `beside` maps names in
+    the folder to more files to copy, `others` has more keys of config.json. Files of weights hold
+    at most `shard_bytes`, or one tensor.
 
-    Everything is read back and compared bit by bit; then the folder appears. A checkpoint that lies
-    there is an error unless it may be overwritten, and anything else that lies there is one always.
+    The folder appears once everything has been read back and compared bit by bit. An existing
+    checkpoint is an error without `overwrite`; any other existing folder is always an error.
     """
     folder = pathlib.Path(folder).absolute()
     target = np.dtype(dtype or config.param_dtype)
@@ -101,15 +101,15 @@ def save_checkpoint(
 
 
 def carried(source: str | pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files of a checkpoint's folder that an export takes along, by name.
+    """The files of a checkpoint's folder that an export copies, by name.
 
-    Raises ValueError for one that is a pointer of Git LFS.
+    Raises ValueError if one of them is a Git LFS pointer.
     """
     paths = {name: pathlib.Path(source) / name for name in CARRIED}
-    found = {name: path for name, path in paths.items() if path.is_file()}
-    for path in found.values():
+    present = {name: path for name, path in paths.items() if path.is_file()}
+    for path in present.values():
         refuse_git_lfs_pointer(path)
-    return found
+    return present
 
 
 def _verify(
@@ -119,8 +119,8 @@ def _verify(
     leaves: Mapping[tuple[str, ...], Any],
     dtype: np.dtype,
 ) -> None:
-    """Raises ValueError unless the folder, as an import reads it, is what was to be written."""
-    checkpoint = hf_weights.open_checkpoint(folder)
+    """Raises ValueError unless an import of the folder gives what was to be written."""
+    checkpoint = open_checkpoint(folder)
     again = hf_config.to_hf(checkpoint.config, others=written)
     if again != written:
         differing = sorted(key for key in again if again[key] != written.get(key))
@@ -132,7 +132,7 @@ def _verify(
 
 
 def _check_fits(config: ModelConfig, leaves: Mapping[tuple[str, ...], Any]) -> None:
-    """Raises unless the parameters are those of the config, all here."""
+    """Raises ValueError unless the parameters fit the config and this process has all of them."""
     wanted = {"/".join(leaf.path): leaf.shape for leaf in leaves_of(config)}
     found = {"/".join(path): leaf.shape for path, leaf in leaves.items()}
     wrong = [
@@ -142,7 +142,8 @@ def _check_fits(config: ModelConfig, leaves: Mapping[tuple[str, ...], Any]) -> N
     ]
     if wrong:
         raise ValueError(f"the parameters are not those of the config: {', '.join(wrong)}")
-    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves.values()):
+    arrays = [leaf for leaf in leaves.values() if isinstance(leaf, jax.Array)]
+    if not all(leaf.is_fully_addressable for leaf in arrays):
         raise ValueError(
             "parts of the parameters are on devices of other processes;"
             " save a checkpoint of the run, and export that in one process"
@@ -152,7 +153,7 @@ def _check_fits(config: ModelConfig, leaves: Mapping[tuple[str, ...], Any]) -> N
 def _divided(
     tensors: Iterable[hf_names.Tensor], itemsize: int, shard_bytes: int
 ) -> dict[str, list[hf_names.Tensor]]:
-    """Tensors by the file that they go to."""
+    """Names of files, and the tensors that each of them holds."""
     parts: list[list[hf_names.Tensor]] = [[]]
     taken = 0
     for tensor in tensors:

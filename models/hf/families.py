@@ -1,4 +1,4 @@
-"""Families of Hugging Face checkpoints as data: what `models/hf/config.py` reads and writes."""
+"""Families of Hugging Face checkpoints as data, which `models/hf/config.py` reads and writes by."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-# Ours: theirs, in every family.
+# Our field → key of config.json, in every family.
 COMMON = {
     "vocab_size": "vocab_size",
     "width": "hidden_size",
@@ -52,7 +52,7 @@ GEMMA_DEFAULTS = {
 }
 GEMMA_FIXED = {"zero_centered_norms": True, "post_norms": True, "embedding_scale": True}
 
-# Fields that have rules of their own below, and those that are no property of a checkpoint.
+# RULED: fields with their own rules below. OURS: fields that are no property of a checkpoint.
 RULED = {"rope_theta", "rope_scaling", "local_rope_theta", "window", "window_pattern", "activation"}
 OURS = {"param_dtype", "compute_dtype", "attention", "remat", "residual_init"}
 
@@ -77,8 +77,8 @@ SCALINGS: dict[str, dict[str, str]] = {
         "attention_factor": "attention_factor",
     },
 }
-OPTIONAL = {"beta_fast", "beta_slow", "attention_factor"}  # of these
-# Further rotary settings, with the values that say what is so anyway; None: whatever they say.
+OPTIONAL = {"beta_fast", "beta_slow", "attention_factor"}  # keys of these that a file may leave out
+# Other rotary settings, with the values that change nothing; None: no value changes anything.
 REPEATED: dict[str, tuple[Any, ...] | None] = {
     "finetuned": None,
     "original_max_position_embeddings": None,
@@ -93,8 +93,8 @@ REPEATED: dict[str, tuple[Any, ...] | None] = {
     "low_freq_factor": (1,),
     "high_freq_factor": (4,),
 }
-ALIASES = {"num_local_experts": "num_experts"}  # names of later files: of published ones
-# Keys that say in another way what the keys above say.
+ALIASES = {"num_local_experts": "num_experts"}  # name in later files → in published ones
+# Keys that express the same settings as the keys above in another way.
 RIVALS = {
     *ALIASES,
     "dtype",
@@ -104,7 +104,7 @@ RIVALS = {
     "text_config",
     "vision_config",
 }
-# Features that no ModelConfig has, with the values that mean their absence.
+# Features that a ModelConfig cannot express, with the values that turn them off.
 ABSENT: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),
@@ -118,18 +118,18 @@ ABSENT: dict[str, tuple[Any, ...]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """What the checkpoints of one architecture have in common."""
+    """The common properties of the checkpoints of one architecture."""
 
     architecture: str
     model_type: str
-    keys: Mapping[str, str]  # ours: theirs, beside `COMMON`
+    keys: Mapping[str, str]  # our field → key of config.json, in addition to `COMMON`
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of ModelConfig
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of keys left out
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of absent keys
     activation: str = "hidden_act"  # its key
     windows: Literal["none", "all", "upper", "pattern"] = "none"
-    """Layers that may be local: none, all, those from `max_window_layers` on if
-    `use_sliding_window`, or all but each `sliding_window_pattern`-th."""
-    local_theta: bool = False  # local layers have a base of their own
+    """Layers that may be local: none; all; from `max_window_layers` on, if `use_sliding_window`; or
+    all but every `sliding_window_pattern`-th."""
+    local_theta: bool = False  # local layers have their own rotary base
 
 
 FAMILIES = (
@@ -222,11 +222,11 @@ FAMILIES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wrapper:
-    """A model for text and images, whose decoder is one of a family."""
+    """A model for text and images, whose decoder belongs to a family."""
 
-    decoder: str  # architecture of that family
-    prefix: str  # before the names of the decoder's tensors in files as they are published
-    modules: str  # before those of its layers in the model of `transformers`, and in some files
+    decoder: str  # architecture of its family
+    prefix: str  # of the names of the decoder's tensors in published files
+    modules: str  # of the names of its layers in the model of `transformers`, and in some files
 
 
 WRAPPERS = {
@@ -237,4 +237,4 @@ WRAPPERS = {
     ),
 }
 MODULES = "model."
-"""What stands before the names of the layers in a model of text alone."""
+"""Prefix of the names of the layers in a model of text alone."""

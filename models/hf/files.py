@@ -1,7 +1,7 @@
 """The files of a Hugging Face checkpoint: safetensors and their index.
 
-A file of safetensors is 8 bytes with the length of a JSON header, the header, and the numbers of
-one tensor behind the other, where the header says. Nothing here knows of models.
+A file of safetensors is 8 bytes with the length of a JSON header, the header, and the data of one
+tensor after another, at the offsets in the header. Nothing here knows about models.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from gtpo_jax.language.files import refuse_git_lfs_pointer
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-FAULT_BYTES = 2**21  # that Linux may map at the first use of a page, before it and behind
+FAULT_BYTES = 2**21  # that Linux may map around a page at its first use, before and after it
 HEADER_BYTES = 100_000_000  # the longest header of a file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stored:
-    """Where the numbers of one tensor lie."""
+    """The place of one tensor's data."""
 
     file: pathlib.Path
     offset: int  # of the first byte, from the start of the file
@@ -45,7 +45,7 @@ def read_config(folder: str | pathlib.Path) -> dict[str, Any]:
 def read_headers(folder: str | pathlib.Path) -> dict[str, Stored]:
     """Every tensor of a checkpoint by name, in the order of the files. Reads no weights.
 
-    Raises ValueError for files that are missing, cut short or no safetensors.
+    Raises ValueError for files that are missing, cut short or not safetensors.
     """
     folder = pathlib.Path(folder)
     index = folder / INDEX
@@ -86,10 +86,10 @@ def read_headers(folder: str | pathlib.Path) -> dict[str, Stored]:
 
 
 def read_header(path: pathlib.Path) -> dict[str, Stored]:
-    """The tensors of one file: 8 bytes with the length of a JSON header, the header, the numbers.
+    """The tensors of one file.
 
-    Raises ValueError unless the tensors fill the file from the header to the end, one behind the
-    other.
+    Raises ValueError unless the tensors fill the file from the header to its end, without overlaps
+    or gaps.
     """
     refuse_git_lfs_pointer(path)
     size = path.stat().st_size
@@ -97,29 +97,42 @@ def read_header(path: pathlib.Path) -> dict[str, Stored]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, HEADER_BYTES):
             raise ValueError(
-                f"{path} is cut short or no safetensors file: it has {size:,} bytes, and its"
+                f"{path} is cut short or not a safetensors file: it has {size:,} bytes, and its"
                 f" header should take {length:,} after the first 8"
             )
         try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            stored = {
-                name: Stored(
-                    file=path,
-                    offset=8 + length + start,
-                    nbytes=stop - start,
-                    dtype=str(entry["dtype"]),
-                    shape=tuple(map(operator.index, entry["shape"])),
-                )
-                for name, entry in header.items()
-                for start, stop in [map(operator.index, entry["data_offsets"])]
-            }
+            stored = _parsed(path, 8 + length, file.read(length))
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             raise ValueError(
-                f"the header of {path} is no safetensors header ({type(error).__name__}: {error});"
-                " fetch the file again"
+                f"the header of {path} is not a safetensors header"
+                f" ({type(error).__name__}: {error}); fetch the file again"
             ) from None
-    end, before = 8 + length, "the header"
+    _check_layout(path, stored, begin=8 + length, size=size)
+    return stored
+
+
+def _parsed(path: pathlib.Path, begin: int, text: bytes) -> dict[str, Stored]:
+    """The tensors of a JSON header; their offsets count from byte `begin` of the file."""
+    header = json.loads(text)
+    header.pop("__metadata__", None)
+    return {
+        name: Stored(
+            file=path,
+            offset=begin + start,
+            nbytes=stop - start,
+            dtype=str(entry["dtype"]),
+            shape=tuple(map(operator.index, entry["shape"])),
+        )
+        for name, entry in header.items()
+        for start, stop in [map(operator.index, entry["data_offsets"])]
+    }
+
+
+def _check_layout(
+    path: pathlib.Path, stored: Mapping[str, Stored], *, begin: int, size: int
+) -> None:
+    """Raises ValueError unless the tensors fill the bytes from `begin` to `size`."""
+    end, before = begin, "the header"
     for name, tensor in sorted(stored.items(), key=lambda at: (at[1].offset, at[1].nbytes)):
         if tensor.offset != end or tensor.nbytes < 0:
             raise ValueError(
@@ -136,10 +149,9 @@ def read_header(path: pathlib.Path) -> dict[str, Stored]:
         end, before = tensor.offset + tensor.nbytes, name
     if end != size:
         raise ValueError(
-            f"{path} has {size:,} bytes, and its header speaks of {end:,};"
+            f"{path} has {size:,} bytes, and its header describes {end:,};"
             " it is cut short or damaged, fetch it again"
         )
-    return stored
 
 
 class Reader:
@@ -162,7 +174,7 @@ class Reader:
         return values.reshape(at.shape)
 
     def release(self, name: str, rows: slice) -> None:
-        """Gives the pages of some rows back; they are read anew if they are wanted again."""
+        """Releases the pages of some rows; another access reads them from the file again."""
         at = self._stored[name]
         width = at.nbytes // at.shape[0]
         start = max(0, at.offset + rows.start * width - FAULT_BYTES)
@@ -172,7 +184,7 @@ class Reader:
 
 
 def listed(names: Iterable[str]) -> str:
-    """All names; those that differ in one number, of layer or expert, as one with its range."""
+    """All names in one string; names that differ only in a layer or expert share a range."""
     names = sorted(names)
     for number in (1, 0):  # experts within a layer, then layers
         groups: dict[tuple[str, str], set[int]] = {}
@@ -189,7 +201,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def _ranges(values: set[int]) -> str:
-    """`{0-3,7}`; one number by itself stays as it is."""
+    """`{0-3,7}`; a single number has no braces."""
     spans: list[list[int]] = []
     for value in sorted(values):
         if spans and spans[-1][1] == value - 1:
@@ -207,7 +219,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}; is it a checkpoint?") from None
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
+        raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds {type(value).__name__} instead of an object")
     return value

@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all: written beside their place, and renamed."""
+"""Folders that appear whole or not at all: written beside their place, then renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 def check_free(folder: pathlib.Path, *, marker: str, overwrite: bool) -> None:
     """Raises ValueError unless a folder may be written.
 
-    One with the file `marker` may be replaced with `overwrite`, one without it never.
+    With `overwrite`, an existing folder may be replaced if it has the file `marker`. One without it
+    is never replaced.
     """
     if not folder.exists():
         return
@@ -27,9 +28,9 @@ def check_free(folder: pathlib.Path, *, marker: str, overwrite: bool) -> None:
 
 @contextlib.contextmanager
 def appearing(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A new folder to write into, which takes its place at the end; nothing if there is an error.
+    """A temporary folder to write into, renamed to `folder` at the end; an error leaves nothing.
 
-    What lies in the place until then is replaced.
+    An existing `folder` is replaced.
     """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)

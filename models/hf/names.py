@@ -1,14 +1,14 @@
-"""Tensors of Hugging Face checkpoints and leaves of our parameters, one to one, bit for bit.
+"""Maps tensors of Hugging Face checkpoints to leaves of our parameters, bit for bit.
 
-`tensors(config)` lists every tensor of a checkpoint as data: its name and shape, and the leaf,
-layer and expert where its numbers are. The only change is a transpose: PyTorch keeps a matrix as
+`tensors(config)` lists every tensor of a checkpoint as data: its name and shape, and its leaf,
+layer and expert among our parameters. The only change is a transpose: PyTorch stores a matrix as
 `[out, in]`, we as `[in, out]`. Layers, and experts within them, are stacked on leading axes:
 
     model.layers.3.mlp.experts.7.up_proj.weight [F, D]
         ↔ params["layers"]["experts"]["up_proj"]["kernel"][3, 7] [D, F]
 
-Rotary pairs are the halves of a head on both sides, and the scale of a zero-centered norm is kept
-as the checkpoint has it, so neither is rearranged.
+Rotary pairs are the halves of a head on both sides, and a zero-centered norm keeps the scale of the
+checkpoint, so neither is rearranged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from gtpo_jax.types import Params
 from models import decoder
 from models.config import ModelConfig
 
-# A leaf of a layer, by the dotted name of its tensor within the layer. {e}: one for each expert.
+# Name of a tensor within its layer → path of its leaf. {e}: one tensor for each expert.
 ATTENTION = {
     "self_attn.q_proj.weight": ("q_proj", "kernel"),
     "self_attn.q_proj.bias": ("q_proj", "bias"),
@@ -63,7 +63,7 @@ OUTSIDE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tensor:
-    """One tensor of a checkpoint, and where it is among our parameters."""
+    """One tensor of a checkpoint, and its place among our parameters."""
 
     name: str
     shape: tuple[int, ...]  # in the checkpoint
@@ -74,19 +74,19 @@ class Tensor:
 
     @property
     def index(self) -> tuple[int, ...]:
-        """Where in the leaf: `leaf[index]` is the tensor, but for the transpose."""
+        """Index into the leaf: `leaf[index]` is the tensor, apart from the transpose."""
         return tuple(i for i in (self.layer, self.expert) if i is not None)
 
     def swap(self, array: np.ndarray) -> np.ndarray:
-        """The tensor in our order from that of the checkpoint, or the other way round."""
+        """Converts between the checkpoint's order of axes and ours, in either direction."""
         return array.T if self.transposed else array
 
 
 def tensors(config: ModelConfig, *, prefix: str = "") -> tuple[Tensor, ...]:
-    """All tensors of a checkpoint of this model: layer by layer, between embedding and final norm.
+    """All tensors of a checkpoint of this model: the embedding, the layers in order, the rest.
 
     `prefix` stands before every name, as in checkpoints where the decoder is a part of the model.
-    A tied head is no tensor.
+    A tied head has no tensor.
     """
     shapes = _leaf_shapes(config)
     within = {
@@ -129,9 +129,9 @@ def tensors(config: ModelConfig, *, prefix: str = "") -> tuple[Tensor, ...]:
 def import_params(
     config: ModelConfig, read: Callable[[str], np.ndarray], *, prefix: str = ""
 ) -> Params:
-    """Our parameters from the tensors of a checkpoint, in the dtype that they have there.
+    """Our parameters from the tensors of a checkpoint, in the dtype of the checkpoint.
 
-    `read(name)` is called once for each tensor of `tensors(config)`. Raises ValueError if a tensor
+    It calls `read(name)` once for each tensor of `tensors(config)`. Raises ValueError if a tensor
     has another shape than the config says, or another dtype than the rest of its leaf.
     """
     params: dict = {}
@@ -168,10 +168,10 @@ def export_params(
 
 
 def check_names(config: ModelConfig, names: Iterable[str], *, prefix: str = "") -> None:
-    """Raises ValueError unless a checkpoint with tensors of these names is one of this model.
+    """Raises ValueError unless these are the names of the tensors of this model.
 
-    A copy of the embedding as head of a tied model may be there, and is not needed; names without
-    the prefix belong to other parts of the checkpoint.
+    A tied model may have a copy of the embedding as its head. Names without the prefix belong to
+    other parts of the checkpoint and are ignored.
     """
     present = {name for name in names if name.startswith(prefix)}
     wanted = {tensor.name for tensor in tensors(config, prefix=prefix)}

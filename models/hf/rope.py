@@ -1,7 +1,8 @@
 """Rotary positions in `config.json`: read in either style, written in the older one.
 
-`rope_parameters` holds everything, or `rope_theta`, `rope_scaling` and `rope_local_base_freq` stand
-beside each other. Where both are there, `rope_scaling` counts, as in `transformers`.
+In the newer style `rope_parameters` holds everything; in the older one `rope_theta`, `rope_scaling`
+and `rope_local_base_freq` are separate keys. Where both are present, `rope_scaling` counts, as in
+`transformers`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from models.hf import values as hf_values
 from models.hf.families import OPTIONAL, REPEATED, SCALINGS, Family
 
 NAMES = ("rope_type", "type", "rope_theta")
-"""Keys beside those of a scaling."""
+"""Keys of a rotary setting that are not parameters of its scaling."""
 
 
 def read_rope(family: Family, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a ModelConfig. Raises ValueError for what the decoder does not have."""
+    """Rotary fields of a ModelConfig. Raises ValueError for features that the decoder lacks."""
     every, near = _by_layers(known)
     fields: dict[str, Any] = {"rope_theta": float(every.get("rope_theta", known["rope_theta"]))}
     if family.local_theta:
@@ -35,7 +36,7 @@ def read_rope(family: Family, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _by_layers(known: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The settings of global layers, and those of local ones, which may be none."""
+    """The settings of global layers, and of local ones, which may be empty."""
     where = "the rotary settings in config.json"
     later = hf_values.read(known.get("rope_parameters", {}), where=where)
     older = hf_values.read(known.get("rope_scaling", {}), where=where)
@@ -48,7 +49,7 @@ def _by_layers(known: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str
 
 
 def _read_scaling(said: Mapping[str, Any], known: Mapping[str, Any]) -> RopeScaling | None:
-    """None where nothing is scaled."""
+    """The scaling that the settings of a kind of layers ask for; None: no scaling."""
     kind = said.get("rope_type", said.get("type", "default"))
     kind = "none" if kind == "default" else kind
     if kind not in SCALINGS:
@@ -76,8 +77,8 @@ def _read_scaling(said: Mapping[str, Any], known: Mapping[str, Any]) -> RopeScal
 
 
 def _complete_yarn(values: dict[str, Any], known: Mapping[str, Any]) -> None:
-    """Adds what follows from other keys, and takes these away: `factor` from the lengths of
-    context, `attention_factor` from `mscale` and `mscale_all_dim`.
+    """Derives `factor` from the context lengths, and `attention_factor` from `mscale` and
+    `mscale_all_dim`, which it removes.
     """
     original = values.get("original_max_position_embeddings")
     if "factor" not in values and original:
@@ -89,7 +90,7 @@ def _complete_yarn(values: dict[str, Any], known: Mapping[str, Any]) -> None:
 
 
 def write_rope(family: Family, config: ModelConfig) -> dict[str, Any]:
-    """Keys of `config.json`."""
+    """Rotary keys of `config.json`, in the older style."""
     found: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_scaling": None}
     scaling = config.rope_scaling
     if scaling.kind != "none":

@@ -1,8 +1,8 @@
 """Our arrays as files of safetensors: written in pieces, and read back.
 
 A tensor is gathered from its shards on the devices in pieces of at most `PIECE_BYTES`, so host
-memory holds a few of these, whatever the model's size. Read back, the files are read as an import
-reads them, and every piece is compared with the same part of the arrays.
+memory holds only a few pieces, whatever the size of the model. The check reads the files as an
+import does, and compares every piece with the same part of the arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from models.hf import names as hf_names
-from models.hf import weights as hf_weights
+from models.hf import weights
 from models.hf.files import DTYPES, Reader, Stored, listed
 from models.hf.weights import Box, copy, pieces
 
@@ -28,7 +28,7 @@ def write_tensors(
     leaves: Mapping[tuple[str, ...], Any],
     dtype: np.dtype,
 ) -> None:
-    """One file of safetensors. A tensor is gathered from its shards piece by piece."""
+    """Writes one file of safetensors, gathering each tensor from its shards piece by piece."""
     code = {ours: theirs for theirs, ours in DTYPES.items()}[dtype.name]
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -52,7 +52,7 @@ def write_tensors(
 
 
 def gather(leaf: jax.Array | np.ndarray, box: Box) -> np.ndarray:
-    """Part of a leaf on the host, from the devices that have it."""
+    """Copies part of a leaf to the host, from the devices that have it."""
     if isinstance(leaf, np.ndarray):
         return leaf[box]
     whole = np.empty([part.stop - part.start for part in box], leaf.dtype)
@@ -79,7 +79,7 @@ def check_stored(
 ) -> None:
     """Raises ValueError unless files hold exactly these tensors of `leaves`, in `dtype`.
 
-    Compared are names, shapes, dtypes and every bit; the error names what differs.
+    It compares names, shapes, dtypes and every bit; the error names the differences.
     """
     wanted = {tensor.name: tensor for tensor in tensors}
     found = {
@@ -112,18 +112,18 @@ def _other_values(
     leaves: Mapping[tuple[str, ...], Any],
     dtype: np.dtype,
 ) -> set[str]:
-    """Names of tensors in pieces that differ in a bit."""
+    """Names of the tensors in pieces that differ in at least one bit."""
     reader = Reader(stored)
     different: set[str] = set()
-    for leaf in hf_weights.stacked(tensors):
+    for leaf in weights.stacked(tensors):
         array = leaves[leaf.path]
         itemsize = max(array.dtype.itemsize, dtype.itemsize)
         for box in pieces(leaf.shape, leaf.leading, leaf.transposed, itemsize=itemsize):
             sizes = [part.stop - part.start for part in box]
             there, here = np.empty(sizes, dtype), np.empty(sizes, dtype)
-            copy(hf_weights.read(reader, leaf, box), there)
+            copy(weights.read(reader, leaf, box), there)
             copy(gather(array, box), here)
             if not np.array_equal(there.view(np.uint8), here.view(np.uint8)):
-                different |= {leaf.tensors[index].name for index in hf_weights.indices(leaf, box)}
-            hf_weights.forget(reader, leaf, box)
+                different |= {leaf.tensors[index].name for index in weights.indices(leaf, box)}
+            weights.forget(reader, leaf, box)
     return different

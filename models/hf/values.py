@@ -1,4 +1,4 @@
-"""Values of `config.json`: of the right kind, or refused by name in one line.
+"""Checks values of `config.json`; a wrong one is refused by name in one line.
 
 A whole number may be written as 32.0. Null stands for the default where a key has one.
 """
@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-COUNTS = {  # least and most
+COUNTS = {  # smallest and largest value
     "vocab_size": (1, 2**31 - 1),
     "hidden_size": (1, 2**31 - 1),
     "intermediate_size": (1, 2**31 - 1),
@@ -52,13 +52,13 @@ OBJECTS = {
 }
 LISTS = {"layer_types"}
 NULLABLE = {"sliding_window", "attn_logit_softcapping", "final_logit_softcapping"}
-"""Keys whose null is a value of its own: the feature is off."""
+"""Keys whose null is a value: it turns the feature off."""
 
 
 def read(values: Mapping[str, Any], *, where: str = "config.json") -> dict[str, Any]:
-    """The values with those of known keys checked, and nulls that stand for a default left out.
+    """Checks the values of known keys, and drops nulls that stand for a default.
 
-    Raises ValueError with the key, what was expected and what came.
+    Raises ValueError with the key, the expectation and the value.
     """
     return {
         key: value if value is None else _checked(key, value, where)
@@ -68,12 +68,12 @@ def read(values: Mapping[str, Any], *, where: str = "config.json") -> dict[str, 
 
 
 def shown(value: object) -> str:
-    """A value for an error: one line, not long."""
+    """A value as one short line, for an error message."""
     return reprlib.repr(value)
 
 
 def _checked(key: str, value: Any, where: str) -> Any:
-    """The value of a key; those of keys that are not known here stay as they are."""
+    """The checked value of a key; values of unknown keys pass unchecked."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if key in COUNTS:
         low, high = COUNTS[key]

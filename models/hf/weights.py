@@ -1,10 +1,10 @@
 """Weights of Hugging Face checkpoints: from a folder of safetensors to device arrays.
 
-Arrays are filled in pieces of at most `PIECE_BYTES`, through a mapping of the files: whatever the
-size of the checkpoint and of its tensors, no more than `HOST_BYTES` of it is in host memory beside
+Arrays are filled in pieces of at most `PIECE_BYTES`, through a memory map of the files. Whatever
+the size of the checkpoint and of its tensors, host memory holds at most `HOST_BYTES` of it beside
 the arrays themselves. A leaf, which is a stack of tensors, is never on the host as a whole, unless
-that is where its device has it; a device is sent its own shards alone. Where dtypes agree, nothing
-is rounded.
+its device keeps arrays in host memory; a device gets only its own shards. Where dtypes agree,
+nothing is rounded.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from models.hf import config as hf_config
 from models.hf import names as hf_names
 from models.hf.files import DTYPES, Reader, Stored, listed, read_config, read_headers
 
-PIECE_BYTES = 16 * 2**20  # of a file, read or written at a time
-THREADS = 4  # that fill leaves side by side
-HOST_BYTES = 3 * THREADS * PIECE_BYTES  # a piece in the mapping, stacked, and on its way
+PIECE_BYTES = 16 * 2**20  # read or written at a time
+THREADS = 4  # that fill leaves in parallel
+HOST_BYTES = 3 * THREADS * PIECE_BYTES  # per thread: a piece mapped, stacked, and in transfer
 
 IGNORED = re.compile(r"\.rotary_emb(_local)?\.\w+$")  # buffers that follow from config.json
 ALIGNMENT = 64  # of memory that JAX takes over on CPU
@@ -43,31 +43,31 @@ Box = tuple[slice, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A folder whose tensors are known to be those of `config`."""
+    """A folder whose tensors were checked against `config`."""
 
     folder: pathlib.Path
     config: ModelConfig
-    prefix: str  # before the names of the decoder's tensors
-    stored: Mapping[str, Stored]  # by the names that published files have
+    prefix: str  # of the names of the decoder's tensors
+    stored: Mapping[str, Stored]  # by their names in published files
 
     @property
     def left_out(self) -> list[str]:
-        """Names of the tensors of other parts of the model: an image encoder."""
+        """Names of the tensors of other parts of the model, such as an image encoder."""
         return [name for name in self.stored if not name.startswith(self.prefix)]
 
 
 def open_checkpoint(folder: str | pathlib.Path) -> Checkpoint:
-    """The checkpoint in a folder, checked against its config. Makes no array.
+    """Opens the checkpoint in a folder and checks it against its config. Makes no array.
 
-    Ignored are rotary buffers, a copy of the embedding as head of a tied model and, in models for
-    text and images, what is not of the decoder (`Checkpoint.left_out`). One ValueError lists
+    It ignores rotary buffers, a copy of the embedding as head of a tied model and, in models for
+    text and images, tensors outside the decoder (`Checkpoint.left_out`). One ValueError lists
     everything else that is missing, unknown, or of another shape or dtype than expected.
 
-    A dtype that config.json does not name is the widest of the decoder's tensors.
+    Where config.json names no dtype, it is the widest of the decoder's tensors.
     """
     folder = pathlib.Path(folder)
     config_json = read_config(folder)
-    hf_config.from_hf(config_json)  # what it says is refused before anything else is
+    hf_config.from_hf(config_json)  # a wrong config is refused before anything else
     prefix = hf_config.name_prefix(config_json)
     stored = {
         hf_config.published_name(config_json, name): at for name, at in read_headers(folder).items()
@@ -100,7 +100,7 @@ def open_checkpoint(folder: str | pathlib.Path) -> Checkpoint:
 
 
 def _widest(stored: Mapping[str, Stored], prefix: str) -> str:
-    """The dtype that holds the numbers of all the decoder's tensors without rounding."""
+    """The dtype that holds the values of all the decoder's tensors without rounding."""
     found = {at.dtype for name, at in stored.items() if name.startswith(prefix)} & DTYPES.keys()
     return DTYPES[found.pop()] if len(found) == 1 else "float32"
 
@@ -108,10 +108,10 @@ def _widest(stored: Mapping[str, Stored], prefix: str) -> str:
 def load_params(
     checkpoint: Checkpoint, *, shardings: Params | None = None, dtype: str | None = None
 ) -> Params:
-    """Our parameters, in `dtype` (that of the config without one).
+    """Our parameters, in `dtype`; the default is the config's.
 
-    `shardings` has the sharding of every parameter, as from `sharding.param_shardings`; without it
-    they are on the default device. Every process reads the shards of its own devices.
+    `shardings` has the sharding of every parameter, as `sharding.param_shardings` gives it; without
+    it they go to the default device. Every process reads the shards of its own devices.
     """
     target = np.dtype(dtype or checkpoint.config.param_dtype)
     placed = {} if shardings is None else by_path(shardings)
@@ -134,26 +134,26 @@ def load_params(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Leaf:
-    """One of our parameters, and the tensors that it is stacked from."""
+    """One of our parameters, and the tensors that are stacked into it."""
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
-    tensors: Mapping[tuple[int, ...], hf_names.Tensor]  # by their index on the leading axes
+    tensors: Mapping[tuple[int, ...], hf_names.Tensor]  # by index on the leading axes
     transposed: bool
 
     @property
     def leading(self) -> int:
-        """How many axes lie before those of a tensor: layer, expert."""
+        """Number of axes before those of a tensor: layer, expert."""
         return len(next(iter(self.tensors)))
 
 
 def leaves_of(config: ModelConfig, *, prefix: str = "") -> list[Leaf]:
-    """Every parameter of a model, with the tensors of a checkpoint that it is stacked from."""
+    """Every parameter of a model, with the tensors of a checkpoint that are stacked into it."""
     return stacked(hf_names.tensors(config, prefix=prefix))
 
 
 def stacked(tensors: Iterable[hf_names.Tensor]) -> list[Leaf]:
-    """The parameters that tensors are parts of."""
+    """Groups tensors into the parameters that they are parts of."""
     by_path: dict[tuple[str, ...], dict[tuple[int, ...], hf_names.Tensor]] = {}
     for tensor in tensors:
         by_path.setdefault(tensor.path, {})[tensor.index] = tensor
@@ -173,12 +173,12 @@ def stacked(tensors: Iterable[hf_names.Tensor]) -> list[Leaf]:
 
 
 def _itemsize(reader: Reader, leaf: Leaf) -> int:
-    """Bytes of a number, in the widest dtype that the files have the leaf in."""
+    """Bytes of one value, in the widest dtype that the leaf has in the files."""
     return max(reader.dtype(tensor.name).itemsize for tensor in leaf.tensors.values())
 
 
 def read(reader: Reader, leaf: Leaf, box: Box) -> np.ndarray:
-    """Part of a leaf as the files have it, in the shape of the box."""
+    """Reads part of a leaf in the dtype of the files, in the shape of the box."""
     within = box[leaf.leading :]
     within = within[::-1] if leaf.transposed else within
     names = [leaf.tensors[index].name for index in indices(leaf, box)]
@@ -194,14 +194,14 @@ def read(reader: Reader, leaf: Leaf, box: Box) -> np.ndarray:
 
 
 def forget(reader: Reader, leaf: Leaf, box: Box) -> None:
-    """Releases the pages of what `read` gave."""
+    """Releases the pages that `read` has mapped for a box."""
     rows = box[-1] if leaf.transposed else box[leaf.leading]
     for index in indices(leaf, box):
         reader.release(leaf.tensors[index].name, rows)
 
 
 def indices(leaf: Leaf, box: Box) -> Iterator[tuple[int, ...]]:
-    """Of the tensors that a box of the leaf is cut from."""
+    """Indices of the tensors that a box of the leaf is cut from."""
     return itertools.product(*(range(part.start, part.stop) for part in box[: leaf.leading]))
 
 
@@ -212,7 +212,7 @@ def _submit(
     placement: Sharding | None,
     dtype: np.dtype,
 ) -> list[concurrent.futures.Future[list[jax.Array]]]:
-    """Jobs that fill the shards of a leaf: one for all devices that have the same part of it."""
+    """Submits jobs that fill the shards of a leaf: one for all devices that have the same part."""
     holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
     if placement is None:
         holders[tuple((0, size) for size in leaf.shape)] = [None]
@@ -234,7 +234,7 @@ def _fill(
     devices: Sequence[Any],
     dtype: np.dtype,
 ) -> list[jax.Array]:
-    """The part of a leaf on each of the devices, filled piece by piece."""
+    """Fills one part of a leaf on each of the devices, piece by piece."""
     sizes = [axis.stop - axis.start for axis in part]
     on_host = _in_host_memory(devices)
     host = _aligned(sizes, dtype) if on_host else None
@@ -250,19 +250,19 @@ def _fill(
         start = tuple(piece.start for piece in box)
         for i, shard in enumerate(shards):
             shards[i] = _place(shard, jax.device_put(values, devices[i]), start)
-        jax.block_until_ready(shards)  # or pieces pile up faster than they are placed
+        jax.block_until_ready(shards)  # or pieces would pile up faster than they are placed
         forget(reader, leaf, there)
     return shards if host is None else [jax.device_put(host, device) for device in devices]
 
 
 def _in_host_memory(devices: Sequence[Any]) -> bool:
-    """Whether an array of NumPy can become one of these devices without a copy."""
+    """Tells whether these devices can take over a NumPy array without a copy."""
     platforms = {jax.default_backend() if d is None else d.platform for d in devices}
     return platforms == {"cpu"}
 
 
 def _aligned(sizes: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An uninitialized array that JAX takes over without a copy."""
+    """An uninitialized array that JAX can take over without a copy."""
     count = math.prod(sizes) * dtype.itemsize
     memory = np.empty(count + ALIGNMENT, np.uint8)
     skipped = -memory.ctypes.data % ALIGNMENT
@@ -270,14 +270,14 @@ def _aligned(sizes: Sequence[int], dtype: np.dtype) -> np.ndarray:
 
 
 def copy(source: np.ndarray, target: np.ndarray) -> None:
-    """`target[...] = source`; of a transposed source, few columns at a time stay in the cache."""
+    """`target[...] = source`; a transposed source is copied in few columns that fit the cache."""
     step = source.shape[-1] if source.flags.c_contiguous else TRANSPOSED_COLUMNS
     widened = (source.dtype.name, target.dtype.name) == ("bfloat16", "float32")
     for start in range(0, source.shape[-1], step):
         columns = np.s_[..., start : start + step]
         if widened:
-            # A bfloat16 is the upper half of a float32. Shifting is faster than its conversion,
-            # and several threads can do it.
+            # A bfloat16 is the upper half of a float32. Shifting is faster than a conversion, and
+            # lets several threads work in parallel.
             halves = np.ascontiguousarray(source[columns]).view(np.uint16)
             np.left_shift(halves, 16, out=target[columns].view(np.uint32), dtype=np.uint32)
         else:
@@ -290,8 +290,10 @@ def _place(shard: jax.Array, values: jax.Array, start: tuple[jax.Array, ...]) ->
 
 
 def pieces(sizes: Sequence[int], leading: int, transposed: bool, *, itemsize: int) -> Iterator[Box]:
-    """Boxes of at most `PIECE_BYTES` that fill a part of a leaf: several whole tensors along the
-    last leading axis, or rows, as the file has them, of one.
+    """Boxes of at most `PIECE_BYTES` that together fill a part of a leaf.
+
+    A box has several whole tensors along the last leading axis, or some rows of one tensor in the
+    order of the file.
     """
     rows = len(sizes) - 1 if transposed else leading
     steps = [1] * leading + list(sizes[leading:])
@@ -309,13 +311,13 @@ def pieces(sizes: Sequence[int], leading: int, transposed: bool, *, itemsize: in
 
 
 def by_path(tree: Params) -> dict[tuple[str, ...], Any]:
-    """Leaves of a tree of dicts by their keys from the root."""
+    """Leaves of a tree of dicts, by their path of keys from the root."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {tuple(key.key for key in path): leaf for path, leaf in leaves}
 
 
 def _equal(one: Stored, other: Stored) -> bool:
-    """Whether two tensors are the same, byte for byte."""
+    """Compares two tensors byte for byte."""
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return False
     reader = Reader({"one": one, "other": other})

@@ -234,8 +234,8 @@ def test_text_is_cut_behind_the_stop_that_ends_first(text, stop_strings, expecte
         ([""], ValueError, "must not be empty"),
         (["a", ""], ValueError, "must not be empty"),
         ("END", TypeError, "'END'; wrap it in a list"),
-        (["\ud800"], ValueError, "has no UTF-8: surrogates"),
-        (["a\ufffd"], ValueError, re.escape("holds U+FFFD")),
+        (["\ud800"], ValueError, "cannot be encoded as UTF-8: surrogates"),
+        (["a\ufffd"], ValueError, re.escape("contains U+FFFD")),
     ],
 )
 def test_stop_string_that_no_text_holds_is_refused(stop_strings, error, message):

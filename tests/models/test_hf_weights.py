@@ -390,7 +390,7 @@ def test_folder_without_files_or_with_several_and_no_index_is_refused(tmp_path):
         file.unlink()
     assert "has no files *.safetensors" in complaint(folder)
     (folder / "config.json").write_text("{")
-    assert "config.json is no JSON" in complaint(folder)
+    assert "config.json is not JSON" in complaint(folder)
     (folder / "config.json").write_text("[]")
     assert "holds list instead of an object" in complaint(folder)
     (folder / "config.json").unlink()
@@ -580,18 +580,24 @@ END = 4 * CONFIG.parameters  # bytes of all tensors
     [
         (lambda raw: raw[:-1], "it is cut short or damaged"),
         (lambda raw: raw + b"\0", "it is cut short or damaged"),
-        (lambda raw: raw[:100], "cut short or no safetensors file: it has 100 bytes"),
-        (lambda raw: raw[:5], "cut short or no safetensors file: it has 5 bytes"),
-        (lambda raw: b"", "cut short or no safetensors file: it has 0 bytes"),
+        (lambda raw: raw[:100], "cut short or not a safetensors file: it has 100 bytes"),
+        (lambda raw: raw[:5], "cut short or not a safetensors file: it has 5 bytes"),
+        (lambda raw: b"", "cut short or not a safetensors file: it has 0 bytes"),
         (lambda raw: b"\xff" * 8 + raw[8:], "should take 18,446,744,073,709,551,615"),
-        (lambda raw: raw[:8] + b"}" + raw[9:], "is no safetensors header (JSONDecodeError"),
-        (lambda raw: raw[:9] + b"\xff" + raw[10:], "is no safetensors header (UnicodeDecodeError"),
-        (with_header(lambda header: 3), "is no safetensors header (AttributeError"),
-        (with_header(lambda header: {"a": 1}), "is no safetensors header (TypeError"),
-        (with_header(lambda header: {"a": {"dtype": "F32"}}), "is no safetensors header (KeyError"),
-        (entry(data_offsets=[END - 128]), "is no safetensors header (ValueError"),
-        (entry(data_offsets=[END - 128.0, END]), "is no safetensors header (TypeError"),
-        (entry(shape=["many"]), "is no safetensors header (TypeError"),
+        (lambda raw: raw[:8] + b"}" + raw[9:], "is not a safetensors header (JSONDecodeError"),
+        (
+            lambda raw: raw[:9] + b"\xff" + raw[10:],
+            "is not a safetensors header (UnicodeDecodeError",
+        ),
+        (with_header(lambda header: 3), "is not a safetensors header (AttributeError"),
+        (with_header(lambda header: {"a": 1}), "is not a safetensors header (TypeError"),
+        (
+            with_header(lambda header: {"a": {"dtype": "F32"}}),
+            "is not a safetensors header (KeyError",
+        ),
+        (entry(data_offsets=[END - 128]), "is not a safetensors header (ValueError"),
+        (entry(data_offsets=[END - 128.0, END]), "is not a safetensors header (TypeError"),
+        (entry(shape=["many"]), "is not a safetensors header (TypeError"),
         (entry(data_offsets=[END - 132, END]), "must not overlap"),
         (entry(data_offsets=[END - 124, END]), "must not overlap"),
         (entry(data_offsets=[END - 128, END - 256]), "must not overlap"),

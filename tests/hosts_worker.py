@@ -27,7 +27,7 @@ from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import processes as hosts
 from gtpo_jax.devices import sharding
 from gtpo_jax.language import grammar
-from gtpo_jax.learner import joining, packing
+from gtpo_jax.learner import packing
 from gtpo_jax.parts import losses, reductions
 from gtpo_jax.rollout import Request, RolloutEngine, RolloutLimits, RolloutProgress, sharing
 from gtpo_jax.testing import ByteTokenizer, FakeTool
@@ -180,26 +180,18 @@ def step(axes: dict[str, int]) -> dict[str, Any]:
         "local_bytes": sum(s.data.nbytes for leaf in leaves for s in leaf.addressable_shards),
     }
     engine = make_engine(local_mesh)
-    with hosts.together("the rollout"):
-        trajectories, _ = engine.run(local, sharing.deal(REQUESTS), seed=1, step=5)
-        episodes = packing.episode_batch(
-            trajectories, max_turns=LIMITS.max_turns, needs=METHOD.facts
-        )
-        turn_credit = jax.device_get(assign()(joining.number_groups(episodes)))
-        batch = pack(trajectories, turn_credit.advantages, rows=ROWS // jax.process_count())
-    record["trajectories"] = hosts.gather_objects(trajectories)
-    record["batch"] = batch.tokens.shape
-    tokens = sum(len(turn.tokens) for t in trajectories for turn in t.turns)
-    record["figures"] = hosts.gather_metrics(
-        {
-            "reward": (float(turn_credit.rewards.sum(axis=1).mean()), len(trajectories)),
-            "tokens": (tokens / len(trajectories), len(trajectories)),
-        }
+    own = len(sharing.deal(REQUESTS))
+    run = functools.partial(engine.run, local, seed=1, step=5)
+    trajectories, _ = sharing.share(run, REQUESTS)
+    record |= {"trajectories": trajectories, "own": own}
+    episodes = packing.episode_batch(trajectories, max_turns=LIMITS.max_turns, needs=METHOD.facts)
+    turn_credit = jax.device_get(assign()(episodes))
+    batch = sharding.distribute(
+        pack(trajectories, turn_credit.advantages, rows=ROWS),
+        sharding.batch_sharding(mesh, leading=1),
     )
-    joined = joining.join_batch(batch, mesh)
-    record["joined"] = joined.tokens.shape
-    record["documents"] = np.unique(whole(joined.trajectory_ids))
-    updated, record["metrics"] = update(params, joined)
+    record["documents"] = np.unique(whole(batch.trajectory_ids))
+    updated, record["metrics"] = update(params, batch)
     record["deleted"] = [leaf.is_deleted() for leaf in jax.tree.leaves(local)]
     record["params"] = whole(updated)
     from tests.tiny import compilations  # importing it asks for devices
@@ -234,11 +226,11 @@ def layout(kind: AxisType) -> dict[str, Any]:
         for spec in SPECS
     ]
     local = sharding.localize(params, mesh)
-    batch = packing.empty_batch(4, 8)
-    batch.tokens[:] = 4 * jax.process_index() + np.arange(4)[:, None]
-    joined = joining.join_batch(jax.tree.map(lambda leaf: leaf[None], batch), mesh)
-    count = 1 - jax.process_index()  # process 1 has no trajectory at all
-    half = joining.join_batch(jax.tree.map(lambda leaf: leaf[None][:count], batch), mesh)
+    batch = packing.empty_batch(8, 8)
+    batch.tokens[:] = np.arange(8)[:, None]
+    shared = sharding.distribute(
+        jax.tree.map(lambda leaf: leaf[None], batch), sharding.batch_sharding(mesh, leading=1)
+    )
     return {
         "shape": local_mesh.devices.shape,
         "kinds": set(local_mesh.axis_types),
@@ -247,8 +239,7 @@ def layout(kind: AxisType) -> dict[str, Any]:
             leaf.sharding == NamedSharding(local_mesh, spec)
             for leaf, spec in zip(local, SPECS, strict=True)
         ],
-        "rows": whole(joined.tokens)[:, :, 0].tolist(),
-        "half": whole(half.tokens)[:, :, 0].tolist(),
+        "rows": whole(shared.tokens)[:, :, 0].tolist(),
     }
 
 
@@ -280,14 +271,8 @@ def failures(mesh: Mesh) -> dict[str, str]:
             if process == 1:
                 raise KeyboardInterrupt
 
-    def join(rows: int, length: int) -> None:
-        batch = packing.empty_batch(rows, length)
-        joining.join_batch(jax.tree.map(lambda leaf: leaf[None], batch), mesh)
-
     caught("rollout", roll_out)
     caught("interrupt", interrupt)
-    caught("lengths", lambda: join(4, 16 + process))
-    caught("rows", lambda: join(3, 16))
     caught("mesh", lambda: sharding.local_mesh(sharding.make_mesh(data=1, tensor=8)))
     return seen
 

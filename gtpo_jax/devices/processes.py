@@ -1,4 +1,4 @@
-"""Exchange between the processes of a run: small objects, failures, metrics.
+"""Exchange between the processes of a run: small objects and failures.
 
 All processes must call these functions, in the same order. With one process nothing is exchanged.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TypeVar
 
 import jax
@@ -64,23 +64,3 @@ def together(what: str) -> Iterator[None]:
     ]
     if failed:
         raise HostFailure("; ".join(failed)) from failure
-
-
-Figures = Mapping[str, tuple[float, float]]
-"""Name → mean and its weight: the number of trajectories, turns or tokens averaged over."""
-
-
-def weighted_means(parts: Sequence[Figures]) -> dict[str, float]:
-    """`Σ mean · weight / Σ weight` of each metric over the parts that have it; NaN if none does."""
-    names = dict.fromkeys(name for part in parts for name in part)
-    result = {}
-    for name in names:
-        terms = [part[name] for part in parts if name in part and part[name][1] > 0]
-        total = sum(weight for _, weight in terms)
-        result[name] = sum(mean * (weight / total) for mean, weight in terms) if terms else math.nan
-    return result
-
-
-def gather_metrics(figures: Figures) -> dict[str, float]:
-    """Weighted means of the metrics of all processes."""
-    return weighted_means(gather_objects(figures))

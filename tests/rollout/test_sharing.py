@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import math
 import os
 import pickle
 import socket
@@ -21,11 +20,11 @@ from jax.sharding import AxisType
 
 from gtpo_jax.devices import processes as hosts
 from gtpo_jax.devices import sharding
-from gtpo_jax.learner import joining, packing
+from gtpo_jax.learner import packing
 from gtpo_jax.rollout import Request, sharing
 from gtpo_jax.types import Problem
 from tests import hosts_worker
-from tests.tiny import make_params, make_trajectory
+from tests.tiny import make_params
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 2
@@ -80,39 +79,6 @@ def test_process_that_is_none_of_them_is_refused(process):
         sharing.deal([], processes=2, process=process)
 
 
-def test_groups_of_a_part_get_credit_as_in_the_whole():
-    # The second process of four: groups 1 and 5 of eight, two trajectories each.
-    rng = np.random.default_rng(0)
-    parts = [
-        make_trajectory(rng, [(3, 1)] * turns, group=group, success=success)
-        for group, success, turns in [(1, True, 1), (1, False, 2), (5, False, 3), (5, True, 2)]
-    ]
-    others = [make_trajectory(rng, [(3, 1)], group=group) for group in (0, 2, 3, 4, 6, 7)]
-    assign = hosts_worker.assign()
-    whole = assign(
-        packing.episode_batch(parts + others, max_turns=3, needs=hosts_worker.METHOD.facts)
-    )
-    episodes = packing.episode_batch(parts, max_turns=3, needs=hosts_worker.METHOD.facts)
-    mine = assign(joining.number_groups(episodes))
-    np.testing.assert_allclose(mine.advantages, whole.advantages[:4], atol=1e-6)
-    assert np.abs(whole.advantages[2]).max() > 0.1
-    # It is not for nothing.
-    lost = assign(episodes).advantages
-    assert not np.allclose(lost[2:], whole.advantages[2:4], atol=0.1)
-
-
-def test_means_over_processes_are_those_over_all_that_was_measured():
-    rng = np.random.default_rng(0)
-    measured = [rng.standard_normal(count) for count in (3, 50, 7)]
-    parts = [{"a": (float(values.mean()), len(values))} for values in measured]
-    # Nobody there, and what is not counted is no number.
-    parts += [{"a": (math.nan, 0), "b": (math.nan, 0)}, {"c": (0.1, 3)}]
-    means = hosts.weighted_means(parts)
-    assert means["a"] == pytest.approx(np.concatenate(measured).mean())
-    assert math.isnan(means["b"])
-    assert means["c"] == 0.1
-
-
 def test_one_process_exchanges_nothing():
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     assert sharding.local_mesh(mesh) is mesh
@@ -120,15 +86,11 @@ def test_one_process_exchanges_nothing():
     assert sharding.localize(params, mesh) is params
     value = object()
     assert hosts.gather_objects(value)[0] is value
-    assert hosts.gather_metrics({"a": (0.1, 3), "b": (0.7, 49)}) == {"a": 0.1, "b": 0.7}
+    assert sharing.share(lambda requests: (requests, None), [1, 2]) == ([1, 2], None)
     requests = make_requests([0, 0, 1])
     assert sharing.deal(requests) == requests
     with pytest.raises(KeyError, match="as it is"), hosts.together("the rollout"):
         raise KeyError("as it is")
-    batch = jax.tree.map(lambda leaf: leaf[None], packing.empty_batch(8, 5))
-    joined = joining.join_batch(batch, mesh)
-    chex.assert_trees_all_equal(joined, batch)
-    assert joined.tokens.sharding == sharding.batch_sharding(mesh, leading=1)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +131,11 @@ def alone(processes):
     params = hosts_worker.init_params(mesh)
     engine = hosts_worker.make_engine(mesh)
     trajectories, _ = engine.run(params, hosts_worker.REQUESTS, seed=1, step=5)
-    episodes = packing.episode_batch(trajectories, max_turns=hosts_worker.LIMITS.max_turns)
+    episodes = packing.episode_batch(
+        trajectories,
+        max_turns=hosts_worker.LIMITS.max_turns,
+        needs=hosts_worker.METHOD.facts,
+    )
     credit = jax.device_get(hosts_worker.assign()(episodes))
     batch = hosts_worker.pack(trajectories, credit.advantages, rows=hosts_worker.ROWS)
     shared = jax.device_put(batch, sharding.batch_sharding(mesh, leading=1))
@@ -206,8 +172,7 @@ def test_processes_produce_the_trajectories_of_one(records, alone, mesh):
     expected = {(t.group, t.sample): t for t in alone[0]}
     assert len({t.stop_reason for t in alone[0]}) >= 3
     assert max(len(t.turns) for t in alone[0]) > 1
-    gathered = [record[mesh]["trajectories"] for record in records]
-    produced = [t for part in gathered[0] for t in part]
+    produced = records[0][mesh]["trajectories"]
     assert len(produced) == len(expected)
     for t in produced:
         one = expected.pop((t.group, t.sample))
@@ -216,23 +181,21 @@ def test_processes_produce_the_trajectories_of_one(records, alone, mesh):
             np.testing.assert_array_equal(turn.tokens, other.tokens)
             np.testing.assert_array_equal(turn.observation, other.observation)
             np.testing.assert_allclose(turn.logprobs, other.logprobs, atol=1e-5)
-    # Every group in one process, and each process told the same.
-    homes = [{t.group for t in part} for part in gathered[0]]
-    assert len(homes) == PROCESSES and all(homes) and not set.intersection(*homes)
-    chex.assert_trees_all_equal(*(tokens_of(parts) for parts in gathered))
+    # Each process sampled a part, and has the whole.
+    parts = [record[mesh]["own"] for record in records]
+    assert all(parts) and sum(parts) == len(produced)
+    chex.assert_trees_all_equal(*(tokens_of(record[mesh]["trajectories"]) for record in records))
 
 
-def tokens_of(parts):
-    return [[[turn.tokens for turn in t.turns] for t in part] for part in parts]
+def tokens_of(trajectories):
+    return [[turn.tokens for turn in t.turns] for t in trajectories]
 
 
 @pytest.mark.slow
 @MESHES
 def test_processes_update_as_one(records, alone, mesh):
-    # With unequal numbers of tokens and of micro-batches.
     _, _, params, metrics = alone
     assert metrics["grad_norm"] > 0.1 and abs(metrics["loss"]) > 1e-3
-    assert len({record[mesh]["batch"][0] for record in records}) > 1
     for record in (record[mesh] for record in records):
         assert record["metrics"]["trained_tokens"] == metrics["trained_tokens"]
         assert record["metrics"] == pytest.approx(metrics, rel=1e-4, abs=1e-6)
@@ -241,22 +204,10 @@ def test_processes_update_as_one(records, alone, mesh):
 
 @pytest.mark.slow
 @MESHES
-def test_joined_batch_holds_the_documents_of_all(records, alone, mesh):
+def test_batch_on_the_devices_of_all_holds_every_document(records, alone, mesh):
     included = [index for index, t in enumerate(alone[0]) if t.included]
     for record in (record[mesh] for record in records):
-        assert record["joined"] == (3, hosts_worker.ROWS, hosts_worker.LIMITS.context)
-        assert len(record["documents"]) == 1 + len(included)
-        assert record["documents"][0] == -1
-
-
-@pytest.mark.slow
-@MESHES
-def test_figures_are_those_of_all_trajectories(records, alone, mesh):
-    trajectories, credit, *_ = alone
-    reward = float(credit.rewards.sum(axis=1).mean())
-    tokens = np.mean([sum(len(turn.tokens) for turn in t.turns) for t in trajectories])
-    for record in records:
-        assert record[mesh]["figures"] == pytest.approx({"reward": reward, "tokens": tokens})
+        assert record["documents"].tolist() == [-1, *included]
 
 
 @pytest.mark.slow
@@ -290,8 +241,7 @@ def test_rows_and_parameters_of_blocks_that_lie_apart(records, kind):
         assert record["shape"] == (2, 2, 1, 1)
         assert record["kinds"] == {kind}
         assert all(record["equal"]) and all(record["placed"])
-        assert record["rows"] == [[0, 1, 4, 5, 2, 3, 6, 7]]
-        assert record["half"] == [[0, 1, 0, 0, 2, 3, 0, 0]]
+        assert record["rows"] == [list(range(8))]
 
 
 @pytest.mark.slow
@@ -306,9 +256,5 @@ def test_failure_of_one_process_is_one_of_all(records):
 @pytest.mark.slow
 def test_what_does_not_fit_together_is_refused_everywhere(records):
     first, second = (record["failures"] for record in records)
-    for name, told in {
-        "lengths": "[[1, 4, 16], [1, 4, 17]]; B and T have to be the same",
-        "rows": "rows of a process's batch is 3, which 4 devices cannot share evenly",
-        "mesh": "tensor has 8 devices, of which a process drives only 4; set tensor to a divisor",
-    }.items():
-        assert told in first[name] and first[name] == second[name]
+    told = "tensor has 8 devices, of which a process drives only 4; set tensor to a divisor"
+    assert told in first["mesh"] and first["mesh"] == second["mesh"]

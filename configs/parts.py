@@ -9,15 +9,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from configs.methods import import_path
 from configs.schema import (
     AdapterConfig,
     DialogueConfig,
     OptimizerConfig,
+    ToolConfig,
     VerifierConfig,
 )
+from gtpo_jax import tools
 from gtpo_jax.language import protocols
 from gtpo_jax.learner import optimizers
-from gtpo_jax.types import Params, Tool
+from gtpo_jax.tools import remote
+from gtpo_jax.types import ClosingTool, Params, Tool
 from gtpo_jax.verifiers import KindVerifier
 
 if TYPE_CHECKING:
@@ -57,13 +61,46 @@ def template_variables(config: DialogueConfig) -> dict[str, Any]:
 
 def make_verifier(config: VerifierConfig, tool: Tool | None) -> KindVerifier:
     """The verifier of a run; to be closed after use. `tool` runs unit tests."""
+    own = import_path(config.kind, "verifier.kind") if ":" in config.kind else None
     return KindVerifier(
         config.kind,
+        own=own,
         tolerance=config.tolerance,
         seconds=config.seconds,
         workers=config.workers,
         tool=tool,
     )
+
+
+def make_tool(config: ToolConfig) -> ClosingTool:
+    """The tool of a run; close it after use."""
+    if config.factory:
+        return _own_tool(config.factory)
+    if config.remote:
+        return remote.RemoteSandbox(
+            config.remote,
+            max_running=config.running,
+            wall_seconds=config.limits.wall_seconds,
+            guard_seconds=config.limits.guard_seconds,
+            memory_bytes=config.limits.memory_bytes,
+            output_bytes=config.limits.output_bytes,
+        )
+    return tools.PythonExecutor(
+        max_running=config.running,
+        preload=config.preload,
+        allow=config.allow,
+        limits=config.limits,
+    )
+
+
+def _own_tool(path: str) -> ClosingTool:
+    tool = import_path(path, "tool.factory")()
+    if not isinstance(tool, ClosingTool):
+        raise ValueError(
+            f"tool.factory {path} must return a tool with submit(code, *, timeout) and close(), got"
+            f" {type(tool).__name__}"
+        )
+    return tool
 
 
 def make_lora(config: AdapterConfig) -> LoraConfig | None:

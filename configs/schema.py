@@ -23,6 +23,7 @@ from gtpo_jax.settings import (
     Section,
 )
 from gtpo_jax.tools import ToolLimits, remote
+from gtpo_jax.verifiers.kinds import KINDS
 from models.config import ModelConfig
 
 T = TypeVar("T")
@@ -250,8 +251,13 @@ class ToolConfig:
     remote: str = ""
     """URL of a sandbox server that runs the programs (SandboxFusion-compatible: `POST
     URL/run_code`). Empty: this machine runs them."""
+    factory: str = ""
+    """A tool of your own, as `my.module:make_tool`: a function without arguments that returns an
+    object with `submit(code, *, timeout)` and `close()`."""
 
     def __post_init__(self):
+        if self.factory:
+            self._check_factory()
         if not self.remote:
             return
         ineffective = [f"tool.limits.{name}" for name in remote.ineffective(self.limits)]
@@ -262,6 +268,21 @@ class ToolConfig:
         if ineffective:
             raise ValueError(
                 f"tool.remote sends programs to a server, where {' and '.join(ineffective)} would"
+                " have no effect; leave out one or the other"
+            )
+
+    def _check_factory(self) -> None:
+        if ":" not in self.factory:
+            raise ValueError(f"tool.factory must be as my.module:make_tool, got {self.factory!r}")
+        given = {
+            "tool.remote": self.remote != "",
+            "tool.allow": self.allow != (),
+            "tool.limits": self.limits != ToolLimits(),
+        }
+        ineffective = [name for name, there in given.items() if there]
+        if ineffective:
+            raise ValueError(
+                f"tool.factory makes a tool of your own, on which {' and '.join(ineffective)} would"
                 " have no effect; leave out one or the other"
             )
 
@@ -286,14 +307,23 @@ class DialogueConfig:
 class VerifierConfig:
     """How answers are judged; `docs/verifiers.md` says what each kind accepts."""
 
-    kind: Literal["numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym"] = "numeric"
-    """Of the answers to problems that name no kind of their own."""
+    kind: str = "numeric"
+    """Verifier of the answers to problems that name none: numeric, exact, math, choice, unit_tests,
+    reasoning-gym, or a function of your own as `my.module:function`, which takes a problem and an
+    answer and returns True or False."""
     tolerance: Annotated[float, DECAY] = 1e-6
     """Relative error of a decimal that is not an error; integers have to be equal."""
     seconds: Annotated[Changeable[float], POSITIVE] = 10.0
     """Wall time of an answer to `math` or `reasoning-gym`; beyond it, it could not be verified."""
     workers: Annotated[Changeable[int], AT_LEAST_1] = 2
     """Processes of each of these two kinds, if there are such answers."""
+
+    def __post_init__(self):
+        if self.kind not in KINDS and ":" not in self.kind:
+            raise ValueError(
+                f"verifier.kind must be one of {', '.join(KINDS)}, or a function of your own as"
+                f" my.module:function, got {self.kind!r}"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -289,6 +289,13 @@ class Tool(Protocol):
     def submit(self, code: str, *, timeout: float | None = None) -> Future[ToolResult]: ...
 
 
+@runtime_checkable
+class ClosingTool(Tool, Protocol):
+    """A tool that holds processes or connections until it is closed."""
+
+    def close(self) -> None: ...
+
+
 class Verifier(Protocol):
     """Judges the answer of a finished trajectory. A plain function is a verifier."""
 

@@ -6,10 +6,12 @@ python -m launch.train_tokenizer tiny --vocab-size 256 \\
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
+from configs.parts import make_tool
 from configs.problems import make_source
 from configs.schema import RunConfig
 from gtpo_jax.language import tokenizers
@@ -19,7 +21,6 @@ from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.types import Tool
 from launch import cli
 from launch.run import display, playing
-from launch.run.session import make_tool
 
 TEXTS = 6_000
 
@@ -54,7 +55,7 @@ def make_tokenizer(
 ) -> int:
     """Writes a SentencePiece model; returns the tokens that the longest prompt takes with it."""
     source = make_source(config)
-    with make_tool(config) as tool, playing.shown(tool) as shown:
+    with contextlib.closing(make_tool(config.tool)) as tool, playing.shown(tool) as shown:
         lines = [text for text in demonstration_texts(source, shown, texts) if text]
     out.parent.mkdir(parents=True, exist_ok=True)
     with display.working(f"a tokenizer of {len(lines):,} texts"):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent import futures
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from gtpo_jax.types import Problem, SubmittingVerifier, Tool, Verdict, Verifier
 from gtpo_jax.verifiers import programs
 from gtpo_jax.verifiers.choice import choice, expected_letter
@@ -19,6 +21,13 @@ from gtpo_jax.verifiers.pool import WorkerPool
 
 KINDS = ("numeric", "exact", "math", "choice", "unit_tests", "reasoning-gym")
 """The kinds of answers that a run or a problem may have."""
+
+OWN = "own"
+"""The kind of a run whose verifier is a function of the user's."""
+
+OwnVerifier = Callable[[Problem, str], "bool | Verdict"]
+"""`(problem, answer) → True`, `False`, or a `Verdict`: a user's function, for answers that are not
+blank. It is called while the rollout waits, so it has to be quick."""
 
 _PACKAGES = {"math": ("math_verify", "tasks"), "reasoning-gym": ("reasoning_gym", "reasoning")}
 """Kind → the package that it needs, and the extra that installs it."""
@@ -46,7 +55,7 @@ class KindVerifier:
     `kind` applies to problems that name none. Cheap kinds are judged at once. The others are
     judged while the caller goes on: `math` and `reasoning-gym` in `workers` processes each, with
     `seconds` for an answer; `unit_tests` by `tool`. A call waits for the verdict, `submit` does
-    not.
+    not. `own` is a function of the user's; it judges the answers to problems that name no kind.
     """
 
     def __init__(
@@ -57,8 +66,11 @@ class KindVerifier:
         seconds: float = 10.0,
         workers: int = 2,
         tool: Tool | None = None,
+        own: OwnVerifier | None = None,
     ):
-        _check_kind(kind, "the verifier of the run")
+        kind = kind if own is None else OWN
+        if own is None:
+            _check_kind(kind, "the verifier of the run")
         self.kind, self.tolerance = kind, tolerance
         self.seconds, self.workers, self.tool = seconds, workers, tool
         self._verdicts: collections.Counter[Verdict] = collections.Counter()
@@ -70,6 +82,8 @@ class KindVerifier:
             "exact": exact,
             "choice": choice,
         }
+        if own is not None:
+            self._in_place[OWN] = functools.partial(_judge_by, own)
         self._beside: dict[str, Callable[[Problem, str], futures.Future[Verdict]]] = {
             "math": self._submit_math,
             "reasoning-gym": self._submit_reasoning,
@@ -81,8 +95,7 @@ class KindVerifier:
 
     def submit(self, problem: Problem, answer: str | None) -> futures.Future[Verdict]:
         """A future of the verdict; never waits for it."""
-        kind = problem.verifier or self.kind
-        _check_kind(kind, f"problem {problem.id!r}")
+        kind = self._kind(problem)
         if answer is None or not answer.strip():
             future = _done(Verdict.NO_ANSWER)
         elif kind in self._in_place:
@@ -97,9 +110,7 @@ class KindVerifier:
 
         The first problem of a kind that needs processes starts them.
         """
-        kind = problem.verifier or self.kind
-        where = f"problem {problem.id!r}"
-        _check_kind(kind, where)
+        kind, where = self._kind(problem), f"problem {problem.id!r}"
         wrong = ""
         if kind == "choice" and expected_letter(problem) is None:
             wrong = f"has the answer {problem.answer!r}, which is no letter of its choices"
@@ -139,6 +150,11 @@ class KindVerifier:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _kind(self, problem: Problem) -> str:
+        if problem.verifier:
+            _check_kind(problem.verifier, f"problem {problem.id!r}")
+        return problem.verifier or self.kind
 
     def _submit_math(self, problem: Problem, answer: str) -> futures.Future[Verdict]:
         record = {"expected": problem.answer, "given": answer, "tolerance": self.tolerance}
@@ -195,6 +211,18 @@ def check_problem(verifier: Verifier, problem: Problem) -> None:
     """Raises `ValueError` when the verifier knows that it could not judge answers to a problem."""
     if isinstance(verifier, _CheckingVerifier):
         verifier.check(problem)
+
+
+def _judge_by(own: OwnVerifier, problem: Problem, answer: str | None) -> Verdict:
+    verdict = own(problem, answer or "")
+    if isinstance(verdict, Verdict):
+        return verdict
+    if isinstance(verdict, bool | np.bool_):
+        return Verdict.RIGHT if verdict else Verdict.WRONG
+    raise TypeError(
+        f"a verifier must return True, False or a Verdict, got {verdict!r} for an answer to problem"
+        f" {problem.id!r}"
+    )
 
 
 def _check_kind(kind: str, where: str) -> None:

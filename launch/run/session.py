@@ -13,10 +13,10 @@ import jax
 from jax.sharding import Mesh
 
 from configs.methods import make_method
-from configs.parts import make_lora, make_verifier
+from configs.parts import make_lora, make_tool, make_verifier
 from configs.problems import make_source
 from configs.schema import RunConfig
-from gtpo_jax import decoding, rollout, tools
+from gtpo_jax import decoding, rollout
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
 from gtpo_jax.language import tokenizers
@@ -24,7 +24,6 @@ from gtpo_jax.language.grammar import AnyDialogue, Dialogue
 from gtpo_jax.learner.checkpoint import has_checkpoint
 from gtpo_jax.results import metrics
 from gtpo_jax.tasks import stream
-from gtpo_jax.tools import remote
 from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch
 from launch.run import cluster, display, imported_model, memory
 from launch.run.network import CHECKPOINTS, Network
@@ -61,7 +60,7 @@ class Session:
         self.forward = self._restricted(self.network.forward)
         check_batches(config, self.mesh)
         memory.check_memory(config, self.local_mesh)
-        self.tool = make_tool(config)
+        self.tool = make_tool(config.tool)
         self.verifier = make_verifier(config.verifier, self.tool)
 
     def __enter__(self) -> Session:
@@ -177,23 +176,6 @@ def check_batches(config: RunConfig, mesh: Mesh) -> None:
         ("train.row_tokens, or rollout.context, in the shortest of train.row_buckets", shortest),
     ):
         sharding.check_rows(tokens, mesh, name, ("sequence",))
-
-
-def make_tool(config: RunConfig) -> tools.PythonExecutor | remote.RemoteSandbox:
-    """The Python tool; close it after use."""
-    tool = config.tool
-    if tool.remote:
-        return remote.RemoteSandbox(
-            tool.remote,
-            max_running=tool.running,
-            wall_seconds=tool.limits.wall_seconds,
-            guard_seconds=tool.limits.guard_seconds,
-            memory_bytes=tool.limits.memory_bytes,
-            output_bytes=tool.limits.output_bytes,
-        )
-    return tools.PythonExecutor(
-        max_running=tool.running, preload=tool.preload, allow=tool.allow, limits=tool.limits
-    )
 
 
 def enable_compilation_cache() -> None:

@@ -12,12 +12,17 @@ import contextlib
 import functools
 import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 
 import jax
 
 from gtpo_jax.devices import processes
 from launch.run import display
+
+AGAIN_SECONDS = 0.05
+"""Time after which a SIGTERM whose exception was swallowed comes again."""
 
 
 class Preempted(BaseException):
@@ -72,9 +77,23 @@ def heard() -> Iterator[None]:
 
     handler = _AtOnce()
     previous = signal.signal(signal.SIGTERM, handler)
+    shown = sys.unraisablehook
+
+    def hook(unraisable) -> None:
+        # A callback that the interpreter makes, of a weak reference for one, swallows what the
+        # handler raises in it. The signal comes once more when the callback has ended.
+        if not isinstance(unraisable.exc_value, Preempted):
+            shown(unraisable)
+            return
+        signal.signal(signal.SIGTERM, handler)
+        threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    sys.unraisablehook = hook
     try:
         yield
     finally:
+        if sys.unraisablehook is hook:
+            sys.unraisablehook = shown
         if signal.getsignal(signal.SIGTERM) is handler:
             signal.signal(signal.SIGTERM, previous)
 

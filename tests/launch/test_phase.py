@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import time
 import types
+import weakref
 
 import pytest
 
@@ -117,6 +119,25 @@ def test_sigterm_while_the_last_save_is_awaited_is_not_lost(tmp_path, monkeypatc
     with signals.heard(), pytest.raises(signals.Preempted):
         work(opened, 2)
     assert saved_steps(tmp_path / "train" / "checkpoints") == {2: None}
+
+
+def test_sigterm_in_a_callback_of_the_interpreter_is_not_lost():
+    class Thing:
+        pass
+
+    def callback(_):
+        signal.raise_signal(signal.SIGTERM)
+        for _ in range(1000):  # the handler runs in here, and what it raises is swallowed
+            pass
+
+    with pytest.raises(signals.Preempted), signals.heard():
+        thing = Thing()
+        reference = weakref.ref(thing, callback)
+        del thing
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert reference() is None
 
 
 def test_one_process_that_is_told_stops_all(tmp_path, monkeypatch):

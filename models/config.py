@@ -72,7 +72,7 @@ class ModelConfig:
     attention: Rounded[Literal["auto", "plain", "cudnn", "splash"]] = "auto"
     """The kernel of passes without a cache. auto: cuDNN on GPU and splash on TPU, if they can."""
     remat: Rounded[Literal["none", "dots", "full"]] = "none"
-    """What the backward pass recomputes: nothing, everything but products with dense matrices, or
+    """The backward pass recomputes this: nothing, everything but products with dense matrices, or
     whole layers."""
 
     def __post_init__(self):

@@ -26,7 +26,7 @@ def vocabulary(tokenizer) -> list[bytes]:
 
 
 def run(table: stops.StopTable, tokens) -> list[bool]:
-    """Whether a row has stopped, behind each of its tokens."""
+    """True behind each token after which the row has stopped."""
 
     def step(states, token):
         states, stopped = stops.advance(table, states, token[None])

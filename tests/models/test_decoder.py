@@ -62,7 +62,7 @@ def whole(config):
 
 @functools.cache
 def judged(config):
-    """What the reference in float64 gives for three rows of twelve tokens."""
+    """Float64 reference logits of three rows of twelve tokens."""
     params = make_params(config)
     return np.stack([reference_logits(config, params, row) for row in random_tokens(3, 12)])
 

@@ -47,12 +47,12 @@ class Oracle:
         return safetensors_numpy.load_file(folder / "model.safetensors")
 
     def logits(self, rows):
-        """Of each row by itself."""
+        """Logits of each row, computed alone."""
         with torch.no_grad():
             return [self.model(torch.tensor(row[None])).logits[0].numpy() for row in rows]
 
     def gradient(self, rows):
-        """Of the sum of the log-probs of all tokens but the first of each row."""
+        """Gradient of the summed log-probs of all tokens but the first of each row."""
         self.model.zero_grad()
         for row in rows:
             ids = torch.tensor(row[None])

@@ -57,7 +57,7 @@ SCALING = {
 
 
 def assert_read_or_refused(config):
-    """Whatever is read can be written and read again; whatever is not is one line."""
+    """Values that are read can be written and read again; others are refused in one line."""
     try:
         found = hf_config.from_hf(config)
     except ValueError as error:

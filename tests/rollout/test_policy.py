@@ -87,7 +87,7 @@ def run(engine, params, requests=REQUESTS, *, seed=1, step=5):
 
 
 def same(first, second):
-    """Whether two trajectories hold the same tokens; their log-probs must then be close."""
+    """True if two trajectories hold the same tokens; their log-probs must then be close."""
     if [t.tokens.tolist() for t in first.turns] != [t.tokens.tolist() for t in second.turns]:
         return False
     for a, b in zip(first.turns, second.turns, strict=True):

@@ -67,7 +67,7 @@ def written_turns():
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """What must come of one question, and the ids of the whole row that the policy replays."""
+    """The expected result of one question, and the ids of the row that the policy replays."""
 
     row: tuple[int, ...]
     turns: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # written, observed

@@ -145,7 +145,7 @@ def alone(processes):
 
 @pytest.fixture(scope="module")
 def records(processes, alone):
-    """What every process saw."""
+    """The record of every process."""
     running, folder = processes
     deadline = time.monotonic() + SECONDS
     while any(process.poll() is None for process in running):

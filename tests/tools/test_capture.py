@@ -1,4 +1,4 @@
-"""What is kept of a stream that is longer than its limit."""
+"""A stream longer than its limit keeps its head and its tail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call of the Python tool gives back, and what a caller may ask for."""
+"""Results of calls of the Python tool, and the options of a caller."""
 
 from __future__ import annotations
 

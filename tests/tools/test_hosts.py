@@ -60,7 +60,7 @@ class Visit:
         self.results = dict(zip(calls, found["results"], strict=True))
 
     def benign(self, table):
-        """What did not print what it should."""
+        """The programs that did not print what they should."""
         wrong = {}
         for name, (_, output) in table.items():
             result = self.results["benign", name]

@@ -1,4 +1,4 @@
-"""What hostile code meets on this host, and that ordinary code meets nothing."""
+"""Isolation stops hostile code on this machine and leaves ordinary code alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMES = [(name, attempt) for name, attempts in hostile.ATTEMPTS.items() for atte
 
 
 class Surroundings:
-    """What a trainer has about it: secrets, files, listeners, another process."""
+    """The surroundings of a trainer: secrets, files, listeners, another process."""
 
     def __init__(self, folder):
         self.folder, self.connections = folder / "host", []

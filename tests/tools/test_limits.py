@@ -1,4 +1,4 @@
-"""What one call of the Python tool may use, and what becomes of it when it takes more."""
+"""Limits of one call of the Python tool, and its result when it exceeds them."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ OK = answer(run_result=run_result(stdout="1\n"))
 
 
 def really_run(request):
-    """What the sandbox does: a process, its output and how it ended."""
+    """A stand-in for the sandbox: a process, its output and how it ended."""
     begin = time.monotonic()
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-X", "utf8", "-c", request["code"].encode()],

@@ -130,7 +130,7 @@ def test_call_that_loses_the_interpreter_says_so_and_the_next_starts_clean(call,
 
 
 def test_report_forged_on_the_sessions_own_channel_ends_the_session_alone(executor, call):
-    """What a session forges can only concern itself, and the next call starts clean."""
+    """A session can forge results of its own calls only, and the next call starts clean."""
     forged = [b"garbage", b"\xff\xff\xff\xff", b"[" * 3000, b"{}", b'{"done": 1}', b"5", b'{"a": 1']
     for body in forged:
         frame = struct.pack(">I", len(body)) + body

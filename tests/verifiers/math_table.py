@@ -1,4 +1,4 @@
-"""What mathematical answers are worth: (expected, given, verdict, why), by theme.
+"""Verdicts of mathematical answers: (expected, given, verdict, why), by theme.
 
 Every verdict was decided from the mathematics and the policy of `docs/verifiers.md`, not from what
 the verifier said. `R` right, `W` wrong, `U` unverifiable. An asterisk in front of the reason: the

@@ -1,4 +1,4 @@
-"""What answers of several parts are worth, and answers that cost much: as in `math_table`."""
+"""Verdicts of answers of several parts, and of costly ones, as in `math_table`."""
 
 from tests.verifiers.math_table import R, U, W
 

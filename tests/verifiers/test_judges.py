@@ -1,4 +1,4 @@
-"""What the judge of mathematical answers is made of, each against a reference of its own."""
+"""Parts of the judge of mathematical answers, each against a reference of its own."""
 
 import contextlib
 import itertools

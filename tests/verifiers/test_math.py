@@ -67,7 +67,7 @@ FALSE_POSITIVES = [
 
 @pytest.mark.slow
 def test_the_false_positives_of_math_verify_are_known():
-    """Those of its release, by itself: the guards answer to these, and a new release shows."""
+    """Names of its release: the guards rely on them, and a new release would show here."""
     import math_verify
 
     no_limit: Any = {"parsing_timeout": None}

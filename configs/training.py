@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import jax
+
 from configs.parts import make_optimizer
 from configs.schema import RunConfig
 from gtpo_jax.methods import Method
-from gtpo_jax.training import Layout, Training
+from gtpo_jax.training import Layout, Put, Training
 from gtpo_jax.types import ForwardFn
 
 
@@ -25,8 +27,13 @@ def make_layout(config: RunConfig) -> Layout:
     )
 
 
-def make_training(config: RunConfig, forward: ForwardFn, method: Method) -> Training:
-    """The step of `launch.train`, which `launch.plan` compiles for other machines."""
+def make_training(
+    config: RunConfig, forward: ForwardFn, method: Method, *, put: Put = jax.device_put
+) -> Training:
+    """The step of `launch.train`, which `launch.plan` compiles for other machines.
+
+    `put` places batches on the devices.
+    """
     train = config.train
     return Training(
         forward,
@@ -38,4 +45,5 @@ def make_training(config: RunConfig, forward: ForwardFn, method: Method) -> Trai
         temperature=train.temperature,
         chunk=train.logprob_chunk,
         seed=config.seed,
+        put=put,
     )

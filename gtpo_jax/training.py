@@ -135,6 +135,12 @@ Put = Callable[[TokenBatch], TokenBatch]
 """Places a batch `[A, B, T]` on the devices."""
 
 
+def with_method_states(state: learner.TrainState, states: Mapping[str, Any]) -> learner.TrainState:
+    """The train state with states of parts of the method, which lie where its counter does."""
+    placed = jax.device_put(dict(states), state.step.sharding)
+    return dataclasses.replace(state, method={**state.method, **placed})
+
+
 class Training:
     """The training step of a method, compiled.
 
@@ -191,8 +197,8 @@ class Training:
             "credit": self.method.credit.init(),
             "prompts": self.method.prompts.init(problems),
         }
-        state = dataclasses.replace(
-            state, method={name: value for name, value in states.items() if jax.tree.leaves(value)}
+        state = with_method_states(
+            state, {name: value for name, value in states.items() if jax.tree.leaves(value)}
         )
         self.update = learner.CompiledUpdate(self._update, state)
         if self.needs_reference:
@@ -217,7 +223,7 @@ class Training:
             state.method.get("credit", self.method.credit.init()), self._fill(episodes)
         )
         if "credit" in state.method:
-            state = dataclasses.replace(state, method={**state.method, "credit": credit_state})
+            state = with_method_states(state, {"credit": credit_state})
         turn_credit = jax.device_get(turn_credit)
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         credited = time.monotonic()

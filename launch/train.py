@@ -20,6 +20,7 @@ from gtpo_jax import learner, rollout
 from gtpo_jax.decoding import sampling
 from gtpo_jax.parts.prompts import Proposal
 from gtpo_jax.rollout import sharing
+from gtpo_jax.training import with_method_states
 from gtpo_jax.types import Params, Request, Trajectory
 from launch import cli
 from launch.run import cluster, display, own, step_metrics, trajectory_files
@@ -61,8 +62,9 @@ class Trainer:
             session.source.train_problem(index)
             for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)
         )
-        self.training = make_training(session.config, session.forward, session.method)
-        self.training.put = session.put_batch
+        self.training = make_training(
+            session.config, session.forward, session.method, put=session.put_batch
+        )
         self.state = self.training.init(cold_start, trained=session.network.trained)
 
     def step(
@@ -111,7 +113,7 @@ class Trainer:
         )
         if stateful:
             after = self.prompts.observe(before, *self._success_rates(proposal, groups))
-            state = dataclasses.replace(state, method={**state.method, "prompts": after})
+            state = with_method_states(state, {"prompts": after})
         return state, groups
 
     def _success_rates(

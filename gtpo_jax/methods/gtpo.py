@@ -35,7 +35,7 @@ def gtpo(
     discount: float = 0.9,
     shaping: float = 0.5,
     floor: float = 0.0,
-    embed: Annotated[rewards.Embedding, rewards.EMBEDDINGS] = rewards.NGRAMS,
+    embed: Annotated[rewards.Embedding | rewards.EmbedTexts, rewards.EMBEDDINGS] = rewards.NGRAMS,
     format_penalty: float = 0.1,
     normalize: Annotated[credit.Set, credit.SETS] = credit.group,
     divide_by_std: bool = True,
@@ -50,7 +50,7 @@ def gtpo(
     Published: discount .9, shaping .5, format penalty .1. Unknown: the set of the normalization
     (`normalize`), `ddof`, `eps`, whether negative cosines count (`floor` −1 counts them), the clip
     range (DAPO's here), KL and averaging (tokens here). The paper embeds code with Amazon Titan
-    Text Embeddings V2 (`embed`).
+    Text Embeddings V2; `embed` is ngrams, policy_states, or a function of texts to vectors.
     """
     return Method(
         rewards={

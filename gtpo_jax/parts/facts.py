@@ -32,13 +32,15 @@ class Code(NamedTuple):
     lengths: jax.Array  # [M] int32, in bytes
 
 
+def code_texts(trajectories: Sequence[Trajectory]) -> list[str]:
+    """The code of each trajectory, one turn under the other; empty where there is none."""
+    return ["\n".join(turn.code for turn in t.turns if turn.code is not None) for t in trajectories]
+
+
 def gather_code(trajectories: Sequence[Trajectory], max_turns: int) -> Code:
     """UTF-8 of the code. C is a power of two, 64 at least, so that shapes are few."""
     del max_turns
-    texts = [
-        "\n".join(turn.code for turn in t.turns if turn.code is not None).encode()
-        for t in trajectories
-    ]
+    texts = [text.encode() for text in code_texts(trajectories)]
     width = 64
     while width < max(map(len, texts), default=0):
         width *= 2

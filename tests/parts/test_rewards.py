@@ -1,5 +1,6 @@
 """Rewards of turns."""
 
+import dataclasses
 import functools
 
 import chex
@@ -119,6 +120,26 @@ def test_own_reward_that_is_no_reward_is_an_error(value, message):
     part = rewards.own("mine", lambda t: value)
     with pytest.raises(ValueError, match=f"reward 'mine' .*{message}"):
         packing.episode_batch([trajectory], max_turns=2, needs=part.facts)
+
+
+def lengths(texts):
+    return [[len(text), 1.0] for text in texts]
+
+
+def test_embedding_by_a_function_of_texts_sees_the_code():
+    rng = np.random.default_rng(0)
+    made = [make_trajectory(rng, [(3, 0)], success=s) for s in (True, False, False)]
+    code = ["abc", "abc", None]
+    made = [
+        dataclasses.replace(t, turns=(dataclasses.replace(t.turns[0], codes=(c,) if c else ()),))
+        for t, c in zip(made, code, strict=True)
+    ]
+    part = rewards.resemblance(0.5, embed=lengths)
+    batch = jax.device_put(packing.episode_batch(made, max_turns=1, needs=part.facts))
+    np.testing.assert_allclose(part.apply(batch)[:, 0], [0.0, 0.5, 0.0], atol=1e-6)
+    broken = rewards.resemblance(embed=lambda texts: [1.0])
+    with pytest.raises(ValueError, match=r"finite array \[3, D\] for 3 texts, got shape \(1,\)"):
+        packing.episode_batch(made, max_turns=1, needs=broken.facts)
 
 
 def test_fact_that_was_not_gathered_is_named():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking, similarity
@@ -14,7 +15,7 @@ from gtpo_jax.parts import facts
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.outcome import outcome_rewards
 from gtpo_jax.parts.rewards.reward import Reward
-from gtpo_jax.types import EpisodeBatch, Scalar
+from gtpo_jax.types import EpisodeBatch, Scalar, Trajectory
 
 
 class Embedding(NamedTuple):
@@ -36,6 +37,29 @@ POLICY_STATES = Embedding(
     lambda episodes: facts.read(episodes, facts.POLICY_STATES), (facts.POLICY_STATES,)
 )
 """Mean hidden states of the policy over the turns with code; one forward pass a step."""
+
+EmbedTexts = Callable[[Sequence[str]], Any]
+"""M texts → an array `[M, D]`, D the same at every step: a sentence encoder, or a hosted one."""
+
+
+def embedding_of(function: EmbedTexts) -> Embedding:
+    """The embedding of the code by a function of texts, called on the host once a step."""
+
+    def gather(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+        del max_turns
+        texts = facts.code_texts(trajectories)
+        vectors = np.asarray(function(texts), np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(texts) or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"an embedding must give a finite array [{len(texts)}, D] for {len(texts)} texts,"
+                f" got shape {vectors.shape}"
+            )
+        # Without code there is nothing to resemble.
+        return np.where(np.array([bool(text) for text in texts])[:, None], vectors, 0.0)
+
+    fact = Fact(f"embedding {function.__name__}", gather)
+    return Embedding(lambda episodes: facts.read(episodes, fact), (fact,))
+
 
 EMBEDDINGS = {"ngrams": NGRAMS, "policy_states": POLICY_STATES}
 """Embeddings by name."""
@@ -83,23 +107,26 @@ def check_shaping(weight: Scalar, floor: Scalar) -> None:
     checks.check_range("floor", floor, -1.0, 1.0, hint="0 clips negative cosines, -1 keeps them")
 
 
-def resemblance(weight: Scalar = 0.5, *, floor: Scalar = 0.0, embed: Embedding = NGRAMS) -> Reward:
+def resemblance(
+    weight: Scalar = 0.5, *, floor: Scalar = 0.0, embed: Embedding | EmbedTexts = NGRAMS
+) -> Reward:
     """The partial credit of failures on their last turn, 0 for successes; see `shaped_outcomes`.
 
     The paper embeds code with Amazon Titan Text Embeddings V2; n-grams are our default.
     """
     check_shaping(weight, floor)
+    embedding = embed if isinstance(embed, Embedding) else embedding_of(embed)
 
     def apply(episodes: EpisodeBatch) -> jax.Array:
         outcomes = shaped_outcomes(
             episodes.success,
             episodes.included,
             episodes.group_ids,
-            similarity.cosine_similarity(embed.apply(episodes)),
+            similarity.cosine_similarity(embedding.apply(episodes)),
             weight=weight,
             floor=floor,
         )
         partial = jnp.where(episodes.success, 0.0, outcomes)
         return outcome_rewards(partial, episodes.turn_mask)
 
-    return Reward(apply, embed.facts)
+    return Reward(apply, embedding.facts)

@@ -17,9 +17,8 @@ from gtpo_jax.settings import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rounded
 class RopeScaling:
     """How rotary frequencies are stretched for contexts longer than in pretraining."""
 
-    kind: Literal["none", "linear", "llama3", "yarn"] = (
-        "none"  # which frequencies are stretched, and how
-    )
+    kind: Literal["none", "linear", "llama3", "yarn"] = "none"
+    """Which frequencies are stretched, and how."""
     factor: float = 1.0  # all kinds: the slow frequencies are divided by it
     original_positions: int = 8192  # llama3, yarn: context length of pretraining
     low_freq_factor: float = 1.0  # llama3: fewer turns than this in that context are slow

@@ -65,7 +65,7 @@ def evaluated(forward, params, batch, place=lambda batch: batch):
 
     def loss(params, batch):
         found = learner.batch_logprobs(forward, params, batch)
-        clipped, _ = CLIPPED(found.logprobs, batch)
+        clipped, _ = CLIPPED(losses.Scores(*found), batch)
         total = reductions.token_mean(clipped - 0.3 * found.logprobs, batch)
         return total.mean(), found
 

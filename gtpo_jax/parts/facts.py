@@ -28,8 +28,8 @@ class Fact(NamedTuple):
 class Code(NamedTuple):
     """The code of each trajectory, of all its turns."""
 
-    bytes: jax.Array  # [M, C] int32, padded on the right
-    lengths: jax.Array  # [M] int32, in bytes
+    bytes: jax.Array | np.ndarray  # [M, C] int32, padded on the right
+    lengths: jax.Array | np.ndarray  # [M] int32, in bytes
 
 
 def code_texts(trajectories: Sequence[Trajectory]) -> list[str]:

@@ -28,7 +28,8 @@ def read(path: pathlib.Path) -> RunConfig:
     if unknown:
         raise ValueError(
             f"{path} has settings that this version does not have ({', '.join(unknown)}); go on"
-            " with the version that wrote it, which versions.json names"
+            " with the version that wrote it, which versions.json names, or begin anew in another"
+            " --run-dir"
         )
     try:
         return _restore(RunConfig, saved)

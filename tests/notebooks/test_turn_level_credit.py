@@ -1,19 +1,14 @@
 """The notebook runs from its first cell to its last, and what it computes is right."""
 
 import json
-import os
-import pathlib
-import tempfile
 
 import nbformat
 import numpy as np
 import pytest
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
 
 from tests import reference
+from tests.notebooks.kernel import ROOT, execute, pictures
 
-ROOT = pathlib.Path(__file__).parents[2]
 PATH = ROOT / "notebooks" / "turn_level_credit.ipynb"
 
 # One cell more, so that the test sees the numbers and not only that nothing was raised.
@@ -34,38 +29,11 @@ print(json.dumps({
 }))
 """
 COUNTS = [3, 3, 3, 1]
-KINDS = ("CONFIG", "DATA", "RUNTIME")
-"""Kinds of folders in which Jupyter keeps its files."""
 
 
 @pytest.fixture(scope="module")
 def executed() -> nbformat.NotebookNode:
-    """The notebook after a run in a kernel of its own, which is talked to without a port.
-
-    Neither side of the talk knows of the user's profile, which may not even be written.
-    """
-    notebook = nbformat.read(PATH, as_version=4)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = []
-    notebook.cells.append(nbformat.v4.new_code_cell(REPORT))
-    # The path of a socket is short, which that of pytest's folders, or of TMPDIR, need not be.
-    short = "/tmp" if os.access("/tmp", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=short) as folder, pytest.MonkeyPatch.context() as patch:
-        for name in ("IPYTHONDIR", *(f"JUPYTER_{kind}_DIR" for kind in KINDS)):
-            patch.setenv(name, folder)
-        sockets = f"{folder}/kernel"
-        client = NotebookClient(
-            notebook,
-            km=AsyncKernelManager(kernel_name="python3", transport="ipc", ip=sockets),
-            timeout=300,
-            resources={"metadata": {"path": str(ROOT)}},
-        )
-        # Pictures become outputs, as for a reader.
-        environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-        # A manager of our own is not cleaned up unasked.
-        client.execute(env=environment, cleanup_kc=True)
-    return notebook
+    return execute(PATH, REPORT)
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +103,5 @@ def test_notebook_colors_only_what_the_policy_wrote(computed):
 
 @pytest.mark.slow
 def test_notebook_shows_its_pictures_and_the_committed_file_is_small(executed):
-    pictures = [
-        output
-        for cell in executed.cells
-        if cell.cell_type == "code"
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
-    ]
-    assert len(pictures) == 4
+    assert pictures(executed) == 4
     assert PATH.stat().st_size < 300_000

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 
-from gtpo_jax import rollout
+from gtpo_jax import methods, rollout
 from gtpo_jax.learner import packing
 from gtpo_jax.results import records
 from gtpo_jax.types import Problem
@@ -42,8 +42,8 @@ def algorithms(folder) -> dict[str, object]:
     trajectories = [make_trajectory(rng, [(3, 2), (4, 0)], success=i == 0) for i in range(4)]
     batch = packing.pack(trajectories, np.ones((4, 2)), micro_batches=1, rows=4, row_length=16)
     batch = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batch)
-    names = ("advantages", "objectives", "reductions", "returns", "rewards")
-    maths = ("similarity", "turns")
+    maths = ("ratios", "similarity", "turns")
+    parts = ("credit", "losses", "prompts", "reductions", "rewards")
     counts = [field.name for field in dataclasses.fields(rollout.RolloutStats)]
     engine = types.SimpleNamespace(
         run=lambda params, requests, seed, step: (
@@ -55,8 +55,9 @@ def algorithms(folder) -> dict[str, object]:
         )
     )
     return {
-        **{name: importlib.import_module(f"gtpo_jax.{name}") for name in names},
         **{name: importlib.import_module(f"gtpo_jax.maths.{name}") for name in maths},
+        **{name: importlib.import_module(f"gtpo_jax.parts.{name}") for name in parts},
+        "methods": methods,
         **{"outcomes": jnp.array([1.0, 0, 0, 0]), "success": jnp.array([True] + [False] * 3)},
         **{"violations": jnp.zeros((4, 2), bool), "turn_mask": jnp.ones((4, 2), bool)},
         **{"group_ids": jnp.zeros(4, jnp.int32), "included": jnp.ones(4, bool)},

@@ -71,3 +71,12 @@ def _without_remark(line: str) -> str:
         if sign == "#" and not quoted and line[:index].endswith(" "):
             return line[:index].strip()
     return line.strip()
+
+
+OWN_MODULE = "# my_module.py\n"
+"""First line of the blocks of a page that make the file `my_module.py` of a user."""
+
+
+def own_module(page: pathlib.Path) -> str:
+    """The file of a user that a page prints, block by block."""
+    return "\n\n".join(block for block in blocks(page, "python") if block.startswith(OWN_MODULE))

@@ -14,7 +14,7 @@ import tomllib
 import pytest
 import tyro
 
-from tests.commands import PAGES, ROOT, Command, in_blocks, in_sentences
+from tests.commands import PAGES, ROOT, Command, in_blocks, in_sentences, own_module
 
 PRINTED = [command for page in PAGES for command in in_blocks(page)]
 NAMED = [command for page in PAGES for command in in_sentences(page)]
@@ -91,6 +91,11 @@ def check(command: Command, monkeypatch) -> None:
 @pytest.mark.parametrize("command", PRINTED, ids=lambda c: f"{c.page}-{c.text[:60]}")
 def test_printed_command_is_understood(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+    if "my_module:" in command.text:
+        text = own_module(ROOT / "docs" / command.page)
+        (tmp_path / "my_module.py").write_text(text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "my_module", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     check(command, monkeypatch)
 

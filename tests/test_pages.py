@@ -87,6 +87,15 @@ def models(folder) -> dict[str, object]:
     }
 
 
+def own(folder) -> dict[str, object]:
+    rng = np.random.default_rng(0)
+    return {
+        "trajectories": [
+            make_trajectory(rng, [(3, 2), (4, 0)], success=success) for success in (True, False)
+        ]
+    }
+
+
 def report(folder) -> dict[str, object]:
     trajectory = make_trajectory(np.random.default_rng(0), [(3, 0)])
     path = records.step_path("runs/mine/train/trajectories", 10)
@@ -121,6 +130,7 @@ GIVEN = {
     "algorithms.md": algorithms,
     "dialogue.md": dialogue,
     "models.md": models,
+    "own.md": own,
     "report.md": report,
     "tasks.md": tasks,
     "weights.md": weights,

@@ -72,6 +72,8 @@ def check(command: Command, monkeypatch) -> None:
     match command.words():
         case ["python", "-m", "gtpo_jax.tools.doctor"]:
             importlib.import_module("gtpo_jax.tools.doctor")
+        case ["python", "-m", "launch.methods" as program]:
+            importlib.import_module(program).run([])
         case ["python", "-m", program, *options]:
             check_options(program, options, monkeypatch)
         case ["make", target]:

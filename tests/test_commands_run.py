@@ -22,7 +22,7 @@ import time
 import pytest
 
 from launch import cli
-from tests.commands import PAGES, ROOT, Command, in_blocks
+from tests.commands import PAGES, ROOT, Command, in_blocks, own_module
 from tests.hub_folder import write_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -46,6 +46,9 @@ ROWS: dict[str, str | NotHere] = {
     "--cluster auto": NotHere("needs a pod"),
     "hub:": NotHere("asks the hub of Hugging Face"),
     "docker build": NotHere("needs Docker"),
+    "my_module:from_record": NotHere(
+        "reads records of another schema; tests/test_own_page.py does"
+    ),
     "launch.plan": NotHere("compiles for a TPU for minutes; tests/launch/test_plan_tpu.py does"),
     "source .venv": RUNS,
     "--help": RUNS,
@@ -59,6 +62,7 @@ ROWS: dict[str, str | NotHere] = {
     "launch.local_cluster": BEGINS,
     "benchmarks.word_problems": BEGINS,
     "tools.doctor": RUNS,
+    "launch.methods": RUNS,
     "launch.evaluate": RUNS,
     "launch.report": RUNS,
     "launch.rollout": RUNS,
@@ -207,6 +211,11 @@ def tiny_runs(clone: Clone, *names: str) -> None:
         clone.finish(f"python -m launch.train tiny --run-dir runs/{name}{STEPS} --train.steps 100")
 
 
+def easy_start(clone: Clone, name: str) -> None:
+    """A cold start that small reinforcement goes on from, though it has hardly learned."""
+    clone.finish(f"python -m launch.sft tiny --run-dir runs/{name}{TINY}{STEPS}")
+
+
 def hub_folder(clone: Clone, name: str) -> None:
     """A model as a hub gives it, with the layout of Qwen 2.5, that ends its turns at once."""
     write_folder(clone.folder / name, silent="<|im_end|>")
@@ -235,6 +244,13 @@ def presume(page: str, clone: Clone) -> None:
             hub_folder(clone, "Qwen2.5-1.5B-Instruct")
             imported(clone, "qwen")
             chats(clone, "a.jsonl", "b.jsonl")
+        case "algorithms.md":
+            easy_start(clone, "mine")
+        case "own.md":
+            imported(clone, "qwen")
+            easy_start(clone, "mine")
+            text = own_module(ROOT / "docs" / page)
+            (clone.folder / "my_module.py").write_text(text, encoding="utf-8")
         case "evaluation.md":
             words_run(clone)
             tiny_runs(clone, "mine", "other")

@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import importlib
 import json
+import re
 import types
 
 import jax
@@ -15,12 +16,13 @@ import numpy as np
 import optax
 import pytest
 
+import gtpo_jax
 from gtpo_jax import methods, rollout
 from gtpo_jax.learner import packing
 from gtpo_jax.results import records
 from gtpo_jax.types import Problem
 from models.hf import names as hf_names
-from tests.commands import PAGES, blocks
+from tests.commands import PAGES, ROOT, blocks
 from tests.hub_folder import write_folder
 from tests.tiny import BYTES, make_params, make_trajectory
 
@@ -167,3 +169,24 @@ def test_names_that_a_page_takes_from_modules_are_there(page, number):
 def test_every_block_that_is_not_run_is_there():
     counts = collections.Counter(p.values[0].name for p in BLOCKS)
     assert all(number < counts[page] for page, number in NOT_RUN)
+
+
+def places() -> list[str]:
+    """What the last column of the glossary names: modules, files, and names of `gtpo_jax`."""
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    columns = [line.split(" | ")[-1] for line in page.splitlines() if line.startswith("| ")]
+    named = [name for column in columns for name in re.findall("`([^`]+)`", column)]
+    return sorted({name for name in named if not name.startswith(("+", "-"))})
+
+
+@pytest.mark.parametrize("place", places())
+def test_place_that_the_glossary_names_is_there(place):
+    if "/" in place:
+        assert any((folder / place).exists() for folder in (ROOT, ROOT / "gtpo_jax"))
+        return
+    first, *names = place.removeprefix("gtpo_jax.").split(".")
+    owner = getattr(gtpo_jax.types, first) if first[0].isupper() else getattr(gtpo_jax, first)
+    for name in names:
+        fields = getattr(owner, "__dataclass_fields__", {})
+        assert name in fields or hasattr(owner, name), f"{owner} has no {name}"
+        owner = getattr(owner, name, None)

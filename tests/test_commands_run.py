@@ -70,8 +70,8 @@ ROWS: dict[str, str | NotHere] = {
     "launch/hosts/": RUNS,
     "launch.hosts.jobset": RUNS,
 }
-# Pages whose commands are different beginnings of `runs/mine`, and not one after the other.
-ALTERNATIVES = ("cold-start.md",)
+# Page whose commands are alternatives, not one after the other → the folder that each begins anew.
+ALTERNATIVES = {"cold-start.md": "runs/mine", "own.md": "runs/qwen/train"}
 
 
 def row_of(command: Command) -> str:
@@ -280,4 +280,4 @@ def test_commands_of_a_page_run_as_they_are_printed(page, tmp_path):
         elif how == BEGINS:
             clone.begin(command.text, command.files)
         if page.name in ALTERNATIVES:
-            shutil.rmtree(clone.folder / "runs" / "mine", ignore_errors=True)
+            shutil.rmtree(clone.folder / ALTERNATIVES[page.name], ignore_errors=True)

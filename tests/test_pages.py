@@ -35,7 +35,6 @@ BLOCKS = [
 NOT_RUN = {
     ("models.md", 0): "a billion parameters",
     ("rollout.md", 0): "rows and context of an accelerator",
-    ("rollout.md", 1): "what stands for `...` is said elsewhere",
 }
 
 

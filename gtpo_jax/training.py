@@ -64,14 +64,14 @@ class Layout:
         return self.group_size if self.shared_prompts else 1
 
     @property
-    def minibatch_units(self) -> int:
-        """Units of `dealt_together` trajectories in a minibatch, at most."""
+    def minibatch_deals(self) -> int:
+        """Deals of `dealt_together` trajectories that a minibatch gets, at most."""
         return -(-self.trajectories // (self.minibatches * self.dealt_together))
 
     @property
     def minibatch_trajectories(self) -> int:
         """Trajectories of a minibatch, at most."""
-        return self.minibatch_units * self.dealt_together
+        return self.minibatch_deals * self.dealt_together
 
     def micro_batches(self, rows: int) -> int:
         """Micro-batches of so many rows that hold any minibatch."""
@@ -101,10 +101,10 @@ class Layout:
                 groups.setdefault(trajectory.group, []).append(index)
             dealt = list(groups.values())
         random.Random(seed).shuffle(dealt)
-        count = max(-(-len(dealt) // self.minibatch_units), 1)
+        count = max(-(-len(dealt) // self.minibatch_deals), 1)
         share = -(-len(dealt) // count)
         return [
-            [index for unit in dealt[i * share : (i + 1) * share] for index in unit]
+            [index for deal in dealt[i * share : (i + 1) * share] for index in deal]
             for i in range(count)
         ]
 

@@ -48,7 +48,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
         _write_checkpoint(checkpoint)
         yield {
             "checkpoints": _open,
-            "models.hf.config": functools.partial(_config, checkpoint),
+            "models.hf_config": functools.partial(_config, checkpoint),
             "launch.convert import": functools.partial(_import, checkpoint),
             "chat dialogue": _dialogue,
         }

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.cases import folders
 from benchmarks.cases.row import Adapter
 from configs.schema import DialogueConfig
-from gtpo_jax import advantages
+from gtpo_jax import methods
 from gtpo_jax.decoding import sampling
 from launch import cli
 from launch.rollout import RolloutArguments
@@ -38,7 +38,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
     yield {
         "sampling": _draws,
         "advantages": _advantages,
-        "models.hf.peft.adapter_config": _targets,
+        "models.peft.adapter_config": _targets,
         "launch.convert export --adapters peft": _names,
         "launch.rollout chat": _end,
         "launchers": _option,
@@ -72,10 +72,10 @@ def _advantages(given: Mapping[str, Any]) -> str:
     included = jnp.array([True] * 4 + [False] * 2 + [True] + [False] * 2)
     turn_mask = jnp.ones((len(groups), 1), bool)
     for credit in (
-        advantages.gtpo_advantages,
-        advantages.grpo_advantages,
-        advantages.rloo_advantages,
-        advantages.mt_grpo_advantages,
+        methods.gtpo_advantages,
+        methods.grpo_advantages,
+        methods.rloo_advantages,
+        methods.mt_grpo_advantages,
     ):
         found = credit(earned[:, None], turn_mask, groups, included)
         if not np.all(np.asarray(found)[np.asarray(included)] == 0):

@@ -11,7 +11,8 @@
 | `leave_one_out(over)` | `x − mean` of the others of a set |
 | `before_last(credit)` | what `credit` gives without last turns, 0 on them |
 
-`chain`, `add` and `weighted` compose them.
+`chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
+their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.before_last import before_last
@@ -26,7 +27,11 @@ from gtpo_jax.parts.credit.credit import (
     trace,
     weighted,
 )
-from gtpo_jax.parts.credit.discounted import discounted
+from gtpo_jax.parts.credit.discounted import (
+    discounted,
+    discounted_returns,
+    discounted_returns_closed_form,
+)
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.sets import (
     SETS,
@@ -37,7 +42,7 @@ from gtpo_jax.parts.credit.sets import (
     group,
     turn_index,
 )
-from gtpo_jax.parts.credit.standardized import centered, scaled, standardized
+from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.totals import last_reward, total
 
 __all__ = [
@@ -54,10 +59,13 @@ __all__ = [
     "centered",
     "chain",
     "discounted",
+    "discounted_returns",
+    "discounted_returns_closed_form",
     "first_turn",
     "group",
     "last_reward",
     "leave_one_out",
+    "normalize",
     "scaled",
     "standardized",
     "stateless",

@@ -129,7 +129,6 @@ def as_function(make: Callable[..., Credit]) -> AdvantageFn:
     advantages [M, K]`, `options` those of `make`.
     """
 
-    @functools.wraps(make, assigned=("__doc__", "__module__"), updated=())
     def advantages(
         turn_rewards: jax.Array,
         turn_mask: jax.Array,
@@ -150,5 +149,7 @@ def as_function(make: Callable[..., Credit]) -> AdvantageFn:
         credit = make(**options)
         return trace(credit, credit.init(), turn_rewards, episodes).advantages
 
-    del advantages.__wrapped__  # its signature is not that of `make`
+    # Its signature is not that of `make`, so `functools.wraps` would tell a wrong one.
+    advantages.__name__ = advantages.__qualname__ = make.__name__.replace("_credit", "_advantages")
+    advantages.__doc__, advantages.__module__ = make.__doc__, make.__module__
     return advantages

@@ -1,4 +1,4 @@
-"""The settings of a run: frozen dataclasses, every field an option of the command line."""
+"""The settings of a run: frozen dataclasses; every field is an option of the command line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EvaluatedOn = Annotated[
         because="with task.drop_overlap it decides which problems are left to train on",
     ),
 ]
-"""A setting of the problems that are held out."""
+"""A setting of the held-out problems."""
 
 COMPARED = Bounds(
     least=2, why="advantages compare the trajectories of a group, and one is equal to itself"
@@ -45,38 +45,39 @@ GREEDY = Bounds(above=0, why="a greedy evaluation is made anyway")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """Where problems come from."""
+    """The problems of a run."""
 
     families: tuple[str, ...] = ("arithmetic", "word", "remainder", "gcd", "branch", "chain")
-    """Families of generated problems, `reasoning-gym/NAME` for those of that package; not used when
+    """Families of generated problems; `reasoning-gym/NAME` takes one of that package. Not used when
     `train_file` is set."""
     level: Annotated[int, AT_LEAST_1] = 1
-    """Difficulty of generated problems: longer numbers, more operands, longer chains."""
+    """Difficulty of generated problems, from 1: longer numbers, more operands, longer chains."""
     train_file: tuple[str, ...] = ()
-    """Files of problems (.jsonl, .json, .parquet), or data sets as FOLDER[:CONFIG][:SPLIT], cached
-    NAME[:CONFIG][:SPLIT], or hub:NAME[:CONFIG][:SPLIT]; only the last asks over the network."""
+    """Training problems: files (.jsonl, .json, .parquet) or data sets as FOLDER[:CONFIG][:SPLIT],
+    cached NAME[:CONFIG][:SPLIT], or hub:NAME[:CONFIG][:SPLIT]; only the last uses the network."""
     eval_file: EvaluatedOn[str | None] = None
-    """One such source to evaluate on; needed with `train_file`."""
+    """Evaluation problems: one file or data set, named as in `train_file`. Required with
+    `train_file`."""
     mapping: tuple[str, ...] = ("plain",)
-    """How records become problems: one mapping for all training files, or one for each. `plain`
-    reads `question`, `answer` and, for demonstrations, `expression`; others are named as their data
-    sets are, gsm8k for one. `my.module:function` is one of your own, from a record to an `Entry` of
-    `gtpo_jax.tasks.stream`."""
+    """How records become problems: one mapping for all training files, or one per file. `plain`
+    reads `question`, `answer` and, for demonstrations, `expression`; other mappings bear the name
+    of their data set, such as gsm8k. `my.module:function` names a function of your own, from a
+    record to an `Entry` of `gtpo_jax.tasks.stream`."""
     fields: tuple[str, ...] = ()
-    """Fields under other names in the training files, as question=Problem."""
+    """Names of fields in the training files where they differ, as question=Problem."""
     eval_mapping: EvaluatedOn[str | None] = None
-    """That of `eval_file`; by default the same."""
+    """Mapping of `eval_file`; by default the one of the training files."""
     eval_fields: EvaluatedOn[tuple[str, ...] | None] = None
-    """Those of `eval_file`; by default the same."""
+    """Names of fields in `eval_file`; by default those of the training files."""
     drop_overlap: bool = False
-    """Training problems that are also evaluated on are left out, and counted, instead of refused.
-    """
+    """Leave out, and count, the training problems that are also evaluation problems. Without it
+    such problems are an error."""
     other_numbers: Annotated[float, SHARE] = 0.0
-    """Share of training problems with an `expression`, and of their demonstrations, that have other
-    numbers than in the file, others in each epoch."""
+    """Share of training problems with an `expression`, and of their demonstrations, whose numbers
+    are replaced, differently in each epoch."""
     other_words: Annotated[float, SHARE] = 0.0
-    """Share of those demonstrations that tell of other persons and things, now and then with a
-    sentence beside the point, others in each epoch."""
+    """Share of those demonstrations whose people and things are replaced, differently in each
+    epoch; some also get an irrelevant sentence."""
     skip_tool: Annotated[float, SHARE] = 0.15
     """Share of demonstrations that answer without calling the tool."""
     unclosed_call: Annotated[float, SHARE] = 0.06
@@ -88,36 +89,36 @@ class OptimizerConfig:
     """An optax optimizer with linear warm-up and cosine decay."""
 
     kind: Literal["adam", "muon"] = "adam"
-    """`muon` orthogonalizes the updates of layer matrices and uses Adam for the rest."""
+    """Optimizer. `muon` orthogonalizes the updates of layer matrices and uses Adam for the rest."""
     learning_rate: Annotated[float, POSITIVE] = 1e-3
-    """Peak, after warm-up."""
+    """Peak learning rate, reached after warm-up."""
     warmup_steps: Annotated[int, NOT_NEGATIVE] = 5
-    """Updates until the peak."""
+    """Length of the linear warm-up, in updates."""
     final_fraction: Annotated[float, SHARE] = 1.0
-    """Learning rate at the end, as a fraction of the peak; 1 keeps it constant."""
+    """Learning rate at the end of the decay, as a fraction of the peak. 1 keeps it constant."""
     decay_steps: Annotated[
         int | None, AT_LEAST_1, Section(decides="the learning rate of the steps that are done")
     ] = None
-    """Steps of the phase until that end; all of them without it. A phase that is made longer when
-    it goes on keeps those that it began with."""
+    """Length of the decay, in steps of the phase. None: all steps; a phase that is extended on
+    resume keeps the length it began with."""
     b1: Annotated[float, DECAY] = 0.9
-    """Decay of the first moment at every update."""
+    """Decay rate of the first moment per update."""
     b2: Annotated[float, DECAY] = 0.99
-    """Decay of the second moment."""
+    """Decay rate of the second moment per update."""
     clip_norm: Annotated[float, POSITIVE] = 1.0
-    """Largest global norm of a gradient."""
+    """Gradients are scaled down to this global norm."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """LoRA: low-rank adapters are trained beside a model that stays. Needs the extra `lora`."""
+    """LoRA: trains low-rank adapters and freezes the model's parameters. Needs the extra `lora`."""
 
     rank: Annotated[int, NOT_NEGATIVE] = 0
-    """0 trains all parameters."""
+    """Rank of the adapters. 0 turns LoRA off and trains all parameters."""
     alpha: Annotated[float, POSITIVE] = 32.0
-    """What adapters add is multiplied by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     targets: tuple[str, ...] = ()
-    """Projections with adapters, such as q_proj; without names, all of attention and MLP."""
+    """Projections that get adapters, such as q_proj. Empty: all of attention and MLP."""
 
     def __post_init__(self):
         if self.rank == 0 and (self.alpha != 32.0 or self.targets):
@@ -126,26 +127,29 @@ class AdapterConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SftConfig:
-    """Imitation of demonstrations, the cold start."""
+    """Cold start: supervised fine-tuning on demonstrations."""
 
     steps: Annotated[Extended[int], AT_LEAST_1] = 1200
-    """Updates."""
+    """Number of steps, one update each."""
     rows: Annotated[int, AT_LEAST_1] = 8
-    """Packed rows of a batch."""
+    """Packed rows per batch."""
     row_tokens: Annotated[int, AT_LEAST_1] = 128
-    """Tokens of a packed row; no demonstration may be longer."""
+    """Tokens per packed row, the longest demonstration allowed."""
     files: tuple[str, ...] = ()
-    """JSON lines of chats that are imitated, all of them; without one, scripts of the task are."""
+    """Demonstrations: files of chats as JSON lines, all of which are used. Empty: the task
+    generates scripted demonstrations."""
     demonstrations: Annotated[int, AT_LEAST_1] = 18_000
-    """Distinct demonstrations by scripts; they repeat when the steps need more."""
+    """Number of distinct scripted demonstrations; they repeat when the steps need more."""
     too_long: Literal["refuse", "drop"] = "refuse"
-    """A demonstration longer than `row_tokens` is an error, or is left out and counted."""
+    """Demonstrations longer than `row_tokens`: an error (refuse), or left out and counted (drop).
+    """
     violations: bool = False
-    """Files may hold turns that break a rule of the dialogue."""
+    """Allow turns in `files` that break a rule of the dialogue."""
     system_messages: Literal["same", "drop"] = "same"
-    """Those of files have to be the run's, with which rollouts begin, or give way to it."""
+    """System messages in `files`: they must equal the run's, with which rollouts begin (same), or
+    are replaced by it (drop)."""
     logprob_chunk: Annotated[Rounded[int | None], AT_LEAST_1] = None
-    """Positions of a row whose logits are in memory at a time; all of them without it."""
+    """Number of positions per row whose logits are held in memory at once. None: all."""
     checkpoint_every: Annotated[Changeable[int], AT_LEAST_1] = 200
     """Steps between checkpoints."""
     optimizer: OptimizerConfig = OptimizerConfig(
@@ -165,42 +169,47 @@ class TrainConfig:
     """Reinforcement learning with the tool."""
 
     steps: Annotated[Extended[int], AT_LEAST_1] = 100
-    """Rollouts, each followed by its updates."""
+    """Number of steps, each a rollout followed by its updates."""
     prompts: Annotated[int, AT_LEAST_1] = 16
-    """Problems of a step."""
+    """Problems per step."""
     group_size: Annotated[int, COMPARED] = 8
-    """Trajectories of a problem."""
+    """Trajectories per problem."""
     temperature: Annotated[float, POSITIVE] = 1.0
-    """Of sampling; log-probs are those at this temperature."""
+    """Sampling temperature of rollouts; log-probs are computed at this temperature."""
     method: tuple[str, ...] = ("gtpo",)
-    """A method with its options, and modifiers behind a `+`, as in `gtpo discount=.95 + kl
-    weight=.01`; those of your own as `my.module:my_method scale=2`. `python -m launch.methods`
-    lists them."""
+    """The method with its options, then modifiers, each after a `+`: `gtpo discount=.95 + kl
+    weight=.01`. A method of your own is `my.module:my_method scale=2`. `python -m launch.methods`
+    lists all of them."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=6e-4, final_fraction=0.1)
     epochs: Annotated[int, AT_LEAST_1] = 1
     """Passes over the trajectories of a step."""
     minibatches: Annotated[int, AT_LEAST_1] = 2
-    """Optimizer steps of a pass, among which the trajectories are divided."""
+    """Minibatches per pass: the trajectories are divided among them, with one optimizer update
+    each."""
     rows: Annotated[Rounded[int], AT_LEAST_1] = 16
-    """Packed rows, each of `row_tokens`, of a micro-batch."""
+    """Packed rows per micro-batch."""
     row_tokens: Annotated[Rounded[int | None], AT_LEAST_1] = None
-    """Tokens of a packed row, at least `rollout.context`, which it is without."""
+    """Tokens per packed row, at least `rollout.context`. None: `rollout.context`."""
     row_buckets: Annotated[Rounded[int], AT_LEAST_1] = 1
-    """Lengths that rows may have: `row_tokens`, half of it with twice the rows, and so on. The
-    shortest that holds the trajectories of a step is used; each is compiled once."""
+    """Number of row lengths (buckets): `row_tokens`, half of it with twice the rows, and so on.
+    Each step uses the shortest that fits its trajectories; each bucket is compiled once. 1: only
+    `row_tokens`."""
     shared_prompts: bool = False
-    """The trajectories of a group share its prompt, in rows that hold several of them: set
-    `row_tokens` to a prompt and `group_size` times the rest. Minibatches are of whole groups."""
+    """Let the trajectories of a group share one copy of their prompt in a row that holds several of
+    them: set `row_tokens` to one prompt plus `group_size` times the rest. Minibatches then consist
+    of whole groups."""
     logprob_chunk: Annotated[Rounded[int | None], AT_LEAST_1] = None
-    """Positions of a row whose logits are in memory at a time; all of them without it."""
+    """Number of positions per row whose logits are held in memory at once. None: all."""
     eval_every: Annotated[Changeable[int], NOT_NEGATIVE] = 20
-    """Steps between evaluations; 0 evaluates at the end only."""
+    """Steps between evaluations. 0: only after the last step."""
     keep_every: Annotated[Changeable[int], NOT_NEGATIVE] = 10
-    """Steps between those whose trajectories are kept, and the first and the last; 0 keeps none."""
+    """Steps between those whose trajectories are saved; the first and the last step are saved as
+    well. 0 saves none."""
     checkpoint_every: Annotated[Changeable[int], AT_LEAST_1] = 10
     """Steps between checkpoints."""
     gate: Annotated[Changeable[float], SHARE] = 0.9
-    """Greedy success on plain arithmetic that a cold start must reach; 0 lets all pass."""
+    """Greedy success on plain arithmetic that the cold start must reach, from 0 to 1. 0 turns the
+    check off."""
 
     def __post_init__(self):
         if self.shared_prompts and self.minibatches > self.prompts:
@@ -212,29 +221,30 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """What is answered to say how good a policy is."""
+    """How a policy is evaluated."""
 
     problems: Annotated[int, AT_LEAST_1] = 256
-    """Held-out problems."""
+    """Number of held-out problems."""
     samples: Annotated[int, AT_LEAST_1] = 1
-    """Trajectories of a problem in evaluations at the end, or by `launch.evaluate`; one meanwhile.
-    """
+    """Trajectories per problem in final evaluations and in `launch.evaluate`. Evaluations during
+    training sample one."""
     temperature: Annotated[float, GREEDY] = 1.0
-    """Of their sampling; beside them stands a greedy one."""
+    """Sampling temperature of evaluations. A greedy evaluation is always made as well."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """Devices along each axis; −1 takes what the others leave."""
+    """Number of devices along each mesh axis. −1 takes all remaining devices."""
 
     data: int = -1
-    """Rows are shared along it, parameters are not."""
+    """Data parallelism: rows are sharded, parameters are replicated."""
     fsdp: int = 1
-    """Rows and parameters are shared."""
+    """Fully sharded data parallelism: rows and parameters are sharded."""
     sequence: int = 1
-    """Positions of the rows of a batch are shared, for long contexts; the rows of a rollout are."""
+    """Sequence parallelism for long contexts: positions of batch rows are sharded. In rollouts,
+    rows are."""
     tensor: int = 1
-    """Heads, MLP, vocabulary and experts are shared, and rows are not."""
+    """Tensor parallelism: heads, MLP, vocabulary and experts are sharded, rows are not."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -242,18 +252,19 @@ class ToolConfig:
     """The Python tool."""
 
     running: Annotated[Changeable[int], AT_LEAST_1] = 2
-    """Calls that run at a time."""
+    """Number of calls that run at once."""
     preload: tuple[str, ...] = ("numpy", "sympy")
-    """Packages that programs find imported already."""
+    """Packages that are imported before programs start."""
     allow: Changeable[tuple[str, ...]] = ()
-    """Protections that the host may lack; `python -m gtpo_jax.tools.doctor` names those it does."""
+    """Protections that this machine may lack; `python -m gtpo_jax.tools.doctor` names those it
+    lacks."""
     limits: ToolLimits = dataclasses.field(default_factory=ToolLimits)
     remote: str = ""
     """URL of a sandbox server that runs the programs (SandboxFusion-compatible: `POST
     URL/run_code`). Empty: this machine runs them."""
     factory: str = ""
     """A tool of your own, as `my.module:make_tool`: a function without arguments that returns an
-    object with `submit(code, *, timeout)` and `close()`."""
+    object with `submit(code, *, timeout)` and `close()`. Empty: the Python tool."""
 
     def __post_init__(self):
         if self.factory:
@@ -289,34 +300,36 @@ class ToolConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DialogueConfig:
-    """How turns, calls and outputs are written."""
+    """How turns, calls and tool outputs are written."""
 
     protocol: Literal["markers", "fenced", "tags", "hermes"] = "markers"
-    """`markers`: the built-in dialogue. In the chat template of an imported model: blocks of
-    Python, `<code>` tags, or `<tool_call>` in JSON."""
+    """How calls are written. `markers`: the built-in dialogue. The others use the chat template of
+    an imported model: Python code blocks (fenced), `<code>` tags (tags), JSON in `<tool_call>`
+    (hermes)."""
     system_prompt: str | None = None
-    """That of a chat; without one, the protocol's."""
+    """System prompt of a chat. None: the prompt of the protocol."""
     most_calls: Annotated[int, AT_LEAST_1] = 1
-    """Calls that one turn may hold."""
+    """Largest number of calls in one turn."""
     template_variables: tuple[str, ...] = ()
-    """Variables of the chat template, as in `enable_thinking=false`; values are JSON, or else
-    text."""
+    """Variables of the chat template, as in `enable_thinking=false`. Values are read as JSON, or
+    else as text."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifierConfig:
-    """How answers are judged; `docs/verifiers.md` says what each kind accepts."""
+    """How answers are judged; `docs/verifiers.md` describes the kinds."""
 
     kind: str = "numeric"
-    """Verifier of the answers to problems that name none: numeric, exact, math, choice, unit_tests,
+    """Verifier for problems that name none: numeric, exact, math, choice, unit_tests,
     reasoning-gym, or a function of your own as `my.module:function`, which takes a problem and an
     answer and returns True or False."""
     tolerance: Annotated[float, DECAY] = 1e-6
-    """Relative error of a decimal that is not an error; integers have to be equal."""
+    """Largest relative error of a decimal answer, from 0 to below 1. Integers must be equal."""
     seconds: Annotated[Changeable[float], POSITIVE] = 10.0
-    """Wall time of an answer to `math` or `reasoning-gym`; beyond it, it could not be verified."""
+    """Wall time per `math` or `reasoning-gym` answer, in seconds. A slower answer counts as not
+    verified."""
     workers: Annotated[Changeable[int], AT_LEAST_1] = 2
-    """Processes of each of these two kinds, if there are such answers."""
+    """Worker processes for each of `math` and `reasoning-gym`, started when such answers occur."""
 
     def __post_init__(self):
         if self.kind not in KINDS and ":" not in self.kind:
@@ -328,13 +341,13 @@ class VerifierConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that determines a run, but for where it is written."""
+    """Everything that determines a run, except the folder it is written to."""
 
     model: Annotated[ModelConfig, Section(decides="the parameters")]
-    """Its shapes give way to those of an imported model (`launch.convert import`)."""
+    """Shapes of the model. An imported model (`launch.convert import`) brings its own."""
     tokenizer: Annotated[str, Section(decides="the tokens that are learned")] = "tools-256"
-    """A shipped tokenizer by name, or the path of a SentencePiece model; an imported model brings
-    its own."""
+    """Name of a shipped tokenizer, or path of a SentencePiece model. An imported model brings its
+    own."""
     dialogue: Annotated[DialogueConfig, Section(decides="the turns that are learned")] = (
         DialogueConfig()
     )
@@ -342,7 +355,7 @@ class RunConfig:
         AdapterConfig()
     )
     seed: Annotated[int, Section(decides="problems, samples and batches")] = 0
-    """Of parameters, problems and samples; equal seeds give equal runs."""
+    """Seed of parameters, problems and samples. Equal seeds give equal runs."""
     task: Annotated[TaskConfig, Section(decides="the problems")] = TaskConfig()
     sft: Annotated[SftConfig, Section(decides="what is imitated and how", phase="sft")] = (
         SftConfig()
@@ -357,7 +370,8 @@ class RunConfig:
     verifier: Annotated[VerifierConfig, Section(decides="what is rewarded")] = VerifierConfig()
     evaluation: Changeable[EvalConfig] = EvalConfig()
     wandb: Changeable[str] = ""
-    """Project of Weights & Biases that figures also go to; without one they stay with the run."""
+    """Weights & Biases project that also receives the metrics. Empty: metrics stay in the run
+    folder."""
     mesh: Changeable[MeshConfig] = MeshConfig()
     preset: tyro.conf.SuppressFixed[tyro.conf.Fixed[Changeable[str]]] = ""
     """Name of the preset that the run began with."""

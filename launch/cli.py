@@ -36,32 +36,33 @@ KEPT = ("config", "run_dir", "resume", "resume_if_any", "distributed")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What every launcher takes."""
+    """Options of every launcher."""
 
     WRITES: ClassVar[tuple[str, ...]] = ("json",)
-    """Arguments that name a file to write, or the folder `run_dir`."""
+    """Options that name a file to write, or the folder `run_dir`."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
-        """The config of the run that a command line works on, where it goes on with one."""
+        """The saved config that a command line continues, or None where it begins a run."""
         del argv
         return None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunArguments(Arguments):
-    """What every launcher takes that works on a run."""
+    """Options of every launcher that works on a run."""
 
     WRITES = ("run_dir", "json")
 
     run_dir: pathlib.Path = pathlib.Path("runs/mine")
     """Folder of the run: config, tokenizer, checkpoints, metrics, pictures."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the metrics to this JSON file."""
     cluster: Cluster = "none"
-    """`auto`: this is one of the processes of a TPU pod, of Slurm or of a JobSet."""
+    """How processes find each other. `auto`: the environment (TPU pod, Slurm or JobSet) says.
+    `none`: one process, or the options `distributed`."""
     distributed: Distributed = dataclasses.field(default_factory=Distributed)
 
     @classmethod
@@ -72,12 +73,12 @@ class RunArguments(Arguments):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PhaseArguments(RunArguments):
-    """What every launcher takes that is one phase of a run."""
+    """Options of every launcher that runs one phase of a run."""
 
     resume: bool = False
-    """Go on from the newest checkpoint of the run; an error where there is none."""
+    """Resume from the newest checkpoint of the phase; an error if there is none."""
     resume_if_any: bool = False
-    """Go on from the newest checkpoint of the run, or begin where there is none."""
+    """Resume from the newest checkpoint of the phase, or begin if there is none."""
 
     def __post_init__(self):
         if self.resume and self.resume_if_any:

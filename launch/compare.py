@@ -37,14 +37,14 @@ FIGURES = ("success", "violations", "turns", "tool_errors")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CompareArguments(cli.RunArguments):
-    """Methods beside each other, and their spread over seeds."""
+    """Compares methods, with the spread over seeds."""
 
     run_dir: pathlib.Path = pathlib.Path("runs/compare")
-    """Folder of the cold start, and of a run for each method and seed."""
+    """Folder of the cold start and of one run per method and seed."""
     methods: tuple[str, ...] = ("gtpo", "grpo")
-    """Methods to compare, each one text as `train.method` has it in words."""
+    """Methods to compare. Each is one text with the words of `train.method`."""
     seeds: tuple[int, ...] = (1, 2, 3)
-    """Seeds of the reinforcement."""
+    """Seeds of the reinforcement learning, each a run of every method."""
 
     def __post_init__(self):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

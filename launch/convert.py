@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face: looked at, imported into a run, exported from one.
+"""Converts Hugging Face checkpoints: inspects them, imports one into a run, exports one from a run.
 
 python -m launch.convert inspect Qwen2.5-1.5B
 python -m launch.convert import Qwen2.5-1.5B --run-dir runs/mine
@@ -36,10 +36,10 @@ from models.hf import files as hf_files
 from models.hf import weights as hf_weights
 
 PHASES = ("train", "sft", imported_model.PHASE)
-"""Parts of a run that have checkpoints, the latest first."""
+"""Phases of a run that have checkpoints, the latest first."""
 
 SHARED = MeshConfig(data=1, fsdp=-1)
-"""Every device has a part of the parameters."""
+"""A mesh on which every device holds a part of the parameters."""
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """Files of a checkpoint that hold its tokenizer."""
@@ -49,10 +49,10 @@ Dtype = Literal["bfloat16", "float16", "float32"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Shows the tensors of a checkpoint, and whether they are those of its config."""
+    """Lists the tensors of a checkpoint and checks them against its config."""
 
     folder: tyro.conf.Positional[pathlib.Path]
-    """A folder with config.json and safetensors."""
+    """Folder with config.json and safetensors."""
 
     def run(self) -> None:
         stored = hf_files.read_headers(self.folder)
@@ -71,16 +71,16 @@ class Inspect:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Import:
-    """Makes a checkpoint the beginning of a run."""
+    """Imports a checkpoint as the beginning of a run."""
 
     folder: tyro.conf.Positional[pathlib.Path]
-    """A folder with config.json and safetensors."""
+    """Folder with config.json and safetensors."""
     run_dir: pathlib.Path
     """Folder of the run."""
     dtype: Dtype | None = None
-    """Of the parameters; by default that of config.json."""
+    """Type of the parameters. None: the type in config.json."""
     mesh: MeshConfig = SHARED
-    """Devices that share the parameters meanwhile."""
+    """Devices that share the parameters during the import."""
 
     def run(self) -> None:
         phase = self.run_dir / imported_model.PHASE
@@ -120,22 +120,23 @@ class Export:
     run_dir: tyro.conf.Positional[pathlib.Path]
     """Folder of the run."""
     out: pathlib.Path
-    """Folder to write; it appears when it is complete."""
+    """Folder to write; it appears once it is complete."""
     adapters: Literal["merge", "peft"] = "merge"
-    """Those of LoRA: multiplied out into the weights, or alone, as a folder of the library PEFT."""
+    """LoRA adapters: multiplied into the weights (merge), or written alone in the format of the
+    PEFT library (peft)."""
     phase: Literal["train", "sft", "import"] | None = None
-    """Whose checkpoint; by default the latest of these that there is."""
+    """Phase whose checkpoint is exported. None: the latest that has one."""
     dtype: Dtype | None = None
-    """Of the weights; by default that of the parameters."""
+    """Type of the weights. None: the type of the parameters."""
     source: pathlib.Path | None = None
-    """Checkpoint whose tokenizer, generation config and further keys of config.json go along; by
-    default the imported one."""
+    """Checkpoint from which tokenizer, generation config and further keys of config.json are
+    copied. None: the imported one."""
     shard_gigabytes: float = 5.0
-    """Most that one file holds; a tensor is never divided."""
+    """Largest size of one file, in GB (10⁹ bytes); a tensor is never divided."""
     overwrite: bool = False
-    """Replace a checkpoint that is there."""
+    """Replace an existing checkpoint."""
     mesh: MeshConfig = SHARED
-    """Devices that share the parameters meanwhile."""
+    """Devices that share the parameters during the export."""
 
     def run(self) -> None:
         phases = PHASES if self.phase is None else (self.phase,)
@@ -154,7 +155,7 @@ class Export:
         tell(verified)
 
     def _export_merged(self, network: Network, phase: pathlib.Path) -> str:
-        """Writes the decoder; returns what was verified of it, and how."""
+        """Writes the decoder; returns a line that says how it was verified."""
         kept = self.run_dir / imported_model.PHASE / imported_model.SOURCE
         source = kept if self.source is None and kept.exists() else self.source
         beside, others = ({}, {}) if source else own_tokenizer(self.run_dir, phase)
@@ -180,7 +181,7 @@ class Export:
         )
 
     def _export_adapters(self, network: Network, phase: pathlib.Path) -> str:
-        """Writes the adapters; returns what was verified of them, and how."""
+        """Writes the adapters; returns a line that says how they were verified."""
         if network.lora is None:
             raise ValueError(f"{phase} has no adapters; leave out --adapters peft")
         from models import lora
@@ -215,8 +216,8 @@ Command = (
 def own_tokenizer(
     run_dir: pathlib.Path, phase: pathlib.Path
 ) -> tuple[dict[str, pathlib.Path], dict[str, Any]]:
-    """The tokenizer of a model that was trained from nothing, as a file of its export, and the keys
-    of config.json that go with it; nothing where the run has none.
+    """Tokenizer of a model that was trained from scratch, as a file of its export, and the keys of
+    config.json that go with it. Both are empty where the run has no tokenizer.
     """
     said = json.loads((phase / "config.json").read_text(encoding="utf-8"))
     path = find_tokenizer(run_dir, said.get("tokenizer", ""))
@@ -232,7 +233,7 @@ def tell(text: str) -> None:
 
 
 def tensor_table(stored: dict[str, hf_files.Stored]) -> Table:
-    """Tensors of one kind in all layers and experts are one row."""
+    """A table of tensors: one row for each kind, over all layers and experts."""
     kinds: dict[tuple[str, str, str], list[str]] = collections.defaultdict(list)
     for name, tensor in stored.items():
         shape = " × ".join(map(str, tensor.shape))

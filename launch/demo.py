@@ -39,9 +39,10 @@ class DemoArguments(cli.RunArguments):
     run_dir: pathlib.Path = pathlib.Path("runs/demo")
     """Folder of the run; an earlier run in it is kept under another name."""
     resume: bool = False
-    """Go on where the interrupted demo stopped."""
+    """Resume the demo that was interrupted."""
     require_gain: bool = False
-    """End with status 1 unless reinforcement improved sampled success, as `make demo` does."""
+    """End with status 1 unless reinforcement learning improved sampled success, as `make demo`
+    requires."""
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:

@@ -33,13 +33,15 @@ class EvaluateArguments(cli.RunArguments):
     """Success on held-out problems, sampled and greedy."""
 
     phase: Literal["import", "sft", "train"] = "train"
-    """Whose checkpoint; the path of a checkpoint says it by itself."""
+    """Phase whose checkpoint is evaluated; a path given as `checkpoint` already says it."""
     checkpoint: str = ""
-    """Its step, or the path RUN/PHASE/checkpoints/STEP; the newest of the phase without it."""
+    """Step of the checkpoint, or its path RUN/PHASE/checkpoints/STEP. Empty: the newest of the
+    phase."""
     name: str = ""
-    """Folder of the results in RUN/evaluation, PHASE-STEP without it."""
+    """Folder of the results in RUN/evaluation. Empty: PHASE-STEP."""
     show: int = 3
-    """Trajectories to print, each of another problem, of those that are sampled now."""
+    """Number of trajectories to print, each of a different problem, from those sampled in this
+    call."""
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:

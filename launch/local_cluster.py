@@ -34,16 +34,16 @@ POLL_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClusterArguments:
-    """Processes of one run on this machine."""
+    """Runs the processes of one run on this machine."""
 
     processes: int = 2
-    """How many, each with a tool of its own."""
+    """Number of processes, each with its own tool."""
     devices: int = 4
-    """CPU devices of each process."""
+    """CPU devices per process."""
     program: Literal["demo", "sft", "train", "evaluate", "rollout"] = "demo"
-    """What every process runs."""
+    """Launcher that every process runs."""
     logs: pathlib.Path = pathlib.Path("runs/cluster")
-    """Folder for what processes 1, 2, … print, and for what C++ prints in process 0."""
+    """Folder for the output of processes 1, 2, … and for the C++ output of process 0."""
 
     def __post_init__(self):
         for name in ("processes", "devices"):

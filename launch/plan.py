@@ -1,4 +1,4 @@
-"""Whether a run fits on machines that one does not have yet, how fast it can be, and what it costs.
+"""Plans a run for other machines: whether it fits, how fast it can be, and what it costs.
 
 python -m launch.plan chat --model-preset qwen2.5-7b --mesh.fsdp 64 --train.rows 64 \\
     --topology v5p:4x4x4 --price 4.2
@@ -35,27 +35,28 @@ DEFAULT_TOPOLOGY = "cpu:8"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanArguments(cli.Arguments):
-    """Memory, least time and cost of a run, by compiling its programs for other machines."""
+    """Memory, shortest time and cost of a run, from its programs compiled for other machines."""
 
     topology: str = DEFAULT_TOPOLOGY
-    """Chips and their grid, such as v5p:4x4x4, v5e:4x4, v6e:4x8, tpu7x:2x2x1; or fake devices."""
+    """Chips and their grid, such as v5p:4x4x4, v5e:4x4, v6e:4x8, tpu7x:2x2x1; or fake devices
+    (cpu:8)."""
     model_preset: str | None = None
-    """A published shape in the place of the preset's model, such as qwen2.5-7b."""
+    """Published model, such as qwen2.5-7b, in place of the preset's."""
     model: pathlib.Path | None = None
-    """A folder with a config.json, in the place of the preset's model."""
+    """Folder with the config.json of a model, in place of the preset's."""
     price: float | None = None
-    """Of a chip for an hour, in your currency."""
+    """Price of one chip for one hour, in any currency."""
     trajectory_tokens: int | None = None
-    """Mean length of a trajectory; `rollout.context` without it."""
+    """Mean length of a trajectory, in tokens. None: `rollout.context`."""
     sampled_tokens: int | None = None
-    """Mean number of tokens of a trajectory that the policy writes; as many as fit without it."""
+    """Mean number of tokens per trajectory that the policy writes. None: as many as fit."""
     tries: int = 8
-    """Changes to compile when the run does not fit; 0 looks for none."""
+    """Number of changes to try (each compiles programs) when the run does not fit. 0 tries none."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the plan to this JSON file."""
 
     def workload(self, config: RunConfig) -> Workload:
-        """How long trajectories are; by default as long as they can be."""
+        """Mean lengths of trajectories; by default the longest possible."""
         longest = Workload.longest(config)
         trajectory = self.trajectory_tokens or longest.trajectory
         most = max(trajectory - config.rollout.prompt_tokens, 1)

@@ -33,20 +33,21 @@ PAGES = (".html", ".htm")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReportArguments:
-    """One HTML page of trajectories and curves; with --compare, curves of runs over their seeds."""
+    """One HTML page of trajectories and curves; with --compare, learning curves over seeds."""
 
     runs: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Folders of runs, or a folder of `launch.compare` with runs in it."""
+    """Folders of runs, or a folder of `launch.compare` that contains runs."""
     compare: bool = False
-    """Draw learning curves as a PNG: runs that differ by their seed alone make one band."""
+    """Draw learning curves as a PNG: runs that differ only in the seed form one band."""
     out: pathlib.Path | None = None
-    """File to write; report.html, or compare.png, in the first folder without it."""
+    """File to write. None: report.html, or compare.png, in the first folder."""
     steps: tuple[int, ...] = ()
-    """Take trajectories of these steps only."""
+    """Steps whose trajectories are shown. Empty: all."""
     most: int = 5_000
-    """Trajectories on the page at most: of more, groups are chosen evenly, and the page says so."""
+    """Largest number of trajectories on the page. If there are more, groups are chosen evenly, and
+    the page says so."""
     screenshot: pathlib.Path | None = None
-    """Also make a PNG of the page, with Chromium."""
+    """Also write a PNG of the page, made with Chromium."""
 
     def __post_init__(self):
         if not self.runs:

@@ -32,28 +32,30 @@ from models.hf import weights as hf_weights
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutArguments(cli.RunArguments):
-    """One problem, solved turn by turn with the tool, or the successes among many kept."""
+    """Solves one problem turn by turn with the tool, or saves the successes among many."""
 
     WRITES = ("json", "keep_successes")
 
     prompt: str = ""
-    """The problem to watch being solved."""
+    """Problem to solve; its turns are printed."""
     keep_successes: pathlib.Path | None = None
-    """Instead: a file of demonstrations to write, from right answers to training problems."""
+    """Instead of `prompt`: file of demonstrations to write, made of right answers to training
+    problems."""
     model: pathlib.Path | None = None
-    """Folder of a Hugging Face checkpoint; without it, the newest checkpoint of the run."""
+    """Folder of a Hugging Face checkpoint. None: the newest checkpoint of the run."""
     temperature: float = 1.0
-    """0 takes the likeliest tokens."""
+    """Sampling temperature. 0 takes the most likely token."""
     first_problem: int = 0
     """Number of the first training problem (keep-successes)."""
     problems: int = 256
-    """Training problems from there (keep-successes)."""
+    """Number of training problems from there on (keep-successes)."""
     samples: int = 4
-    """Trajectories of a problem (keep-successes)."""
+    """Trajectories per problem (keep-successes)."""
     most_per_problem: int = 1
-    """Kept of a problem, those sampled first, no text twice (keep-successes)."""
+    """Largest number of demonstrations saved per problem: those sampled first, without duplicate
+    texts (keep-successes)."""
     keep_violations: bool = False
-    """Keep right answers after badly formed turns, too (keep-successes)."""
+    """Also save right answers that follow badly formed turns (keep-successes)."""
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:

@@ -35,7 +35,8 @@ class TrainArguments(cli.PhaseArguments):
     """Reinforcement learning with turn-level credit, from a cold start."""
 
     cold_start: pathlib.Path | None = None
-    """Run folder whose cold start, or imported model, to begin with; by default the run's own."""
+    """Run folder whose cold start, or imported model, training begins from. None: this run's own.
+    """
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:

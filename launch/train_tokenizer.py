@@ -38,16 +38,16 @@ def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterat
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenizerArguments(cli.Arguments):
-    """A SentencePiece model of the texts that a task's demonstrations are made of."""
+    """Trains a SentencePiece model on the texts of a task's demonstrations."""
 
     WRITES = ("out",)
 
     out: pathlib.Path = pathlib.Path("tokenizer.model")
     """File to write."""
     vocab_size: int = 256
-    """Tokens, control symbols included."""
+    """Size of the vocabulary, control symbols included."""
     texts: int = TEXTS
-    """Demonstrations to learn from."""
+    """Number of demonstrations to learn from."""
 
 
 def make_tokenizer(

@@ -15,17 +15,17 @@ from gtpo_jax.settings import AT_LEAST_1, NOT_NEGATIVE, POSITIVE, Rounded
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """How rotary frequencies are stretched for contexts longer than in pretraining."""
+    """Stretching of rotary frequencies for contexts longer than in pretraining."""
 
     kind: Literal["none", "linear", "llama3", "yarn"] = "none"
-    """Which frequencies are stretched, and how."""
-    factor: float = 1.0  # all kinds: the slow frequencies are divided by it
-    original_positions: int = 8192  # llama3, yarn: context length of pretraining
-    low_freq_factor: float = 1.0  # llama3: fewer turns than this in that context are slow
-    high_freq_factor: float = 4.0  # llama3: more turns than this are kept
-    beta_fast: float = 32.0  # yarn: as `high_freq_factor`
-    beta_slow: float = 1.0  # yarn: as `low_freq_factor`
-    attention_factor: float | None = None  # yarn: scales cos and sin; None: 1 + 0.1 ln(factor)
+    """Rule by which frequencies are stretched. none turns it off."""
+    factor: float = 1.0  # divisor of the low frequencies (all kinds)
+    original_positions: int = 8192  # context length in pretraining (llama3, yarn)
+    low_freq_factor: float = 1.0  # frequencies with fewer turns in that context are low (llama3)
+    high_freq_factor: float = 4.0  # frequencies with more turns are unchanged (llama3)
+    beta_fast: float = 32.0  # as `high_freq_factor` (yarn)
+    beta_slow: float = 1.0  # as `low_freq_factor` (yarn)
+    attention_factor: float | None = None  # factor of cos and sin (yarn); None: 1 + 0.1 ln(factor)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,46 +33,47 @@ class ModelConfig:
     """A causal decoder: RMSNorm, rotary positions, grouped queries, a gated MLP or experts."""
 
     vocab_size: Annotated[int, AT_LEAST_1]  # rows of the embedding; may exceed the tokenizer's
-    width: Annotated[int, AT_LEAST_1]  # D
-    layers: Annotated[int, AT_LEAST_1]  # L
-    query_heads: Annotated[int, AT_LEAST_1]  # Q
-    kv_heads: Annotated[int, AT_LEAST_1]  # KV, a divisor of `query_heads`
-    head_dim: Annotated[int, AT_LEAST_1]  # H
-    mlp_width: Annotated[int, AT_LEAST_1]  # of the gated MLP, or of each expert
-    qkv_bias: bool = False  # Qwen2
-    qk_norm: bool = False  # Qwen3, Gemma 3
-    tied_embeddings: bool = True  # the head is the embedding
+    width: Annotated[int, AT_LEAST_1]  # width of the residual stream (D)
+    layers: Annotated[int, AT_LEAST_1]  # number of layers (L)
+    query_heads: Annotated[int, AT_LEAST_1]  # number of query heads (Q)
+    kv_heads: Annotated[int, AT_LEAST_1]  # key and value heads (KV), a divisor of `query_heads`
+    head_dim: Annotated[int, AT_LEAST_1]  # width of a head (H), even
+    mlp_width: Annotated[int, AT_LEAST_1]  # hidden width of the gated MLP, or of each expert
+    qkv_bias: bool = False  # add a bias to queries, keys and values (Qwen2)
+    qk_norm: bool = False  # normalize queries and keys (Qwen3, Gemma 3)
+    tied_embeddings: bool = True  # use the embedding as the output head
 
     rope_theta: Annotated[float, POSITIVE] = 1e6  # base of the rotary wavelengths
     rope_scaling: RopeScaling = RopeScaling()
     window: int | None = None  # tokens that a local layer sees, the current one included
     window_pattern: tuple[bool, ...] = (True,)  # which layers are local, repeated from the first on
-    local_rope_theta: float | None = None  # of local layers, unscaled; None: as other layers
+    local_rope_theta: float | None = None  # base in local layers, unscaled; None: `rope_theta`
 
-    activation: Literal["silu", "gelu_tanh"] = "silu"  # of the MLP's gate
+    activation: Literal["silu", "gelu_tanh"] = "silu"  # activation of the MLP's gate
     norm_eps: Annotated[float, POSITIVE] = 1e-6  # added to the mean square that a norm divides by
-    zero_centered_norms: bool = False  # Gemma: the scale of a norm is 1 + its parameter
-    post_norms: bool = False  # Gemma: another norm after attention and MLP, before the residual
-    embedding_scale: bool = False  # Gemma: embeddings times √D
-    query_scalar: float | None = None  # scores are divided by its root; None: `head_dim`
-    attention_softcap: float | None = None  # Gemma 2: scores become c · tanh(scores / c)
-    logit_softcap: float | None = None  # Gemma 2: the same for logits
+    zero_centered_norms: bool = False  # scale norms by 1 + their parameter (Gemma)
+    post_norms: bool = False  # also normalize the outputs of attention and MLP (Gemma)
+    embedding_scale: bool = False  # multiply embeddings by √D (Gemma)
+    query_scalar: float | None = None  # attention scores are divided by its root; None: `head_dim`
+    attention_softcap: float | None = None  # cap c of scores: c · tanh(scores / c) (Gemma 2)
+    logit_softcap: float | None = None  # the same cap for logits (Gemma 2)
 
-    experts: Annotated[int, NOT_NEGATIVE] = 0  # E; 0: one MLP for all tokens
+    experts: Annotated[int, NOT_NEGATIVE] = 0  # number of experts (E); 0: one MLP for all tokens
     experts_per_token: int = 0  # number of experts that each token uses
-    normalize_router: bool = True  # the weights of a token's experts sum to 1
+    normalize_router: bool = True  # let the weights of a token's experts sum to 1
 
     init_scale: Annotated[float, POSITIVE] = 0.02  # standard deviation of the initial embedding
     residual_init: Annotated[float, NOT_NEGATIVE] = 1.0
     """Initial scale of what attention and MLP add to the residual. At 0 every layer begins as the
     identity, so that all layers read the embeddings."""
-    param_dtype: str = "float32"  # of parameters
-    compute_dtype: str = "float32"  # of matrix products
+    param_dtype: str = "float32"  # type of the parameters, such as bfloat16
+    compute_dtype: str = "float32"  # type of matrix products, such as bfloat16
     attention: Rounded[Literal["auto", "plain", "cudnn", "splash"]] = "auto"
-    """The kernel of passes without a cache. auto: cuDNN on GPU and splash on TPU, if they can."""
+    """Attention kernel of passes without a cache. auto: cuDNN on GPU and splash on TPU, where they
+    support the shapes, plain elsewhere."""
     remat: Rounded[Literal["none", "dots", "full"]] = "none"
-    """The backward pass recomputes this: nothing, everything but products with dense matrices, or
-    whole layers."""
+    """Activations recomputed in the backward pass: none, all but the products with dense matrices
+    (dots), or whole layers (full)."""
 
     def __post_init__(self):
         settings.check_bounds(self, "model.")

@@ -13,20 +13,20 @@ MAY_BE_ZERO = ("parked", "lockstep")
 class RolloutLimits:
     """Shapes and budgets of a rollout. Token counts include markers."""
 
-    slots: Rounded[int] = 128  # trajectories decoded at once
-    parked: Rounded[int] = 0  # more trajectories that keep their caches while they wait for tools
-    context: int = 160  # tokens of a trajectory: prompt, turns and observations
-    prompt_tokens: int = 48  # longest prompt
-    max_turns: int = 4  # turns of a trajectory
-    turn_tokens: int = 40  # tokens of one turn
-    observation_tokens: int = 32  # tokens of one observation; longer tool output is cut
-    segment_steps: Rounded[int] = 16  # decode steps of one segment; tools are served in between
-    prefill_prompts: Rounded[int] = 8  # prompts that one prefill call computes
+    slots: Rounded[int] = 128  # number of trajectories decoded at once
+    parked: Rounded[int] = 0  # extra trajectories that keep their caches while they wait for tools
+    context: int = 160  # maximum tokens per trajectory: prompt, turns and observations
+    prompt_tokens: int = 48  # maximum tokens per prompt
+    max_turns: int = 4  # maximum turns per trajectory
+    turn_tokens: int = 40  # maximum tokens per turn
+    observation_tokens: int = 32  # maximum tokens per observation; longer tool output is cut
+    segment_steps: Rounded[int] = 16  # decode steps per segment; tools are served between segments
+    prefill_prompts: Rounded[int] = 8  # maximum prompts per prefill call
     extend_width: Rounded[int] = 32  # tokens that one extend call appends to a row
     first_cache: Rounded[int] = 512  # initial positions of the cache; doubled up to the context
     lockstep: Changeable[bool] = False
-    """Wait for all calls between two segments. The rows that are decoded together then do not
-    depend on how long tools take, and equal seeds give equal log-probs, to the last bit."""
+    """Wait for all tool calls between two segments. Which rows are decoded together then does not
+    depend on how long tools take, and equal seeds give bitwise equal log-probs."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -39,7 +39,7 @@ class RolloutLimits:
                 f" {self.prompt_tokens}; raise context or lower prompt_tokens"
             )
 
-    # Shapes come in a few sizes, because a program is compiled for each of them.
+    # Shapes come in a few sizes, because each size compiles a program.
 
     @property
     def cache_lengths(self) -> tuple[int, ...]:
@@ -63,5 +63,5 @@ class RolloutLimits:
         return tuple(sorted({-(-self.prompt_tokens // 4), self.prompt_tokens}))
 
     def turn_limit(self, length: int) -> int:
-        """Length at which a turn must have ended that begins at `length` tokens."""
+        """Length at which a turn that begins at `length` tokens must have ended."""
         return min(length + self.turn_tokens, self.context)

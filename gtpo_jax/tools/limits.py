@@ -13,22 +13,22 @@ MIB = 1024 * KIB
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ToolLimits:
-    """Limits of one tool call, or of all calls of a session together where a comment says so.
+    """Limits of one tool call, or of all calls of a session together where a limit says so.
 
-    Sizes are in bytes, times in seconds. A call is one process with at most `threads` threads.
+    A call is one process with at most `threads` threads.
     """
 
-    wall_seconds: float = 5.0  # from the start of the call to its forced end
-    cpu_seconds: int = 5  # of processor time; the kernel counts whole seconds
-    memory_bytes: int = 512 * MIB  # address space on top of that of the preloaded interpreter
-    output_bytes: int = 16 * KIB  # kept of stdout and of stderr each: head and tail
-    runaway_bytes: int = MIB  # a call that writes this much to either stream is ended
-    file_bytes: int = 16 * MIB  # size of any one file
-    scratch_bytes: int = 64 * MIB  # of all files of a call, or of a session
-    scratch_files: int = 4096  # files and folders of a call, or of a session
-    threads: int = 64  # alive at the same time
-    open_files: int = 64  # descriptors
-    guard_seconds: Changeable[float] = 5.0  # for ending a call, before its machine counts as hung
+    wall_seconds: float = 5.0  # seconds of wall time, after which a call is killed
+    cpu_seconds: int = 5  # seconds of CPU time, whole because the kernel counts them so
+    memory_bytes: int = 512 * MIB  # bytes of address space beyond the preloaded interpreter's
+    output_bytes: int = 16 * KIB  # bytes kept of stdout and of stderr each: head and tail
+    runaway_bytes: int = MIB  # bytes written to stdout or stderr at which a call is killed
+    file_bytes: int = 16 * MIB  # largest size of one file, in bytes
+    scratch_bytes: int = 64 * MIB  # total size of the files of a call, or of a session, in bytes
+    scratch_files: int = 4096  # number of files and folders of a call, or of a session
+    threads: int = 64  # number of threads alive at once
+    open_files: int = 64  # number of open file descriptors
+    guard_seconds: Changeable[float] = 5.0  # seconds to end a call; then its machine is hung
 
     def __post_init__(self) -> None:
         check_seconds("ToolLimits.wall_seconds", self.wall_seconds)

@@ -19,7 +19,7 @@ from launch import cli, panels
 from launch.hosts.check import check_options
 
 RUNS = "/runs"
-"""Where the claim is mounted."""
+"""Mount point of the claim."""
 
 TPUS = {
     "v4": ("tpu-v4-podslice", 3),
@@ -36,41 +36,43 @@ MEMORY_LOCK = 68719476736  # kilobytes: libtpu locks what it sends
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSetArguments:
-    """A JobSet of one TPU slice, or of GPU hosts, as YAML. What follows `--` is for launch.train.
+    """A JobSet of one TPU slice, or of GPU machines, as YAML. What follows `--` is for
+    launch.train.
 
-    A pod that is preempted or evicted saves and ends with status 75, and all are started again
-    without that being counted. Any other failure is counted up to `max_restarts`.
+    A pod that is preempted or evicted saves and ends with status 75, and all pods start again
+    without that being counted. Any other failure counts towards `max_restarts`.
     """
 
     name: str
-    """Of the JobSet; its run is in `/runs/NAME`."""
+    """Name of the JobSet; its run is in `/runs/NAME`."""
     image: str
-    """What launch/hosts/Dockerfile built."""
+    """Container image, built from launch/hosts/Dockerfile."""
     volume_claim: str
     """Claim (ReadWriteMany) of the volume that all pods see as `/runs`."""
     topology: str = ""
-    """TPU slice, such as v5p:4x4x4."""
+    """TPU slice, such as v5p:4x4x4. Empty: GPU machines."""
     chips: int = 4
-    """TPU chips of a host."""
+    """TPU chips per machine."""
     gpus: int = 0
-    """GPUs of a host."""
+    """GPUs per machine."""
     hosts: int = 1
-    """GPU hosts; those of a TPU follow from its topology."""
+    """Number of GPU machines; for a TPU it follows from the topology."""
     node_label: tuple[str, ...] = ()
-    """KEY=VALUE that nodes have, such as cloud.google.com/gke-accelerator=nvidia-h200-141gb."""
+    """KEY=VALUE labels of the nodes, such as cloud.google.com/gke-accelerator=nvidia-h200-141gb."""
     spot: bool = False
-    """Nodes of GKE that may be preempted."""
+    """Use GKE spot nodes, which may be preempted."""
     sandbox: Literal["landlock", "namespaces"] = "landlock"
-    """`landlock` fits every cluster's rules. `namespaces` takes the runtime's filter off the pod,
-    and programs of the policy have files of their own to write."""
+    """Isolation of the tool. `landlock` is allowed in every cluster. `namespaces` removes the
+    runtime's seccomp filter from the pod, and the policy's programs get files of their own to
+    write."""
     user: int | None = None
-    """User of the pods: 0 for TPU, whose devices belong to root; 1000 for GPU."""
+    """User id of the pods. None: 0 for TPU, whose devices belong to root; 1000 for GPU."""
     max_restarts: int = 3
-    """Failures, other than preemptions, after which the JobSet fails."""
+    """Number of failures, preemptions not counted, after which the JobSet fails."""
     grace_seconds: int = 300
-    """From SIGTERM to SIGKILL: enough for a step and a save. Spot nodes give less."""
+    """Seconds from SIGTERM to SIGKILL: enough for one step and a save. Spot nodes give less."""
     check: bool = True
-    """What follows `--` goes through the parser of launch.train here."""
+    """Check what follows `--` with the parser of launch.train on this machine."""
 
 
 def jobset(arguments: JobSetArguments, train: Sequence[str]) -> dict[str, Any]:

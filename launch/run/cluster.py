@@ -21,17 +21,17 @@ HEARTBEAT_SECONDS = 60
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distributed:
-    """Where the processes of a run find each other, when JAX cannot tell by itself."""
+    """Addresses of the processes of a run, for machines where JAX cannot find them."""
 
     coordinator: str | None = None
     """HOST:PORT of process 0."""
     processes: int = 1
-    """How many there are."""
+    """Number of processes."""
     process_id: int = 0
-    """Of this process, from 0."""
+    """Number of this process, from 0."""
     native_log: pathlib.Path | None = None
-    """File for what libraries in C++ print to stdout, such as Gloo's connections; without one it
-    appears among the lines of the run."""
+    """File for the stdout of C++ libraries, such as Gloo's connections. None: it appears among the
+    lines of the run."""
 
     def __post_init__(self):
         if self.coordinator is None:

@@ -1,7 +1,7 @@
 """Methods by name and by path: `gtpo discount=.95 + dual_clip limit=3`, `my.module:method scale=2`.
 
-A method comes first, modifiers follow, each after a `+`. Options are `name=value`, checked against
-the signature of the function that the name stands for.
+The method comes first, then modifiers, each after a `+`. Options are `name=value` and are checked
+against the signature of the function that the name stands for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLUS = "+"
 def make_method(words: Sequence[str]) -> Method:
     """The method that words on a command line stand for.
 
-    Raises `ValueError`, in one line, for a name, an option or a value that there is not.
+    Raises `ValueError`, with one line, for an unknown name, an unknown option or a bad value.
     """
     pieces: list[list[str]] = [[]]
     for word in words:
@@ -52,20 +52,20 @@ def make_method(words: Sequence[str]) -> Method:
 
 
 def spell(words: Sequence[str]) -> str:
-    """Words as one text, which `split` reads."""
+    """Joins words into one text, which `split` reads."""
     return shlex.join(words)
 
 
 def split(text: str) -> tuple[str, ...]:
-    """The words of one text."""
+    """Splits a text into its words."""
     return tuple(shlex.split(text))
 
 
 def import_path(path: str, what: str) -> Any:
     """The object at `package.module:name`, such as a function of your own.
 
-    Raises `ValueError` where there is none. The module is imported from the current folder, or from
-    what is installed.
+    Raises `ValueError` where there is none. The module is imported from the current folder or from
+    the installed packages.
     """
     module, _, name = path.partition(":")
     if not module or not name:
@@ -127,10 +127,10 @@ def _options(name: str, function: Callable[..., Any], pairs: Sequence[str]) -> d
 
 
 def read_value(what: str, text: str, hint: Any) -> Any:
-    """A value of the type that a parameter is annotated with.
+    """A value of the type that a parameter is annotated with, from its text.
 
-    `Annotated[kind, {name: value}]` is a choice by name, or by path. Without an annotation the text
-    is read as JSON, or else stays as it is.
+    `Annotated[kind, {name: value}]` is a choice by name or by path. Without an annotation the text
+    is read as JSON, and stays a text if it is not JSON.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
@@ -166,7 +166,7 @@ def read_value(what: str, text: str, hint: Any) -> Any:
 
 
 def spell_value(value: Any, function: Callable[..., Any]) -> str:
-    """The text that `read_value` reads as a value of a parameter of a function."""
+    """The text from which `read_value` reads a value of a function's parameter."""
     for hint in typing.get_type_hints(function, include_extras=True).values():
         if typing.get_origin(hint) is typing.Annotated:
             for name, choice in typing.get_args(hint)[1].items():

@@ -1,4 +1,4 @@
-"""The parts of a run that settings name: protocol, verifier, adapters, optimizer."""
+"""Builds the parts of a run that settings name: protocol, verifier, tool, adapters, optimizer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
 def template_variables(config: DialogueConfig) -> dict[str, Any]:
     """Variable of a chat template → value, from `enable_thinking=false`.
 
-    A value is JSON, or a text where it is none; `True`, `False` and `None` are as in Python.
+    A value is JSON, or else a text; `True`, `False` and `None` are as in Python.
     """
     variables: dict[str, Any] = {}
     for pair in config.template_variables:
@@ -60,7 +60,7 @@ def template_variables(config: DialogueConfig) -> dict[str, Any]:
 
 
 def make_verifier(config: VerifierConfig, tool: Tool | None) -> KindVerifier:
-    """The verifier of a run; to be closed after use. `tool` runs unit tests."""
+    """The verifier of a run; close it after use. `tool` runs unit tests."""
     own = import_path(config.kind, "verifier.kind") if ":" in config.kind else None
     return KindVerifier(
         config.kind,
@@ -104,7 +104,7 @@ def _own_tool(path: str) -> ClosingTool:
 
 
 def make_lora(config: AdapterConfig) -> LoraConfig | None:
-    """The adapters of a model; None where all of it is trained."""
+    """The adapters of a model; None if all parameters are trained."""
     if config.rank == 0:
         return None
     try:
@@ -120,8 +120,8 @@ def make_lora(config: AdapterConfig) -> LoraConfig | None:
 def make_optimizer(
     config: OptimizerConfig, *, steps: int, updates: int = 1
 ) -> optax.GradientTransformation:
-    """The optimizer of a phase of `steps`, each of so many `updates`, in float32 whatever the
-    parameters.
+    """The optimizer of a phase of `steps` steps with `updates` updates each. It computes in
+    float32, whatever the type of the parameters.
     """
     steps = (config.decay_steps or steps) * updates
     warmup = min(config.warmup_steps, max(steps - 1, 1))
@@ -147,6 +147,8 @@ def make_optimizer(
 
 
 def _layer_matrices(params: Params) -> Params:
-    """Stacked layer matrices `[L, in, out]` are orthogonalized per layer; the rest is not."""
+    """Selects stacked layer matrices `[L, in, out]`, which are orthogonalized per layer; others are
+    not.
+    """
     matrix = optax.contrib.MuonDimensionNumbers(reduction_axis=1, output_axis=2)
     return jax.tree.map(lambda p: matrix if jnp.ndim(p) == 3 else None, params)

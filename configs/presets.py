@@ -1,4 +1,4 @@
-"""Named runs."""
+"""Presets: named configs of runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ TINY = RunConfig(
     tool=ToolConfig(preload=()),
     rollout=RolloutLimits(lockstep=True),
 )
-"""What `make demo` runs: a 200k-parameter model learns generated tool problems from scratch."""
+"""The run of `make demo`: a model of 200k parameters learns generated tool problems from scratch.
+"""
 
 WORD_PROBLEMS = RunConfig(
     model=dataclasses.replace(
@@ -47,7 +48,7 @@ WORD_PROBLEMS = RunConfig(
 CHAT = RunConfig(
     model=dataclasses.replace(presets.TINY, compute_dtype="bfloat16", remat="full"),
     dialogue=DialogueConfig(protocol="fenced"),
-    task=TaskConfig(skip_tool=0.0, unclosed_call=0.0),  # it knows how to be formed
+    task=TaskConfig(skip_tool=0.0, unclosed_call=0.0),  # the model already forms calls
     sft=SftConfig(
         steps=200,
         rows=16,
@@ -93,12 +94,12 @@ QWEN2_5_7B_GTPO = dataclasses.replace(
         CHAT.rollout, context=8192, turn_tokens=2048, observation_tokens=1024, max_turns=6
     ),
 )
-"""GTPO as published on a model of 7 billion parameters, for 64 chips of a pod or 8 GPUs of a host.
+"""GTPO as published, on a model of 7 billion parameters, for 64 chips of a pod or a machine of 8
+GPUs.
 
-Published are the discount .9, the largest partial credit .5 and the format penalty .1 (see
+The paper gives the discount .9, the largest partial credit .5 and the format penalty .1 (see
 `docs/algorithms.md`). Everything else is our choice: the paper's batch, group, lengths, learning
-rate, clip range and base model are not known to us.
-"""
+rate, clip range and base model are not known to us."""
 
 PRESETS: dict[str, RunConfig] = {
     "tiny": TINY,

@@ -1,4 +1,4 @@
-"""Problems of a run: from the settings of a task to a source."""
+"""Builds the problem source of a run from its task settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gtpo_jax.tasks.source import Noise, ProblemSource
 
 
 def make_source(config: RunConfig) -> ProblemSource:
-    """The problems that a config names, all of them read and checked."""
+    """The problem source of a config; all problems are read and checked."""
     task = config.task
     noise = Noise(skip_tool=task.skip_tool, unclosed_call=task.unclosed_call)
     if not task.train_file:
@@ -63,7 +63,7 @@ def make_source(config: RunConfig) -> ProblemSource:
 
 
 def make_mapping(name: str) -> mappings.Mapping:
-    """How records of a data set become problems: by name, or a function of one's own by path."""
+    """The mapping from records to problems with this name, or a function of your own by path."""
     if ":" in name:
         return mappings.Mapping(
             convert=import_path(name, "task.mapping"), expects=f"the fields that {name} reads"

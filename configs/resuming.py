@@ -1,4 +1,6 @@
-"""Which settings of a run may change when a phase of it goes on, as their types declare it."""
+"""Rules for settings that change when a phase is resumed, as the types of the settings declare
+them.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,14 @@ from configs.schema import RunConfig
 from gtpo_jax.settings import Change, Declared, Section, declared
 
 PHASES = ("sft", "train")
-"""In the order in which a run goes through them."""
+"""Phases in the order in which a run goes through them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Changed:
-    """A setting that is another one now."""
+    """A setting with another value than before."""
 
-    setting: Declared  # as it is now
+    setting: Declared  # with the new value
     before: Any
 
     @property
@@ -25,12 +27,12 @@ class Changed:
 
     @property
     def fixed(self) -> bool:
-        """Whether it decides what is learned, in whichever phase."""
+        """True if the setting decides what is learned, in every phase."""
         return self.setting.last(Change) is None and self.phase == ""
 
     @property
     def phase(self) -> str:
-        """The phase that alone uses the setting; empty for all."""
+        """The only phase that uses the setting; empty if all do."""
         sections = self.setting.all(Section)
         return next((section.phase for section in sections if section.phase), "")
 
@@ -39,8 +41,10 @@ class Changed:
 
 
 def changes(before: RunConfig, after: RunConfig, phase: str = "") -> list[Changed]:
-    """The settings that differ. A learning rate of `phase` that follows its steps counts as given
-    for so many.
+    """The settings that differ.
+
+    With `phase`, a learning rate of the phase that decays over all its steps counts as one that
+    names their number.
     """
     if phase:
         before, after = _spelled_out(before, phase), _spelled_out(after, phase)
@@ -52,8 +56,8 @@ def changes(before: RunConfig, after: RunConfig, phase: str = "") -> list[Change
 
 
 def check(found: list[Changed], config: RunConfig, phase: str, done: int) -> None:
-    """Raises ValueError, with the reasons, where settings changed that may not when `phase` goes on
-    from the step `done` with `config`.
+    """Raises ValueError, with the reasons, if settings changed that may not when `phase` is resumed
+    from step `done` with `config`.
     """
     values = {setting.name: setting.value for setting in declared(config)}
     refused = {str(change): _refusal(change, values, phase, done) for change in found}
@@ -66,10 +70,11 @@ def check(found: list[Changed], config: RunConfig, phase: str, done: int) -> Non
 
 
 def keep_schedule(before: RunConfig, after: RunConfig, phase: str) -> RunConfig:
-    """The config `after` with the learning rate of `before`, where `phase` has other steps.
+    """The config `after`, with the learning rates of `before` if the number of steps of `phase`
+    changed.
 
-    Steps that are added have the rate that it ended with: a rate that was stretched over them would
-    not have been that of the steps that are done.
+    Added steps have the final learning rate. Stretching the decay over them would contradict the
+    rates of the steps that are done.
     """
     old, new = getattr(before, phase), getattr(after, phase)
     if new.steps == old.steps or new.optimizer.decay_steps is not None:
@@ -85,7 +90,7 @@ def _spelled_out(config: RunConfig, phase: str, steps: int | None = None) -> Run
 
 
 def _refusal(change: Changed, values: dict[str, Any], phase: str, done: int) -> str:
-    """The reason why a setting may not change; empty where it may."""
+    """The reason why a setting may not change; empty if it may."""
     declares, owner = change.setting.last(Change), change.phase or phase
     if PHASES.index(owner) > PHASES.index(phase):
         return ""  # of a phase that is still to come

@@ -1,4 +1,4 @@
-"""Settings as they are kept in the file `config.json` of a phase, and read from it."""
+"""Reads the settings of a phase from its file `config.json`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ T = TypeVar("T")
 
 
 def read(path: pathlib.Path) -> RunConfig:
-    """The config in a file. One that another version wrote, with other settings, is an error.
+    """The config in a file. Settings that this version does not have are an error.
 
-    A setting that the file lacks, because it was not there when the run began, had what is now its
-    default.
+    A setting that the file lacks, because it was added after the run began, takes its default.
     """
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
@@ -48,7 +47,7 @@ def _restore(kind: type[T], saved: Mapping[str, Any]) -> T:
 
 
 def _unknown(kind: type, saved: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Names in the file that are no settings, as in `train.forgotten`."""
+    """Names in the file that are not settings, such as `train.forgotten`."""
     hints = typing.get_type_hints(kind)
     for name, value in saved.items():
         if name not in hints:

@@ -1,4 +1,4 @@
-"""The commands of this package, in the order in which a run meets them.
+"""Lists the commands of this package, in the order in which a run uses them.
 
 python -m launch
 """
@@ -18,7 +18,7 @@ HOSTS = ("hosts.jobset",)
 
 
 def summary(command: str) -> str:
-    """The first line of a command's docstring, which is read and not run."""
+    """The first line of a command's docstring; the module is read, not imported."""
     path = pathlib.Path(__file__).parent.joinpath(*command.split(".")).with_suffix(".py")
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     return text.split("\n")[0]

@@ -18,7 +18,7 @@ import tyro
 
 from configs.presets import PRESETS
 from configs.schema import RunConfig
-from gtpo_jax.devices.processes import HostFailure, gather_objects
+from gtpo_jax.devices.processes import ProcessFailure, gather_objects
 from gtpo_jax.learner.checkpoint import SaveError, saved_steps
 from gtpo_jax.tools import IsolationError
 from launch import panels
@@ -27,11 +27,11 @@ from launch.run.cluster import Cluster, Distributed, is_first, leave
 from launch.run.faults import EXIT_BAD_INPUT, EXIT_FAILED
 
 EXIT_PREEMPTED = 75
-"""Told to stop by SIGTERM, and all that was done is saved: started again, it goes on."""
+"""Exit status after a SIGTERM when everything is saved: started again, the run continues."""
 EXIT_INTERRUPTED = 130
 
 KEPT = ("config", "run_dir", "resume", "resume_if_any", "distributed")
-"""Arguments that a command line to go on need not repeat, or says in its own way."""
+"""Arguments that a command line that continues a run omits or states in its own way."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,11 +83,11 @@ class PhaseArguments(RunArguments):
     def __post_init__(self):
         if self.resume and self.resume_if_any:
             raise ValueError(
-                "--resume is an error without a checkpoint, --resume-if-any begins then; give one"
+                "--resume needs a checkpoint, --resume-if-any begins without one; give one of them"
             )
 
     def resumes(self, phase: str) -> bool:
-        """Whether a phase goes on from a checkpoint."""
+        """True if a phase continues from a checkpoint."""
         folder = self.run_dir / phase / "checkpoints"
         [found, *_] = gather_objects(bool(saved_steps(folder)))
         if self.resume_if_any and not found:
@@ -109,11 +109,13 @@ METHOD_OPTIONS = {
     "train.algorithm.importance-limit": "gtpo + importance limit=…",
     "train.sampling-rounds": "gtpo + dynamic_sampling rounds=…",
 }
-"""Options that `--train.method` spells: each with its words there."""
+"""Options that do not exist, because they are part of `--train.method` → their words there."""
 
 
 def refuse_method_options(argv: Sequence[str]) -> None:
-    """Raises ValueError where options say what the method says, naming its spelling."""
+    """Raises ValueError for an option that is part of `--train.method`, and names its spelling
+    there.
+    """
     for word in argv:
         option = word.removeprefix("--").partition("=")[0].replace("_", "-")
         if word.startswith("--") and option in METHOD_OPTIONS:
@@ -129,8 +131,8 @@ A = TypeVar("A", bound=Arguments)
 def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
     """Arguments from `[PRESET] [--option value ...]`.
 
-    What is not given is as in the config of the run, where the launcher goes on with one, or else
-    as in the preset, `tiny` without a name.
+    Defaults are those of the run's saved config where the launcher continues a run, otherwise those
+    of the preset (`tiny` if none is named).
     """
     rest = list(argv)
     named = rest.pop(0) if rest and not rest[0].startswith("-") else ""
@@ -166,7 +168,9 @@ def _preset(name: str) -> RunConfig:
 
 
 def command(program: str, arguments: RunArguments, *flags: str) -> str:
-    """The command line that goes on with a run: its options but for the config, which it keeps."""
+    """The command line that continues a run. It has no config options, because the run saves its
+    config.
+    """
     words = [program, *flags, "--run-dir", str(arguments.run_dir)]
     for field in dataclasses.fields(arguments):
         value = getattr(arguments, field.name)
@@ -178,10 +182,9 @@ def command(program: str, arguments: RunArguments, *flags: str) -> str:
 
 
 def main(run: Callable[[Sequence[str]], None]) -> None:
-    """Runs a launcher; what the user got wrong becomes one line instead of a traceback.
+    """Runs a launcher; a user's error becomes one line instead of a traceback.
 
-    So do a disk or memory without room and a lost process (status 1), SIGTERM (75) and Ctrl-C
-    (130).
+    So do a full disk or memory and a lost process (status 1), SIGTERM (75) and Ctrl-C (130).
     """
     platforms.leave_out_tpus()
     _tell_once()
@@ -195,7 +198,7 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
             _end(f"error: {error}, here --tool.allow {' '.join(error.missing)}", EXIT_BAD_INPUT)
         except SaveError as error:
             _end(f"error: {error}", EXIT_FAILED)
-        except HostFailure as error:  # every process has it
+        except ProcessFailure as error:  # raised in every process
             _end(f"error: {error}", EXIT_FAILED, together=True)
         except signals.Preempted as stop:
             again = "nothing was saved yet; run the same command again"
@@ -220,7 +223,9 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
 
 
 def _end(message: str, status: int, *, together: bool = False) -> NoReturn:
-    """`together`: all processes end now, and so may wait for each other."""
+    """Writes the message and exits. `together`: all processes end here, so they may wait for each
+    other.
+    """
     sys.stderr.write(message + "\n")
     if together:
         sys.exit(status)
@@ -228,12 +233,14 @@ def _end(message: str, status: int, *, together: bool = False) -> NoReturn:
 
 
 def _tell_once() -> None:
-    """Keeps quiet what Orbax and TensorStore print of a save that fails: it is raised as well."""
+    """Silences what Orbax and TensorStore print about a failed save, because the error is raised as
+    well.
+    """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     shown = sys.unraisablehook
 
     def hook(unraisable) -> None:
-        # Of a write that ended when another one had failed already, in a thread of TensorStore.
+        # A thread of TensorStore ended its write after another write had failed.
         if str(unraisable.exc_value) != "Event loop is closed":
             shown(unraisable)
 
@@ -241,14 +248,14 @@ def _tell_once() -> None:
 
 
 def _print_in_any_encoding() -> None:
-    """A sign that the terminal's encoding lacks is printed as a question mark."""
+    """Lets characters that the terminal's encoding lacks be printed as question marks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 
 def write_json(path: pathlib.Path, value: object) -> None:
-    """Writes indented JSON in one step, the folder made where it is missing: process 0 does."""
+    """Writes indented JSON atomically, on process 0 only, and makes the folder if it is missing."""
     if not is_first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

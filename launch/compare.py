@@ -1,9 +1,9 @@
-"""Methods from the same cold start, with the same budget, over several seeds.
+"""Compares methods from one cold start, with one budget, over several seeds.
 
     python -m launch.compare tiny --seeds 1 2 3 --methods gtpo grpo "gtpo normalize=turn_index"
 
-Only the seed of the reinforcement varies: all runs begin with one cold start, made first when the
-folder has none. An interrupted comparison goes on when it is called again.
+Only the seed of the reinforcement learning varies: all runs begin with one cold start, which is
+trained first if the folder has none. The same command continues an interrupted comparison.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from launch.sft import run_sft
 from launch.train import run_training
 
 COLD_START = "cold-start"
-"""Folder of the cold start in that of the comparison."""
+"""Folder of the cold start within the folder of the comparison."""
 
 FIGURES = ("success", "violations", "turns", "tool_errors")
 
@@ -65,7 +65,7 @@ class CompareArguments(cli.RunArguments):
 
 
 def compare(arguments: CompareArguments) -> dict:
-    """Figures of every run, and mean and standard deviation over the seeds."""
+    """The results of every run, and their mean and standard deviation over the seeds."""
     config, run_dir = arguments.config, arguments.run_dir
     cold_start_dir = run_dir / COLD_START
     go_on = cli.command("launch.compare", arguments)
@@ -95,7 +95,7 @@ def compare(arguments: CompareArguments) -> dict:
 
 
 def folder_name(method: str) -> str:
-    """A name for the folder of a method: words joined by `_`, and a digest where signs are lost."""
+    """A folder name for a method: its words joined by `_`, plus a digest if that is ambiguous."""
     name = re.sub(r"[^\w.=]+", "_", method).strip("_")
     lost = name != method.replace(" ", "_")
     return f"{name}_{zlib.crc32(method.encode()):08x}" if lost else name
@@ -124,7 +124,7 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 def table(result: dict) -> Table:
-    """Mean ± standard deviation over seeds: a column for each method."""
+    """Mean ± standard deviation over seeds: one column for each method."""
     rendered = Table(title="after reinforcement, mean ± std over seeds")
     rendered.add_column("")
     for name in result["summary"]:

@@ -1,4 +1,4 @@
-"""The whole way on one machine: imitation, then GTPO, and what changed.
+"""Runs everything on one machine: imitation, then GTPO, and shows what changed.
 
 python -m launch.demo
 """
@@ -71,7 +71,7 @@ def run_demo(arguments: DemoArguments) -> dict:
         gate = check_gate(session, evaluator, cold_start, go_on)
         before = _evaluate(evaluator, cold_start)
         if cluster.is_first() and session.config.train.keep_every:
-            # Beside those of the steps, as of one before the first.
+            # Beside the files of the steps, as step 0.
             folder = run_dir / "train" / trajectory_files.FOLDER
             trajectory_files.write(folder, session.dialogue.tokenizer, 0, before[1])
         lap("evaluate_cold_start")
@@ -129,7 +129,7 @@ def _show(
     picture: pathlib.Path,
 ) -> None:
     console = display.CONSOLE
-    # The problems that tell most: those whose outcome changed for the better.
+    # The most telling problems: those whose outcome improved.
     changed = [i for i in range(len(before[1])) if after[1][i].success > before[1][i].success]
     for index in _families_first(changed, after[1])[:SHOWN]:
         console.print(terminal.render_trajectory(before[1][index], title="cold start"))

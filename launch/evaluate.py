@@ -1,9 +1,9 @@
-"""Evaluates a checkpoint of a run on held-out problems: avg@k, pass@k, maj@k, and how it went.
+"""Evaluates a checkpoint of a run on held-out problems: avg@k, pass@k, maj@k, and samples.
 
     python -m launch.evaluate tiny --run-dir runs/mine --phase train --evaluation.samples 8
 
-Results lie in RUN/evaluation/PHASE-STEP. Called again, also after it was killed, it rolls out what
-is missing there.
+Results are written to RUN/evaluation/PHASE-STEP. The same command continues an evaluation that was
+interrupted or killed: only missing trajectories are rolled out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class EvaluateArguments(cli.RunArguments):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Where the parameters to evaluate come from."""
+    """The checkpoint to evaluate."""
 
     run_dir: pathlib.Path
     phase: str
@@ -66,7 +66,7 @@ class Checkpoint:
 
     @property
     def command(self) -> str:
-        """The command line that evaluates it."""
+        """The command line that evaluates this checkpoint."""
         words = ["--run-dir", str(self.run_dir), "--phase", self.phase, "--checkpoint"]
         return f"python -m launch.evaluate {shlex.join([*words, str(self.step)])}"
 
@@ -99,14 +99,15 @@ def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
 def evaluate(
     session: Session, checkpoint: Checkpoint, folder: pathlib.Path, *, go_on: str = ""
 ) -> tuple[dict[str, Evaluation], list[Trajectory]]:
-    """The evaluation of each mode, and the trajectories that were sampled for it now.
+    """The evaluation of each mode, and the trajectories that this call sampled for it.
 
-    What the folder has already is not rolled out again. The evaluations are on process 0 alone.
-    `go_on` is the command to run after an interrupt, by default that of the checkpoint.
+    Trajectories that the folder already has are not rolled out again. Only process 0 gets the
+    evaluations. `go_on` is the command to run after an interrupt; by default it evaluates the same
+    checkpoint.
     """
     params = session.load_params(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
     evaluator = Evaluator(session)
-    # A problem that is drawn twice has the same trajectories twice.
+    # A problem that is drawn twice would get the same trajectories twice.
     problems = list({problem.id: problem for problem in evaluator.problems}.values())
     repeated = len(evaluator.problems) - len(problems)
     if repeated:

@@ -1,11 +1,11 @@
-"""Several processes on one machine, each with CPU devices of its own, as one run.
+"""Runs several processes on one machine as one run, each with its own CPU devices.
 
     python -m launch.local_cluster --processes 2 --devices 4
     python -m launch.local_cluster --processes 4 --devices 2 --program train -- tiny --train.steps 5
 
-What follows `--` goes to the program, which is `launch.demo` by default. Process 0 prints; what the
-others print is in `runs/cluster/process-1.log` and so on. What libraries in C++ print in process 0,
-such as the connections of Gloo, is in `process-0.log`.
+Options after `--` go to the program, `launch.demo` by default. Process 0 prints to the terminal;
+the others print to `runs/cluster/process-1.log` and so on. The output of C++ libraries in process
+0, such as Gloo's connections, goes to `process-0.log`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from launch import cli
 from launch.run import signals
 
 GRACE_SECONDS = 60.0
-"""What the others have to end by themselves when one has failed; then they are killed."""
+"""Seconds that the other processes get to end after one has failed; then they are killed."""
 POLL_SECONDS = 0.2
 
 
@@ -52,7 +52,7 @@ class ClusterArguments:
 
 
 def run_cluster(arguments: ClusterArguments, options: Sequence[str]) -> int:
-    """Runs the processes to their end: 0, or the status of the first that failed."""
+    """Runs the processes until they end: returns 0, or the status of the first that failed."""
     address = f"127.0.0.1:{free_port()}"
     arguments.logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -91,7 +91,7 @@ def _wait(workers: list[subprocess.Popen], logs: pathlib.Path) -> int:
     while True:
         statuses = [worker.poll() for worker in workers]
         if failed is None and any(statuses):
-            # One that was killed takes the others with it, soon: it is the one to name.
+            # A killed process soon takes the others with it, so it is the one to name.
             ended = [index for index, status in enumerate(statuses) if status]
             failed = min(ended, key=lambda index: (statuses[index] or 0) > 0)
             deadline = time.monotonic() + GRACE_SECONDS
@@ -130,9 +130,9 @@ def _kill(workers: list[subprocess.Popen]) -> None:
 
 @contextlib.contextmanager
 def _forwarded(workers: list[subprocess.Popen]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM go to all processes; this one waits for what they make of it.
+    """Forwards Ctrl-C and SIGTERM to all processes, and waits for them to end.
 
-    A Ctrl-C that is ignored here is ignored there.
+    A Ctrl-C that is ignored here is ignored by them too.
     """
 
     def forward(number, frame) -> None:

@@ -1,7 +1,7 @@
-"""The methods and modifiers that `--train.method` takes, as a table.
+"""Lists the methods and modifiers that `--train.method` takes.
 
 python -m launch.methods            # the table
-python -m launch.methods gtpo kl    # some of them, whole
+python -m launch.methods gtpo kl    # the full text of some
 python -m launch.methods --write    # docs/methods.md
 """
 
@@ -34,7 +34,7 @@ composed by `gtpo_jax.methods.chain`. This page is written by `python -m launch.
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A method or a modifier, as its docstring and its signature tell."""
+    """A method or a modifier, described by its docstring and its signature."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class Row:
     papers: tuple[str, ...]  # arXiv numbers
     equation: str  # the first formula after the first line
     options: str
-    needs: str  # of the loss, and facts of trajectories
+    needs: str  # scores that the loss needs, and facts of trajectories
     file: str
     text: str  # the docstring
 
@@ -62,7 +62,7 @@ def rows() -> Iterator[Row]:
 
 
 def _needs(method: methods.Method) -> list[str]:
-    """Scores that the loss needs, and facts of trajectories that other parts read."""
+    """Scores that the loss needs, and facts of trajectories that other parts need."""
     return sorted(method.loss.needs) + [fact.name for fact in method.facts]
 
 
@@ -91,7 +91,7 @@ def _row(name: str, kind: str, make: Callable[..., Any], needs: str) -> Row:
 
 
 def page() -> str:
-    """The table as Markdown, and below it the docstring of each."""
+    """The table as Markdown, followed by the docstring of each row."""
     lines = [HEAD]
     for kind in ("method", "modifier"):
         found = [row for row in rows() if row.kind == kind]
@@ -111,7 +111,7 @@ def page() -> str:
 
 
 def table() -> Table:
-    """Names, options with their defaults, and what each is."""
+    """Names, options with their defaults, and summaries."""
     rendered = Table(title="--train.method METHOD option=value … + MODIFIER option=value …")
     for column in ("name", "options", ""):
         rendered.add_column(column)

@@ -1,4 +1,6 @@
-"""Command lines that tyro reads. Where it would draw a panel, a ValueError says it in one line."""
+"""Parses command lines with tyro. Errors are raised as a ValueError of one line, not drawn as
+panels.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,19 @@ import tyro
 
 SUGGESTIONS = 3
 NEAR = 0.75
-"""Likeness of an option that may have been meant: 1 is the same."""
+"""Least similarity of an option that is suggested; 1 is equality."""
 
 KINDS = {
     r"invalid literal for int\(\) with base 10: (.*)": "an integer",
     r"could not convert string to float: (.*)": "a number",
 }
-"""What Python says of a text that is no number, and what would have been one."""
+"""Python's message for a text that is not a number → the kind of number it expected."""
 
 
 def parse(
     kind: Any, argv: Sequence[str], *, prog: str, description: str | None, default: Any = None
 ) -> Any:
-    """The values of a command line. Raises ValueError, in one line, for what is wrong with it."""
+    """The values of a command line. Raises ValueError with one line for an error in it."""
     errors = io.StringIO()
     given = {} if default is None else {"default": default}
     try:
@@ -42,7 +44,9 @@ def parse(
 
 
 def one_line(panel: str, known: Sequence[str]) -> str:
-    """The message of an error panel, with the nearest of the `known` options where one is not."""
+    """The message of an error panel in one line, with the closest of the `known` options if one is
+    unknown.
+    """
     # Where stdout cannot show boxes, rules are hyphens, and one more is below the title.
     lines = [line.strip("╭╮╰╯│─ ") for line in panel.splitlines()[1:]]
     lines = [line if line.strip("-") else "" for line in lines]
@@ -56,7 +60,7 @@ def one_line(panel: str, known: Sequence[str]) -> str:
 
 
 def options(kind: Any, prefix: str = "--") -> Iterator[str]:
-    """The options of a dataclass; the config's are those of the command line itself."""
+    """The options of a dataclass; the fields of its config are options without a prefix."""
     if not dataclasses.is_dataclass(kind):
         return
     hints = typing.get_type_hints(kind)
@@ -69,13 +73,13 @@ def options(kind: Any, prefix: str = "--") -> Iterator[str]:
 
 
 def _nearest(words: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The options most like one of the words, or like its last part, the nearest first."""
+    """The options most similar to one of the words, or to its last part, the most similar first."""
 
     def likeness(word: str, option: str) -> float:
         word = word.replace("_", "-")
         ends = word.rpartition(".")[2].lstrip("-"), option.rpartition(".")[2].lstrip("-")
         whole = difflib.SequenceMatcher(None, word, option).ratio()
-        weight = 0.8 if "." in word else 0.95  # who names a group may have named the right one
+        weight = 0.8 if "." in word else 0.95  # a named group may be right
         return max(whole, weight * difflib.SequenceMatcher(None, *ends).ratio())
 
     scores = {option: max((likeness(w, option) for w in words), default=0.0) for option in known}
@@ -84,14 +88,14 @@ def _nearest(words: Sequence[str], known: Sequence[str]) -> list[str]:
 
 
 def _plain(message: str) -> str:
-    """A message about a value, by the name of its option."""
+    """An error message about a value, under the name of its option."""
     option = re.fullmatch(r"Error parsing (--\S+): (.*)", message)
     if option:
         for said, expected in KINDS.items():
             if found := re.fullmatch(said, option[2]):
                 return f"{option[1]} must be {expected}, got {found[1]}"
         return f"{option[1]}: {option[2]}"
-    message = re.sub(r"^Error parsing [A-Z]\w+: ", "", message)  # of all arguments together
+    message = re.sub(r"^Error parsing [A-Z]\w+: ", "", message)  # an error of all arguments
     group = re.fullmatch(r"Error parsing config\.([\w.]+): (.*)", message)
     if not group:
         return message

@@ -67,7 +67,9 @@ class PlanArguments(cli.Arguments):
 
 
 def choose_model(arguments: PlanArguments) -> RunConfig:
-    """The config with the model that the arguments name; how it is computed stays the config's."""
+    """The config with the model that the arguments name. Settings of how the model is computed are
+    kept.
+    """
     config = arguments.config
     if arguments.model is not None and arguments.model_preset is not None:
         raise ValueError("--model and --model-preset name two models; give one")
@@ -76,7 +78,7 @@ def choose_model(arguments: PlanArguments) -> RunConfig:
         found = presets.MODELS.get(arguments.model_preset)
         if found is None:
             raise ValueError(
-                f"model preset {arguments.model_preset!r} is unknown; those known are"
+                f"model preset {arguments.model_preset!r} is unknown; the known ones are"
                 f" {', '.join(presets.MODELS)}"
             )
     elif arguments.model is not None:
@@ -147,7 +149,7 @@ def show(
     topology: topologies.Topology,
     reports: Sequence[Report],
 ) -> None:
-    """Prints a plan that fits, and writes it where the arguments say."""
+    """Prints a plan that fits, and writes it to the file that the arguments name."""
     workload, step = arguments.workload(config), None
     CONSOLE.print(report.memory_table(reports, topology))
     CONSOLE.print(report.cost_table(reports))
@@ -168,14 +170,14 @@ def show(
 
 
 def show_refusal(failure: DoesNotFitError) -> None:
-    """Prints what does not fit, in the compiler's words too."""
+    """Prints what does not fit, with the compiler's own words."""
     CONSOLE.print(str(failure), style="bold red", highlight=False)
     if failure.told:
         CONSOLE.print(f"the compiler: {failure.told}", markup=False, highlight=False)
 
 
 def show_try(tried: search.Try) -> None:
-    """Prints one line of a search."""
+    """Prints one line about a tried change."""
     options, failure = search.as_options(tried.changes), tried.failure
     outcome = "fits"
     if failure is not None:

@@ -1,4 +1,4 @@
-"""Pictures of what the policy did: one page of a run's trajectories, or curves of several runs.
+"""Shows what the policy did: one page of a run's trajectories, or learning curves of several runs.
 
     python -m launch.report runs/mine
     python -m launch.report --compare runs/mine runs/other
@@ -65,14 +65,14 @@ class ReportArguments:
 
 
 def parse(argv: Sequence[str]) -> ReportArguments:
-    """Arguments of the command line. Raises `ValueError` for what is wrong with them."""
+    """Arguments of the command line. Raises `ValueError` for an error in them."""
     return panels.parse(
         ReportArguments, argv, prog="python -m launch.report", description=ReportArguments.__doc__
     )
 
 
 def write_page(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> pathlib.Path:
-    """Writes the page of runs and returns where it is."""
+    """Writes the page of the runs and returns its path."""
     names = run_folder.names_of(runs)
     files: run_folder.Files = {}
     for name, run in zip(names, runs, strict=True):
@@ -108,7 +108,7 @@ def write_page(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> path
 
 
 def _subtitle(runs: Sequence[pathlib.Path]) -> str:
-    """What a single run was trained with, where it was."""
+    """Method, seed and size of the training, if there is a single run and it was trained."""
     if len(runs) > 1 or not (runs[0] / "train" / "config.json").exists():
         return ""
     settings = run_folder.settings_of(runs[0])
@@ -120,9 +120,9 @@ def _subtitle(runs: Sequence[pathlib.Path]) -> str:
 
 
 def take_picture(page: pathlib.Path, out: pathlib.Path) -> None:
-    """Writes a PNG of the top of a page, in few colors so that it stays small.
+    """Writes a PNG of the top of a page, with few colors to keep it small.
 
-    Raises `ValueError` where no browser is found or it fails.
+    Raises `ValueError` where no browser is found or the browser fails.
     """
     found = [path for name in BROWSERS if (path := shutil.which(name))]
     if not found:
@@ -157,7 +157,7 @@ def take_picture(page: pathlib.Path, out: pathlib.Path) -> None:
 
 
 def write_comparison(arguments: ReportArguments, runs: Sequence[pathlib.Path]) -> None:
-    """Draws the curves of runs and prints where they end."""
+    """Draws the curves of runs and prints their last values."""
     made = []
     for name, run in zip(run_folder.names_of(runs), runs, strict=True):
         metrics = run_folder.metrics_of(run)["train"]

@@ -1,4 +1,4 @@
-"""One problem, solved with the tool before your eyes, or many of them, the successes kept.
+"""Solves one problem with the tool, turn by turn, or many problems to save the successes.
 
 python -m launch.rollout tiny --run-dir runs/mine --prompt "What is 12 * 34?"
 python -m launch.rollout chat --model Qwen2.5-1.5B-Instruct --prompt "What is 2**100 % 7?"
@@ -63,7 +63,9 @@ class RolloutArguments(cli.RunArguments):
         return None if handed_over else own.newest(cls.folder(argv))
 
     def wanted(self) -> rejection.Wanted | None:
-        """What is to be kept, if anything. Raises where the options do not go together."""
+        """The trajectories to save, or None to watch one problem. Raises where options contradict
+        each other.
+        """
         if self.temperature < 0:
             raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
         if self.keep_successes is None:
@@ -88,11 +90,11 @@ class RolloutArguments(cli.RunArguments):
 
 
 KEEPING = ("first_problem", "problems", "samples", "most_per_problem", "keep_violations")
-"""Options that say what to keep."""
+"""Options of --keep-successes."""
 
 
 class WatchedDialogue:
-    """A dialogue that prints every turn when it has ended."""
+    """A dialogue that prints every turn once it has ended."""
 
     def __init__(self, dialogue: AnyDialogue):
         self._dialogue = dialogue
@@ -113,7 +115,7 @@ class WatchedDialogue:
 
 
 class WatchedTool:
-    """A tool that prints what its calls give."""
+    """A tool that prints the results of its calls."""
 
     def __init__(self, tool: Tool):
         self._tool = tool
@@ -156,10 +158,10 @@ def keep(arguments: RolloutArguments, wanted: rejection.Wanted) -> None:
 
 
 def watch(arguments: RolloutArguments) -> None:
-    """Shows how one problem is solved."""
+    """Prints how one problem is solved."""
     if jax.process_count() > 1:
         raise ValueError("--prompt is watched in one process; several keep successes")
-    # Every device has a row, though one is enough: rows are spread evenly.
+    # One row would do, but rows are spread evenly over the devices.
     limits = dataclasses.replace(
         arguments.config.rollout, slots=jax.device_count(), parked=0, prefill_prompts=1
     )
@@ -192,7 +194,7 @@ def watch(arguments: RolloutArguments) -> None:
 def find_model(
     arguments: RolloutArguments,
 ) -> tuple[hf_weights.Checkpoint | None, imported_model.Imported | None]:
-    """The checkpoint that was handed over, if one was."""
+    """The checkpoint named by --model, or None."""
     if arguments.model is None:
         return None, None
     checkpoint = hf_weights.open_checkpoint(arguments.model)
@@ -200,7 +202,7 @@ def find_model(
 
 
 def load(session: Session, checkpoint: hf_weights.Checkpoint | None) -> Params:
-    """The checkpoint's parameters, or the newest of the run."""
+    """Parameters of the given checkpoint, or of the newest checkpoint of the run."""
     if checkpoint is not None:
         network = Network(session.config.model, session.mesh)
         return session.network.adapted(

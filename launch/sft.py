@@ -1,4 +1,4 @@
-"""Cold start: a model learns from demonstrations, those of scripts or those in files.
+"""Cold start: a model learns from demonstrations, scripted or read from files.
 
 python -m launch.sft tiny --run-dir runs/mine
 python -m launch.sft chat --run-dir runs/qwen --sft.files demonstrations.jsonl
@@ -47,13 +47,13 @@ class SftArguments(cli.PhaseArguments):
 
 
 def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Params:
-    """The cold start of a session; returns the parameters it ends with.
+    """Trains the cold start of a session; returns its final parameters.
 
-    It begins with the model that was imported into the run, or else with random parameters.
-    `go_on` is the command to run after an interrupt, `launch.sft --resume` by default.
+    It begins with the model that was imported into the run, or else with random parameters. `go_on`
+    is the command to run after an interrupt, `launch.sft --resume` by default.
     """
     config = session.config.sft
-    # Before anything is made: a file may have to be mended.
+    # First of all, because a file may have to be corrected.
     demonstrations = read_demonstrations(session) if config.files else None
     optimizer = make_optimizer(config.optimizer, steps=config.steps)
     update = learner.make_update(
@@ -98,7 +98,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
                 phase.state, figures = update(phase.state, session.put_batch(batch))
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
                     figures = jax.device_get(figures)
-                    figures["skipped"] = step + 1 - int(phase.state.step)  # of all so far
+                    figures["skipped"] = step + 1 - int(phase.state.step)  # total so far
                     names = learner.nonfinite_names(phase.state, figures.pop("nonfinite"))
                     display.skipped_update(step, names)
                     speed = tokens / (time.monotonic() - began)
@@ -109,7 +109,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
 
 
 def first_params(session: Session) -> Params:
-    """What a cold start begins with."""
+    """Initial parameters of a cold start."""
     if session.imported is None:
         return session.network.random()
     return session.load_params(session.run_dir, imported_model.PHASE)
@@ -144,7 +144,7 @@ def read_demonstrations(session: Session) -> list[Trajectory]:
 
 
 def play_demonstrations(session: Session) -> list[Trajectory]:
-    """The demonstrations by scripts of a session's task, run for real."""
+    """The scripted demonstrations of a session's task, played with the real tool."""
     with playing.shown(session.tool) as tool:
         demonstrations = demonstrate(
             (session.source.demonstration(i) for i in range(session.config.sft.demonstrations)),
@@ -163,9 +163,9 @@ def play_demonstrations(session: Session) -> list[Trajectory]:
 def fitting(
     session: Session, demonstrations: Sequence[Trajectory], places: Sequence[str]
 ) -> list[Trajectory]:
-    """The demonstrations that rows have room for; others are an error, or counted and left out.
+    """The demonstrations that fit into rows; others are an error, or left out and counted.
 
-    `places` say where each comes from.
+    `places` say where each demonstration comes from.
     """
     config = session.config.sft
     kept = [t for t in demonstrations if t.length <= config.row_tokens]
@@ -187,7 +187,7 @@ def fitting(
 
 
 def tell(demonstrations: Sequence[Trajectory]) -> None:
-    """Prints what demonstrations are like."""
+    """Prints statistics of demonstrations."""
     count, judged = len(demonstrations), [t for t in demonstrations if t.included]
     right = f"{sum(t.success for t in judged) / max(len(judged), 1):.0%} right"
     if len(judged) < count:
@@ -201,8 +201,8 @@ def tell(demonstrations: Sequence[Trajectory]) -> None:
 
 
 def check_same(path: pathlib.Path, demonstrations: Sequence[Trajectory], *, resume: bool) -> None:
-    """Keeps a digest of what is learned from. Raises when a resumed phase has learned from other
-    demonstrations: it would not go on as the same run.
+    """Writes a digest of the demonstrations. Raises if a resumed phase has other demonstrations
+    than it began with, because it would no longer continue the same run.
     """
     digest = hashlib.sha256()
     for trajectory in demonstrations:
@@ -214,13 +214,13 @@ def check_same(path: pathlib.Path, demonstrations: Sequence[Trajectory], *, resu
         cli.write_json(path, found)
     elif path.exists() and json.loads(path.read_text(encoding="utf-8")) != found:
         raise ValueError(
-            f"{path} tells of other demonstrations than those in the files now: resume with the"
+            f"{path} was written for other demonstrations than the files have: resume with the"
             " same contents and tokenizer, or start in another --run-dir"
         )
 
 
 def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajectory]:
-    """All demonstrations, shuffled anew each epoch, without end."""
+    """All demonstrations, shuffled anew in each epoch, without end."""
     for epoch in itertools.count():
         order = list(range(len(demonstrations)))
         random.Random(f"{seed}/epoch/{epoch}").shuffle(order)

@@ -47,9 +47,9 @@ class TrainArguments(cli.PhaseArguments):
 
 
 class Trainer:
-    """The step of the outer loop: rollout, credit, updates.
+    """One step of the outer loop: rollout, credit, updates.
 
-    `state` is the state at step 0; the first update takes it, and the cold start with it.
+    `state` is the state at step 0; the first update consumes it, and the cold start with it.
     """
 
     def __init__(self, session: Session, cold_start: Params):
@@ -71,9 +71,9 @@ class Trainer:
     def step(
         self, step: int, state: learner.TrainState, bar: display.Display | None = None
     ) -> tuple[learner.TrainState, list[Trajectory], dict[str, float]]:
-        """One step: new state, the trajectories it learned from, its metrics.
+        """Runs one step; returns the new state, the trajectories it learned from, and its metrics.
 
-        `last_credit` then is the credit of their turns.
+        Afterwards `last_credit` is the credit of their turns.
         """
         began = time.monotonic()
         state, groups = self.sample(step, state, bar)
@@ -84,7 +84,7 @@ class Trainer:
     def sample(
         self, step: int, state: learner.TrainState, bar: display.Display | None = None
     ) -> tuple[learner.TrainState, rollout.CollectedGroups]:
-        """The groups of a step, of the problems that the method proposes."""
+        """Samples the groups of a step, from the problems that the method proposes."""
         config, local = self.config, self.session.localize(state.params)
 
         def run(requests: Sequence[Request]):
@@ -120,7 +120,7 @@ class Trainer:
     def _success_rates(
         self, proposal: Proposal, groups: rollout.CollectedGroups
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the problems that were tried, and their shares of successes."""
+        """Numbers of the problems that were tried, and the success rate of each."""
         outcomes: dict[str, list[bool]] = {}
         for trajectory in groups.sampled:
             counted = outcomes.setdefault(trajectory.problem.id, [])
@@ -133,7 +133,9 @@ class Trainer:
     def learn(
         self, step: int, state: learner.TrainState, trajectories: list[Trajectory]
     ) -> tuple[learner.TrainState, dict[str, float]]:
-        """New state and metrics of credit and updates; without trajectories the state stays."""
+        """New state, and metrics of credit and updates. Without trajectories the state stays the
+        same.
+        """
         state, report = self.training.step(step, state, trajectories)
         self.last_credit = report.credit
         updates = [dict(metrics) for metrics in report.updates]
@@ -156,7 +158,7 @@ def run_training(
     resume: bool = False,
     go_on: str = "",
 ) -> Params:
-    """Reinforcement learning of a session; returns the parameters it ends with.
+    """Trains a session by reinforcement learning; returns its final parameters.
 
     `go_on` is the command to run after an interrupt, `launch.train --resume` by default.
     """
@@ -196,7 +198,7 @@ def run_training(
                         "eval/sampled_violations": result.violations,
                     }
                 figures |= step_metrics.memory() | {
-                    # Between two steps stands the checkpoint of the earlier one.
+                    # The checkpoint of a step is saved between it and the next.
                     "time/checkpoint_seconds": began - ended,
                     "time/keep_seconds": kept - learned,
                     "time/evaluation_seconds": time.monotonic() - kept,

@@ -27,7 +27,7 @@ TEXTS = 6_000
 
 def demonstration_texts(source: ProblemSource, tool: Tool, count: int) -> Iterator[str]:
     """Questions, thoughts, code, outputs and answers of `count` demonstrations."""
-    # What it replies to a call that is not closed does not depend on its tokenizer.
+    # The reply to an unclosed call does not depend on the tokenizer.
     shipped = Dialogue(tokenizers.SentencePieceTokenizer(tokenizers.ASSETS / "tools-256.model"))
     for played in play((source.demonstration(index) for index in range(count)), shipped, tool):
         yield played.problem.question
@@ -53,7 +53,7 @@ class TokenizerArguments(cli.Arguments):
 def make_tokenizer(
     config: RunConfig, out: pathlib.Path, *, vocab_size: int, texts: int = TEXTS
 ) -> int:
-    """Writes a SentencePiece model; returns the tokens that the longest prompt takes with it."""
+    """Writes a SentencePiece model; returns the number of tokens of the longest prompt."""
     source = make_source(config)
     with contextlib.closing(make_tool(config.tool)) as tool, playing.shown(tool) as shown:
         lines = [text for text in demonstration_texts(source, shown, texts) if text]

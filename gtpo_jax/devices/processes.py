@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 T = TypeVar("T")
 
 
-class HostFailure(RuntimeError):
+class ProcessFailure(RuntimeError):
     """A process failed; the message names it."""
 
 
@@ -42,9 +42,9 @@ def gather_objects(value: T) -> list[T]:
 def together(what: str) -> Iterator[None]:
     """Makes an error in the block on one process an error on all of them.
 
-    At the end of the block every process raises `HostFailure` with the errors of those that failed;
-    otherwise the others would wait for them forever in the next exchange. The block itself must not
-    exchange anything. An interrupt is re-raised as such on the process that received it.
+    At the end of the block every process raises `ProcessFailure` with the errors of those that
+    failed; otherwise the others would wait for them forever in the next exchange. The block itself
+    must not exchange anything. An interrupt is re-raised as such on the process that received it.
     """
     if jax.process_count() == 1:
         yield
@@ -63,4 +63,4 @@ def together(what: str) -> Iterator[None]:
         if report is not None
     ]
     if failed:
-        raise HostFailure("; ".join(failed)) from failure
+        raise ProcessFailure("; ".join(failed)) from failure

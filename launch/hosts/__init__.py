@@ -1,1 +1,1 @@
-"""`launch.train` on TPU pods, under Slurm and on Kubernetes: docs/scaling.md."""
+"""Launchers of `launch.train` for TPU pods, Slurm and Kubernetes: see docs/scaling.md."""

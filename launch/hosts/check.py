@@ -2,7 +2,7 @@
 
 python -m launch.hosts.check tiny --train.steps 100
 
-The launchers ask before they ask for machines. Exit status 2 and one line say what is wrong.
+The launchers call it before they request machines. An error is one line and exit status 2.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from launch.train import TrainArguments
 
 
 def check_options(words: Sequence[str]) -> None:
-    """Raises ValueError when `launch.train` would refuse the words before it looks at devices.
+    """Raises ValueError if `launch.train` would refuse the options before it looks at devices.
 
-    Files that they name are where the run will be, so they are not looked for.
+    Files that the options name are not checked, because they are on the machines of the run.
     """
     try:
         arguments = cli.parse(TrainArguments, words, program="launch.train")

@@ -76,7 +76,9 @@ class JobSetArguments:
 
 
 def jobset(arguments: JobSetArguments, train: Sequence[str]) -> dict[str, Any]:
-    """The manifest; `train` are preset and options of `launch.train`. ValueError on bad options."""
+    """The manifest; `train` holds preset and options of `launch.train`. Raises ValueError if they
+    are bad.
+    """
     _check(arguments, train)
     tpu = bool(arguments.topology)
     hosts, chips, labels = _slice(arguments) if tpu else (arguments.hosts, arguments.gpus, {})
@@ -138,7 +140,9 @@ def jobset(arguments: JobSetArguments, train: Sequence[str]) -> dict[str, Any]:
 
 
 def _job(hosts: int, pod: dict[str, Any]) -> dict[str, Any]:
-    """One pod for each host. The first that ends badly ends the Job, and the JobSet decides."""
+    """One pod per machine. The first pod that fails ends the Job, and the JobSet decides what
+    follows.
+    """
     return {
         "completionMode": "Indexed",
         "completions": hosts,
@@ -231,7 +235,7 @@ def _pod_security(arguments: JobSetArguments) -> dict[str, Any]:
 
 
 def _slice(arguments: JobSetArguments) -> tuple[int, int, dict[str, str]]:
-    """Hosts of a TPU slice, chips of one, labels of its nodes."""
+    """Machines of a TPU slice, chips of each, and labels of its nodes."""
     kind, _, shape = arguments.topology.partition(":")
     if kind not in TPUS:
         raise ValueError(f"--topology takes one of {', '.join(TPUS)}, then :, not {kind!r}")

@@ -1,1 +1,1 @@
-"""What a run needs and takes, found by compiling its programs for devices that need not exist."""
+"""Memory, time and cost of a run, from its programs compiled for devices that need not exist."""

@@ -1,8 +1,8 @@
 """The accelerators that a plan knows, as data.
 
-Peak, memory and bandwidths are those that the vendor states of one chip; nothing here was measured.
-`available` is what the compiler lets the programs of one device fill, by its own refusal of one
-that is too large (libtpu 0.0.50): the runtime keeps the rest.
+Peak, memory and bandwidths are the vendor's figures for one chip; nothing here was measured.
+`available` is the memory that the compiler lets the programs of one device fill, read from its
+refusal of a program that is too large (libtpu 0.0.50): the runtime keeps the rest.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ GIB = 2**30
 class Chip:
     """One chip, a node of a grid whose neighbors are linked."""
 
-    devices: int = 1  # as JAX counts them; they share all figures of the chip evenly
+    devices: int = 1  # devices that JAX counts; they share all figures of the chip evenly
     hbm: float  # bytes
-    available: float  # bytes of a device
-    flops: float  # of dense bfloat16 products, per second
+    available: float  # bytes per device
+    flops: float  # operations per second of dense bfloat16 products
     hbm_bandwidth: float  # bytes per second
-    ici_bandwidth: float  # bytes per second out of the chip over all its links, and as many in
-    axes: int  # of the grid
-    ring: int  # an axis of a multiple of so many chips is closed to a ring
+    ici_bandwidth: float  # bytes per second out of the chip over all links; as many go in
+    axes: int  # axes of the grid
+    ring: int  # an axis is closed to a ring if its size is a multiple of this
 
 
 CHIPS: dict[str, Chip] = {
@@ -69,4 +69,4 @@ CHIPS: dict[str, Chip] = {
         ring=4,
     ),
 }
-"""By the names that topologies have."""
+"""Chips by the names that topologies use."""

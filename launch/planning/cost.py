@@ -1,10 +1,10 @@
-"""What one call of a compiled program costs a device, read from its text.
+"""The cost of one call of a compiled program for a device, read from the program's text.
 
-- Operations: multiplications and additions of matrix products and of attention kernels. What is
-  done element by element is left out: other units do it, beside them.
-- Bytes to and from HBM: operands and results of everything outside of fusions, of slices what is
-  sliced; what lies in the fast memory of a chip is free.
-- Traffic: bytes that a device sends for each collective, as the best algorithm on a ring does.
+- Operations: multiplications and additions of matrix products and of attention kernels. Elementwise
+  work is left out, because other units do it in parallel.
+- Bytes to and from HBM: operands and results of everything outside of fusions; of a slice, only the
+  sliced part. Data in the fast memory of a chip is free.
+- Traffic: bytes that a device sends for each collective with the best algorithm on a ring.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 KERNEL_PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Products of `[T, H]` and `[T, S]` matrices that an attention kernel makes for each head."""
+"""Number of products of `[T, H]` and `[T, S]` matrices that an attention kernel makes per head."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collective:
-    """One collective of a program, over all times that it runs."""
+    """One collective of a program, summed over all its executions."""
 
     kind: str
-    sent: float  # bytes of a device
-    group: tuple[int, ...]  # the first group, as places in the mesh
+    sent: float  # bytes per device
+    group: tuple[int, ...]  # the first group, as positions in the mesh
     times: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of one call, for one device."""
+    """The cost of one call, for one device."""
 
     operations: float
     bytes: float
     collectives: tuple[Collective, ...]
-    guessed: int  # instructions counted once, in a loop whose trips nobody knows
-    unknown: tuple[str, ...]  # kernels whose operations nobody knows, by name
+    guessed: int  # instructions counted once, in loops of unknown length
+    unknown: tuple[str, ...]  # names of kernels whose operations are unknown
 
     @property
     def sent(self) -> float:
@@ -80,7 +80,7 @@ def cost(module: Module, *, loops: int = 1, devices: int = 1) -> Cost:
 
 
 def _with_inner(module: Module, computation: Computation, instruction: Instruction):
-    """The instruction, and those inside of it if it is a fusion."""
+    """The instruction and, if it is a fusion, the instructions inside it."""
     yield computation, instruction
     if instruction.opcode == "fusion":
         inner = module.computations[instruction.called("calls") or ""]
@@ -109,15 +109,16 @@ def _operations(
 
 
 def _contracted(computation: Computation, dot: Instruction) -> int:
-    """Length of the sum of each element of a product."""
+    """Number of terms in the sum of each element of a product."""
     found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
     left = computation.operands(dot)[0][0].dims
     return math.prod(left[int(axis)] for axis in found.group(1).split(",") if axis) if found else 1
 
 
 def _convolution(computation: Computation, conv: Instruction) -> float:
-    """A matrix product in the words of a TPU. An axis of a batch becomes one of the window, whose
-    padding and dilation leave few places where both factors are.
+    """Operations of a matrix product that a TPU writes as a convolution. A batch axis becomes an
+    axis of the window, whose padding and dilation leave few positions where both factors are
+    present.
     """
     (left,), (right,) = computation.operands(conv)[:2]
     found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", conv.attributes)
@@ -153,7 +154,7 @@ def _convolution(computation: Computation, conv: Instruction) -> float:
 
 
 def _kernel(computation: Computation, call: Instruction) -> float | None:
-    """Operations of a splash attention kernel: of the tiles that are not all masked."""
+    """Operations of a splash attention kernel, over the tiles that are not entirely masked."""
     products = next((n for name, n in KERNEL_PRODUCTS.items() if call.name.startswith(name)), None)
     if products is None:
         return None
@@ -162,7 +163,7 @@ def _kernel(computation: Computation, call: Instruction) -> float | None:
     queries = next(one for one in operands if one.dtype != "s8" and len(one.dims) >= 3)
     rows, width = queries.dims[-2:]
     heads = math.prod(queries.dims[:-2])
-    # Of a causal grid the half with the diagonal; a narrower one has the tiles of the window only.
+    # Half of a causal grid, with the diagonal; a narrower grid has only the tiles of the window.
     most = max(tiles)
     share = (most + 1) / (2 * most) if tiles[0] == tiles[1] else min(tiles) / most
     return products * 2.0 * heads * rows * rows * width * share
@@ -175,7 +176,7 @@ def _collective(
     if kind not in COLLECTIVES:
         return None
     given = sum(s.bytes for shapes in computation.operands(instruction) for s in shapes)
-    if instruction.opcode == "all-reduce":  # it may round what it sums
+    if instruction.opcode == "all-reduce":  # it may round its sums
         given = min(given, sum(s.bytes for s in instruction.shapes))
     if kind == "collective-permute":
         pairs = re.search(r"source_target_pairs=\{\{(\d+),(\d+)\}", instruction.attributes)

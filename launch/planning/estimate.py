@@ -1,10 +1,10 @@
-"""From compiled programs to time and cost, by roofline.
+"""Time and cost of compiled programs, by roofline.
 
 A program takes no less time than its operations, its traffic to HBM and its traffic between chips
 take, each at the peak that the vendor states.
 
-Real programs are slower, and these times are bounds, to compare plans by. They leave out the tools,
-the host and credit assignment.
+Real programs are slower, so these times are bounds for comparing plans. They leave out the tools,
+the Python process and credit assignment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.config import ModelConfig
 
 GIB = 2**30
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-REFUSALS = (  # of several releases of the compiler: what is needed, what there is
+REFUSALS = (  # of several compiler releases: memory needed, memory available
     re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm"),
     re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)"),
 )
@@ -34,7 +34,7 @@ REFUSALS = (  # of several releases of the compiler: what is needed, what there 
 class DoesNotFitError(ValueError):
     """A program needs more memory than a device has; both in bytes.
 
-    `told` is what the compiler says of it, if it was asked.
+    `told` is the compiler's own message, if it was asked.
     """
 
     def __init__(self, program: str, needed: float, available: float, told: str = ""):
@@ -48,10 +48,10 @@ class DoesNotFitError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of a device while a program runs."""
+    """Bytes of memory of a device while a program runs."""
 
     arguments: int
-    results: int  # beside those written over arguments
+    results: int  # without those written over arguments
     temporary: int
     code: int
     resident: int
@@ -63,7 +63,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Least time of a call, by what limits it."""
+    """Shortest time of a call, by what limits it."""
 
     compute: float
     hbm: float
@@ -80,26 +80,26 @@ class Seconds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
-    """What is known of one program, for one device."""
+    """Everything known about one program, for one device."""
 
     name: str
     memory: Memory
     cost: cost.Cost
     seconds: Seconds | None  # None: nothing is known of the chip
-    tokens: int  # of a call, on all devices of its mesh
-    devices: int  # of its mesh
-    calls: int  # of a step of training
+    tokens: int  # per call, on all devices of its mesh
+    devices: int  # devices of its mesh
+    calls: int  # calls per training step
     compile_seconds: float
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:
-    """A step of the run, rollouts and updates one after the other."""
+    """A step of the run: rollouts, then updates."""
 
     rollout_seconds: float
     update_seconds: float
     sampled_tokens: float
-    mfu: float  # of an update: operations of the model itself over those of the chips' peak
+    mfu: float  # in an update: operations of the model over the chips' peak
 
     @property
     def seconds(self) -> float:
@@ -107,15 +107,15 @@ class Step:
 
     @property
     def tokens_per_second(self) -> float:
-        """Sampled tokens, while rollouts run."""
+        """Sampled tokens per second while rollouts run."""
         return self.sampled_tokens / self.rollout_seconds
 
 
 def compile_program(program: Program, topology: Topology) -> Report:
-    """Compiles a program and reads what it takes; raises DoesNotFitError."""
+    """Compiles a program and reads its memory and cost; raises DoesNotFitError."""
     available = topology.chip.available if topology.chip else math.inf
     held = sum(program.held)
-    if held > available:  # no compiler is needed to see that
+    if held > available:  # too large whatever the compiler does
         raise DoesNotFitError(program.name, held, available)
     began = time.monotonic()
     try:
@@ -156,7 +156,9 @@ def compile_program(program: Program, topology: Topology) -> Report:
 
 
 def read_refusal(message: str) -> tuple[float, float] | None:
-    """Bytes needed and available, in the compiler's words; None: it speaks of another thing."""
+    """Bytes needed and bytes available, from the compiler's message; None if it is about something
+    else.
+    """
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     for pattern in REFUSALS:
@@ -168,7 +170,7 @@ def read_refusal(message: str) -> tuple[float, float] | None:
 
 
 def roofline(found: cost.Cost, program: Program, topology: Topology) -> Seconds:
-    """Least times of a call on a device of the topology."""
+    """Shortest times of a call on a device of the topology."""
     chip = topology.chip
     assert chip is not None
     ici = sum(
@@ -182,8 +184,8 @@ def roofline(found: cost.Cost, program: Program, topology: Topology) -> Seconds:
 
 
 def model_operations(model: ModelConfig, tokens: int, context: int) -> float:
-    """Operations of training on `tokens` in rows of `context`: 6 a weight that a token meets, and
-    those of causal attention, forward once and backward twice. Nothing that is computed again.
+    """Operations of training on `tokens` in rows of `context`: 6 per weight that a token uses, plus
+    causal attention, one forward and two backward passes. Recomputation does not count.
     """
     met = model.parameters - (0 if model.tied_embeddings else model.vocab_size * model.width)
     if model.experts:
@@ -202,7 +204,7 @@ def model_operations(model: ModelConfig, tokens: int, context: int) -> float:
 def step(
     config: RunConfig, topology: Topology, workload: Workload, reports: Sequence[Report]
 ) -> Step:
-    """Least time of a step, from the reports of its programs."""
+    """Shortest time of a step, from the reports of its programs."""
     assert topology.chip is not None
     by_name = {report.name: report for report in reports}
     least = {name: report.seconds.least for name, report in by_name.items() if report.seconds}
@@ -228,5 +230,5 @@ def step(
 
 
 def cost_of_steps(step: Step, topology: Topology, price: float, count: int = 1000) -> float:
-    """Cost of `count` steps at a price of a chip for an hour, in the price's currency."""
+    """Cost of `count` steps at a price per chip and hour, in the currency of the price."""
     return count * step.seconds / 3600 * topology.chips * price

@@ -1,4 +1,4 @@
-"""Which devices take part in a collective."""
+"""The devices that take part in a collective."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 
 
 def replica_groups(attributes: str, devices: int) -> list[tuple[int, ...]]:
-    """The groups of a collective over `devices`, as places in the mesh of the program.
+    """The groups of a collective over `devices`, as positions in the mesh of the program.
 
     Three notations are in use: `{{0,1},{2,3}}`; `[2,2]<=[4]`, perhaps transposed by `T(1,0)`; and
     `mesh['a'=2,'b'=2] {'b'}`, perhaps with its devices in another order, and with a part of an axis
-    in the place of an axis: `'a':(2)4` are the middle 4 of 2 × 4 × the rest. Raises ValueError for
-    another one.
+    in the place of an axis: `'a':(2)4` is the middle 4 of 2 × 4 × the rest. Raises ValueError for
+    any other notation.
     """
     listed = LISTED.search(attributes)
     if listed:
@@ -44,7 +44,7 @@ def _named(mesh: str, order: str | None, wanted: str) -> list[tuple[int, ...]]:
     shape: list[int] = []
     inner: dict[tuple[str, int, int], int] = {}
     for axis, whole in sizes.items():
-        done = 1  # of the axis, by the parts so far
+        done = 1  # size of the parts of the axis so far
         for part in sorted((one for one in chosen if one[0] == axis), key=lambda one: one[1]):
             size = part[2] or whole
             shape += [part[1] // done, size]
@@ -59,7 +59,7 @@ def _named(mesh: str, order: str | None, wanted: str) -> list[tuple[int, ...]]:
 
 
 def _order(text: str) -> np.ndarray:
-    """Places in the order that `[2,4]T(1,0)` or `0,2,1,3` says."""
+    """Positions in the order that `[2,4]T(1,0)` or `0,2,1,3` describes."""
     found = ORDER.match(text)
     if found is None:
         return np.array([int(one) for one in text.split(",")])

@@ -1,9 +1,9 @@
 """The text of a compiled program as data: its computations, their instructions, and how often a
 device executes each.
 
-XLA's own `cost_analysis` counts the body of a loop once. Here it is counted as often as it runs:
-the number of trips is written in the text, or stands in the loop's condition. Where it is known at
-run time only, the caller has to say it.
+XLA's own `cost_analysis` counts the body of a loop once. Here it counts as often as it runs: the
+number of trips is in the text or in the loop's condition. If it is known only at run time, the
+caller has to give it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One array. `fast`: in memory on the chip, not in its HBM."""
+    """One array. `fast`: in fast memory on the chip, not in its HBM."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -43,7 +43,7 @@ class Shape:
 @dataclasses.dataclass(frozen=True)
 class Instruction:
     name: str
-    shapes: tuple[Shape, ...]  # of its result, a tuple's in their order
+    shapes: tuple[Shape, ...]  # shapes of its result; of a tuple, in order
     opcode: str
     operands: tuple[str, ...]
     attributes: str
@@ -82,11 +82,11 @@ class Executed:
     instruction: Instruction
     computation: Computation
     times: float
-    guessed: bool  # in a loop whose number of trips nobody knows, counted once
+    guessed: bool  # counted once, in a loop of unknown length
 
 
 def parse(text: str) -> Module:
-    """The module of `compiled.as_text()`."""
+    """Parses the text of `compiled.as_text()`."""
     computations: dict[str, Computation] = {}
     entry, name, lines = "", "", []
     for line in text.splitlines():
@@ -108,7 +108,7 @@ def parse(text: str) -> Module:
 
 
 def shapes(text: str) -> tuple[Shape, ...]:
-    """All arrays of a result type, a tuple or not."""
+    """All arrays of a result type, which may be a tuple."""
     found = []
     for dtype, dims, layout in SHAPE.findall(text):
         sizes = tuple(int(size.lstrip("<=")) for size in dims.split(",") if size)
@@ -117,18 +117,18 @@ def shapes(text: str) -> tuple[Shape, ...]:
 
 
 def executed(module: Module, loops: int = 1) -> Iterator[Executed]:
-    """What a device executes, from the entry on; a fusion is one instruction.
+    """The instructions that a device executes, from the entry on; a fusion is one instruction.
 
-    `loops` are the trips of each outermost loop whose number only the run knows. Of the branches of
-    a conditional each is counted for its share, as if all were equally likely.
+    `loops` are the trips of each outermost loop whose number only the run knows. Each branch of a
+    conditional counts for an equal share.
     """
     yield from _walk(module, module.entry, 1.0, loops, False)
 
 
 def trips(module: Module, computation: Computation, loop: Instruction) -> int | None:
-    """How often the body of a while loop runs; None if that is known at run time only.
+    """How often the body of a while loop runs; None if that is known only at run time.
 
-    It is written in the text, or the loop counts from a constant in constant steps to another.
+    It is in the text, or the loop counts from one constant to another in constant steps.
     """
     found = TRIPS.search(loop.attributes)
     if found:
@@ -159,7 +159,7 @@ def trips(module: Module, computation: Computation, loop: Instruction) -> int | 
 
 
 def _constant(computation: Computation, name: str) -> int | None:
-    """The number that a value is, if it is one."""
+    """The value of a constant; None for any other instruction."""
     found = computation.instructions.get(name)
     while found is not None and found.opcode in ("copy", "bitcast", "convert"):
         found = computation.instructions[found.operands[0]]
@@ -169,7 +169,7 @@ def _constant(computation: Computation, name: str) -> int | None:
 
 
 def _step(module: Module, computation: Computation, after: Instruction) -> int:
-    """What is added to a counter; unrolled loops count in larger steps than 1."""
+    """The increment of a counter; unrolled loops count in steps larger than 1."""
     if after.opcode == "copy":
         return _step(module, computation, computation.instructions[after.operands[0]])
     if after.opcode in ("fusion", "call"):
@@ -234,7 +234,7 @@ def _instruction(line: str) -> Instruction:
 
 
 def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis at `opening` is closed."""
+    """Index of the parenthesis that closes the one at `opening`."""
     depth = 0
     for place in range(opening, len(text)):
         depth += {"(": 1, ")": -1}.get(text[place], 0)

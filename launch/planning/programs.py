@@ -1,7 +1,7 @@
-"""The programs of a run over arrays that exist in name only: shapes, dtypes and places.
+"""The programs of a run over abstract arrays: shapes, dtypes and placements.
 
-They are those that `launch.train` and its rollout engine jit, for a mesh of any devices: those that
-are there, or those of a topology. Rollouts run on the devices of one process, each process its own.
+They are the programs that `launch.train` and its rollout engine jit, for a mesh of existing devices
+or of a topology. Rollouts run on the devices of one process, in each process separately.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ from gtpo_jax.types import ForwardFn
 from launch.run.network import Network
 
 ROLLOUT_PROGRAMS = ("decode segment", "prefill")
-"""Names of the programs of a rollout; the others are those of a training step."""
+"""Names of the programs of a rollout; all others belong to a training step."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """A jitted function with abstract arguments, and what its text does not tell."""
+    """A jitted function with abstract arguments, and facts that its text does not contain."""
 
     name: str
     function: Any  # has `.lower`
     arguments: tuple[Any, ...]
     mesh: Mesh
-    loops: int  # trips of its outer loop, which the run decides
-    tokens: int  # that one call works on, on all devices of the mesh
-    resident: int  # bytes of a device that are none of its arguments and lie there meanwhile
-    calls: int = 0  # of a step of training; 0 for rollouts, and for shapes of shorter rows
+    loops: int  # trips of its outer loop, which depend on the run
+    tokens: int  # tokens per call, on all devices of the mesh
+    resident: int  # bytes per device held during the call by other arrays
+    calls: int = 0  # calls per training step; 0 for rollouts and for shorter rows
 
     @property
     def held(self) -> tuple[int, int]:
-        """Bytes of a device before the program has computed anything: arguments, and the rest."""
+        """Bytes of a device before the program has computed anything: arguments, and resident
+        arrays.
+        """
         return tree_bytes(self.arguments), self.resident
 
     def lower(self) -> jax.stages.Lowered:
@@ -56,44 +58,44 @@ class Program:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workload:
-    """How long trajectories are in the mean, in tokens; what the shapes of a run leave open."""
+    """Mean lengths of trajectories, in tokens, which the shapes of a run leave open."""
 
     trajectory: int  # prompt, turns and tool outputs
-    sampled: int  # of these, by the policy
+    sampled: int  # tokens among them that the policy samples
 
     @classmethod
     def longest(cls, config: RunConfig) -> Workload:
-        """Full contexts, and as many full turns as they hold: nothing costs more."""
+        """The most expensive workload: full contexts, with as many full turns as fit."""
         limits = config.rollout
         room = limits.context - limits.prompt_tokens
         sampled = min(room, limits.max_turns * limits.turn_tokens)
         return cls(trajectory=limits.context, sampled=sampled)
 
 
-def build(config: RunConfig, mesh: Mesh, host: Mesh, workload: Workload) -> list[Program]:
+def build(config: RunConfig, mesh: Mesh, local: Mesh, workload: Workload) -> list[Program]:
     """The passes and updates of a step, decode segment and prefill of a run, at the longest cache.
 
-    `host` is the part of `mesh` that one process drives.
+    `local` is the part of `mesh` that one process drives.
     """
     sharding.check_rows(config.train.rows, mesh, "train.rows", sharding.BATCH_AXES)
-    sharding.check_rows(config.rollout.slots, host, "rollout.slots")
+    sharding.check_rows(config.rollout.slots, local, "rollout.slots")
     network = Network(config.model, mesh, lora=make_lora(config.lora))
     forward = _forward(config, mesh)
     training = make_training(config, forward, make_method(config.train.method))
     state = abstract_state(network, training.optimizer)
-    here = Network(config.model, host, lora=make_lora(config.lora)).abstract
-    # What rollouts read is the state's own, unless it has to be gathered from other processes.
+    here = Network(config.model, local, lora=make_lora(config.lora)).abstract
+    # Rollouts read the parameters of the state, unless they are gathered from other processes.
     held = tree_bytes(state)
     if tree_bytes(here) == tree_bytes(state.params):
         held -= tree_bytes(state.params)
     return [
         *_training(config, mesh, training, state, workload),
-        *_rollout(config, host, here, resident=held),
+        *_rollout(config, local, here, resident=held),
     ]
 
 
 def abstract_state(network: Network, optimizer: optax.GradientTransformation) -> learner.TrainState:
-    """The train state by shapes, each leaf where `learner.init_state` puts it."""
+    """The abstract train state, each leaf placed as by `learner.init_state`."""
     mesh = jax.tree.leaves(network.shardings)[0].mesh
     init = functools.partial(learner.init_state, optimizer=optimizer, trained=network.trained)
     state = jax.eval_shape(init, network.abstract)
@@ -110,8 +112,8 @@ def abstract_state(network: Network, optimizer: optax.GradientTransformation) ->
 
 
 def _like_parameters(tree: Any, places: Any, home: NamedSharding) -> Any:
-    """Places of what an optimizer keeps: moments and copies lie where their parameters do, which
-    the ends of their paths name; counters lie everywhere.
+    """Placements of optimizer state: moments and copies are placed as their parameters, which the
+    ends of their paths name; counters are replicated.
     """
     known = dict(jax.tree_util.tree_flatten_with_path(places)[0])
 
@@ -123,7 +125,7 @@ def _like_parameters(tree: Any, places: Any, home: NamedSharding) -> Any:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes that each device holds of a tree of arrays with places."""
+    """Bytes that each device holds of a tree of placed arrays."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -131,7 +133,7 @@ def tree_bytes(tree: Any) -> int:
 
 
 def _forward(config: RunConfig, mesh: Mesh) -> ForwardFn:
-    """The model as a session has it; its vocabulary is taken for the tokenizer's."""
+    """The forward pass of a session, with the model's vocabulary in place of the tokenizer's."""
     forward = Network(config.model, mesh, lora=make_lora(config.lora)).forward
     return decoding.restrict_vocabulary(forward, forward.vocab_size)
 
@@ -170,7 +172,7 @@ def _training(
 
 
 def _row_tokens(config: RunConfig, workload: Workload) -> float:
-    """Tokens of a packed row that a trajectory takes, its share of a shared prompt included."""
+    """Tokens of a packed row that a trajectory uses, including its share of a shared prompt."""
     train = config.train
     if not train.shared_prompts:
         return workload.trajectory
@@ -213,7 +215,7 @@ def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> li
     )
     segment = programs.decode_segment
     assert isinstance(segment, functools.partial)
-    if limits.parked:  # the lot beside the rows
+    if limits.parked:  # parked rows have caches too
         resident += tree_bytes(state_of(limits.parked))
     common = {"mesh": mesh, "resident": resident}
     return [

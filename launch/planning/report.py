@@ -14,7 +14,7 @@ from launch.planning.topologies import Topology
 
 
 def memory_table(reports: Sequence[Report], topology: Topology) -> Table:
-    """Memory of a device while each program runs, in GiB: a column for each program."""
+    """Memory of a device while each program runs, in GiB: one column per program."""
     table = Table(title=f"memory of a device, GiB: {topology.name}", title_justify="left")
     table.add_column("")
     for report in reports:
@@ -34,7 +34,7 @@ def memory_table(reports: Sequence[Report], topology: Topology) -> Table:
 
 
 def cost_table(reports: Sequence[Report]) -> Table:
-    """What one call costs a device."""
+    """The cost of one call for a device."""
     table = Table(title="one call, on a device", title_justify="left")
     table.add_column("program")
     for name in ("tokens", "TFLOP", "HBM GB", "sent GB"):
@@ -47,7 +47,7 @@ def cost_table(reports: Sequence[Report]) -> Table:
 
 
 def time_table(reports: Sequence[Report]) -> Table:
-    """The least time of one call by what limits it, of programs with a chip."""
+    """The shortest time of one call by what limits it, for programs on a known chip."""
     table = Table(title="least time of a call, milliseconds", title_justify="left")
     table.add_column("program")
     for name in ("compute", "HBM", "ICI"):
@@ -62,7 +62,7 @@ def time_table(reports: Sequence[Report]) -> Table:
 
 
 def traffic_table(reports: Sequence[Report]) -> Table:
-    """What is sent, by program, collective and size of the group."""
+    """Bytes sent, by program, collective and size of the group."""
     table = Table(title="collectives, of a device and call", title_justify="left")
     table.add_column("program")
     table.add_column("collective")
@@ -87,7 +87,7 @@ def collectives(report: Report) -> dict[tuple[str, int], tuple[float, float]]:
 
 
 def step_lines(step: Step, topology: Topology, price: float | None) -> list[str]:
-    """The estimate in words."""
+    """The estimate in sentences."""
     lines = [
         f"a step takes {step.seconds:.3g} s at the least: rollouts {step.rollout_seconds:.3g},"
         f" updates {step.update_seconds:.3g} at {step.mfu:.1%} MFU",
@@ -107,7 +107,7 @@ def step_lines(step: Step, topology: Topology, price: float | None) -> list[str]
 def record(
     reports: Sequence[Report], topology: Topology, step: Step | None, price: float | None
 ) -> dict[str, Any]:
-    """All figures of a plan; bytes, seconds and operations of one device."""
+    """All figures of a plan; bytes, seconds and operations are those of one device."""
     found: dict[str, Any] = {
         "topology": topology.name,
         "chips": topology.chips,

@@ -1,4 +1,4 @@
-"""Whether a run fits, and if not, which change of its options makes it fit: found by trying."""
+"""Searches, by compiling, for changes of a run's options that make it fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHUNK = 256
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Try:
-    """A set of changes and what came of it."""
+    """A set of changes and its outcome."""
 
     changes: Changes
     failure: DoesNotFitError | None
@@ -30,7 +30,7 @@ class Try:
 class Planner:
     """Compiles the programs of configs for one topology; no program twice.
 
-    `on_compile` is told of every program before it is compiled.
+    `on_compile` is called with the name of every program before it is compiled.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Planner:
         self._known: dict[Any, Report | DoesNotFitError] = {}
 
     def reports(self, config: RunConfig) -> list[Report]:
-        """What each program takes; raises the DoesNotFitError of the first that does not fit."""
+        """Reports of all programs; raises the DoesNotFitError of the first that does not fit."""
         mesh = make_mesh(config, self.topology)
         found = []
-        host = self.topology.rollout_mesh(mesh)
-        for program in programs.build(config, mesh, host, self.workload(config)):
+        local = self.topology.rollout_mesh(mesh)
+        for program in programs.build(config, mesh, local, self.workload(config)):
             key = (program.name, program.loops, *_determinants(program.name, config))
             if key not in self._known:
                 self.on_compile(program.name)
@@ -62,7 +62,7 @@ class Planner:
         return found
 
     def search(self, config: RunConfig, failure: DoesNotFitError, tries: int) -> Iterator[Try]:
-        """Tries changes until all programs fit, `tries` at the most that a compiler judges."""
+        """Tries changes until all programs fit, at most `tries` that a compiler has to judge."""
         changes: dict[str, Any] = {}
         rest = remedies(config, failure.program, self.topology)
         while tries > 0:
@@ -75,7 +75,7 @@ class Planner:
             except DoesNotFitError as error:
                 tries -= bool(error.told)
                 yield Try(changes=changes | more, failure=error)
-                if error.program != failure.program:  # this one fits now; on to the next
+                if error.program != failure.program:  # this program fits, continue with the next
                     failure, changes = error, changes | more
                     rest = remedies(changed, error.program, self.topology)
             else:
@@ -89,7 +89,9 @@ def make_mesh(config: RunConfig, topology: Topology):
 
 
 def remedies(config: RunConfig, program: str, topology: Topology) -> Iterator[dict[str, Any]]:
-    """Changes that lower the memory of a program, each with those before it, the cheapest first."""
+    """Changes that lower the memory of a program, each including those before it, the cheapest
+    first.
+    """
     changes: dict[str, Any] = {}
     mesh = make_mesh(config, topology)
     if program not in ROLLOUT_PROGRAMS:
@@ -105,14 +107,14 @@ def remedies(config: RunConfig, program: str, topology: Topology) -> Iterator[di
             changes = changes | {"train.rows": rows}
             yield changes
     else:
-        slots, least = config.rollout.slots, sharding.row_count(topologies.host_mesh(mesh))
+        slots, least = config.rollout.slots, sharding.row_count(topologies.process_mesh(mesh))
         for _ in range(3):
             if slots > least:
                 slots = max(slots // 2 // least * least, least)
                 changes = changes | {"rollout.slots": slots, "rollout.parked": 0}
                 yield changes
     tensor = mesh.shape["tensor"]
-    count = mesh.shape["data"] * mesh.shape["fsdp"] * tensor  # another axis stays as it is
+    count = mesh.shape["data"] * mesh.shape["fsdp"] * tensor  # the sequence axis stays as it is
     each = max(count // topology.processes, 1)
     sizes = [tensor, *(size for size in (2, 4, 8) if tensor < size <= each and each % size == 0)]
     for tensor in sizes:
@@ -133,7 +135,7 @@ def remedies(config: RunConfig, program: str, topology: Topology) -> Iterator[di
 
 
 def apply(config: Any, changes: Changes) -> Any:
-    """The config with options changed, those of a part of it all at once."""
+    """The config with options changed, all options of one part at once."""
     values: dict[str, Any] = {}
     inner: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
@@ -152,7 +154,7 @@ def as_options(changes: Changes) -> str:
 
 
 def _determinants(program: str, config: RunConfig) -> tuple[Any, ...]:
-    """What a program depends on."""
+    """The settings that a program depends on."""
     common = (config.model, config.lora, config.mesh, config.train.optimizer)
     if program not in ROLLOUT_PROGRAMS:
         return (*common, config.train, config.rollout.context)

@@ -1,6 +1,6 @@
-"""Devices that need not be there: `v5p:4x4x4` is a slice of TPUs, `cpu:8` fake devices.
+"""Devices that need not exist: `v5p:4x4x4` is a slice of TPUs, `cpu:8` are fake devices.
 
-Of TPUs the compiler is the real one, out of the wheel `libtpu`; it needs no TPU.
+For TPUs the compiler is the real one, from the wheel `libtpu`; it needs no TPU.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from launch.planning.chips import CHIPS, Chip
 NAME = re.compile(r"([a-z0-9]+):(\d+(?:x\d+)*)")
 HOST = (2, 2, 1)  # chips of one machine along each axis, where there is more than one machine
 ALONE = {
-    "TPU_SKIP_MDS_QUERY": "1",  # or it asks the cloud what machine this is, and waits
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at a time share no device, as two runs would
+    "TPU_SKIP_MDS_QUERY": "1",  # otherwise it asks the cloud about this machine, and waits
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # two plans at once share no device
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "none",
 }
@@ -32,7 +32,7 @@ ALONE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Topology:
-    """Devices of one kind, in the order that JAX lists them."""
+    """Devices of one kind, in the order in which JAX lists them."""
 
     name: str
     devices: Sequence[Any]
@@ -45,14 +45,14 @@ class Topology:
 
     @property
     def processes(self) -> int:
-        """Machines, each of which runs one process."""
+        """Number of machines, each of which runs one process."""
         return len({device.process_index for device in self.devices})
 
     def rollout_mesh(self, mesh: Mesh) -> Mesh:
-        """The part of a mesh that one process drives, as a slice by itself: of some slices the
-        compiler takes no part.
+        """The part of a mesh that one process drives, as a slice of its own, because the compiler
+        does not accept parts of some slices.
         """
-        block = host_mesh(mesh)
+        block = process_mesh(mesh)
         if self.chip is None or self.processes == 1:
             return block
         kind, grid = self.name.split(":")[0], HOST[: self.chip.axes]
@@ -63,10 +63,11 @@ class Topology:
         return Mesh(placed, mesh.axis_names, axis_types=mesh.axis_types)
 
     def sent_per_second(self, mesh: Mesh, group: Sequence[int]) -> float:
-        """Bytes that each device of a group can send in a second; `group` are places in the mesh.
+        """Bytes that each device of a group can send per second; `group` are positions in the mesh.
 
-        Of every axis of the grid along which the group extends, both links of a chip serve where
-        the axis is closed to a ring and the group goes all around it; else one, that at its end.
+        On every axis of the grid along which the group extends, a chip uses both links if the axis
+        is closed to a ring and the group goes all around it; otherwise one, as at the end of the
+        group.
         """
         chip = self.chip
         if chip is None:
@@ -84,7 +85,7 @@ class Topology:
 
 
 def find(name: str) -> Topology:
-    """The topology of a name; a ValueError says what is wrong with it."""
+    """The topology of a name; a ValueError explains an error in the name."""
     match = NAME.fullmatch(name)
     if match is None or (match.group(1) != "cpu" and match.group(1) not in CHIPS):
         raise ValueError(
@@ -102,7 +103,7 @@ def find(name: str) -> Topology:
     return Topology(name=name, devices=_described(name, grid), chip=chip, grid=grid)
 
 
-def host_mesh(mesh: Mesh) -> Mesh:
+def process_mesh(mesh: Mesh) -> Mesh:
     """The part of a mesh that the process of its first device drives; its rollouts run there."""
     owners = np.vectorize(lambda device: device.process_index, otypes=[int])(mesh.devices)
     mine = np.argwhere(owners == owners.flat[0])
@@ -111,7 +112,7 @@ def host_mesh(mesh: Mesh) -> Mesh:
 
 
 def _fake(count: int) -> Sequence[Any]:
-    with contextlib.suppress(RuntimeError):  # too late: the devices are counted below
+    with contextlib.suppress(RuntimeError):  # too late to change: the devices are counted below
         jax.config.update("jax_num_cpu_devices", count)
     devices = jax.devices("cpu")
     if len(devices) < count:
@@ -131,10 +132,10 @@ def _described(name: str, grid: tuple[int, ...]) -> Sequence[Any]:
         )
     for variable, value in ALONE.items():
         os.environ.setdefault(variable, value)
-    host = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(grid) == 1 else {}
+    bounds = {"chips_per_host_bounds": (1, 1, 1)} if math.prod(grid) == 1 else {}
     try:
         with _quiet():
-            return topologies.get_topology_desc(name, "tpu", **host).devices
+            return topologies.get_topology_desc(name, "tpu", **bounds).devices
     except (ImportError, RuntimeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"topology {name!r} cannot be described: {reason}") from None
@@ -142,7 +143,7 @@ def _described(name: str, grid: tuple[int, ...]) -> Sequence[Any]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what the library writes past Python from the terminal, which would tell nothing."""
+    """Hides what the library writes to the terminal below Python, which is of no use."""
     kept = os.dup(2)
     with open(os.devnull, "w", encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 2)

@@ -1,7 +1,8 @@
 """Bytes that an instruction of a compiled program moves to and from HBM.
 
-Operands are read and results written once. Of what a slice is taken from, the slice counts; of what
-is updated in place, the update. What never leaves the fast memory of a chip counts for nothing.
+Operands are read and results written once. A slice counts instead of the array that it is taken
+from, an update instead of the array that it updates in place. Data that never leaves the fast
+memory of a chip does not count.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ SLICES = ("dynamic-slice", "slice", "gather")
 
 
 def hbm_bytes(module: Module, computation: Computation, instruction: Instruction) -> int:
-    """Of one execution, outside of what an instruction calls unless that is a fusion."""
+    """Bytes of one execution, without what the instruction calls unless it is a fusion."""
     opcode = instruction.opcode
     if opcode in FREE:
         return 0
     operands = computation.operands(instruction)
     read, written = sum(map(in_hbm, operands)), in_hbm(instruction.shapes)
-    if opcode.endswith("-start"):  # its result is that of the end, which writes it
+    if opcode.endswith("-start"):  # the -done instruction writes its result
         return read
     if opcode.endswith("-done"):
         return written
@@ -51,7 +52,9 @@ def in_hbm(shapes: tuple[Shape, ...]) -> int:
 
 
 def _updates(operands: list[tuple[Shape, ...]]) -> list[tuple[Shape, ...]]:
-    """Of a scatter: what is put into each of its arrays, behind those and one of indices."""
+    """Updates of a scatter, one for each of its arrays; they follow the arrays and one array of
+    indices.
+    """
     return operands[len(operands) // 2 + 1 :]
 
 
@@ -60,8 +63,8 @@ def _bytes(shapes: tuple[Shape, ...]) -> int:
 
 
 def _read(module: Module, computation: Computation, name: str) -> tuple[int, bool]:
-    """Bytes that a fused computation reads of its value `name`, and whether that value, or another
-    view of it, is also its result, which is for its caller to read.
+    """Bytes that a fused computation reads of its value `name`, and whether that value, or a view
+    of it, is also its result, which its caller reads.
     """
     whole = _bytes(computation.instructions[name].shapes)
     total, escapes = 0, computation.instructions[name].root

@@ -1,1 +1,1 @@
-"""The parts of a run that its launchers share."""
+"""Parts of a run that its launchers share."""

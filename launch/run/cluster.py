@@ -1,4 +1,4 @@
-"""Several processes that are one run: how they find each other, which one speaks, how they end."""
+"""Processes that form one run: how they find each other, which of them prints, how they end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from launch.run import display
 Cluster = Literal["none", "auto"]
 
 HEARTBEAT_SECONDS = 60
-"""A process that was not heard of for so long is taken for dead, and the others end."""
+"""Seconds without a heartbeat after which a process counts as dead and the others end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class Distributed:
 
 
 def start(cluster: Cluster, given: Distributed) -> None:
-    """Makes this process one of several; to be called before any device is used.
+    """Makes this process one of several; call it before any device is used.
 
-    `auto` lets JAX ask the host: a TPU pod, Slurm and a JobSet say. Only process 0 prints.
+    `auto` lets JAX ask the environment: a TPU pod, Slurm or a JobSet. Only process 0 prints.
     """
     if cluster == "none" and given.coordinator is None:
         return
@@ -70,8 +70,8 @@ def start(cluster: Cluster, given: Distributed) -> None:
 
 
 def redirect_native_output(path: pathlib.Path) -> None:
-    """Sends what this process writes to file descriptor 1 to a file, all but Python's own output:
-    that stays on the stdout that it was started with.
+    """Redirects file descriptor 1 to a file for everything but Python's own output, which stays on
+    the original stdout.
     """
     sys.stdout.flush()
     shown, own = sys.stdout, os.dup(1)
@@ -81,19 +81,21 @@ def redirect_native_output(path: pathlib.Path) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process writes what a run writes once: configs, metrics, pictures."""
+    """True for process 0, which writes the files that a run writes once: configs, metrics,
+    pictures.
+    """
     return jax.process_index() == 0
 
 
 def wait_for_all() -> None:
-    """Returns when every process has come here."""
+    """Returns when every process has called it."""
     processes.gather_objects(None)
 
 
 def leave(status: int) -> NoReturn:
     """Ends a process that failed while others may still run, without waiting for them.
 
-    They learn of it from the exchange that they wait in, or from the missing heartbeat.
+    They notice it at the exchange that they wait in, or by the missing heartbeat.
     """
     if jax.distributed.is_initialized():
         sys.stdout.flush()

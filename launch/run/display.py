@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: progress bars on a terminal, plain lines elsewhere."""
+"""Progress of a run for a person: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from launch.run.heartbeat import Heartbeat
 
 CONSOLE = Console()
 PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False}
-"""How a line of text is printed: as it is, and in one line."""
+"""Arguments to print a line of text literally and unwrapped."""
 ROLLOUT_SECONDS = 0.1
-"""Seconds between two figures of a rollout under way, which tells of itself far more often."""
+"""Seconds between two updates of a rollout's bar; the rollout reports far more often."""
 
 OnProgress = Callable[[RolloutProgress], None]
 LINES = Heartbeat(lambda line: CONSOLE.print(line, **PLAIN))
-"""What is printed where there is no terminal."""
+"""The lines printed where there is no terminal."""
 
 
 class Display:
-    """One phase's bar with its latest figures."""
+    """The bar of one phase, with its latest metrics."""
 
     def __init__(self, phase: str, total: int, done: int = 0):
         self._phase, self._total, self._done, self._text = phase, total, done, ""
@@ -43,7 +43,7 @@ class Display:
         self._task = self.progress.add_task(phase, total=total, completed=done, figures="")
 
     def update(self, done: int, figures: Mapping[str, float]) -> None:
-        """Shows `done` of the total and the figures."""
+        """Shows `done` of the total, and the metrics."""
         self._done, self._text = done, _text(figures)
         self.progress.update(self._task, completed=done, figures=self._text)
         if not CONSOLE.is_terminal:
@@ -53,7 +53,7 @@ class Display:
         return f"{self._phase} {self._done}/{self._total}  {self._text}"
 
     def _waiting_line(self) -> str:
-        """The line to print while a step takes long, as the first does, which is compiled."""
+        """The line to print while a step takes long, as the first step does because it compiles."""
         standing = self._text or "the first step, which is compiled"
         return f"{self._phase} {self._done}/{self._total}  {standing}  {_minutes(self._began)}"
 
@@ -70,8 +70,8 @@ class Display:
 
 @contextlib.contextmanager
 def working(name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-    """Shows that work is under way, and how far it is: as a bar on a terminal, gone when the work
-    ends, or else by a line every few seconds. Gives a function to be told how much is done.
+    """Shows the progress of some work: a bar on a terminal, which disappears when the work ends, or
+    else a line every few seconds. Yields a function that takes the amount done so far.
     """
     began, done = time.monotonic(), 0
     progress = _make_progress(transient=True)
@@ -95,7 +95,7 @@ def working(name: str, total: int | None = None) -> Iterator[Callable[[int], Non
 
 
 def skipped_update(step: int, names: Sequence[str]) -> None:
-    """Says that an update was skipped in a step, for gradients that are not finite."""
+    """Prints that an update of a step was skipped because its gradients were not finite."""
     if names:
         shown = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
         CONSOLE.print(
@@ -107,8 +107,8 @@ def skipped_update(step: int, names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def rollout(name: str, bar: Display | None = None) -> Iterator[OnProgress]:
-    """A bar for a rollout under way, under that of the phase or alone; gone when the rollout ends.
-    Without a terminal it is a line every few seconds. Gives the `on_progress` of the rollout.
+    """A bar for a rollout, under the bar of the phase or alone, which disappears when the rollout
+    ends. Without a terminal, a line every few seconds. Yields the `on_progress` of the rollout.
     """
     if not CONSOLE.is_terminal:
         with _told_in_lines(name) as on_progress:
@@ -149,7 +149,7 @@ def _standing(rollout: RolloutProgress, began: float) -> dict[str, float]:
 
 
 def _follow(drawn: Progress, task: TaskID) -> OnProgress:
-    """Writes into the bar where a rollout stands, from the first call on."""
+    """Writes the progress of a rollout into the bar, from the first call on."""
     began = time.monotonic()
     looked = began - ROLLOUT_SECONDS
 
@@ -168,7 +168,7 @@ def _follow(drawn: Progress, task: TaskID) -> OnProgress:
 def _make_progress(*, transient: bool = False) -> Progress:
     return Progress(
         TextColumn("[bold]{task.description:<12}"),
-        BarColumn(bar_width=24),  # the first to shrink on a narrow terminal
+        BarColumn(bar_width=24),  # this column shrinks first on a narrow terminal
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),

@@ -1,14 +1,14 @@
-"""The results of one evaluation on disk: part by part, so that it can stop anywhere and go on.
+"""The results of one evaluation on disk, in parts, so that it can stop at any point and continue.
 
-    settings.json                 what the results depend on
-    sampled/part-00001.jsonl.gz   a part: trajectories, each with its outcome
-    sampled/trajectories.jsonl.gz all parts; at the end, like what follows
-    problems.jsonl                one line a problem and mode
-    summary.json                  all figures
+    settings.json                  settings that the results depend on
+    sampled/part-00001.jsonl.gz    one part: trajectories, each with its outcome
+    sampled/trajectories.jsonl.gz  all parts; written at the end, as are the next two
+    problems.jsonl                 one line per problem and mode
+    summary.json                   all metrics
 
-A part has its name when all of it is written. What is in a part is not rolled out again, and a
-trajectory depends on nothing but the policy, its problem and its number: so it does not matter how
-an evaluation was cut into parts, nor whether samples or problems were fewer before.
+A part gets its name once it is complete. Trajectories in a part are not rolled out again. A
+trajectory depends only on the policy, its problem and its number, so neither the division into
+parts nor an earlier, smaller number of samples or problems changes it.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ Key = tuple[str, str, int]
 """Mode, problem, sample."""
 
 SETTINGS = ("model", "tokenizer", "dialogue", "lora", "seed", "task", "rollout", "tool")
-"""Fields of a config that change what an evaluation gives; its number of problems and samples only
-changes how much."""
+"""Fields of a config that change the results of an evaluation. The numbers of problems and samples
+only change how many there are."""
 
 WHOLE, PART = "trajectories.jsonl.gz", "part-[0-9]*.jsonl.gz"
 PROBLEMS = "problems.jsonl"
 
 FILLS = 4
-"""A part has as many trajectories as fill all slots so many times."""
+"""Size of a part: as many trajectories as fill all slots this many times."""
 
 
 class Results:
-    """What an evaluation has found so far. Process 0 reads and writes."""
+    """The results of an evaluation so far. Process 0 reads and writes them."""
 
     def __init__(self, folder: pathlib.Path, settings: dict[str, Any], tokenizer: Tokenizer):
         self.folder, self.tokenizer = folder, tokenizer
@@ -62,9 +62,9 @@ class Results:
         self.done = processes.gather_objects(set(self.outcomes))[0]
 
     def missing(self, mode: str, requests: Sequence[Request]) -> list[Request]:
-        """The requests that have not been answered.
+        """The requests without a result.
 
-        Raises ValueError where one of those that have been had another problem by the same name.
+        Raises ValueError if a result belongs to another problem with the same name.
         """
         for problem in {r.problem.id: r.problem for r in requests}.values():
             found = self._texts.get(problem.id, (problem.question, problem.answer))
@@ -76,7 +76,7 @@ class Results:
         return [r for r in requests if (mode, r.problem.id, r.sample) not in self.done]
 
     def add(self, mode: str, step: int, trajectories: Sequence[Trajectory]) -> None:
-        """Saves a part."""
+        """Writes a part."""
         new = {
             (mode, outcome.problem, outcome.sample): outcome
             for outcome in map(evaluation.outcome_of, trajectories)
@@ -95,16 +95,16 @@ class Results:
         self.outcomes |= new
 
     def of(self, mode: str, requests: Sequence[Request]) -> list[Outcome]:
-        """The outcomes of requests that are done, in their order."""
+        """The outcomes of the requests that are done, in their order."""
         return [self.outcomes[mode, r.problem.id, r.sample] for r in requests]
 
     def join_parts(self, mode: str) -> None:
-        """Makes one file of the parts."""
+        """Joins the parts into one file."""
         parts, whole = self._parts(mode), self.folder / mode / WHOLE
         if not parts:
             return
         temporary = whole.with_name(whole.name + ".tmp")
-        with temporary.open("wb") as joined:  # of compressed files one after the other
+        with temporary.open("wb") as joined:  # concatenated gzip files are a gzip file
             for path in ([whole] if whole.exists() else []) + parts:
                 with path.open("rb") as file:
                     shutil.copyfileobj(file, joined)
@@ -114,7 +114,7 @@ class Results:
             path.unlink()
 
     def write_problems(self, requests: Mapping[str, Sequence[Request]]) -> None:
-        """One JSON line a problem and mode, in the order of the requests."""
+        """Writes one JSON line per problem and mode, in the order of the requests."""
         lines = []
         for mode, asked in requests.items():
             problems = {r.problem.id: r.problem for r in asked}
@@ -152,10 +152,10 @@ class Results:
             self._read(path)
         for path in sorted(self.folder.glob(f"*/{PART}"), reverse=True):
             if not self._read(path):
-                path.unlink()  # it was stopped when the part had been joined already
+                path.unlink()  # stopped after the part had been joined
 
     def _read(self, path: pathlib.Path) -> bool:
-        """Whether a file has something new."""
+        """Reads a file; returns True if it has something new."""
         before = len(self.outcomes)
         for record in records.read_records(path):
             outcome = Outcome(**record["outcome"])
@@ -170,14 +170,14 @@ class Results:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """What an evaluation that went to its end has left."""
+    """The results of a complete evaluation, as files hold them."""
 
-    outcomes: dict[str, list[Outcome]]  # of each mode
-    texts: dict[str, tuple[str, str]]  # question and answer of each problem, by its id
+    outcomes: dict[str, list[Outcome]]  # outcomes by mode
+    texts: dict[str, tuple[str, str]]  # problem id → question and answer
 
 
 def read_problems(folder: pathlib.Path) -> Written:
-    """What `Results.write_problems` wrote. Raises ValueError for what it could not have written."""
+    """Reads the file of `Results.write_problems`. Raises ValueError for any other content."""
     path, number = folder / PROBLEMS, 0
     found = Written(outcomes={}, texts={})
     try:
@@ -200,7 +200,7 @@ def read_problems(folder: pathlib.Path) -> Written:
 
 
 def parts(requests: Sequence[Request], slots: int) -> Iterator[list[Request]]:
-    """The requests in parts of whole problems."""
+    """Divides the requests into parts of whole problems."""
     part: list[Request] = []
     for _, group in itertools.groupby(requests, key=lambda request: request.problem.id):
         part += group
@@ -212,7 +212,7 @@ def parts(requests: Sequence[Request], slots: int) -> Iterator[list[Request]]:
 
 
 def settings(config: RunConfig, checkpoint: pathlib.Path, params: Params) -> dict[str, Any]:
-    """What the results of an evaluation depend on."""
+    """The settings that the results of an evaluation depend on."""
     fields = dataclasses.asdict(config)
     return {
         "checkpoint": str(checkpoint),
@@ -223,10 +223,10 @@ def settings(config: RunConfig, checkpoint: pathlib.Path, params: Params) -> dic
 
 
 def digest(params: Params) -> str:
-    """A few letters that differ when a parameter does, wherever the parameters lie."""
+    """A short digest of the parameters, which does not depend on their placement."""
 
     def mixed(leaf: jax.Array) -> jax.Array:
-        """The sum over entries, modulo 2³², of their bits times a number that their place has."""
+        """The sum, modulo 2³², of each entry's bits times a number that belongs to its position."""
         unsigned = jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")
         bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
         place = jnp.ones(leaf.shape, jnp.uint32)
@@ -247,7 +247,7 @@ def digest(params: Params) -> str:
 
 
 def _changed(saved: Any, current: Any, prefix: str = "") -> Iterator[str]:
-    """Names of the settings that differ, as in `rollout.context`."""
+    """Names of the settings that differ, such as `rollout.context`."""
     if isinstance(saved, dict) and isinstance(current, dict):
         for name in saved.keys() | current.keys():
             path = f"{prefix}.{name}" if prefix else name

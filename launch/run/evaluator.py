@@ -1,4 +1,4 @@
-"""Rollouts on held-out problems: the same loop as in training, sampled and greedy."""
+"""Rollouts on held-out problems, sampled and greedy, by the same loop as in training."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ EVALUATION_STEP = 2**32 - 1
 """Step in the random keys of evaluations: every evaluation of a run draws the same numbers."""
 
 MODES = ("sampled", "greedy")
-"""How an evaluation chooses tokens: at `evaluation.temperature`, or the likeliest."""
+"""How an evaluation chooses tokens: at `evaluation.temperature`, or the most likely one."""
 
 
 class Evaluator:
-    """Held-out problems, answered with sampling and greedily."""
+    """Evaluates a policy on the held-out problems, sampled and greedy."""
 
     def __init__(self, session: Session):
         config = session.config.evaluation
@@ -37,13 +37,13 @@ class Evaluator:
     def __call__(
         self, params: Params, mode: str, *, bar: display.Display | None = None
     ) -> tuple[Evaluation, list[Trajectory]]:
-        """One sample a problem; `mode` is `sampled` or `greedy`; progress is shown under `bar`, or
-        alone.
+        """Evaluates one sample per problem. `mode` is `sampled` or `greedy`. Progress is shown
+        under `bar`, or alone.
         """
         return self.on(self.problems, params, mode, bar=bar)
 
     def final(self, params: Params, mode: str) -> tuple[Evaluation, list[Trajectory]]:
-        """As many samples a problem as the config says."""
+        """Evaluates as many samples per problem as the config says."""
         requests = self.requests(self.problems, self.samples(mode))
         trajectories = self.run(params, mode, requests)
         return evaluate_trajectories(trajectories), trajectories
@@ -56,16 +56,16 @@ class Evaluator:
         *,
         bar: display.Display | None = None,
     ) -> tuple[Evaluation, list[Trajectory]]:
-        """One sample each of other problems."""
+        """Evaluates one sample per problem, on other problems."""
         trajectories = self.run(params, mode, self.requests(problems, 1), bar=bar)
         return evaluate_trajectories(trajectories), trajectories
 
     def samples(self, mode: str) -> int:
-        """Samples of a problem at the end. Greedy ones would all be the same."""
+        """Samples per problem in a final evaluation. Greedy samples would all be equal."""
         return self.session.config.evaluation.samples if mode == "sampled" else 1
 
     def requests(self, problems: Sequence[Problem], samples: int) -> list[rollout.Request]:
-        """Samples of each problem, problem by problem."""
+        """Requests for `samples` samples of each problem, problem by problem."""
         return [
             rollout.Request(problem=problem, group=group, sample=sample)
             for group, problem in enumerate(problems)
@@ -80,7 +80,7 @@ class Evaluator:
         *,
         bar: display.Display | None = None,
     ) -> list[Trajectory]:
-        """One trajectory a request; all processes do their part, and each has all of them."""
+        """One trajectory per request. All processes take part, and each gets all trajectories."""
         local = self.session.localize(params)
 
         def run(requests: Sequence[rollout.Request]):

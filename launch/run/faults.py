@@ -1,4 +1,4 @@
-"""Faults of the machine and of its places, told in one line."""
+"""One-line messages for faults of the machine and its file system."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NO_PLACE = (
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM, errno.EROFS),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 )
-"""What is wrong with the name of a file, or with what may be done there."""
+"""Error numbers for a path that cannot be used."""
 
 
 def check_writable(option: str, place: pathlib.Path, *, folder: bool) -> None:
-    """Raises ValueError where a folder, or else a file, cannot be made or written."""
+    """Raises ValueError if a folder, or else a file, cannot be created or written."""
     there = place.absolute()
     if there.exists() and there.is_dir() != folder:
         kind = "file" if folder else "folder"
@@ -36,7 +36,7 @@ def check_writable(option: str, place: pathlib.Path, *, folder: bool) -> None:
 
 
 def explain(error: BaseException) -> tuple[str, int] | None:
-    """The line and the exit status for a fault that no traceback would explain better."""
+    """Message and exit status of a fault that a traceback would not explain better, or None."""
     if isinstance(error, MemoryError):
         return memory.advice(str(error) or "Python had none left"), EXIT_FAILED
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):

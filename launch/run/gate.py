@@ -1,4 +1,4 @@
-"""The gate before reinforcement: has the model learned to copy digits into a call?"""
+"""The gate before reinforcement learning: has the model learned to copy digits into a call?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROBLEMS = 64
 
 
 def arithmetic_success(session: Session, evaluator: Evaluator, params: Params) -> float | None:
-    """Greedy success on plain arithmetic; None when the task has no such family."""
+    """Greedy success on plain arithmetic; None if the task has no such family."""
     source = session.source
     if not isinstance(source, GeneratedTask) or FAMILY not in source.families:
         return None
@@ -21,11 +21,11 @@ def arithmetic_success(session: Session, evaluator: Evaluator, params: Params) -
 
 
 def check_gate(session: Session, evaluator: Evaluator, params: Params, go_on: str) -> float | None:
-    """Greedy success on plain arithmetic; an error when it is below `train.gate`, with the command
-    `go_on` that trains the cold start longer.
+    """Greedy success on plain arithmetic. It is an error if it is below `train.gate`; the message
+    names the command `go_on`, which trains the cold start longer.
 
-    Without copying, no rollout ever succeeds and reinforcement has nothing to reinforce. None when
-    the task has no such family.
+    Without copying, no rollout ever succeeds and there is nothing to reinforce. None if the task
+    has no such family.
     """
     gate, success = session.config.train.gate, arithmetic_success(session, evaluator, params)
     if success is not None and success < gate:

@@ -1,4 +1,4 @@
-"""Plain lines from work that takes long, where there is no terminal to draw on."""
+"""Plain lines from long work where there is no terminal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LINE_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Prints what the innermost work under way says of itself, when nothing was printed for a
-    while. A thread does, so that a compiler or a rollout need not know of it.
+    """Prints the line of the innermost work in progress when nothing has been printed for a while.
+    It runs in a thread, so that a compiler or a rollout need not know of it.
     """
 
     def __init__(self, print_line: Callable[[str], None]):
@@ -23,14 +23,14 @@ class Heartbeat:
         self._printed = time.monotonic()
 
     def say(self, line: str, *, now: bool = False) -> None:
-        """Prints a line if one is due, or `now` in any case."""
+        """Prints a line if one is due, or in any case if `now`."""
         with self._changed:
             if now or self._left() <= 0:
                 self._print_line(line)
 
     @contextlib.contextmanager
     def during(self, tell: Callable[[], str]) -> Iterator[None]:
-        """Work that says of itself what `tell` returns."""
+        """Marks work in progress, whose line `tell` returns."""
         with self._changed:
             self._works.append(tell)
             if len(self._works) == 1:

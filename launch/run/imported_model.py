@@ -1,4 +1,4 @@
-"""What `launch.convert import` has put into a run: a model, its tokenizer and its chat template."""
+"""The model, tokenizer and chat template that `launch.convert import` put into a run."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from models.config import ModelConfig, RopeScaling
 
 PHASE = "import"
 SOURCE = "source"
-"""Folder of an import: config and tokenizer of the checkpoint, which an export takes along."""
+"""Folder of an import with the config and the tokenizer of the checkpoint, which an export copies.
+"""
 TOKENIZER = "tokenizer.model"
-"""File of a SentencePiece model in a checkpoint's folder."""
+"""Name of the SentencePiece model in the folder of a checkpoint."""
 CHOSEN = ("compute_dtype", "attention", "remat")
-"""Fields of a model that are the run's choice, not the checkpoint's."""
+"""Fields of a model config that the run decides, not the checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Imported:
-    """A model that was not made here."""
+    """A model that was imported."""
 
     model: ModelConfig
     source: pathlib.Path  # folder of its tokenizer and chat template
 
 
 def of_run(run_dir: pathlib.Path) -> Imported | None:
-    """The model that was imported into a run, if one was."""
+    """The model that was imported into a run, or None."""
     phase = run_dir / PHASE
     if not has_checkpoint(phase / "checkpoints"):
         return None
@@ -41,7 +42,7 @@ def of_run(run_dir: pathlib.Path) -> Imported | None:
 
 
 def read_model_config(path: pathlib.Path) -> ModelConfig:
-    """The model of a phase of a run, from the config that it keeps."""
+    """The model of a phase of a run, from its saved config."""
     try:
         model = json.loads(path.read_text(encoding="utf-8"))["model"]
         scaling, pattern = RopeScaling(**model["rope_scaling"]), tuple(model["window_pattern"])
@@ -54,19 +55,21 @@ def read_model_config(path: pathlib.Path) -> ModelConfig:
 
 
 def read_folder(run_dir: pathlib.Path) -> str:
-    """Where the model of a run was imported from; empty where it was not."""
+    """Folder that the model of a run was imported from; empty if it was not imported."""
     path = run_dir / PHASE / "config.json"
     return json.loads(path.read_text(encoding="utf-8"))["folder"] if path.exists() else ""
 
 
 def read_adapters(path: pathlib.Path) -> AdapterConfig:
-    """The adapters of a phase of a run, from the config that it keeps."""
+    """The adapters of a phase of a run, from its saved config."""
     said = json.loads(path.read_text(encoding="utf-8")).get("lora", {})
     return AdapterConfig(**{**said, "targets": tuple(said.get("targets", ()))})
 
 
 def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
-    """The config with an imported model in the place of its own; an error where it expects one."""
+    """The config with the imported model, if any, in place of its own. Raises ValueError if model
+    and dialogue do not fit together.
+    """
     chat = config.dialogue.protocol != "markers"
     own = found is not None and speaks_markers(found.source)
     if found is None:
@@ -83,7 +86,7 @@ def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
         return config
     if chat and own:
         raise ValueError(
-            f"the model of {found.source} was trained from nothing and knows the built-in dialogue"
+            f"the model of {found.source} was trained from scratch and knows the built-in dialogue"
             " alone; take the preset tiny, or --dialogue.protocol markers"
         )
     if not chat and not own:
@@ -96,8 +99,8 @@ def with_model(config: RunConfig, found: Imported | None) -> RunConfig:
 
 
 def speaks_markers(source: pathlib.Path) -> bool:
-    """True for the folder of a model that was trained from nothing: the tokenizer there has the
-    control symbols of the built-in dialogue.
+    """True if the model in a folder was trained from scratch: its tokenizer has the control symbols
+    of the built-in dialogue.
     """
     path = source / TOKENIZER
     if not path.is_file() or (source / "tokenizer.json").is_file():
@@ -106,8 +109,8 @@ def speaks_markers(source: pathlib.Path) -> bool:
 
 
 def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> AnyDialogue:
-    """Chats in the template of a checkpoint's folder, or the built-in dialogue with its
-    tokenizer.
+    """A dialogue in the chat template of a checkpoint's folder, or the built-in dialogue with the
+    checkpoint's tokenizer.
     """
     if config.protocol == "markers":
         tokenizer = tokenizers.SentencePieceTokenizer(source / TOKENIZER)

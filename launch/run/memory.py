@@ -1,4 +1,4 @@
-"""The least memory that a run takes, so that one that never fits is refused before it begins."""
+"""A lower bound of a run's memory, so that a run that can never fit is refused before it begins."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ GIB = 2**30
 
 
 def check_memory(config: RunConfig, mesh: Mesh) -> None:
-    """Raises ValueError where a part of a run alone is larger than the memory of a device.
+    """Raises ValueError if one part of a run alone exceeds the memory of a device.
 
-    `mesh` is that of this process. What passes need not fit: `launch.plan` compiles the programs.
+    `mesh` is the mesh of this process. A run that passes may still not fit: `launch.plan` compiles
+    its programs.
     """
     memory = device_memory(mesh)
     for option, bytes_needed in least_bytes(config, mesh).items():
@@ -29,7 +30,7 @@ def check_memory(config: RunConfig, mesh: Mesh) -> None:
 
 
 def device_memory(mesh: Mesh) -> int | None:
-    """Bytes of a device; of the CPU, those of the machine, which its devices share."""
+    """Bytes of memory of a device. On CPU, bytes of the machine, which its devices share."""
     device = mesh.local_devices[0]
     stats = device.memory_stats() or {}
     if device.platform != "cpu":
@@ -38,9 +39,7 @@ def device_memory(mesh: Mesh) -> int | None:
 
 
 def least_bytes(config: RunConfig, mesh: Mesh) -> dict[str, float]:
-    """Bytes of a device that cache, hidden states and logits take at the very least, by the option
-    that they grow with.
-    """
+    """Least bytes per device of cache, hidden states and logits, by the option that scales them."""
     model, limits, train, sft = config.model, config.rollout, config.train, config.sft
     item = jnp.dtype(model.compute_dtype).itemsize
     tensor = mesh.shape["tensor"]
@@ -63,7 +62,7 @@ def least_bytes(config: RunConfig, mesh: Mesh) -> dict[str, float]:
 
 
 def advice(reason: str) -> str:
-    """The message to a person when memory ran out."""
+    """Advice for a run that ran out of memory."""
     return (
         f"out of memory: {reason}; lower rollout.slots, train.rows or sft.rows, set"
         " train.logprob_chunk and sft.logprob_chunk, add --model.remat full, or share the"

@@ -1,7 +1,7 @@
-"""The network of a run: the decoder, with adapters where the config has them.
+"""The network of a run: the decoder, with adapters if the config has them.
 
-A phase of a run keeps what training changes under `checkpoints`, step by step, and what adapters
-are added to, which stays as it is, once under `frozen`.
+A phase of a run saves trained parameters step by step under `checkpoints`. Parameters that adapters
+are added to do not change and are saved once, under `frozen`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ CHECKPOINTS, FROZEN = "checkpoints", "frozen"
 class Network:
     """A decoder on a mesh as pure functions: `forward`, and `init` from a key.
 
-    `shardings` are the places of its parameters, `trained` the names of the parts that updates
-    change, None for all; `seed` is that of random parameters.
+    `shardings` are the placements of its parameters, `trained` the names of the parts that updates
+    change (None: all), and `seed` is the seed of random parameters.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Network:
 
     @property
     def abstract(self) -> Params:
-        """Shape, dtype and place of every parameter."""
+        """Shape, dtype and placement of every parameter."""
         return jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             jax.eval_shape(self.init, jax.random.key(0)),
@@ -65,11 +65,11 @@ class Network:
         )
 
     def random(self) -> Params:
-        """Random parameters, in their places."""
+        """Random parameters, placed on the mesh."""
         return jax.jit(self.init, out_shardings=self.shardings)(jax.random.key(self.seed))
 
     def adapted(self, decoder_params: Params) -> Params:
-        """Parameters of this network from those of its decoder: fresh adapters are added."""
+        """Parameters of this network from those of its decoder, with fresh adapters."""
         if self.lora is None:
             return decoder_params
         from models import lora
@@ -81,7 +81,7 @@ class Network:
         )
 
     def merged(self, params: Params) -> Params:
-        """Parameters of the decoder alone, adapters multiplied out."""
+        """Parameters of the decoder alone, with the adapters multiplied in."""
         if self.lora is None:
             return params
         from models import lora
@@ -90,10 +90,10 @@ class Network:
         return jax.jit(merge, out_shardings=self.shardings[lora.BASE])(params)
 
     def load(self, phase: pathlib.Path, step: int | None = None) -> Params:
-        """Parameters of a checkpoint of a phase of a run, the newest one unless a step is given.
+        """Parameters from a checkpoint of a phase of a run, by default from the newest.
 
-        One without adapters is given fresh ones where this network has them. Raises ValueError
-        where it is the other way round, or adapters or shapes are others.
+        If this network has adapters and the checkpoint has none, fresh ones are added. Raises
+        ValueError for the opposite case, and for other adapters or shapes.
         """
         abstract, frozen = self.abstract, has_checkpoint(phase / FROZEN)
         if self.lora is None:

@@ -1,4 +1,4 @@
-"""The config that a run keeps: launchers that work on the run begin with it, not with a preset."""
+"""The config that a run has saved: launchers that work on the run start from it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ CONFIG = "config.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Own:
-    """The config of a phase of a run that has a checkpoint."""
+    """The saved config of a phase of a run that has a checkpoint."""
 
     path: pathlib.Path
-    scheduled: tuple[str, ...] = ()  # phases that go on: their learning rates keep their course
+    scheduled: tuple[str, ...] = ()  # resumed phases, which keep their learning rate schedules
 
     def read(self) -> RunConfig:
         return saved.read(self.path)
 
     def merge(self, config: RunConfig) -> RunConfig:
-        """The config to go on with, where `config` is this one with what was given."""
+        """The config to continue with, where `config` is this config plus the options of the
+        command line.
+        """
         before = self.read()
         for phase in self.scheduled:
             config = resuming.keep_schedule(before, config, phase)
@@ -36,7 +38,7 @@ class Own:
 
 
 def of_phase(run_dir: pathlib.Path, phase: str, *, goes_on: bool = False) -> Own | None:
-    """The config of a phase; None where it has saved nothing, or keeps no config of its own."""
+    """The config of a phase; None if it has no checkpoint or no config."""
     path = run_dir / phase / CONFIG
     if phase not in resuming.PHASES or not path.exists():
         return None
@@ -52,7 +54,7 @@ def newest(run_dir: pathlib.Path, *, goes_on: bool = False) -> Own | None:
 
 
 def option(argv: Sequence[str], name: str) -> str | None:
-    """The last value that a command line gives an option, None where it gives none."""
+    """The last value that a command line gives to an option; None without one."""
     value = None
     for word, following in itertools.zip_longest(argv, argv[1:]):
         key, equals, rest = word.partition("=")
@@ -62,12 +64,12 @@ def option(argv: Sequence[str], name: str) -> str | None:
 
 
 def flag(argv: Sequence[str], *names: str) -> bool:
-    """Whether a command line has one of the flags."""
+    """True if a command line has one of the flags."""
     return any(word.replace("_", "-") in {f"--{name}" for name in names} for word in argv)
 
 
 def tell_changes(own: Own | None, config: RunConfig) -> None:
-    """Prints in one line what makes the policy another one than in the config of the run."""
+    """Prints in one line the settings that make the policy differ from the saved config's."""
     if own is None:
         return
     found = [c for c in resuming.changes(own.read(), config) if c.fixed]
@@ -77,7 +79,7 @@ def tell_changes(own: Own | None, config: RunConfig) -> None:
 
 
 def tell_unfinished(run_dir: pathlib.Path, phase: str, step: int | None = None) -> None:
-    """Prints in one line that a phase was not done at a step, by default its newest."""
+    """Prints in one line that a phase was not finished at a step, by default its newest."""
     own = of_phase(run_dir, phase)
     step = newest_step(run_dir / phase / CHECKPOINTS) if step is None else step
     total = getattr(own.read(), phase).steps if own is not None else 0
@@ -90,6 +92,6 @@ def tell_unfinished(run_dir: pathlib.Path, phase: str, step: int | None = None) 
 
 
 def resume_command(phase: str, run_dir: pathlib.Path, *options: object) -> str:
-    """The command line by which a phase goes on."""
+    """The command line that resumes a phase."""
     words = ["--resume", "--run-dir", str(run_dir), *map(str, options)]
     return f"python -m launch.{phase} {shlex.join(words)}"

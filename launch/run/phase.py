@@ -20,7 +20,7 @@ from launch.run import cluster, display, own, signals, versions
 from launch.run.network import CHECKPOINTS, FROZEN
 
 HISTORY = "history.jsonl"
-"""In the folder of a run: when each phase began and went on, and the settings that changed."""
+"""File in the folder of a run: when each phase began and resumed, and which settings changed."""
 
 
 class Phase:
@@ -55,7 +55,7 @@ class Phase:
         self.store = CheckpointStore(checkpoints)
         if state.frozen:
             if not resume and cluster.is_first():
-                # What a run left that ended before its first checkpoint.
+                # Files of a run that ended before its first checkpoint.
                 shutil.rmtree(self.folder / FROZEN, ignore_errors=True)
             cluster.wait_for_all()
             with CheckpointStore(self.folder / FROZEN) as store:
@@ -80,9 +80,10 @@ class Phase:
         )
 
     def steps(self, total: int) -> Iterator[int]:
-        """Steps from where the phase stands to `total`, with checkpoints between and at the end.
+        """Yields the steps from the current one up to `total`; saves checkpoints between them and
+        at the end.
 
-        A save that fails raises `SaveError`, at the latest when the step after it ends.
+        A failed save raises `SaveError`, at the latest when the following step ends.
         """
         with signals.AfterStep() as after:
             for step in range(self.start, total):
@@ -111,7 +112,7 @@ class Phase:
 
 
 def check_unused(run_dir: pathlib.Path, phase: str, *, resume: bool) -> None:
-    """Raises ValueError where a phase would begin over checkpoints, or go on without any."""
+    """Raises ValueError if a phase would begin over existing checkpoints, or resume without any."""
     folder = run_dir / phase
     there = saved_steps(folder / CHECKPOINTS)
     if resume and not there:
@@ -126,14 +127,14 @@ def check_unused(run_dir: pathlib.Path, phase: str, *, resume: bool) -> None:
 
 
 def check_settings(run_dir: pathlib.Path, phase: str, config: RunConfig) -> list[Changed]:
-    """The settings that are others than those a phase was saved with.
+    """The settings that differ from those a phase was saved with.
 
-    Raises ValueError where the phase, going on with them, would not continue the same run.
+    Raises ValueError if the phase would no longer continue the same run with them.
     """
     before = saved.read(run_dir / phase / own.CONFIG)
     for following in resuming.PHASES[resuming.PHASES.index(phase) + 1 :]:
         if saved_steps(run_dir / following / CHECKPOINTS):
-            # It began with this phase as it is, and tells of its own settings when it goes on.
+            # A later phase began with this one as it is, and reports its own settings when resumed.
             resuming.check(resuming.changes(before, config, following), config, following, 0)
             return []
     changed = resuming.changes(before, config, phase)
@@ -145,8 +146,8 @@ def check_settings(run_dir: pathlib.Path, phase: str, config: RunConfig) -> list
 def change_settings(
     run_dir: pathlib.Path, phase: str, config: RunConfig, step: int, changed: Sequence[Changed]
 ) -> None:
-    """Tells which settings are others from a step on, and keeps them: in the history of the run,
-    one JSON line for each time that a phase began or went on, and in the config of the phase.
+    """Prints the settings that change at a step, and saves them: in the history of the run, one
+    JSON line per start or resume of a phase, and in the config of the phase.
     """
     for change in changed:
         display.CONSOLE.print(f"{phase}, from step {step} on: {change}", **display.PLAIN)
@@ -154,7 +155,7 @@ def change_settings(
     if any(change.name == f"{phase}.steps" for change in changed):
         display.CONSOLE.print(
             f"{phase}: the learning rate keeps the course over {part.optimizer.decay_steps} steps"
-            f" that it began with; steps behind them have the last rate",
+            f" that it began with; later steps have the last rate",
             **display.PLAIN,
         )
     if not cluster.is_first():

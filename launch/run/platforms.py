@@ -1,4 +1,4 @@
-"""Which devices JAX looks for."""
+"""The choice of platforms that JAX looks for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import jax
 
 TPU_FILES = ("/dev/accel*", "/dev/vfio/[0-9]*")
 TPU_VARIABLES = ("TPU_NAME", "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES", "TPU_ACCELERATOR_TYPE")
-"""What a machine with TPUs has."""
+"""Environment variables of machines with TPUs."""
 
 
 def leave_out_tpus() -> None:
-    """Keeps JAX from looking for TPUs where there are none: libtpu, which is there for plans, would
-    print what it does not find. To be called before any device is used.
+    """Keeps JAX from looking for TPUs where there are none. libtpu, which may be installed for
+    plans, would print that it finds none. Call it before any device is used.
 
-    Nothing is changed where platforms are chosen, by a person or by JAX, which found TPUs.
+    It changes nothing if a person chose the platforms, or if JAX has found TPUs.
     """
     chosen = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     if chosen or importlib.util.find_spec("libtpu") is None:

@@ -1,4 +1,4 @@
-"""Demonstrations by scripts, played with the tool while a person sees how far they are."""
+"""Scripted demonstrations, played with the tool while their progress is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from launch.run import display
 
 
 class CountingTool:
-    """A tool that tells how many programs have run, after each of them."""
+    """A tool that reports after each program how many have run."""
 
     def __init__(self, tool: Tool, tell: Callable[[int], None]):
         self._tool, self._tell, self._done = tool, tell, 0

@@ -1,7 +1,7 @@
 """Rejection sampling: the model's own successful trajectories, as a file of demonstrations.
 
-The file is written anew after each of the batches that problems are sampled in, in one step: at any
-moment it is whole.
+Problems are sampled in batches. After each batch the file is rewritten atomically, so it is
+complete at any moment.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from launch.run import cluster, display, signals
 from launch.run.session import Session
 
 STEP = 2**32 - 2
-"""Step in the random keys of these trajectories: neither training nor evaluation has it."""
+"""Step in the random keys of these trajectories; neither training nor evaluation uses it."""
 
 ROUNDS = 4
-"""How often the rows of a rollout are filled by the problems that are sampled together."""
+"""How many times the problems of one batch fill the rows of a rollout."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What is sampled, and what is kept of it."""
+    """What to sample, and which trajectories to save."""
 
     path: pathlib.Path
     first: int = 0  # number of the first training problem
-    problems: int = 256  # numbers of training problems
-    samples: int = 4  # trajectories of a problem
+    problems: int = 256  # number of training problems from there on
+    samples: int = 4  # trajectories per problem
     most_per_problem: int = 1
-    violations: bool = False  # keep those with badly formed turns, too
+    violations: bool = False  # also keep trajectories with badly formed turns
     temperature: float = 1.0
 
     def __post_init__(self):
@@ -62,14 +62,14 @@ class Wanted:
 
 @dataclasses.dataclass(kw_only=True)
 class Kept:
-    """What was sampled so far, and the demonstrations among it."""
+    """Counts of what was sampled so far, and the demonstrations saved from it."""
 
     problems: int = 0
     trajectories: int = 0
     right: int = 0
     solved: int = 0  # problems with a right answer
-    turns: int = 0  # of the demonstrations
-    turns_with_ids: int = 0  # whose texts the tokenizer would write with other tokens
+    turns: int = 0  # turns of the demonstrations
+    turns_with_ids: int = 0  # turns whose texts the tokenizer encodes differently
     records: list[dict] = dataclasses.field(default_factory=list)
 
     def add(self, session: Session, wanted: Wanted, trajectories: Sequence[Trajectory]) -> None:
@@ -88,7 +88,7 @@ class Kept:
                 self.turns_with_ids += sum(t.token_ids is not None for t in conversation.turns)
 
     def figures(self) -> dict[str, int]:
-        """As a JSON object."""
+        """The counts as a JSON object."""
         said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {**said, "records": len(self.records)}
 
@@ -106,10 +106,10 @@ class Kept:
 
 
 def keep_successes(session: Session, params: Params, wanted: Wanted) -> Kept:
-    """Samples training problems of a session and writes what is worth imitating.
+    """Samples training problems of a session and writes the trajectories that are worth imitating.
 
-    Ctrl-C and SIGTERM let the problems under way be finished and kept; with a second Ctrl-C the
-    file stays as it is. Without any success no file is written.
+    Ctrl-C and SIGTERM let the current batch finish and save it; a second Ctrl-C leaves the file as
+    it is. Without any success no file is written.
     """
     numbered = distinct_problems(session, wanted)
     session.check_prompts(problem for _, problem in numbered)
@@ -158,7 +158,7 @@ def keep_successes(session: Session, params: Params, wanted: Wanted) -> Kept:
 
 
 def distinct_problems(session: Session, wanted: Wanted) -> list[tuple[int, Problem]]:
-    """The training problems and their numbers, each problem once: again it would give the same."""
+    """The training problems and their numbers, without duplicates, which would add nothing."""
     found: dict[str, tuple[int, Problem]] = {}
     for number in range(wanted.first, wanted.first + wanted.problems):
         problem = session.source.train_problem(number)
@@ -173,9 +173,10 @@ def distinct_problems(session: Session, wanted: Wanted) -> list[tuple[int, Probl
 
 
 def worth_imitating(samples: Sequence[Trajectory], wanted: Wanted) -> list[Trajectory]:
-    """Right and well-formed trajectories with different texts, in the order they were sampled in.
+    """Right and well-formed trajectories with different texts, in the order in which they were
+    sampled.
 
-    So what is kept is a sample of the policy's successes, and no selection by length.
+    They are therefore a sample of the policy's successes, not a selection by length.
     """
     found: dict[tuple[str, ...], Trajectory] = {}
     for trajectory in samples:

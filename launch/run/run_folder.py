@@ -1,4 +1,4 @@
-"""What the folder of a run holds for a report: trajectories, metrics, settings, evaluations."""
+"""The contents of a run's folder for a report: trajectories, metrics, settings, evaluations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gtpo_jax.results.records import read_records, saved_records
 from launch.run import evaluation_files
 
 PHASES = ("train", "sft")
-"""Whose metrics are drawn."""
+"""Phases whose metrics are drawn."""
 
 POLICIES = ("import", "sft", "train")
 """Phases in the order in which a policy goes through them."""
@@ -24,15 +24,15 @@ ORIGIN = {
     "trajectories": "training keeps them in train/trajectories, an evaluation in evaluation",
     "metrics of training": "`python -m launch.train` writes them to train/metrics.jsonl",
 }
-"""Where the things come from that a report needs."""
+"""The origin of the files that a report needs."""
 
 Files = dict[str, list[pathlib.Path]]
-"""Files of trajectories by where they come from: `train`, or the folder of an evaluation."""
+"""Files of trajectories by source: `train`, or the folder of an evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """Trajectories by where they come from, and how many there are in all."""
+    """Trajectories by source, and their total number."""
 
     sources: dict[str, list[dict]]
     taken: int
@@ -42,10 +42,11 @@ class Gathered:
 def find_runs(
     folders: Sequence[pathlib.Path], has: Callable[[pathlib.Path], object], what: str
 ) -> list[pathlib.Path]:
-    """The folders that have something, and in the place of one that has not, those in it that do.
+    """The folders that contain something; a folder without it is replaced by its subfolders that
+    have it.
 
     So a folder of `launch.compare` stands for its runs. Raises `ValueError`, with the word `what`
-    for that something, for a folder that has it nowhere, and for a run that is named twice.
+    for the thing, if neither a folder nor its subfolders have it, and if a run is named twice.
     """
     runs: list[pathlib.Path] = []
     for folder in folders:
@@ -64,7 +65,7 @@ def find_runs(
 
 
 def names_of(runs: Sequence[pathlib.Path]) -> list[str]:
-    """A name for each run: that of its folder, with as many parents as tell it from the others."""
+    """A name for each run: its folder, with as many parents as are needed to distinguish it."""
     parts = [run.resolve().parts for run in runs]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
@@ -80,12 +81,12 @@ def metrics_of(run: pathlib.Path) -> dict[str, list[dict]]:
 
 
 def trained(run: pathlib.Path) -> bool:
-    """Whether a run has metrics of training."""
+    """True if a run has metrics of training."""
     return "train" in metrics_of(run)
 
 
 def settings_of(run: pathlib.Path) -> dict:
-    """The settings that a run was trained with. Raises `ValueError` when they cannot be read."""
+    """The settings that a run was trained with. Raises `ValueError` if they cannot be read."""
     path = run / "train" / "config.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -94,9 +95,9 @@ def settings_of(run: pathlib.Path) -> dict:
 
 
 def evaluations_of(run: pathlib.Path) -> list[HeldOut]:
-    """The evaluations that went to their end, the earliest policy first.
+    """The complete evaluations, the earliest policy first.
 
-    Raises `ValueError` for one that cannot be read.
+    Raises `ValueError` if one cannot be read.
     """
     found = []
     for path in (run / "evaluation").rglob(evaluation_files.PROBLEMS):
@@ -108,7 +109,7 @@ def evaluations_of(run: pathlib.Path) -> list[HeldOut]:
 
 
 def _policy(folder: pathlib.Path) -> tuple[int, int]:
-    """The place of the phase, and the step, of the checkpoint that an evaluation was of."""
+    """Sort key of an evaluation: the position of the phase of its checkpoint, and the step."""
     path = folder / "settings.json"
     try:
         checkpoint = json.loads(path.read_text(encoding="utf-8"))["checkpoint"]
@@ -122,7 +123,7 @@ def _policy(folder: pathlib.Path) -> tuple[int, int]:
 
 
 def record_files(run: pathlib.Path) -> Files:
-    """Files of rollouts, by their phase, and of evaluations, by their folder."""
+    """Files of rollouts by phase, and of evaluations by folder."""
     found: Files = {}
     for folder in sorted(run.glob("*/trajectories")):
         files = [path for _, path in saved_records(folder)]
@@ -136,11 +137,11 @@ def record_files(run: pathlib.Path) -> Files:
 
 
 def gather(files: Files, *, most: int, steps: Sequence[int] = ()) -> Gathered:
-    """Reads trajectories: all of them, or whole groups evenly chosen until there are `most`.
+    """Reads trajectories: all of them, or whole groups, chosen evenly, up to `most` trajectories.
 
-    With `steps`, only those of these steps. Raises `ValueError` when there is none.
+    With `steps`, only trajectories of these steps. Raises `ValueError` if there is none.
     """
-    sizes: dict[tuple, int] = {}  # of groups
+    sizes: dict[tuple, int] = {}  # group → number of trajectories
     found: set[int] = set()
     for key, record in _walk(files):
         found.add(record["step"])
@@ -163,7 +164,7 @@ def gather(files: Files, *, most: int, steps: Sequence[int] = ()) -> Gathered:
 
 
 def _walk(files: Files) -> Iterator[tuple[tuple, dict]]:
-    """All records, one after the other, with the group that each belongs to."""
+    """All records in order, each with its group."""
     for name, paths in files.items():
         for path in paths:
             for record in read_records(path):
@@ -171,14 +172,14 @@ def _walk(files: Files) -> Iterator[tuple[tuple, dict]]:
 
 
 def choose_groups(sizes: Mapping[tuple, int], most: int) -> set[tuple]:
-    """Groups, evenly spread over their order, that have `most` trajectories at most in all.
+    """Groups, evenly spread over their order, with at most `most` trajectories in total.
 
-    One group at least.
+    At least one group is chosen.
     """
     groups = sorted(sizes)
     if sum(sizes.values()) <= most:
         return set(groups)
-    low, high = 1, len(groups)  # numbers of groups, the lower one taken
+    low, high = 1, len(groups)  # bounds of the number of groups
     while high - low > 1:
         middle = (low + high) // 2
         fits = sum(sizes[groups[i]] for i in _spread(middle, len(groups))) <= most
@@ -187,5 +188,5 @@ def choose_groups(sizes: Mapping[tuple, int], most: int) -> set[tuple]:
 
 
 def _spread(count: int, total: int) -> list[int]:
-    """`count` different numbers in [0, total), evenly apart, the ends among them."""
+    """`count` different numbers in [0, total), evenly spaced, including both ends."""
     return np.linspace(0, total - 1, count).round().astype(int).tolist()

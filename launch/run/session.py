@@ -1,4 +1,4 @@
-"""What every launcher builds from a config: devices, tokenizer, problems, model, tool."""
+"""The parts that every launcher builds from a config: devices, tokenizer, problems, model, tool."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from launch.run.network import CHECKPOINTS, Network
 
 
 class Session:
-    """The parts of a run. Use it as a context manager: it owns the processes of the tool and of
-    the verifier.
+    """The parts of a run. Use it as a context manager: it owns the processes of the tool and of the
+    verifier.
 
-    The model is the config's, unless one was imported into the run or is handed over.
+    The model is the config's, unless one was imported into the run or is passed in.
     """
 
     def __init__(
@@ -71,8 +71,8 @@ class Session:
         self.tool.close()
 
     def load_params(self, run_dir: pathlib.Path, phase: str, step: int | None = None) -> Params:
-        """Parameters of the newest checkpoint of a phase of a run, `sft`, `train`, or `import`, or
-        of that of a step.
+        """Parameters from a checkpoint of a phase (`sft`, `train` or `import`) of a run, by default
+        from the newest.
         """
         folder = run_dir / phase / CHECKPOINTS
         if not has_checkpoint(folder):
@@ -80,23 +80,27 @@ class Session:
         return self.network.load(run_dir / phase, step)
 
     def load_start(self, run_dir: pathlib.Path) -> Params:
-        """What reinforcement begins with: the cold start of a run, or else its imported model."""
+        """Parameters that reinforcement learning begins with: the cold start of a run, or else its
+        imported model.
+        """
         cold = imported_model.of_run(run_dir) is None or has_checkpoint(
             run_dir / "sft" / CHECKPOINTS
         )
         return self.load_params(run_dir, "sft" if cold else imported_model.PHASE)
 
     def load_newest(self) -> Params:
-        """Parameters of the newest checkpoint of the run's latest phase."""
+        """Parameters from the newest checkpoint of the run's latest phase."""
         trained = has_checkpoint(self.run_dir / "train" / CHECKPOINTS)
         return self.load_params(self.run_dir, "train") if trained else self.load_start(self.run_dir)
 
     def put_batch(self, batch: TokenBatch) -> TokenBatch:
-        """A batch `[A, B, T]` that every process has, on the devices, which share its rows."""
+        """Places a batch `[A, B, T]`, which every process has, on the devices, which share its
+        rows.
+        """
         return sharding.distribute(batch, sharding.batch_sharding(self.mesh, leading=1))
 
     def localize(self, params: Params) -> Params:
-        """Parameters as the engines of this process take them; good until the next update."""
+        """Parameters as the engines of this process take them; valid until the next update."""
         return sharding.localize(params, self.mesh)
 
     def engine(self, sampler: sampling.Sampler) -> rollout.RolloutEngine:
@@ -118,22 +122,22 @@ class Session:
         return Network(config.model, mesh, lora=make_lora(config.lora), seed=config.seed)
 
     def _restricted(self, forward: ForwardFn) -> ForwardFn:
-        """The forward pass without the ids that the tokenizer does not have."""
+        """The forward pass without the token ids that the tokenizer does not have."""
         tokenizer = self.dialogue.tokenizer
         return decoding.restrict_vocabulary(
             forward, tokenizer.vocab_size, unused=getattr(tokenizer, "unused_ids", ())
         )
 
     def check_prompts(self, problems: Iterable[Problem]) -> None:
-        """Raises when the prompt of a problem is longer than the rollout allows, or when answers to
-        it could not be verified.
+        """Raises if the prompt of a problem is longer than the rollout allows, or if answers to it
+        could not be verified.
         """
         for problem in problems:
             self.verifier.check(problem)
             rollout.render_prompt(self.dialogue, problem, self.config.rollout)
 
     def save_tokenizer(self) -> None:
-        """Keeps the tokenizer with the run: a checkpoint is of no use with another one."""
+        """Saves the tokenizer in the run, because a checkpoint is useless with another one."""
         kept = self.run_dir / "tokenizer.model"
         self.run_dir.mkdir(parents=True, exist_ok=True)
         if self._tokenizer_path() != kept and cluster.is_first():
@@ -150,8 +154,8 @@ class Session:
 
 
 def find_tokenizer(run_dir: pathlib.Path, name: str) -> pathlib.Path:
-    """The tokenizer of a run whose model was not imported: the one that it keeps, or else a shipped
-    one of this name, or a file.
+    """The tokenizer of a run whose model was not imported: the saved one, or else the shipped one
+    of this name, or a file.
     """
     kept = run_dir / "tokenizer.model"
     if kept.exists():
@@ -161,13 +165,13 @@ def find_tokenizer(run_dir: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def check_batches(config: RunConfig, mesh: Mesh) -> None:
-    """Raises unless the devices can share the batches evenly, and rows hold any trajectory."""
+    """Raises unless the devices can share the batches evenly and rows can hold any trajectory."""
     train, context = config.train, config.rollout.context
     for name, rows in (("sft.rows", config.sft.rows), ("train.rows", train.rows)):
         sharding.check_rows(rows, mesh, name, sharding.BATCH_AXES)
     if train.row_tokens is not None and train.row_tokens < context:
         raise ValueError(
-            f"train.row_tokens is {train.row_tokens}, a trajectory may have {context}"
+            f"train.row_tokens is {train.row_tokens}, and a trajectory may have {context}"
             " (rollout.context); raise it, or leave it out"
         )
     shortest = (train.row_tokens or context) >> (train.row_buckets - 1)
@@ -179,13 +183,13 @@ def check_batches(config: RunConfig, mesh: Mesh) -> None:
 
 
 def enable_compilation_cache() -> None:
-    """Compiled programs are kept on disk where that is possible: a second run starts fast."""
+    """Saves compiled programs on disk where possible, so that a second run starts fast."""
     jax.config.update("jax_compilation_cache_dir", compilation_cache_folder())
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def compilation_cache_folder() -> str | None:
-    """A folder of the user's, made if it is not there; None where none can be written."""
+    """A folder of the user's, created if it is missing; None if none can be written."""
     if chosen := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return chosen
     place = os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")

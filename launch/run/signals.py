@@ -28,7 +28,7 @@ AGAIN_SECONDS = 0.05
 class Preempted(BaseException):
     """SIGTERM came. With a message: all processes have saved the same step and end together.
 
-    `go_on` is the command that continues from what this process has saved; empty when it has saved
+    `go_on` is the command that continues from the last save of this process; empty if it has saved
     nothing.
     """
 
@@ -38,12 +38,12 @@ class Preempted(BaseException):
 
 
 def interruptible() -> bool:
-    """False where Ctrl-C is ignored and SIGTERM alone stops this process."""
+    """False if Ctrl-C is ignored and only SIGTERM stops this process."""
     return signal.getsignal(signal.SIGINT) != signal.SIG_IGN
 
 
 def how_to_go_on(command: str) -> str:
-    """The advice to run a command, in every process where there are several."""
+    """Advice to run a command, in every process if there are several."""
     everywhere = " in every process" if jax.process_count() > 1 else ""
     return f"go on with `{command}`{everywhere}"
 
@@ -60,7 +60,7 @@ class _AtOnce:
 
 
 def saved(go_on: str) -> None:
-    """Notes that something was saved, from which this command continues. Call it between steps."""
+    """Records that something was saved, from which this command continues. Call between steps."""
     _note(signal.getsignal(signal.SIGTERM), go_on)
 
 
@@ -71,7 +71,9 @@ def _note(handler: object, go_on: str) -> None:
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """Inside, SIGTERM raises `Preempted`. After the first one the process ignores SIGTERM."""
+    """Within this context SIGTERM raises `Preempted`. After the first one the process ignores
+    SIGTERM.
+    """
     # In a run of several processes JAX would take the signal for itself.
     jax.config.update("jax_enable_preemption_service", False)
 
@@ -99,7 +101,9 @@ def heard() -> Iterator[None]:
 
 
 class AfterStep:
-    """Remembers SIGTERM and the first Ctrl-C inside; a second Ctrl-C interrupts at once."""
+    """Remembers SIGTERM and the first Ctrl-C within this context; a second Ctrl-C interrupts at
+    once.
+    """
 
     def __init__(self) -> None:
         self._told: signal.Signals | None = None
@@ -117,15 +121,15 @@ class AfterStep:
         for signum, handler in self._previous.items():
             if signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, handler)
-        if kind is None and self._told is not None:  # it came after the last step
+        if kind is None and self._told is not None:  # the signal came after the last step
             signal.raise_signal(self._told)
 
     def saved(self, go_on: str) -> None:
-        """Notes that a step was saved, from which this command continues."""
+        """Records that a step was saved, from which this command continues."""
         _note(self._previous[signal.SIGTERM], go_on)
 
     def told(self) -> signal.Signals | None:
-        """The signal that told this or another process to stop. All must ask once a step."""
+        """The signal that stopped this or another process. All processes must ask once per step."""
         found = set(processes.gather_objects(self._told)) - {None}
         return signal.SIGTERM if signal.SIGTERM in found else next(iter(found), None)
 
@@ -144,7 +148,7 @@ class AfterStep:
         self._told = signal.SIGTERM
 
 
-@functools.cache  # a run of several phases says it once
+@functools.cache  # printed once in a run of several phases
 def tell_who_is_heard() -> None:
     """Prints how to stop a process that ignores Ctrl-C."""
     display.CONSOLE.print(

@@ -1,7 +1,7 @@
-"""The figures of a training step: what is measured, under which names.
+"""The metrics of a training step and their names.
 
-Names are grouped by a slash. A run has the same names at every step, and no figure is ever NaN: one
-of nothing is 0. `docs/evaluation.md` says what each of them means.
+Names are grouped by a slash. A run has the same names at every step, and no metric is ever NaN: a
+metric of nothing is 0. `docs/evaluation.md` explains each of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gtpo_jax.types import EpisodeBatch, ToolStatus, Trajectory, Verdict
 
 
 def sampled(groups: CollectedGroups, seconds: float) -> dict[str, float]:
-    """What a step sampled, in so many seconds."""
+    """Metrics of the groups that a step sampled, and of the `seconds` that this took."""
     stats = groups.stats
     return rollout(groups.sampled) | {
         "rollout/rounds": groups.rounds,
@@ -35,7 +35,7 @@ def sampled(groups: CollectedGroups, seconds: float) -> dict[str, float]:
 
 
 def rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """What the trajectories that a step sampled were like, those of dropped groups among them."""
+    """Metrics of the trajectories that a step sampled, including dropped groups."""
     summary = evaluation.evaluate_trajectories(trajectories)
     success = np.array([t.success for t in trajectories], np.float32)
     groups = np.array([t.group for t in trajectories])
@@ -64,7 +64,7 @@ def rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def lengths(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Tokens of prompts, of what the policy wrote, of what tools said, and of all together."""
+    """Numbers of tokens: of prompts, sampled by the policy, of tool outputs, and in total."""
     measured = {
         "prompt": [len(t.prompt) for t in trajectories],
         "response": [sum(len(turn.tokens) for turn in t.turns) for t in trajectories],
@@ -79,7 +79,7 @@ def lengths(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def tool(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """How calls ended, as shares of all calls, and how long they took."""
+    """Shares of all calls by how they ended, and how long calls took."""
     results = [r for t in trajectories for turn in t.turns for r in turn.results]
     statuses = [result.status for result in results]
     seconds = np.array([result.wall_seconds for result in results] or [0.0])
@@ -92,7 +92,7 @@ def tool(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def credit(episodes: EpisodeBatch, turn_credit: TurnCredit) -> dict[str, float]:
-    """The credit that the trajectories learned from were given; 0 when there are none.
+    """Metrics of the credit of the trajectories learned from; 0 if there are none.
 
     Rewards and their parts are sums over the turns of a trajectory; the return and other named
     values of the credit are those of first turns.
@@ -118,7 +118,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def update(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
-    """Means over the updates of a step; of what is a largest value, the largest."""
+    """Means over the updates of a step; of a metric that is a maximum, the maximum."""
     return {
         f"update/{name}": float(
             (np.max if name.endswith("_max") else np.mean)([metrics[name] for metrics in updates])
@@ -128,7 +128,7 @@ def update(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Bytes that this process holds, and its fullest device where devices tell."""
+    """Bytes of memory of this process, and of its fullest device if devices report them."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     named = {"memory/device_bytes": "bytes_in_use", "memory/device_peak_bytes": "peak_bytes_in_use"}
     return {"memory/host_bytes": float(_resident_bytes())} | {
@@ -139,7 +139,9 @@ def memory() -> dict[str, float]:
 
 
 def _resident_bytes() -> int:
-    """Of this process, now; where the system does not tell, at most so far."""
+    """Resident bytes of this process; their peak where the system does not report the current
+    value.
+    """
     try:
         pages = int(pathlib.Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * resource.getpagesize()

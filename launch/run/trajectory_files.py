@@ -1,4 +1,4 @@
-"""The trajectories of some steps of a run, kept with the credit of their turns."""
+"""Files with the trajectories of some steps of a run and the credit of their turns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "trajectories"
 class Keeper:
     """Writes the trajectories of the first, every `every`-th and the last step into a folder.
 
-    Those of steps after `start`, which will be done again, are removed. Process 0 does.
+    Files of steps after `start`, which will be repeated, are removed. Only process 0 writes.
     """
 
     def __init__(
@@ -34,11 +34,11 @@ class Keeper:
                     path.unlink()
 
     def due(self, step: int) -> bool:
-        """Whether the trajectories of a step, counted from 1, are kept."""
+        """True if the trajectories of a step, counted from 1, are to be saved."""
         return self.every > 0 and (step in (1, self.steps) or step % self.every == 0)
 
     def keep(self, step: int, trajectories: Sequence[Trajectory], credit: TurnCredit) -> None:
-        """Keeps them if they are due."""
+        """Saves the trajectories of a step if they are due."""
         if self.due(step) and cluster.is_first():
             named = {
                 "reward": credit.rewards,
@@ -56,7 +56,7 @@ def write(
     trajectories: Sequence[Trajectory],
     credit: Mapping[str, np.ndarray | jax.Array] | None = None,
 ) -> None:
-    """The file of a step; `credit` maps names to arrays `[M, K]`."""
+    """Writes the file of a step; `credit` maps names to arrays `[M, K]`."""
     records.write_records(
         records.step_path(folder, step),
         (

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, commit, devices."""
+"""The versions, commit and devices that a run was made with."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def installed() -> dict[str, str]:
-    """Name → version, of Python and of what arithmetic and checkpoints depend on."""
+    """Name → version of Python and of the packages that arithmetic and checkpoints depend on."""
     versions = {name: metadata.version(name) for name in PACKAGES}
     return versions | {"gtpo_jax": gtpo_jax.__version__, "python": platform.python_version()}
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with -dirty where files differ from it; None without one."""
+    """The commit of this checkout, with -dirty if files differ from it; None without one."""
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     if not (ROOT / ".git").exists():
         return None
@@ -36,7 +36,7 @@ def commit() -> str | None:
 
 
 def append(path: pathlib.Path, step: int, *, fresh: bool) -> None:
-    """Adds what is at work from `step` on to the list in a file; a fresh run begins the list."""
+    """Adds what is in use from `step` on to the list in a file; a fresh run begins the list."""
     device = jax.devices()[0]
     entry = {
         "step": step,

@@ -240,7 +240,7 @@ def test_resume_and_resume_if_any_exclude_each_other(monkeypatch, capsys):
 
     status, printed = run_main(monkeypatch, capsys, run)
     assert status == cli.EXIT_BAD_INPUT
-    assert "--resume-if-any begins then; give one" in printed
+    assert "--resume-if-any begins without one; give one" in printed
 
 
 def test_resume_if_any_says_what_it_does(tmp_path, capsys):

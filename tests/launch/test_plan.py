@@ -424,7 +424,7 @@ def test_each_process_drives_a_block_of_a_mesh_whatever_the_order_of_devices():
     owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
     assert sharding.process_block(owners) == (1, 2, 1, 2)
     assert sharding.platform(mesh) == "tpu"
-    host = topologies.host_mesh(mesh)
+    host = topologies.process_mesh(mesh)
     assert host.devices.shape == (1, 2, 1, 2)
     assert {device.process_index for device in host.devices.flat} == {0}
 
@@ -616,7 +616,7 @@ def test_plan_counts_what_a_training_option_changes(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model-preset", "qwen9"], "model preset 'qwen9' is unknown; those known are tiny"),
+        (["--model-preset", "qwen9"], "model preset 'qwen9' is unknown; the known ones are tiny"),
         (["--model-preset", "tiny", "--model", "there"], "name two models; give one"),
         (["--model", "nowhere"], "nowhere/config.json cannot be read"),
         (["--train.rows", "7"], "train.rows is 7, which 8 devices cannot share evenly"),

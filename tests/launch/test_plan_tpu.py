@@ -60,7 +60,7 @@ def test_topologies_are_described(name, chips, devices):
 def test_processes_drive_blocks_of_a_mesh():
     for axes in ({"fsdp": 64}, {"data": 4, "fsdp": 4, "tensor": 4}, {"fsdp": 16, "tensor": 4}):
         mesh = sharding.make_mesh(**{"data": 1, **axes}, devices=topology("v5p:4x4x4").devices)
-        host = topologies.host_mesh(mesh)
+        host = topologies.process_mesh(mesh)
         assert host.size == 4
         assert len({device.process_index for device in host.devices.flat}) == 1
         assert host.shape["tensor"] == mesh.shape["tensor"]

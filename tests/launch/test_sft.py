@@ -110,7 +110,7 @@ def test_resumed_cold_start_from_files_is_the_one_that_never_stopped(taught, tmp
 
     digest = run_dir / "sft" / "demonstrations.json"
     digest.write_text(digest.read_text().replace('"sha256": "', '"sha256": "0'))
-    with pytest.raises(ValueError, match=r"demonstrations\.json tells of other demonstrations"):
+    with pytest.raises(ValueError, match=r"json was written for other demonstrations"):
         sft.run([*options, "--resume"])
 
 

@@ -545,5 +545,5 @@ def test_trajectories_of_a_group_share_its_prompt_and_a_minibatch(tmp_path):
 
 def test_rows_that_hold_no_trajectory_are_bad_input(tmp_path):
     arguments = small.parse(TrainArguments, "--train.row-tokens", "100")
-    with pytest.raises(ValueError, match=r"row_tokens is 100, a trajectory may have 160"):
+    with pytest.raises(ValueError, match=r"row_tokens is 100, and a trajectory may have 160"):
         Session(arguments.config, tmp_path)

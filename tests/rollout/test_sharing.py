@@ -247,9 +247,13 @@ def test_rows_and_parameters_of_blocks_that_lie_apart(records, kind):
 @pytest.mark.slow
 def test_failure_of_one_process_is_one_of_all(records):
     first, second = (record["failures"] for record in records)
-    told = "HostFailure: process 1 of 2 failed in the rollout: RuntimeError: the executor is gone"
+    told = (
+        "ProcessFailure: process 1 of 2 failed in the rollout: RuntimeError: the executor is gone"
+    )
     assert first["rollout"] == second["rollout"] == told
-    assert first["interrupt"].startswith("HostFailure: process 1 of 2 failed in the rollout: Keyb")
+    assert first["interrupt"].startswith(
+        "ProcessFailure: process 1 of 2 failed in the rollout: Keyb"
+    )
     assert second["interrupt"].startswith("KeyboardInterrupt")
 
 

@@ -1,9 +1,9 @@
-"""Cold starts of many seeds: how many learn to copy digits.
+"""Trains cold starts of many seeds and counts how many learn to copy digits.
 
-    python -m benchmarks.cold_start --seeds 0 1 2 3 --json figures.json
+python -m benchmarks.cold_start --seeds 0 1 2 3 --json figures.json
 
-Each seed has its own parameters, demonstrations and order of them. What is done is not done again
-when an interrupted benchmark is called once more.
+Each seed has its own parameters, demonstrations and order. The same command continues an
+interrupted benchmark; finished seeds are not repeated.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from launch.sft import run_sft
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ColdStartArguments(cli.RunArguments):
-    """The cold start alone over several seeds, and the gate behind it."""
+    """Cold starts alone over several seeds, followed by the gate."""
 
     run_dir: pathlib.Path = pathlib.Path("runs/cold-starts")
-    """Folder of the runs, one a seed."""
+    """Folder of the runs, one per seed."""
     seeds: tuple[int, ...] = tuple(range(20))
     """Seeds of parameters, problems and demonstrations."""
 
@@ -47,12 +47,14 @@ class SeedResult:
 
     seed: int
     gate: float  # greedy success on plain arithmetic
-    sampled: float  # success of samples on held-out problems of all families
-    cpu_seconds: float | None  # of training and its demonstrations; None when it was interrupted
+    sampled: float  # sampled success on held-out problems of all families
+    cpu_seconds: float | None  # CPU seconds of training and its demonstrations; None if interrupted
 
 
 def run_seed(config: RunConfig, run_dir: pathlib.Path) -> SeedResult:
-    """The cold start of a seed, what is left of it, or what it gave when it was done before."""
+    """Trains the cold start of a seed, or its remaining steps; a finished seed returns its saved
+    result.
+    """
     settings, path = json.loads(json.dumps(dataclasses.asdict(config))), run_dir / "cold_start.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -61,7 +63,7 @@ def run_seed(config: RunConfig, run_dir: pathlib.Path) -> SeedResult:
         raise ValueError(f"{path} was made with other settings; give another --run-dir")
     resume = has_checkpoint(run_dir / "sft" / CHECKPOINTS)
     with Session(config, run_dir) as session:
-        began = time.process_time()  # of all threads, and of none of the tool's processes
+        began = time.process_time()  # CPU time of all threads, without the tool's processes
         params = run_sft(session, resume=resume)
         spent = time.process_time() - began
         evaluator = Evaluator(session)
@@ -77,7 +79,9 @@ def run_seed(config: RunConfig, run_dir: pathlib.Path) -> SeedResult:
 
 
 def figures_of(results: Sequence[SeedResult], *, gate: float) -> dict[str, Figure]:
-    """How many pass the gate, the worst, and whether reinforcement has something left to do."""
+    """The number that pass the gate, the worst seed, and how much is left for reinforcement
+    learning.
+    """
     spent = [result.cpu_seconds for result in results if result.cpu_seconds is not None]
     return {
         f"seeds that pass, of {len(results)}": Figure(

@@ -1,15 +1,15 @@
-"""What credit assignment costs: from turn rewards to the gradient by log-probs, without the model.
+"""The cost of credit assignment: from turn rewards to the gradient by log-probs, without the model.
 
 python -m benchmarks.credit --json figures.json --peer-python /path/to/python-with-verl-and-trl
 
 The same facts go through our jitted chain, through two plain NumPy loops over ragged lists, and
-through the comparable part of verl and TRL (GRPO advantages, clipped loss, backward). All take
-turns, and a figure is a ratio of medians of one run. A peer that is not there stays unmeasured.
+through the comparable part of verl and TRL (GRPO advantages, clipped loss, backward). They run
+interleaved, and a figure is a ratio of medians of one run. A missing peer stays unmeasured.
 
-The share of a training step is arithmetic, not a measurement. A step takes
-`6 · parameters · tokens` FLOPs at the peak of the accelerator. The chain is charged the FLOPs and
-the bytes that XLA counts for it, code similarity included, one after the other: at the same peak,
-and at the bandwidth.
+The share of a training step is arithmetic, not a measurement. A step takes `6 · parameters ·
+tokens` FLOPs at the peak of the accelerator. The chain is charged the FLOPs and the bytes that XLA
+counts for it, code similarity included, one after the other: at the same peak, and at the
+bandwidth.
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ from launch import cli
 
 PARAMETERS = 1.5e9
 PEAK = 989e12  # FLOP/s of one H100 SXM in dense bfloat16
-BANDWIDTH = 3.35e12  # bytes/s of its memory
+BANDWIDTH = 3.35e12  # bytes/s of the same GPU's memory
 
 PEERS = ("verl", "trl")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CreditArguments:
-    """From rewards to the gradient by log-probs: what it costs beside NumPy, verl and TRL."""
+    """Time from rewards to the gradient by log-probs, compared with NumPy, verl and TRL."""
 
     trajectories: int = 1024
-    """Trajectories of the batch, one a row."""
+    """Trajectories in the batch, one per row."""
     group_size: int = 16
-    """Trajectories for one prompt."""
+    """Trajectories per prompt."""
     turns: int = 16
-    """Turns of every trajectory."""
+    """Turns per trajectory."""
     tokens: int = 8192
-    """Tokens of a row: prompt, turns, tool output, padding."""
+    """Tokens per row: prompt, turns, tool output, padding."""
     code: int = 4096
-    """Bytes of code of a trajectory."""
+    """Bytes of code per trajectory."""
     token_loop: int = 64
     """Trajectories given to the loop over single tokens; its time is scaled to all of them."""
     repeats: int = 7
-    """Rounds of measurements."""
+    """Number of measuring rounds."""
     peer_python: pathlib.Path | None = None
-    """An interpreter with torch and verl or TRL."""
+    """Python interpreter with torch and verl or TRL."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 def chain(facts: Facts) -> tuple[jax.Array, jax.Array]:
@@ -85,19 +85,21 @@ def chain(facts: Facts) -> tuple[jax.Array, jax.Array]:
         surrogate = losses.clipped_surrogate(
             log_ratio, token_advantages, clip_low=CLIP_LOW, clip_high=CLIP_HIGH
         )
-        # What `reductions.token_mean` does.
+        # As `reductions.token_mean` does.
         return masking.masked_sum(surrogate.loss, facts.loss_mask).mean()
 
     return jax.value_and_grad(objective)(facts.policy_logprobs)
 
 
 def code_similarity(code: jax.Array, lengths: jax.Array) -> jax.Array:
-    """What comes before the chain: how alike the code of any two trajectories is."""
+    """The step before the chain: the similarity of the code of any two trajectories."""
     return similarity.cosine_similarity(similarity.hashed_ngrams(code, lengths))
 
 
 def write_facts(path: pathlib.Path, facts: Facts) -> None:
-    """What the peers need, the outcome on the last trained token of each trajectory."""
+    """Writes the facts for the peers, with the outcome on the last trained token of each
+    trajectory.
+    """
     outcomes = np.zeros_like(facts.policy_logprobs)
     last = facts.turn_ids.shape[1] - 1 - np.argmax(facts.loss_mask[:, ::-1], axis=1)
     outcomes[np.arange(len(last)), last] = facts.success
@@ -114,7 +116,7 @@ def write_facts(path: pathlib.Path, facts: Facts) -> None:
 
 @contextlib.contextmanager
 def peers_of(python: pathlib.Path | None, facts: Facts) -> Iterator[Worker | None]:
-    """verl and TRL in a process of another interpreter, given the same facts once."""
+    """verl and TRL in a process of another interpreter, which gets the same facts once."""
     if python is None:
         yield None
         return
@@ -128,7 +130,7 @@ def peers_of(python: pathlib.Path | None, facts: Facts) -> Iterator[Worker | Non
 
 
 def roofline(programs: Sequence[jax.stages.Compiled]) -> tuple[float, float]:
-    """FLOPs and bytes moved by the programs together, as XLA counts them."""
+    """FLOPs and bytes moved by the programs in total, as XLA counts them."""
     costs = [program.cost_analysis() or {} for program in programs]
     return sum(c["flops"] for c in costs), sum(c["bytes accessed"] for c in costs)
 
@@ -136,8 +138,8 @@ def roofline(programs: Sequence[jax.stages.Compiled]) -> tuple[float, float]:
 def measure_seconds(
     arguments: CreditArguments, facts: Facts
 ) -> tuple[dict[str, float], float, dict[str, str], list[jax.stages.Compiled]]:
-    """The median seconds of ours, of the loops and of the peers; the share of trained tokens that
-    the loop over tokens sees; the versions of the peers; and our compiled programs.
+    """Median seconds of ours, of the loops and of the peers; the share of trained tokens that the
+    loop over tokens covers; the versions of the peers; and our compiled programs.
     """
     all_turns = credit_numpy.make_ragged(facts, arguments.trajectories)
     sample = credit_numpy.make_ragged(facts, min(arguments.token_loop, arguments.trajectories))
@@ -168,7 +170,7 @@ def measure_seconds(
 
 
 def measure(arguments: CreditArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
+    """All figures, and lines that explain how they were measured."""
     facts = credit_numpy.make_facts(
         trajectories=arguments.trajectories,
         group_size=arguments.group_size,

@@ -1,4 +1,4 @@
-"""The batch that `benchmarks.credit` measures on, and the chain as plain NumPy loops."""
+"""The batch of `benchmarks.credit`, and the chain as plain NumPy loops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 
 
 class Facts(NamedTuple):
-    """A batch as the chain takes it: M trajectories of K turns, one in each row of T tokens."""
+    """A batch as input of the chain: M trajectories of K turns, one in each row of T tokens."""
 
     success: jax.Array  # [M] bool
     included: jax.Array  # [M] bool
@@ -31,7 +31,9 @@ class Facts(NamedTuple):
 def make_facts(
     *, trajectories: int, group_size: int, turns: int, tokens: int, seed: int = 0
 ) -> Facts:
-    """Random facts as NumPy arrays; about 7 tokens in 10 are the policy's, the last are padding."""
+    """Random facts as NumPy arrays; about 7 in 10 tokens are the policy's, the last tokens are
+    padding.
+    """
     if trajectories % group_size or tokens < 16 * turns:
         raise ValueError(
             "trajectories must be a multiple of group_size and tokens at least 16 · turns, got"
@@ -49,7 +51,7 @@ def make_facts(
     shape = (trajectories, tokens)
     behavior = -rng.random(shape, np.float32)
     alike = rng.random((trajectories, trajectories), np.float32)
-    # NumPy here, arrays of JAX once they enter the jitted chain.
+    # NumPy arrays, which become JAX arrays in the jitted chain.
     fields: dict[str, Any] = {
         "success": rng.random(trajectories) < 0.4,
         "included": np.ones(trajectories, bool),
@@ -67,7 +69,7 @@ def make_facts(
 
 
 Ragged = list[list[np.ndarray]]
-"""`[trajectory][turn]` → the tokens that the policy wrote in the turn."""
+"""`[trajectory][turn]` → tokens that the policy wrote in the turn."""
 
 
 class RaggedFacts(NamedTuple):
@@ -138,7 +140,7 @@ def turn_loop(ragged: RaggedFacts) -> tuple[float, Ragged]:
 
 
 def token_loop(ragged: RaggedFacts) -> tuple[float, Ragged]:
-    """The chain as a loop over trajectories, turns and tokens: the equations, one number each."""
+    """The chain as a loop over trajectories, turns and tokens: the equations for single numbers."""
     per_turn = loop_advantages(ragged)
     count = sum(len(turn) for row in ragged.policy_logprobs for turn in row)
     total, gradient = 0.0, []

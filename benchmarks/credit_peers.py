@@ -1,10 +1,10 @@
-"""verl's and TRL's part of `benchmarks.credit`, run by an interpreter that has them.
+"""The part of verl and TRL in `benchmarks.credit`, run by an interpreter that has them.
 
-    python credit_peers.py FACTS.npz THREADS
+python credit_peers.py FACTS.npz THREADS
 
-Answers with the versions found, one line of JSON. Then it reads the name of a peer from each line
-of its input, runs GRPO advantages, clipped loss and backward once, and answers with the seconds it
-took and the loss. Nothing of this repository is imported.
+Prints the installed versions as one line of JSON. For each line of its input, the name of a peer,
+it runs GRPO advantages, clipped loss and backward once, and prints the seconds taken and the loss.
+It imports nothing from this repository.
 """
 
 # pyright: reportMissingImports=false
@@ -26,16 +26,16 @@ Runner = Callable[[], torch.Tensor]
 
 
 class Config(dict):
-    """verl's actor config: keys that are attributes too."""
+    """Actor config of verl: keys are also attributes."""
 
     __getattr__ = dict.__getitem__
 
 
 def verl_runner(facts: dict[str, torch.Tensor], low: float, high: float) -> Runner:
-    """The vectorized one of verl's two GRPO estimators, which is the faster."""
+    """The vectorized one of verl's two GRPO estimators, which is faster."""
     from verl.trainer.ppo import core_algos
 
-    # A dual clip so far out that it never binds leaves the loss of the others.
+    # A dual clip too far out to bind, so that the loss is the others' loss.
     config = Config(
         clip_ratio=low,
         clip_ratio_low=low,
@@ -61,9 +61,10 @@ def verl_runner(facts: dict[str, torch.Tensor], low: float, high: float) -> Runn
 
 
 def trl_runner(facts: dict[str, torch.Tensor], low: float, high: float) -> Runner:
-    """`GRPOTrainer._compute_loss` on a trainer of plain attributes, its token mean (`bnpo`).
+    """`GRPOTrainer._compute_loss` on a trainer of plain attributes, with its token mean (`bnpo`).
 
-    The advantages stand inside another method of the trainer, so theirs is the formula restated.
+    TRL computes the advantages inside another method of the trainer, so their formula is restated
+    here.
     """
     from trl import GRPOTrainer
 
@@ -122,7 +123,7 @@ def main(path: str, threads: str) -> None:
     versions: dict[str, str] = {}
     answers = sys.stdout
     for peer, make in {"verl": verl_runner, "trl": trl_runner}.items():
-        # What the peers print belongs to nobody; a peer that is not installed is left out.
+        # The peers' own output is discarded; a peer that is not installed is left out.
         with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(ImportError):
             runners[peer] = make(facts, low, high)
             versions[peer] = __import__(peer).__version__

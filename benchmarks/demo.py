@@ -1,4 +1,4 @@
-"""What the demo reaches on seeds that were not used for tuning, against its bars.
+"""Results of the demo on seeds that were not used for tuning, compared with its bars.
 
 python -m benchmarks.demo --seeds 11 12 13 --json figures.json
 """
@@ -17,16 +17,16 @@ from launch.demo import DemoArguments, run_demo
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchmarkArguments(cli.RunArguments):
-    """The demo over several seeds; a bar for each figure."""
+    """Runs the demo over several seeds and compares each figure with its bar."""
 
     run_dir: pathlib.Path = pathlib.Path("runs/benchmark-demo")
-    """Folder of the runs, one a seed."""
+    """Folder of the runs, one per seed."""
     seeds: tuple[int, ...] = (11, 12, 13)
     """Seeds of problems, demonstrations, parameters and sampling."""
 
 
 def figures_of(summaries: Sequence[dict]) -> dict[str, Figure]:
-    """Means over the seeds; for what must hold in every run, the worst."""
+    """Means over the seeds, or the worst value for figures that must hold in every run."""
 
     def average(phase: str, mode: str, name: str) -> float:
         return mean(summary[phase][mode][name] for summary in summaries)

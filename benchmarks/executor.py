@@ -1,17 +1,18 @@
-"""How fast the Python tool answers, beside fresh interpreters; and what 20,000 calls leave behind.
+"""Speed of the Python tool compared with fresh interpreters, and traces left by 20,000 calls.
 
 python -m benchmarks.executor --json figures.json
 
-All calls are fully isolated: the executor is started with nothing allowed. Ours and the peers take
-turns, and a figure is the median over the rounds; run it on a machine that is otherwise idle.
+All calls are fully isolated: the executor is started with nothing allowed. Ours and the peers run
+interleaved, and a figure is the median over the rounds; run it on a machine that is otherwise idle.
 
-"One at a time" is from the submission of a call to its result, the next one at once after it.
-Calls a second are those of threads that each wait for a result before they submit again.
+"One at a time" is the time from the submission of a call to its result, with the next call right
+after it. Calls per second are measured with threads that each wait for a result before they submit
+again.
 
 The hung call sleeps and never ends; beside it 100 calls are submitted at once, and their 99th
-percentile is compared with that of 100 calls without it. The executor has a place for each
-processor and two at least, so the hung one leaves another. A call that computes without end is
-measured as well, for information: besides the place, it takes the time of a processor.
+percentile is compared with that of 100 calls without it. The executor has one place per processor
+and at least two, so the hung call leaves another. A call that computes without end is also
+measured, for information: besides the place it occupies a processor.
 """
 
 from __future__ import annotations
@@ -47,23 +48,23 @@ class ExecutorArguments:
     """The Python tool: latency, throughput, a hung neighbor, and a long run of hostile calls."""
 
     rounds: int = 7
-    """Rounds of measurements."""
+    """Number of measuring rounds."""
     calls: int = 100
-    """Calls of a round, one at a time."""
+    """Calls per round, one at a time."""
     rate_calls: int = 400
-    """Calls of a round with eight submitters."""
+    """Calls per round with eight submitters."""
     session_calls: int = 1000
-    """Further calls of a session in a round."""
+    """Further calls per session and round."""
     solve_calls: int = 20
-    """Calls of a round that solve an equation with sympy."""
+    """Calls per round that solve an equation with sympy."""
     fresh_calls: int = 10
-    """Bare interpreters started in a round."""
+    """Bare interpreters started per round."""
     beside: int = 100
-    """Calls beside the hung one, submitted at once."""
+    """Calls submitted at once beside the hung one."""
     stress: int = 20_000
-    """Calls of the long run, one in ten hostile; 0 leaves it out."""
+    """Calls of the long run, one in ten hostile; 0 skips it."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 Rounds = dict[str, list[list[float]]]
@@ -71,7 +72,7 @@ Rounds = dict[str, list[list[float]]]
 
 
 def fresh(command: Sequence[str], calls: int) -> list[float]:
-    """Seconds from start to end of a process of its own for each call."""
+    """Seconds from start to end of one new process per call."""
     seconds = []
     for _ in range(calls):
         begin = time.perf_counter()
@@ -83,7 +84,7 @@ def fresh(command: Sequence[str], calls: int) -> list[float]:
 
 
 def bubblewrap() -> list[str] | None:
-    """A bare interpreter inside of bubblewrap, if that is installed and works here."""
+    """A bare interpreter inside bubblewrap, if bubblewrap is installed and works here."""
     program = shutil.which("bwrap")
     if program is None:
         return None
@@ -93,7 +94,7 @@ def bubblewrap() -> list[str] | None:
 
 
 def all_at_once(tool: executor.PythonExecutor, calls: int) -> list[float]:
-    """Seconds from submission to result of each of many calls that are submitted together."""
+    """Seconds from submission to result of each of many calls submitted together."""
     seconds: list[float] = []
     told = threading.Semaphore(0)
 
@@ -115,7 +116,7 @@ def all_at_once(tool: executor.PythonExecutor, calls: int) -> list[float]:
 
 @contextlib.contextmanager
 def endless_call(tool: executor.PythonExecutor, code: str) -> Iterator[None]:
-    """A call that runs for as long as the context lasts."""
+    """A call that runs as long as the context lasts."""
     call = tool.submit(code, timeout=600.0)
     time.sleep(0.1)
     if call.done():
@@ -132,7 +133,9 @@ def beside(tool: executor.PythonExecutor, code: str, calls: int) -> list[float]:
 
 
 def in_session(tool: executor.PythonExecutor, calls: int) -> list[float]:
-    """Of further calls: the one that starts the session's interpreter is not among them."""
+    """Seconds of further calls in a session; its first call, which starts the interpreter, is left
+    out.
+    """
     checkup.latencies(tool, TRIVIAL, 1, "benchmark")
     seconds = checkup.latencies(tool, TRIVIAL, calls, "benchmark")
     tool.end_session("benchmark")
@@ -140,7 +143,7 @@ def in_session(tool: executor.PythonExecutor, calls: int) -> list[float]:
 
 
 def speeds(arguments: ExecutorArguments) -> Rounds:
-    """Latencies in seconds, and rates in calls a second, ours and those of fresh interpreters."""
+    """Latencies in seconds and rates in calls per second, of ours and of fresh interpreters."""
     with executor.PythonExecutor(max_running=PLACES) as tool:
         rate = functools.partial(checkup.calls_per_second, tool, TRIVIAL, submitters=SUBMITTERS)
         runners: dict[str, Callable[[], list[float]]] = {
@@ -159,7 +162,7 @@ def speeds(arguments: ExecutorArguments) -> Rounds:
 
 
 def neighbors(arguments: ExecutorArguments) -> Rounds:
-    """Latencies of calls without, and with, one that never ends."""
+    """Latencies of calls without and with a call that never ends beside them."""
     with executor.PythonExecutor(max_running=PLACES) as tool:
         runners = {
             "alone": lambda: all_at_once(tool, arguments.beside),
@@ -170,7 +173,7 @@ def neighbors(arguments: ExecutorArguments) -> Rounds:
 
 
 def stress_figures(calls: int) -> dict[str, Figure]:
-    """What a long run, one call in ten hostile, gets wrong and leaves behind."""
+    """Wrong results and remains of a long run in which one call in ten is hostile."""
     bounds = {  # name → unit, bar
         "wrong or lost results": ("calls", 0),
         "leftover processes": ("processes", 0),
@@ -184,7 +187,7 @@ def stress_figures(calls: int) -> dict[str, Figure]:
             len(outcome.wrong),
             outcome.leftover,
             sum(outcome.leaked.values()),
-            max(outcome.growth.values()),  # of the processes that stay
+            max(outcome.growth.values()),  # growth of the processes that stay
         )
         found = dict(zip(bounds, values, strict=True))
     return {
@@ -199,7 +202,7 @@ def at(rounds: Sequence[Sequence[float]], percent: float) -> float:
 
 
 def measure(arguments: ExecutorArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
+    """All figures, and lines that explain how they were measured."""
     before = load()
     speed, others = speeds(arguments), neighbors(arguments)
     ours, session = at(speed["ours"], 50), at(speed["session"], 50)

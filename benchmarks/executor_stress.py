@@ -1,11 +1,11 @@
-"""A long run of the Python tool, one call in ten hostile: what it gets wrong and leaves behind.
+"""A long run of the Python tool, one call in ten hostile: counts wrong results and remains.
 
-    python -m benchmarks.executor_stress [calls [further calls before them]]
+python -m benchmarks.executor_stress [calls [further calls before them]]
 
-Threads submit calls and wait for each, some of them in a session. Every result is known beforehand,
-that of a hostile call as the statuses it may have. Before and after, once a first part of the run
-has filled what fills only once, the processes of the trainer, the supervisor and the zygote are
-looked at. Linux only.
+Threads submit calls and wait for each, some of them in a session. Every result is known beforehand;
+of a hostile call, the statuses it may have. The processes of the trainer, the supervisor and the
+zygote are inspected before and after the run, where "before" follows a first part of the run, which
+fills everything that fills only once. Linux only.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from gtpo_jax.tools import PythonExecutor, ToolLimits
 from gtpo_jax.types import ToolResult
 
 SUBMITTERS = 8
-PATIENCE = 120.0  # for one result: later than this it counts as lost
-SETTLE_SECONDS = 10.0  # for processes to end after the last result
+PATIENCE = 120.0  # seconds for one result; a later one counts as lost
+SETTLE_SECONDS = 10.0  # seconds for processes to end after the last result
 
 # name → (code, statuses it may have). One that may time out has half a second; the others end by
-# themselves, on a busy host later.
+# themselves, later on a busy machine.
 HOSTILE: dict[str, tuple[str, Collection[str]]] = {
     "loop": ("while True: pass", {"timeout"}),
     "sleep": ("import time; time.sleep(1000)", {"timeout"}),
@@ -76,7 +76,7 @@ HOSTILE: dict[str, tuple[str, Collection[str]]] = {
     "source": ("(" * 10_000, {"error"}),
 }
 
-STATELESS = {"late"}  # a session has no end at which these would run
+STATELESS = {"late"}  # a session has no end, at which these would run
 
 
 def ordinary(number: int) -> tuple[str, str, str]:
@@ -103,7 +103,7 @@ def ordinary(number: int) -> tuple[str, str, str]:
 
 @dataclasses.dataclass(kw_only=True)
 class Outcome:
-    """What a run got wrong and left behind. Growth is of resident memory, 0.05 for 5 %."""
+    """Wrong results and remains of a run. Growth is of resident memory, 0.05 for 5 %."""
 
     calls: int = 0
     hostile: int = 0
@@ -138,7 +138,7 @@ def resident(pid: int) -> int:
 
 
 def descriptors(pid: int) -> int:
-    """How many are open; of a process that is closed to others as well (Linux 6.2)."""
+    """Number of open descriptors, also of a process that is closed to others (Linux 6.2)."""
     try:
         return len(os.listdir(f"/proc/{pid}/fd"))
     except PermissionError:
@@ -160,20 +160,20 @@ def standing(before: Collection[int]) -> dict[str, int]:
     found = {"trainer": os.getpid(), "supervisor": supervisor}
     (zygote,) = children(supervisor)
     inner = children(zygote)
-    if len(inner) == 1:  # in a PID namespace the first one only waits; at least two are ready
+    if len(inner) == 1:  # in a PID namespace the first child only waits; at least two are ready
         found["outer zygote"], zygote = zygote, inner[0]
     return {**found, "zygote": zygote}
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    calls: int  # processes of calls, of sessions and of those that wait
+    calls: int  # processes of calls, of sessions, and waiting ones
     open: dict[str, int]
     resident: dict[str, int]
 
 
 def look(processes: dict[str, int], wanted: int | None) -> Snapshot:
-    """At rest, or when `wanted` processes of calls have not been reached in time."""
+    """A look at rest, or once `wanted` processes of calls were not reached in time."""
     until = time.monotonic() + SETTLE_SECONDS
     last, same = -1, 0
     while time.monotonic() < until:
@@ -195,12 +195,12 @@ def look(processes: dict[str, int], wanted: int | None) -> Snapshot:
 
 
 class _Submitter:
-    """A thread's share of the calls, each with what it must give."""
+    """One thread's share of the calls, each with the result it must give."""
 
     def __init__(self, tool: PythonExecutor, name: str, every: int, seed: int) -> None:
         self.tool, self.name, self.every = tool, name, every
         self.random = random.Random(seed)
-        self.counted = 0  # calls that the session's interpreter has seen
+        self.counted = 0  # calls that ran in the session's interpreter
         self.outcome = Outcome()
 
     def run(self, numbers: range) -> None:
@@ -219,7 +219,7 @@ class _Submitter:
             code, statuses = HOSTILE[kind]
             in_session = in_session and kind not in STATELESS
             result = self.result(code, 0.5 if "timeout" in statuses else 30.0, in_session)
-            # Those that end well, or by an exception, leave a session as it was.
+            # Calls that succeed or raise an exception leave a session as it was.
             if in_session and result.state_lost:
                 self.counted = 0
             self.expect(result, f"{number} {kind}", lambda r: r.status in statuses)
@@ -227,7 +227,7 @@ class _Submitter:
             self.counted += 1
             code = "n = globals().get('n', 0) + 1; print(n)"
             result = self.result(code, 30.0, True)
-            if result.state_lost:  # a hostile thread of a call before has ended it since
+            if result.state_lost:  # a hostile thread of an earlier call has ended it since
                 self.counted = 1
             wanted = f"{self.counted}\n"
             self.expect(result, f"{number} in session", lambda r: r.stdout == wanted)
@@ -269,7 +269,9 @@ def stress(
     max_running: int = 2,
     seed: int = 0,
 ) -> Outcome:
-    """Runs `calls` calls after `warm` others. Any process of this one's must not come or go."""
+    """Runs `calls` calls after `warm` others. This process must not start or end other children
+    meanwhile.
+    """
     before = children(os.getpid())
     limits = ToolLimits(memory_bytes=256 << 20)
     with PythonExecutor(max_running=max_running, limits=limits) as tool:
@@ -281,7 +283,7 @@ def stress(
         ]
         _run(submitters, 0, warm)
         for submitter in submitters:
-            submitter.result("", 30.0, True)  # from here on each has an interpreter
+            submitter.result("", 30.0, True)  # each session has an interpreter by this point
             submitter.outcome = Outcome(wrong=submitter.outcome.wrong)
         first = look(processes, None)
         start = time.perf_counter()

@@ -13,7 +13,7 @@ from launch.run import display
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Figure:
-    """A measured value, None if it was not, and the interval it should lie in, if any."""
+    """A measured value (None: not measured) and the interval it should lie in, if any."""
 
     value: float | None
     unit: str

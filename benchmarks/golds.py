@@ -1,14 +1,14 @@
-"""Expected answers of published files: each equals itself in ten spellings, and no other.
+"""Expected answers of published files: each must equal itself in ten spellings, and no other.
 
 python -m benchmarks.golds math.jsonl@solution college_math.jsonl gsm8k.jsonl --json figures.json
 
-An answer stands in the field that `@FIELD` names or in the first of a few common ones: behind
-`####`, in the last box, or all of it. Each is judged by the verifier `math` against itself in ten
-spellings, against others of its file (its neighbors in the order of the alphabet, which look alike,
-and some at random) and against itself with a digit or a sign changed. A pair that is called right
-is a false positive when floating point says that its values differ (`golds_values`); the pairs that
-it knows nothing about are printed, for a person to look at. Answers that the verifier cannot read,
-such as sentences, are counted and must still equal themselves.
+The answer is in the field that `@FIELD` names, or in the first of a few common fields: behind
+`####`, in the last box, or the whole text. The verifier `math` judges each answer against itself in
+ten spellings, against others of its file (alphabetical neighbors, which look alike, and some at
+random) and against itself with a digit or a sign changed. A pair judged right is a false positive
+if floating point says that its values differ (`golds_values`); pairs without known values are
+printed for a person to look at. Answers that the verifier cannot read, such as sentences, are
+counted and must still equal themselves.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _OTHER = "-\\frac{987654}{1234567}"  # the answer of no problem
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GoldsArguments:
-    """Real expected answers against themselves in ten spellings, and against each other."""
+    """Judges real expected answers against themselves in ten spellings, and against each other."""
 
     files: tyro.conf.Positional[tuple[str, ...]]
-    """`FILE` or `FILE@FIELD`, each as problems are given to `task.train`."""
+    """Files as `FILE` or `FILE@FIELD`, in the formats of `task.train_file`."""
     pairs: int = 6
-    """Others of its file that each is judged against: half of them neighbors, half random."""
+    """Answers of its file that each is judged against: half of them neighbors, half random."""
     workers: int = 2
-    """Processes that judge."""
+    """Number of judging processes."""
     seed: int = 0
-    """Draws the random pairs and the near misses."""
+    """Seed of the random pairs and the near misses."""
     examples: int = 10
-    """Failures of each kind that are printed for each file."""
+    """Failures of each kind that are printed per file."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 @dataclasses.dataclass
@@ -60,13 +60,15 @@ class Counts:
     spellings: int = 0
     unequal: list[str] = dataclasses.field(default_factory=list)
     pairs: int = 0
-    right: int = 0  # of the pairs, confirmed by their values
+    right: int = 0  # pairs whose values confirm the verdict
     false: list[str] = dataclasses.field(default_factory=list)
     unconfirmed: list[str] = dataclasses.field(default_factory=list)
 
 
 def others(golds: Sequence[str], count: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Each answer with `count` of its file, neighbors and random ones, and with near misses."""
+    """Pairs of each answer with `count` others of its file, neighbors and random ones, and near
+    misses.
+    """
     ordered = sorted(golds, key=lambda gold: (gold.strip("$ "), gold))
     draws = random.Random(seed)
     for place, gold in enumerate(ordered):
@@ -108,7 +110,7 @@ def _submit(verifier: KindVerifier, gold: str, given: str) -> futures.Future[Ver
 
 
 def _weigh(counts: Counts, gold: str, other: str) -> None:
-    """Files a pair that was called right by what its values say."""
+    """Counts a pair that was judged right by what is known of its values."""
     equal = golds_values.evidence(gold, other)
     counts.right += equal is True
     if equal is not True:
@@ -117,7 +119,7 @@ def _weigh(counts: Counts, gold: str, other: str) -> None:
 
 
 def figures(all_counts: dict[str, Counts]) -> dict[str, Figure]:
-    """Figures of all files together."""
+    """Figures over all files."""
     total: collections.Counter[str] = collections.Counter()
     for counts in all_counts.values():
         for field in dataclasses.fields(counts):
@@ -136,7 +138,7 @@ def figures(all_counts: dict[str, Counts]) -> dict[str, Figure]:
 
 
 def report(all_counts: dict[str, Counts], examples: int) -> None:
-    """A line for each file, then what a person should look at."""
+    """One line for each file, then the cases that a person should look at."""
     table = Table()
     columns = ("file", "golds", "unreadable", "unequal", "pairs", "right", "false", "no values")
     for column in columns:

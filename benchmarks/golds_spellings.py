@@ -10,12 +10,12 @@ from gtpo_jax.tasks import rows
 from gtpo_jax.tasks.mappings.maths import last_boxed
 
 FIELDS = ("answer", "final_answer", "Answer", "target", "solution")
-"""Where files keep the expected answer; the first of these that a record has."""
+"""Fields that may hold the expected answer; the first one that a record has is used."""
 
 _DIGITS = {str(digit): str((digit + 1) % 10) for digit in range(10)}
 _SIGNS = {"-": "+", "+": "-", "<": ">", ">": "<"}
 
-_LONGEST = 400  # characters: what is longer is a proof
+_LONGEST = 400  # characters; longer texts are proofs
 
 _UNICODE = (
     *(("\\times", "×"), ("\\cdot", "·"), ("\\pi", "π"), ("\\infty", "∞"), ("\\pm", "±")),
@@ -26,7 +26,7 @@ _UNICODE = (
 
 
 def golds(source: str) -> Iterator[str]:
-    """The different expected answers of `FILE` or `FILE@FIELD`, in their order."""
+    """The distinct expected answers of `FILE` or `FILE@FIELD`, in order."""
     path, _, field = source.partition("@")
     seen: set[str] = set()
     for place, record in rows.open_rows(path).rows:
@@ -50,7 +50,7 @@ def _answer(value: str) -> str:
 
 
 def spellings(gold: str) -> dict[str, str]:
-    """Ten ways of writing an answer that say the same."""
+    """Ten ways of writing an answer with the same meaning."""
     body, opening, closing = _body(gold)
     return {
         "as it is": gold,
@@ -67,7 +67,7 @@ def spellings(gold: str) -> dict[str, str]:
 
 
 def near_misses(gold: str, draws: random.Random) -> Iterator[str]:
-    """The answer with one digit changed, and with one sign changed, where it has any."""
+    """The answer with one digit changed, and with one sign changed, if it has any."""
     for pattern, changed in ((r"\d", _DIGITS), (r"[-+<>]", _SIGNS)):
         places = [found.start() for found in re.finditer(pattern, gold)]
         if places:

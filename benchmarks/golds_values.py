@@ -1,7 +1,7 @@
-"""Values of answers in LaTeX by floating point alone: evidence that no judge had a part in.
+"""Values of answers in LaTeX by floating point alone: evidence independent of any judge.
 
 Numbers, letters, fractions, roots, powers, common functions, lists, tuples, intervals, equations.
-Letters get random values. Whatever else an answer has makes it unknown.
+Letters get random values. Anything else in an answer makes its value unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Worth = tuple[str, tuple[complex, ...]]
 
 _POINTS = 3
 _CLOSE = 1e-9
-_TOLERANCE = 1e-6  # of an expected decimal, as `verifier.tolerance` is by default
+_TOLERANCE = 1e-6  # for an expected decimal, the default of `verifier.tolerance`
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\\%|\d+(?:\.\d+)?|\.\d+|\S")
 _FUNCTIONS = {
     **{"\\sin": cmath.sin, "\\cos": cmath.cos, "\\tan": cmath.tan, "\\ln": cmath.log},
@@ -40,13 +40,13 @@ _WORDS = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{3,}")
 
 
 class _Unknown(Exception):
-    """No value that this module knows."""
+    """The value of an expression is unknown."""
 
 
 def evidence(first: str, second: str) -> bool | None:
-    """Whether two answers are worth the same at random points; None when one is unknown.
+    """True if two answers have equal values at random points, False if not; None if one is unknown.
 
-    A unit may be left out. Two units that are not the same word are unknown, too, and so are words
+    A unit may be left out. Two units that are different words are unknown too, and so are words
     besides numbers.
     """
     if _plain(first) == _plain(second) != "":
@@ -81,7 +81,7 @@ def _agree(one: Worth, other: Worth, close: float) -> bool:
     if one[0] != other[0] or len(one[1]) != len(other[1]):
         return False
     in_order = _close(one[1], other[1], close)
-    if set(one[0]) <= {","}:  # a list, whose order says nothing
+    if set(one[0]) <= {","}:  # a list, whose order does not matter
         key = lambda value: (round(value.real, 6), round(value.imag, 6))  # noqa: E731
         return in_order or _close(sorted(one[1], key=key), sorted(other[1], key=key), close)
     return in_order
@@ -177,11 +177,11 @@ class _Reader:
         return complex(base)
 
     def _argument(self) -> complex:
-        """A group, or one token: `\\frac12` has two arguments."""
+        """A group, or one token: `\frac12` has two arguments."""
         if self._next() == "{":
             return self._atom()
         token = self._next()
-        if token[:1].isdigit() and len(token) > 1:  # one digit of it
+        if token[:1].isdigit() and len(token) > 1:  # one digit of the number
             self.tokens[self.at : self.at + 1] = [token[0], token[1:]]
         sign = -1 if token == "-" else 1
         if sign < 0:

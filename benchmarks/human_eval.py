@@ -5,7 +5,7 @@ python -m benchmarks.human_eval HumanEval.jsonl.gz --json figures.json
 The file is the one that OpenAI published. Each program is written as a turn in several forms; the
 protocol reads the turn, and the unit tests of its problem judge it in the executor. All have to be
 right. In the fenced protocol a block of Python outside of an answer is a call: it has to be read as
-the call of just that program.
+the call of exactly that program.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from launch.run import display
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HumanEvalArguments:
-    """Canonical programs of HumanEval as answers."""
+    """Judges the canonical programs of HumanEval as answers."""
 
     file: tyro.conf.Positional[pathlib.Path]
-    """HumanEval.jsonl, or the same compressed."""
+    """HumanEval.jsonl, plain or compressed."""
     seconds: float = 30.0
-    """Of a program and its tests, wall and processor: some of them take a second."""
+    """Seconds allowed for a program and its tests, wall and CPU time each: some take a second."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 Read = Callable[[str], grammar.ParsedTurn]
@@ -60,14 +60,14 @@ FORMS: dict[str, Callable[[str, str], str]] = {
     "bare completion": lambda whole, rest: rest,
     FENCED_TURN: lambda whole, rest: f"It is this:\n\n```python\n{whole}\n```\n\nIt works.",
 }
-"""A turn, from the whole program and from what continues the prompt."""
+"""Forms of a turn, made from the whole program and from its continuation of the prompt."""
 
 MARKED = ("tag", "fence in tag", "completion in tag")
-"""Forms in which the built-in dialogue writes answers, whose tags are control symbols."""
+"""Forms in which the built-in dialogue writes answers, with control symbols as tags."""
 
 
 def readers() -> dict[str, Read]:
-    """How each protocol reads a turn of a problem whose answer is a program."""
+    """The reader of each protocol for a turn of a problem whose answer is a program."""
     markers = grammar.Dialogue(
         tokenizers.SentencePieceTokenizer(tokenizers.ASSETS / "tools-256.model")
     )
@@ -79,7 +79,7 @@ def readers() -> dict[str, Read]:
 
 
 def said(name: str, form: str, turn: grammar.ParsedTurn) -> str | None:
-    """The program of a turn, if it was read as it has to be."""
+    """The program of a turn, if it was read as it must be."""
     if (name, form) == (protocols.FencedPython.__name__, FENCED_TURN):
         return turn.codes[0] if len(turn.codes) == 1 and turn.violation is None else None
     return turn.answer if turn.violation is None else None

@@ -1,4 +1,4 @@
-"""Random expressions as answers have them, of which many cost much to compute."""
+"""Random expressions as answers contain them, many of which are expensive to compute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 LONGEST = 200
-"""Characters."""
+"""Longest answer, in characters."""
 
 _NUMBERS = ("0", "1", "2", "3", "5", "7", "10", "12", "99", "500", "1000", "65537", "999999999")
 _LARGE = ("10^{9}", "10^{20}", "1.1", "0.1", "0.000001", "10^{-50}", "123456789012345678901")
@@ -17,7 +17,7 @@ _CONSTANTS = ("\\pi", "e", "i", "\\sqrt{2}")
 
 @dataclasses.dataclass(frozen=True)
 class Spelling:
-    """How a construct is written."""
+    """The notation of a construct."""
 
     fraction: str
     power: str
@@ -74,7 +74,7 @@ _LATEX_ONLY = (
     "f({0})",
 )
 
-# What an answer may be made of expressions: lists, pairs, equations, sets, orders.
+# Answers made of expressions: lists, pairs, equations, sets, orders.
 _ANSWERS = (
     *(("{0}",) * 12),
     "{0}, {1}",
@@ -112,7 +112,7 @@ def _tree(draws: random.Random, spelling: Spelling, depth: int) -> str:
     """Any expression."""
     if depth <= 0 or draws.random() < 0.1:
         return _atom(draws, spelling)
-    # One part is shallow most of the time: otherwise nothing deep is short.
+    # One part is mostly shallow, because otherwise no deep answer would be short.
     parts = [_tree(draws, spelling, depth - 1), _tree(draws, spelling, draws.randrange(depth) // 2)]
     draws.shuffle(parts)
     if spelling is LATEX and draws.random() < 0.35:
@@ -149,7 +149,7 @@ def _nest(draws: random.Random, spelling: Spelling, depth: int) -> str:
 
 
 def _row(draws: random.Random, spelling: Spelling, depth: int) -> str:
-    """A sum or a product of many alike: simplification tries what they have in common."""
+    """A sum or product of many similar terms: simplification looks for what they have in common."""
     join = draws.choice(("+", "-", spelling.product.format("", "").strip() + " "))
     forms = (
         (

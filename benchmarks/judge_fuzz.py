@@ -1,11 +1,10 @@
-"""Answers that no verifier may be slow about: random expressions, of which many cost much.
+"""Answers that no verifier may be slow about: random expressions, many of them expensive.
 
 python -m benchmarks.judge_fuzz --count 20000 --json figures.json
 
-Each is judged by the verifier `math` twice: as the answer to a problem that expects a plain
-expression, and as the expected answer, against itself written otherwise, so that both have to be
-read and compared. The time is that of the processor in the worker, so that other work on the host
-does not count.
+The verifier `math` judges each twice: as the answer to a problem that expects a plain expression,
+and as the expected answer, against itself written differently, so that both have to be read and
+compared. Times are CPU times of the worker, so that other work on the machine does not count.
 """
 
 from __future__ import annotations
@@ -34,18 +33,18 @@ _REWRITTEN = ("0+{}", "{}+0", "1\\cdot {}", "{}, 1", "{}")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FuzzArguments:
-    """Looks for answers that the verifier `math` is slow about."""
+    """Searches for answers that the verifier `math` is slow about."""
 
     count: int = 20_000
-    """Expressions; each is judged twice."""
+    """Number of expressions; each is judged twice."""
     seed: int = 0
-    """Of the expressions."""
+    """Seed of the expressions."""
     workers: int = 2
-    """Processes that judge."""
+    """Number of judging processes."""
     slowest: int = 5
-    """Records that are printed."""
+    """Number of slowest records that are printed."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 @dataclasses.dataclass
@@ -53,13 +52,13 @@ class Found:
     """The outcomes of all records."""
 
     verdicts: collections.Counter[Verdict]
-    seconds: list[tuple[float, str, str]]  # of the processor, expected, given; the slowest first
+    seconds: list[tuple[float, str, str]]  # CPU seconds, expected, given; the slowest first
     lost: int  # workers that took too long or died
-    unjudged: list[tuple[str, str]]  # expected, given: what each of the workers was lost to
+    unjudged: list[tuple[str, str]]  # expected, given: the record at which each worker was lost
 
 
 def records(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Each expression as a given answer, then as an expected one."""
+    """Each expression as an answer to judge, then as an expected answer."""
     draws = random.Random(seed)
     for _ in range(count):
         text = answer(draws)
@@ -69,7 +68,7 @@ def records(count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def fuzz(count: int, *, seed: int, workers: int) -> Found:
-    """The verdicts on all records and how long each took."""
+    """The verdicts on all records, and the time of each."""
     seconds: list[tuple[float, str, str]] = []
     lock = threading.Lock()
     waiting = {id(record): record for record in records(count, seed)}
@@ -94,7 +93,7 @@ def fuzz(count: int, *, seed: int, workers: int) -> Found:
 
 
 def figures(found: Found) -> dict[str, Figure]:
-    """The slowest record, and what was lost."""
+    """The time of the slowest record, and the lost workers."""
     taken = [seconds for seconds, *_ in found.seconds]
     shares = {verdict: found.verdicts[verdict] / max(len(taken), 1) for verdict in Verdict}
     return {

@@ -1,4 +1,4 @@
-"""What the benchmarks share: runs in turn and their medians, costs, the notes, and the command."""
+"""Code shared by the benchmarks: interleaved runs and medians, costs, notes, command line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cost:
     """The cost of one run, or the medians of several."""
 
     wall: float  # seconds
-    cpu: float  # seconds of the process, all threads
+    cpu: float  # CPU seconds of the process, all threads
     tokens: float
 
 
@@ -45,18 +45,20 @@ def measured(run: Callable[[], float]) -> Cost:
 
 
 def take_turns(runners: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """The results of each runner, one a round. The first round warms up and is left out."""
+    """Runs the runners in turn; returns the results of each, one per round. Round 0 warms up and is
+    left out.
+    """
     taken = [{name: run() for name, run in runners.items()} for _ in range(rounds + 1)]
     return {name: [results[name] for results in taken[1:]] for name in runners}
 
 
 def median_seconds(runners: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """The median of each runner's seconds, taken in turn."""
+    """The median seconds of each runner; the runners run in turn."""
     return {name: statistics.median(all_) for name, all_ in take_turns(runners, rounds).items()}
 
 
 def median_costs(runners: Mapping[str, Callable[[], Cost]], rounds: int) -> dict[str, Cost]:
-    """The median of each runner's costs, taken in turn."""
+    """The median costs of each runner; the runners run in turn."""
     return {
         name: Cost(
             wall=statistics.median(cost.wall for cost in costs),
@@ -68,7 +70,7 @@ def median_costs(runners: Mapping[str, Callable[[], Cost]], rounds: int) -> dict
 
 
 def load() -> str:
-    """The load averages of this machine, as the notes show them."""
+    """The load averages of this machine, for the notes."""
     return ", ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
@@ -88,7 +90,7 @@ def run_benchmark(
     argv: Sequence[str],
     program: str,
 ) -> None:
-    """Measures with the options of a command line, and shows the notes and the figures."""
+    """Measures with the options of a command line, and prints the notes and the figures."""
     arguments = tyro.cli(kind, args=list(argv), prog=f"python -m {program}")
     figures, notes = measure(arguments)
     for note in notes:

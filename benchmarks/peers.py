@@ -1,4 +1,4 @@
-"""Peers in other interpreters: a worker measures them where they run, when it is asked to."""
+"""Peers in other interpreters: a worker measures them there on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Worker:
-    """A script in another interpreter. First it says what it has, then it answers names."""
+    """A script in another interpreter. First it prints what it has, then it answers requests."""
 
     def __init__(self, process: subprocess.Popen[str], failure: str):
         assert process.stdin is not None and process.stdout is not None
@@ -21,11 +21,11 @@ class Worker:
 
     @property
     def names(self) -> list[str]:
-        """The peers that it has, where it lists them under `peers`."""
+        """Names of its peers, if it lists them under `peers`."""
         return self.found["peers"]
 
     def ask(self, peer: str) -> dict[str, Any]:
-        """What the worker measured of one run of the peer."""
+        """Lets the worker run a peer once; returns the measurement."""
         self._requests.write(peer + "\n")
         self._requests.flush()
         return self._answer()
@@ -41,8 +41,8 @@ class Worker:
 def workers_of(
     pythons: Sequence[pathlib.Path], script: str, *arguments: str, failure: str
 ) -> Iterator[list[Worker]]:
-    """A worker for each interpreter, for as long as the context lasts. `script` lies beside this
-    file; `failure` is what to say where it does not answer.
+    """One worker per interpreter, as long as the context lasts. `script` lies beside this file;
+    `failure` is the message if it does not answer.
     """
     for python in pythons:
         if not python.exists():

@@ -1,14 +1,14 @@
-"""What it saves to encode a group's prompt once: FLOPs and seconds of an update.
+"""Savings of encoding a group's prompt once: FLOPs and seconds of an update.
 
 python -m benchmarks.prefix --json figures.json
 
-One group of trajectories with equal prompts and one turn each, packed in two ways: every trajectory
-in a row of its own with its prompt, a row to a micro-batch, or all of them behind one prompt in a
-single row. A figure of time is the median of runs in turn, of the whole compiled update.
+One group of trajectories with equal prompts and one turn each is packed in two ways: every
+trajectory in its own row with its own prompt, one row per micro-batch, or all of them behind one
+prompt in a single row. A time is the median of interleaved runs of the whole compiled update.
 
-FLOPs are those of the compiled gradient by XLA's cost analysis. It counts the body of a loop once,
-however often it runs. So what is counted has no loops: all rows in one micro-batch, and a model of
-one layer and one of none, from which `none + layers · (one − none)`.
+FLOPs are those of the compiled gradient by XLA's cost analysis, which counts the body of a loop
+once however often it runs. The counted programs therefore have no loops: all rows are in one
+micro-batch, and a model of one layer and one of none give `none + layers · (one − none)`.
 """
 
 from __future__ import annotations
@@ -51,25 +51,27 @@ LOSS = losses.clipped(low=0.2, high=0.28)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrefixArguments:
-    """An update with a shared prompt, beside the same one with a prompt for each trajectory."""
+    """An update with one shared prompt, compared with the same update with one prompt per
+    trajectory.
+    """
 
     prompt: int = 2048
     """Tokens of the prompt."""
     suffix: int = 256
-    """Tokens of a trajectory behind it."""
+    """Tokens of each trajectory after the prompt."""
     group: int = 8
-    """Trajectories with that prompt."""
+    """Trajectories that share the prompt."""
     width: int = 512
-    """Of the model that is timed; its heads have 64 features, its MLP is four times as wide."""
+    """Width of the timed model; its heads have 64 features, its MLP is four times as wide."""
     layers: int = 2
     repeats: int = 3
-    """Updates of each kind."""
+    """Number of updates of each kind."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 def make_group(arguments: PrefixArguments, vocab_size: int) -> list[Trajectory]:
-    """Random tokens, sampled about evenly."""
+    """A group of random trajectories whose tokens are about equally likely."""
     rng = np.random.default_rng(0)
 
     def ids(count: int) -> np.ndarray:
@@ -92,7 +94,7 @@ def make_group(arguments: PrefixArguments, vocab_size: int) -> list[Trajectory]:
 
 
 def make_batches(arguments: PrefixArguments, vocab_size: int) -> dict[str, TokenBatch]:
-    """The group with its prompt `repeated`, and `shared`; rows without padding."""
+    """The group as batches with its prompt `repeated` and `shared`; rows have no padding."""
     trajectories = make_group(arguments, vocab_size)
     advantages = np.random.default_rng(1).standard_normal((arguments.group, 1)).astype(np.float32)
     alone = arguments.prompt + arguments.suffix
@@ -118,7 +120,7 @@ def make_config(arguments: PrefixArguments) -> ModelConfig:
 
 
 def count_flops(config: ModelConfig, batch: TokenBatch) -> float:
-    """Of the gradient of a batch `[A, B, T]`, all of it in one micro-batch; see above."""
+    """FLOPs of the gradient of a batch `[A, B, T]`, all of it in one micro-batch; see above."""
     layers, config = config.layers, dataclasses.replace(config, layers=1)
     forward = decoder.forward_fn(config)
     params = jax.eval_shape(functools.partial(decoder.init_params, config), jax.random.key(0))
@@ -146,8 +148,8 @@ def count_flops(config: ModelConfig, batch: TokenBatch) -> float:
 def time_updates(
     config: ModelConfig, batches: dict[str, TokenBatch], repeats: int
 ) -> tuple[dict[str, list[float]], float]:
-    """Seconds of every update; and the largest difference of a gradient from that of the first
-    batch, relative to its largest entry.
+    """Seconds of every update, and the largest difference of its gradient from the first batch's,
+    relative to the largest entry of that.
     """
     params = jax.jit(functools.partial(decoder.init_params, config))(jax.random.key(0))
     # Plain descent that leaves the gradient in its state: momentum without memory.
@@ -173,7 +175,7 @@ def time_updates(
 
 
 def measure(arguments: PrefixArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
+    """All figures, and lines that explain how they were measured."""
     config = make_config(arguments)
     batches = make_batches(arguments, config.vocab_size)
     flops = {name: count_flops(config, batch) for name, batch in batches.items()}

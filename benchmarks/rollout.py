@@ -1,29 +1,30 @@
-"""What a rollout costs: decode speed beside peers, tools that are slow, rows that idle, prefill.
+"""The cost of rollouts: decode speed compared with peers, slow tools, idle rows, prefill.
 
 python -m benchmarks.rollout --json figures.json --peer-python /path/with/torch /path/with/tunix
 
-Ours and the peers take turns; a ratio is one of medians over the rounds, after one round to warm
-up. CPU seconds are those of the whole process, all its threads included. A peer that is not there
-stays unmeasured.
+Ours and the peers run interleaved; a ratio is one of medians over the rounds, after one round of
+warm-up. CPU seconds are those of the whole process with all its threads. A missing peer stays
+unmeasured.
 
-The decode speed is that of whole rollouts, host loop and prefill included: random weights, no end
-of turn. The peers get the same shapes. Ours and Tunix record the log-prob of each token and ours
-its entropy too; `transformers` records none. It runs with a thread for each processor, as it
-does by itself, and with one, which costs it less CPU time. Tunix's agentic rollout compiles anew
-for every room that an episode has left; "fixed shapes" is the same where it need not.
+The decode speed is that of whole rollouts, including the Python loop and prefill: random weights,
+turns without an end. The peers get the same shapes. Ours and Tunix record the log-prob of each
+token and ours its entropy too; `transformers` records none. It runs with one thread per processor,
+its default, and with a single thread, which costs less CPU time. Tunix's agentic rollout recompiles
+for each number of tokens that an episode has left; "fixed shapes" is the same without that need.
 
-Everything else needs turns of known lengths. There the policy is a countdown: the first token of a
-turn is a number drawn at random, each token is followed by the number below, and the end marker
-comes behind 0. The decoder computes beside it, its logits too small to matter. Every turn calls the
-tool, and the last one of an episode is cut by `max_turns`.
+All other figures need turns of known lengths. There the policy is a countdown: the first token of a
+turn is a random number, each token is followed by the next lower number, and the end marker follows
+0. The decoder still computes, with logits too small to matter. Every turn calls the tool, and the
+last turn of an episode is cut by `max_turns`.
 
 With slow tools, half as many trajectories as there are slots may wait in the lot. Idle row-steps
-are counted with four times as many trajectories as elsewhere, and with as many: the last ones to
-end leave slots that nobody wants, a share that falls with the number of trajectories a slot.
+are counted with four times as many trajectories as elsewhere, and with as many: the last
+trajectories leave slots that have no successor, a share that falls with the number of trajectories
+per slot.
 
 The turn-synchronous scheme is a small loop over the same decode programs: a batch of as many
 episodes as there are slots; all rows decode until the last has ended its turn; all calls are made;
-all return; all rows go on. A row that is done waits for the others, and so does the next batch.
+all return; all rows continue. A finished row waits for the others, and so does the next batch.
 """
 
 from __future__ import annotations
@@ -62,40 +63,40 @@ from launch import cli
 from models import decoder
 
 TURNS = 3
-GROUP = 16  # of the figure of prefill
+GROUP = 16  # group size of the prefill figure
 EPISODE_GROUP = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RolloutArguments:
-    """Rollouts: decode speed, slow tools, idle rows, prefill; beside transformers and Tunix."""
+    """Rollouts: decode speed, slow tools, idle rows, prefill. Peers: transformers and Tunix."""
 
     rounds: int = 5
-    """Rounds of measurements."""
+    """Number of measuring rounds."""
     width: int = 256
     """Width of the decoder."""
     layers: int = 4
     """Layers of the decoder."""
     rows: int = 32
-    """Rows that are decoded at once."""
+    """Rows decoded at once."""
     new_tokens: int = 128
-    """Tokens that each row writes where decode speed is measured."""
+    """Tokens that each row writes in the measurement of decode speed."""
     longest: int = 128
-    """Longest turn where lengths vary; the shortest is an eighth of it."""
+    """Tokens of the longest turn where lengths vary; the shortest has an eighth of it."""
     episodes: int = 8
-    """Episodes where tools of peers take part, in groups of 4; 0 leaves them out."""
+    """Episodes, in groups of 4, for the comparison with peers' tools; 0 skips it."""
     episode_rounds: int = 1
-    """Rounds of those, after one to warm up."""
+    """Measuring rounds of these episodes, after one of warm-up."""
     batches: int = 4
-    """Trajectories over slots where tools are slow; four times that where idle rows are counted."""
+    """Trajectories per slot with slow tools; four times that where idle rows are counted."""
     latency: float = 0.5
-    """Seconds that a quarter of the tool calls takes; 0 leaves slow tools out."""
+    """Seconds that a quarter of the tool calls takes; 0 skips slow tools."""
     latency_rounds: int = 3
-    """Rounds of that."""
+    """Measuring rounds with slow tools."""
     peer_python: tuple[pathlib.Path, ...] = ()
-    """Interpreters with torch and transformers, or with Tunix."""
+    """Python interpreters with torch and transformers, or with Tunix."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 Runner = Callable[[], Cost]
@@ -111,7 +112,7 @@ def peer_runners(peers: Sequence[Worker], *, agentic: bool) -> dict[str, Runner]
 
 
 def runner(engine: RolloutEngine, params: Params, requests: Sequence[Request]) -> Runner:
-    """Rollouts of the same requests, with another seed each."""
+    """Rollouts of the same requests, each with another seed."""
     seeds = itertools.count()
     return lambda: measured(
         lambda: engine.run(params, requests, seed=next(seeds), step=0)[1].sampled_tokens
@@ -121,7 +122,7 @@ def runner(engine: RolloutEngine, params: Params, requests: Sequence[Request]) -
 def decode_figures(
     arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Worker]
 ) -> dict[str, Figure]:
-    """Tokens per CPU second and per second, ours and over the peers'."""
+    """Tokens per CPU second and per second: ours, and ours over the peers'."""
     requests = make_requests(arguments.rows, 1)
     engine = make_engine(
         forward,
@@ -155,7 +156,7 @@ def decode_figures(
 def episode_figures(
     arguments: RolloutArguments, forward: ForwardFn, params: Params, peers: Sequence[Worker]
 ) -> dict[str, Figure]:
-    """Episodes with a tool that returns at once, groups of 4, as fast as Tunix's or faster."""
+    """Episodes with a tool that returns at once, in groups of 4, compared with Tunix."""
     costs: dict[str, Cost] = {}
     others = peer_runners(peers, agentic=True)
     if arguments.episodes and others:
@@ -172,7 +173,7 @@ def episode_figures(
         costs = median_costs(runners, arguments.episode_rounds)
 
     def ratio(peer: str, field: str) -> float | None:
-        """Of seconds by token: the episodes of one and the other differ a little in length."""
+        """Ratio of seconds per token, because the episodes differ a little in length."""
         if peer not in costs:
             return None
         theirs, ours = costs[peer], costs["ours"]
@@ -190,7 +191,7 @@ def episode_figures(
 def latency_figures(
     arguments: RolloutArguments, forward: ForwardFn, params: Params
 ) -> dict[str, Figure]:
-    """Slow calls beside none: ours, and the scheme that waits for all calls of a round."""
+    """Slow calls compared with none: ours, and the scheme that waits for all calls of a round."""
     costs: dict[str, Cost] = {}
     if arguments.latency:
         requests = make_requests(arguments.batches * arguments.rows, 1)
@@ -224,7 +225,7 @@ def latency_figures(
 
     def ratio(above: str, below: str) -> Figure:
         value = None
-        if costs:  # by token: episodes differ in length from seed to seed
+        if costs:  # per token, because episodes differ in length from seed to seed
             value = costs[above].wall / costs[above].tokens
             value /= costs[below].wall / costs[below].tokens
         return Figure(value=value, unit="ratio", at_most=1.2 if above == "ours, slow" else None)
@@ -238,7 +239,7 @@ def latency_figures(
 
 
 def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
-    """What is counted instead of timed: idle rows, and prefill. A tiny decoder does."""
+    """Counts, not times: idle rows and prefill. A tiny decoder is enough."""
     config = model_config(16, 1)
     forward = countdown(decoder.forward_fn(config), arguments.longest // 8, arguments.longest)
     params = jax.device_put(decoder.init_params(config, jax.random.key(0)))
@@ -276,7 +277,7 @@ def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
 
 
 def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
+    """All figures, and lines that explain how they were measured."""
     before = load()
     config = model_config(arguments.width, arguments.layers)
     forward = decoder.forward_fn(config)

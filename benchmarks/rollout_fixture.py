@@ -1,4 +1,4 @@
-"""What `benchmarks.rollout` runs: turns of known lengths, and a scheme that waits for its tools."""
+"""Fixtures of `benchmarks.rollout`: turns of known lengths, and a turn-synchronous scheme."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from models.config import ModelConfig
 
 VOCABULARY = 512
 PROMPT = 16  # tokens
-OUTPUT = "0" * 8  # of the tool
+OUTPUT = "0" * 8  # tokens of a tool output
 OBSERVATION = len(OUTPUT) + 3  # tokens, with its markers
 PREFILL = 32  # prompts of a call
-FIRST_CACHE = 64  # positions; it doubles up to the context
+FIRST_CACHE = 64  # positions of the first cache, which doubles up to the context
 BYTES = ByteTokenizer()
 
 
 class WholeVocabulary(ByteTokenizer):
-    """Bytes, and ids behind them that nobody reads: a tokenizer of the model's size."""
+    """Bytes, followed by ids that are never read: a tokenizer with the model's vocabulary size."""
 
     @property
     def vocab_size(self) -> int:
@@ -39,7 +39,7 @@ class WholeVocabulary(ByteTokenizer):
 
 @dataclasses.dataclass(frozen=True)
 class EndlessDialogue(Dialogue):
-    """Nothing that is written ends a turn."""
+    """A dialogue in which nothing ends a turn."""
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class EndlessDialogue(Dialogue):
 
 @dataclasses.dataclass(frozen=True)
 class CallingDialogue(Dialogue):
-    """Whatever a turn says, it calls the tool."""
+    """A dialogue in which every turn calls the tool."""
 
     def parse(
         self,
@@ -83,7 +83,7 @@ def model_config(width: int, layers: int) -> ModelConfig:
 
 
 def countdown(forward: ForwardFn, shortest: int, longest: int) -> ForwardFn:
-    """The model with turns of `shortest` to `longest` tokens, evenly, the end marker included."""
+    """The model with turns of `shortest` to `longest` tokens, uniformly, end marker included."""
     if not 2 <= shortest <= longest <= 257:
         raise ValueError(f"a turn has 2 to 257 tokens, got {shortest} to {longest}")
 
@@ -139,7 +139,7 @@ def make_engine(
 
 
 def make_requests(groups: int, size: int) -> list[Request]:
-    """Groups of `size` trajectories each, prompts of `PROMPT` tokens."""
+    """Groups of `size` trajectories each, with prompts of `PROMPT` tokens."""
     problems = [
         Problem(id=str(group), question=f"{group:0{PROMPT - 3}}", answer="")
         for group in range(groups)
@@ -152,7 +152,7 @@ def make_requests(groups: int, size: int) -> list[Request]:
 
 
 def slow_tool(seconds: float, threads: int) -> FakeTool:
-    """Every fourth call takes so long, the others return at once."""
+    """A tool whose every fourth call takes this long; the others return at once."""
     calls = itertools.count()
     return FakeTool(
         lambda code: OUTPUT,
@@ -164,7 +164,7 @@ def slow_tool(seconds: float, threads: int) -> FakeTool:
 def turn_synchronous(
     engine: RolloutEngine, params: Params, requests: Sequence[Request], seed: int
 ) -> int:
-    """Runs the requests batch by batch, turn by turn; returns the tokens sampled."""
+    """Runs the requests batch by batch, turn by turn; returns the number of tokens sampled."""
     slots = engine.limits.slots
     batches = [requests[i : i + slots] for i in range(0, len(requests), slots)]
     return sum(_synchronous_batch(engine, params, batch, seed) for batch in batches)

@@ -1,10 +1,10 @@
-"""transformers' and Tunix's part of `benchmarks.rollout`, run by an interpreter that has them.
+"""The part of transformers and Tunix in `benchmarks.rollout`, run by an interpreter that has them.
 
-    python rollout_peers.py '{"vocab": 512, ...}'
+python rollout_peers.py '{"vocab": 512, ...}'
 
-Answers with the peers found and their versions, one line of JSON. Then it reads the name of a peer
-from each line of its input, runs that once, and answers with wall seconds, CPU seconds of the whole
-process, and the tokens that were sampled. Nothing of this repository is imported.
+Prints the installed peers and their versions as one line of JSON. For each line of its input, the
+name of a peer, it runs that once, and prints wall seconds, CPU seconds of the whole process, and
+the number of tokens sampled. It imports nothing from this repository.
 """
 
 # pyright: reportMissingImports=false
@@ -23,12 +23,12 @@ from collections.abc import Callable
 
 Runner = Callable[[], int]  # → tokens sampled
 
-# As the byte tokenizer of `gtpo_jax.testing` has them.
+# Ids as in the byte tokenizer of `gtpo_jax.testing`.
 USER, ASSISTANT, TOOL, END = range(256, 260)
 
 
 class CharTokenizer:
-    """Every character below 512 is a token: text survives decoding and encoding."""
+    """A tokenizer of the characters below 512: text survives decoding and encoding."""
 
     def encode(self, text: str, **_: object) -> list[int]:
         return [ord(character) for character in text]
@@ -47,7 +47,7 @@ class CharTokenizer:
 
 
 def make_transformers(shape: dict[str, int]) -> dict[str, Runner]:
-    """`generate` of a Qwen2 model with random weights, dynamic cache, no end of sequence."""
+    """`generate` of a Qwen2 model with random weights, a dynamic cache and no end of sequence."""
     import torch
     import transformers
 
@@ -89,7 +89,7 @@ def make_transformers(shape: dict[str, int]) -> dict[str, Runner]:
 
 
 def make_tunix(shape: dict[str, int]) -> dict[str, Runner]:
-    """The built-in sampler, with the log-probs that training needs; agentic episodes on it."""
+    """The built-in sampler with the log-probs that training needs, and agentic episodes on it."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -111,7 +111,7 @@ def make_tunix(shape: dict[str, int]) -> dict[str, Runner]:
     )
 
     class Countdown(qwen2.Qwen2):
-        """The policy of `benchmarks.rollout`: a first token at random, then down to the end."""
+        """The policy of `benchmarks.rollout`: a random first token, then down to the end."""
 
         def __call__(self, input_tokens: jax.Array, *args: object, **kwargs: object):
             logits, cache = super().__call__(input_tokens, *args, **kwargs)
@@ -123,7 +123,7 @@ def make_tunix(shape: dict[str, int]) -> dict[str, Runner]:
             return jnp.where(allowed, 1e-6 * logits, -1e9), cache
 
     rng = np.random.default_rng(0)
-    texts = rng.integers(0, 256, (shape["rows"], shape["prompt"] - 1))  # it adds a first token
+    texts = rng.integers(0, 256, (shape["rows"], shape["prompt"] - 1))  # plus a first token
     prompts = ["".join(map(chr, text)) for text in texts]
     cache = sampler.CacheConfig(
         cache_size=shape["prompt"] + shape["new_tokens"],
@@ -158,10 +158,10 @@ def make_tunix(shape: dict[str, int]) -> dict[str, Runner]:
 def agentic_runner(model: object, shape: dict[str, int], *, fixed_shapes: bool) -> Runner:
     """Episodes as `AgenticRLLearner` runs them: its orchestrator, its collector, its engine.
 
-    Left out are the learner itself and the cluster around the engine. As there, each call of the
+    The learner itself and the cluster around the engine are left out. As there, each call of the
     model may write as many tokens as the episode has left, and that is a shape of the sampler's
-    programs. With `fixed_shapes` the call always has the room of a whole episode: no more
-    compilation once warm.
+    programs. With `fixed_shapes` a call always has room for a whole episode, so nothing is compiled
+    after warm-up.
     """
     import dataclasses
 
@@ -195,7 +195,7 @@ def agentic_runner(model: object, shape: dict[str, int], *, fixed_shapes: bool) 
     seeds = itertools.count()
 
     class Chat:
-        """Ours: a marker before every message, the end marker behind it."""
+        """Our chat format: a marker before every message, the end marker after it."""
 
         assistant_token = chr(ASSISTANT)
 
@@ -269,7 +269,7 @@ def agentic_runner(model: object, shape: dict[str, int], *, fixed_shapes: bool) 
                 collect_mode="Token",
             )
         )
-        await asyncio.sleep(0)  # it makes the queue before it first waits
+        await asyncio.sleep(0)  # the producer makes the queue before it first waits
         collected = 0
         async for batch in orchestrator.yield_batches(shape["group_size"]):
             collected += len(batch)
@@ -300,7 +300,7 @@ def main(text: str) -> None:
     answers = sys.stdout
     runners: dict[str, Runner] = {}
     versions: dict[str, str] = {}
-    # What the peers print belongs to nobody; a peer that is not installed is left out.
+    # The peers' own output is discarded; a peer that is not installed is left out.
     with contextlib.redirect_stdout(sys.stderr):
         for peer, (needed, make) in MAKERS.items():
             if all(importlib.util.find_spec(name) for name in needed):

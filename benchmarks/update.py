@@ -1,18 +1,18 @@
-"""Tokens per second of one update of the learner, beside those of TRL and Tunix.
+"""Tokens per second of one update of the learner, compared with TRL and Tunix.
 
 python -m benchmarks.update --json figures.json --peer-python /path/with/trl /path/with/tunix
 
 An update is forward, clipped loss, backward, clipping of the gradient, and Adam, in float32 and
 without a reference model. All start from the same weights of a small Qwen2 and learn from the same
-trajectories of several turns; their first losses and gradients have to agree. Then they take turns,
-and a figure is a ratio of medians over the rounds, after one round to warm up. The bars are on wall
-time; all use every processor. CPU seconds are those of the whole process, all its threads included.
-A peer that is not there stays unmeasured.
+trajectories of several turns; their first losses and gradients have to agree. Then they run
+interleaved, and a figure is a ratio of medians over the rounds, after one round of warm-up. The
+bars are on wall time; all use every processor. CPU seconds are those of the whole process with all
+its threads. A missing peer stays unmeasured.
 
-Tokens are those of the trajectories; padding is none. We pack trajectories into rows; TRL and Tunix
-pad each to the longest, as they do by default. With equal lengths nobody pads: what is left of the
-ratio is not owed to packing. TRL trains with gradient checkpointing unless it is told not to; the
-bar is on training without, since we keep activations too. It recomputes logits all the same.
+Tokens are those of the trajectories, without padding. We pack trajectories into rows; TRL and Tunix
+pad each to the longest, their default. With equal lengths there is no padding, so the remaining
+ratio is not due to packing. TRL trains with gradient checkpointing by default; the bar is on
+training without it, since we keep activations too. It recomputes logits in either case.
 
 On a GPU the model FLOPs of an update of a published shape in bfloat16 are compared with the peak
 instead; nothing else is measured there.
@@ -41,51 +41,51 @@ from models.hf import export as hf_export
 from models.presets import MODELS
 
 PEER_BARS = {"trl": 1.5, "trl, gradient checkpointing": None, "tunix": 1.3}
-CASES = {"": False, ", equal lengths": True}  # by what their figures are called
+CASES = {"": False, ", equal lengths": True}  # suffix of the figures' names → equal lengths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UpdateArguments:
-    """One update of the learner: tokens per second beside TRL and Tunix; on a GPU, its MFU."""
+    """One update of the learner: tokens per second compared with peers; on a GPU, its MFU."""
 
     rounds: int = 5
-    """Rounds of measurements."""
+    """Number of measuring rounds."""
     width: int = 256
     """Width of the model; it has 4 heads, and its MLP is four times as wide."""
     layers: int = 4
     """Layers of the model."""
     vocab_size: int = 4096
-    """Rows of its embedding."""
+    """Rows of the model's embedding."""
     trajectories: int = 16
-    """Trajectories of an update."""
+    """Trajectories per update."""
     context: int = 512
     """Tokens of the longest trajectory, and of our rows."""
     rows: int = 2
-    """Packed rows of a micro-batch of ours."""
+    """Packed rows in our micro-batches."""
     peer_rows: int = 4
-    """Trajectories of a micro-batch of TRL's; Tunix has all in one."""
+    """Trajectories in TRL's micro-batches; Tunix has a single one."""
     peer_python: tuple[pathlib.Path, ...] = ()
-    """Interpreters with TRL, or with Tunix."""
+    """Python interpreters with TRL or with Tunix."""
     model_preset: str = "qwen2.5-1.5b"
-    """Shape of the model whose MFU is measured, on a GPU."""
+    """Model preset whose MFU is measured, on a GPU."""
     preset_context: int = 4096
-    """Tokens of each of its trajectories."""
+    """Tokens per trajectory of the preset's update."""
     preset_trajectories: int = 16
-    """Trajectories of its update."""
+    """Trajectories of the preset's update."""
     preset_rows: int = 4
-    """Trajectories of a micro-batch of it."""
+    """Trajectories per micro-batch of the preset's update."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Of one update: seconds, and what it says of the batch."""
+    """The seconds of one update, and its loss and gradient norm."""
 
     wall: float
-    cpu: float  # of the process, all threads
+    cpu: float  # CPU seconds of the process, all threads
     loss: float
-    norm: float  # of the gradient, before it is clipped
+    norm: float  # norm of the gradient before clipping
 
 
 Runner = Callable[[], Outcome]
@@ -121,18 +121,18 @@ def peer_options(arguments: UpdateArguments, config: ModelConfig) -> dict[str, f
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A batch, and what everyone made of it."""
+    """A batch, and the results of all on it."""
 
     batch: fixture.Batch
-    positions: int  # that ours computes
+    positions: int  # positions that ours computes
     costs: dict[str, Cost]
-    loss_gap: float | None  # of peers from ours, the largest
+    loss_gap: float | None  # largest difference of a peer's loss from ours
     norm_gap: float | None  # relative
     versions: list[str]
 
 
 def measure_case(arguments: UpdateArguments, config: ModelConfig, *, equal: bool) -> Measured:
-    """Everyone's first update, to compare, and then the rounds."""
+    """Compares the first update of all, then measures the rounds."""
     params = fixture.init_params(config)
     batch = fixture.make_batch(
         count=arguments.trajectories,
@@ -177,7 +177,7 @@ def measure_case(arguments: UpdateArguments, config: ModelConfig, *, equal: bool
 
 
 def case_figures(name: str, case: Measured | None, *, bars: bool) -> dict[str, Figure]:
-    """Ours, and over the peers'; `bars` are on wall time."""
+    """Figures of ours, and of ours over the peers'; `bars` are on wall time."""
     costs = {} if case is None else case.costs
     ours = costs.get("ours")
     kinds = {"wall": ("wall", "tokens/s"), "cpu": ("CPU", "tokens/CPU-s")}
@@ -199,7 +199,7 @@ def case_figures(name: str, case: Measured | None, *, bars: bool) -> dict[str, F
 
 
 def share_figures(name: str, case: Measured | None, rows: int, context: int) -> dict[str, Figure]:
-    """How much of what is computed is padding."""
+    """Shares of padding in what is computed."""
     tokens = case and case.batch.tokens
     return {
         f"padding, ours{name}": Figure(
@@ -237,7 +237,7 @@ def preset_config(name: str) -> ModelConfig:
 
 
 def preset_mfu(arguments: UpdateArguments, config: ModelConfig) -> tuple[float, str]:
-    """The MFU of full rows on this device, and its name."""
+    """The MFU of full rows on this device, and the device's name."""
     batch = fixture.make_batch(
         count=arguments.preset_trajectories,
         context=arguments.preset_context,
@@ -250,7 +250,7 @@ def preset_mfu(arguments: UpdateArguments, config: ModelConfig) -> tuple[float, 
         batch,
         rows=arguments.preset_rows,
         row_length=arguments.preset_context,
-        chunk=512,  # logits of all positions would fill the memory
+        chunk=512,  # logits of all positions would not fit into memory
     )
     device = jax.devices()[0].device_kind
     seconds = [run_ours(packed).wall for _ in range(arguments.rounds + 1)][1:]
@@ -260,7 +260,7 @@ def preset_mfu(arguments: UpdateArguments, config: ModelConfig) -> tuple[float, 
 
 
 def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
+    """All figures, and lines that explain how they were measured."""
     for python in arguments.peer_python:
         if not python.exists():
             raise ValueError(f"--peer-python {python} does not exist")

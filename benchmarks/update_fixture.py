@@ -1,4 +1,4 @@
-"""What `benchmarks.update` runs: multi-turn trajectories of known lengths, our update, its MFU."""
+"""Fixtures of `benchmarks.update`: trajectories of known lengths, our update, its MFU."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from launch.planning.estimate import model_operations
 from models import decoder
 from models.config import ModelConfig
 
-TURNS = 4  # of a trajectory, at most
+TURNS = 4  # most turns of a trajectory
 CLIP_LOW, CLIP_HIGH = 0.2, 0.28
 OPTIMIZER = OptimizerConfig(learning_rate=1e-4, warmup_steps=1)
-STEPS = 1_000_000  # of the schedule: the learning rate stays
+STEPS = 1_000_000  # steps of the schedule, so long that the learning rate is constant
 
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
-"""FLOP/s of dense bfloat16 products, by a part of the device's name; SXM, as the vendor says."""
+"""FLOP/s of dense bfloat16 products, by a part of the device's name; vendor's figures for SXM."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Those of prompts, turns and observations; padding is none."""
+        """Number of tokens of prompts, turns and observations, without padding."""
         return sum(trajectory.length for trajectory in self.trajectories)
 
     @property
@@ -63,12 +63,12 @@ def model_config(*, vocab_size: int, width: int, layers: int) -> ModelConfig:
 
 
 def make_batch(*, count: int, context: int, vocab_size: int, equal: bool) -> Batch:
-    """`count` trajectories of random tokens above 0, sampled about evenly.
+    """`count` trajectories of random tokens above 0, which are about equally likely.
 
-    Prompts have an eighth of the context, what follows has the rest, if lengths are `equal`.
-    Otherwise prompts are spread evenly from half of that to all of it, and what follows from a
+    With `equal` lengths, prompts have an eighth of the context and the remainder has the rest.
+    Otherwise prompts are spread evenly from half of that to all of it, and remainders from a
     sixteenth to all: a little over half on average, and the longest fill the context. One to
-    `TURNS` turns share what follows; the last quarter of each but the last is tool output.
+    `TURNS` turns divide the remainder; the last quarter of each turn but the last is tool output.
     """
     rng = np.random.default_rng(0)
     longest_prompt = context // 8
@@ -110,7 +110,7 @@ def make_batch(*, count: int, context: int, vocab_size: int, equal: bool) -> Bat
 
 
 def padded(batch: Batch) -> dict[str, np.ndarray]:
-    """What peers are given: prompts padded on the left, what follows on the right, with 0."""
+    """The input of the peers: prompts padded on the left and the rest on the right, with 0."""
     trajectories = batch.trajectories
     width = max(len(t.prompt) for t in trajectories)
     longest = max(t.length - len(t.prompt) for t in trajectories)
@@ -145,10 +145,10 @@ def write_padded(path: pathlib.Path, batch: Batch) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Packed:
-    """Our update, ready to run over a batch again and again, each time from where it left."""
+    """Our update, which can run over a batch again and again, each time from the state it left."""
 
-    run: Callable[[], learner.Metrics]  # returns when it is done
-    positions: int  # that it computes, padding included
+    run: Callable[[], learner.Metrics]  # returns when the update is done
+    positions: int  # positions computed, padding included
 
 
 def ours(
@@ -170,7 +170,7 @@ def ours(
     )
     filled = int(np.count_nonzero(packed.loss_mask.any(axis=(1, 2))))
     optimizer = make_optimizer(OPTIMIZER, steps=STEPS)
-    # Updates are given the memory of their state, and the parameters are the caller's.
+    # An update consumes the memory of its state, and the parameters are the caller's.
     state = learner.init_state(jax.tree.map(jnp.copy, params), optimizer)
     update = learner.CompiledUpdate(
         learner.make_update(
@@ -197,15 +197,14 @@ def init_params(config: ModelConfig) -> Params:
 
 
 def flops(config: ModelConfig, lengths: Sequence[int]) -> float:
-    """Of an update on documents of such lengths: six a weight that a token meets, those of the head
-    among them and of the embedding not, and those of causal attention. Nothing is counted twice
-    that is computed again.
+    """FLOPs of an update on documents of these lengths: six per weight that a token uses, including
+    the head and not the embedding, plus causal attention. Recomputation does not count.
     """
     return sum(model_operations(config, length, length) for length in lengths)
 
 
 def mfu(config: ModelConfig, lengths: Sequence[int], *, seconds: float, device: str) -> float:
-    """Model FLOPs over what the device could do in the time; `device` is its name."""
+    """Model FLOPs over the FLOPs that the device could do in the time; `device` is its name."""
     peak = next((flop for name, flop in PEAKS.items() if name in device), None)
     if peak is None:
         raise ValueError(f"the peak of {device} is not known; it is of {', '.join(PEAKS)}")

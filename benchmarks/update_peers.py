@@ -1,11 +1,11 @@
-"""TRL's and Tunix's part of `benchmarks.update`, run by an interpreter that has one of them.
+"""The part of TRL and Tunix in `benchmarks.update`, run by an interpreter that has one of them.
 
-    python update_peers.py FOLDER '{"threads": 2, ...}'
+python update_peers.py FOLDER '{"threads": 2, ...}'
 
-FOLDER holds `checkpoint`, a model as `transformers` writes it, and `batch.npz`. Answers with the
-peers found and their versions, one line of JSON. Then it reads the name of a peer from each line of
-its input, makes one update, and answers with wall seconds, CPU seconds of the whole process, the
-loss, and the norm of the gradient before it was clipped. Nothing of this repository is imported.
+FOLDER holds `checkpoint`, a model as `transformers` writes it, and `batch.npz`. Prints the
+installed peers and their versions as one line of JSON. For each line of its input, the name of a
+peer, it makes one update, and prints wall seconds, CPU seconds of the whole process, the loss, and
+the norm of the gradient before clipping. It imports nothing from this repository.
 """
 
 # pyright: reportMissingImports=false
@@ -26,7 +26,7 @@ import numpy as np
 
 
 class Server:
-    """Requests and answers, and the clock between them. What peers print belongs to nobody."""
+    """Requests and answers, and the clock between them. The peers' own output is discarded."""
 
     def __init__(self, answers: TextIO):
         self.answers = answers
@@ -36,7 +36,9 @@ class Server:
         print(json.dumps(answer), file=self.answers, flush=True)
 
     def begin(self) -> str:
-        """The peer that shall make an update; ends the process when no more are asked for."""
+        """The peer that is to make the next update; ends the process when there are no more
+        requests.
+        """
         line = sys.stdin.readline()
         if not line:
             sys.exit()
@@ -53,7 +55,7 @@ CHECKPOINTING = "trl, gradient checkpointing"
 
 
 def serve_trl(server: Server, folder: pathlib.Path, options: dict) -> None:
-    """`GRPOTrainer.train`, all of it, but for the batch: that is given instead of generated."""
+    """All of `GRPOTrainer.train` except the batch, which is given instead of generated."""
     import datasets
     import tokenizers
     import torch
@@ -142,7 +144,7 @@ def serve_trl(server: Server, folder: pathlib.Path, options: dict) -> None:
 
 
 def serve_tunix(server: Server, folder: pathlib.Path, options: dict) -> None:
-    """`Trainer` with the loss and the inputs that `GRPOLearner` gives it, one step at a time."""
+    """`Trainer` with the loss and the inputs of `GRPOLearner`, one step at a time."""
     import jax
     import jax.numpy as jnp
     import optax

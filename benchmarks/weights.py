@@ -1,16 +1,16 @@
-"""What it costs to import a checkpoint of 1.5B parameters: time and host memory.
+"""Cost of importing a checkpoint of 1.5B parameters: time and host memory.
 
 python -m benchmarks.weights --json figures.json --peer-python /path/to/python-with-transformers
 
 A checkpoint of the shape of Qwen2.5-1.5B with random weights in bfloat16 is written to a temporary
-folder, in files of 1 GB. It is then imported in fresh processes, ours and those of `transformers`
-in turn, from files that are in the page cache; a figure is a median. Starting Python and importing
+folder, in files of 1 GB. It is then imported in fresh processes, by ours and by `transformers` in
+turn, from files that are in the page cache; a figure is a median. Starting Python and importing
 libraries does not count.
 
 `transformers` maps files and, where no dtype changes, leaves the weights in them unread. An import
-is done when they are in memory of their own, where an optimizer may overwrite them; what it takes
-it to map them is listed beside. On CPU the arrays are host memory too, so they are subtracted from
-the peak, and so is what the process had before.
+is done when they are in memory of their own, where an optimizer may overwrite them; the time to map
+them is listed beside it. On CPU the arrays are host memory too, so they are subtracted from the
+peak, as is the memory that the process had before.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ DTYPES = ("bfloat16", "float32")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WeightsArguments:
-    """Import of a checkpoint of 1.5B parameters, beside that of transformers."""
+    """Import of a checkpoint of 1.5B parameters, compared with transformers."""
 
     layers: int = QWEN2_5_1_5B.layers
     """Layers of the model; fewer make a smaller checkpoint."""
     vocab_size: int = QWEN2_5_1_5B.vocab_size
-    """Rows of its embedding."""
+    """Rows of the model's embedding."""
     repeats: int = 3
-    """Imports of each kind."""
+    """Number of imports of each kind."""
     peer_python: pathlib.Path | None = None
-    """An interpreter with torch and transformers."""
+    """Python interpreter with torch and transformers."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,8 +66,8 @@ class Import:
     """One import in a process of its own. Memory in bytes."""
 
     seconds: float
-    extra: float  # at the peak, above the arrays and what the process had before
-    mapped: float | None = None  # seconds until all weights could be read, if not in own memory
+    extra: float  # peak above the arrays and what the process had before
+    mapped: float | None = None  # seconds until all weights are readable, if not in own memory
 
 
 def write_checkpoint(folder: str, config: ModelConfig) -> float:
@@ -87,7 +87,7 @@ def write_checkpoint(folder: str, config: ModelConfig) -> float:
 
 
 def import_ours(folder: str, dtype: str) -> Import:
-    """Everything from config.json to arrays that are ready."""
+    """Imports from config.json to arrays that are ready."""
     jax.devices()
     before, start = memory("VmRSS"), time.perf_counter()
     params = hf_weights.load_params(hf_weights.open_checkpoint(folder), dtype=dtype)
@@ -98,10 +98,10 @@ def import_ours(folder: str, dtype: str) -> Import:
 
 
 def touch_memory(size: int) -> None:
-    """Writes to so many bytes and gives them back.
+    """Writes to this many bytes and frees them.
 
-    A hypervisor lends memory that nobody used lately page by page, more slowly than a file is read.
-    Whoever came first would pay for that.
+    A hypervisor returns memory that has not been used lately page by page, more slowly than a file
+    is read. The first import would pay for that.
     """
     np.ones(size, np.uint8)
 
@@ -138,13 +138,13 @@ def import_theirs(python: pathlib.Path, folder: str, dtype: str) -> tuple[Import
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """The median; None where nothing was measured."""
+    """The median; None if nothing was measured."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def check_room(size: int) -> None:
-    """Raises where the temporary folder has no room for a checkpoint of `size` bytes."""
+    """Raises if the temporary folder has no room for a checkpoint of `size` bytes."""
     free = shutil.disk_usage(tempfile.gettempdir()).free
     if free < 1.1 * size:
         raise ValueError(
@@ -154,7 +154,7 @@ def check_room(size: int) -> None:
 
 
 def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
-    """All figures, and the lines that say how they came about."""
+    """All figures, and lines that explain how they were measured."""
     config = dataclasses.replace(
         QWEN2_5_1_5B, layers=arguments.layers, vocab_size=arguments.vocab_size
     )

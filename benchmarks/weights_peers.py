@@ -1,9 +1,9 @@
-"""transformers' part of `benchmarks.weights`, run by an interpreter that has it.
+"""The part of transformers in `benchmarks.weights`, run by an interpreter that has it.
 
-    python weights_peers.py FOLDER DTYPE
+python weights_peers.py FOLDER DTYPE
 
-Loads the checkpoint, copies what lies in the files out of them, and answers with one line of JSON.
-Nothing of this repository is imported.
+Loads the checkpoint, copies the weights out of the mapped files, and prints one line of JSON. It
+imports nothing from this repository.
 """
 
 # pyright: reportMissingImports=false
@@ -28,7 +28,7 @@ def memory(key: str) -> float:
 
 @torch.no_grad()
 def main(folder: str, dtype: str) -> None:
-    # Resolves the lazy imports of the library, which do not count.
+    # Resolves the library's lazy imports, which do not count.
     load = transformers.AutoModelForCausalLM.from_pretrained
     config = transformers.AutoConfig.from_pretrained(folder)
     transformers.AutoModelForCausalLM._model_mapping[type(config)]

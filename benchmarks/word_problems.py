@@ -1,11 +1,12 @@
-"""Word problems from nothing: what GTPO adds to its own cold start, and GRPO with the same budget.
+"""Word problems from scratch: gains of GTPO over its own cold start, and of GRPO with the same
+budget.
 
-    python -m benchmarks.word_problems --task.train-file train.jsonl --task.eval-file eval.jsonl
+python -m benchmarks.word_problems --task.train-file train.jsonl --task.eval-file eval.jsonl
 
 Files are JSON lines with `question`, `answer` and, for training, `expression`; the settings are
 those of the preset `word-problems`. Each seed has its own parameters, demonstrations, cold start
-and rollouts; GTPO and GRPO begin with the same cold start. What is done is not done again when an
-interrupted benchmark is called once more. Look at a run with `launch.report`.
+and rollouts; GTPO and GRPO begin with the same cold start. The same command continues an
+interrupted benchmark. Look at a run with `launch.report`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from launch.train import run_training
 T = TypeVar("T")
 
 Policies = dict[str, dict[str, Evaluation]]
-"""The evaluations, sampled and greedy, of cold start, GTPO and GRPO."""
+"""The sampled and greedy evaluations of cold start, GTPO and GRPO."""
 
 COLD_START = "cold start"
 
@@ -48,22 +49,22 @@ class WordProblemsArguments(cli.RunArguments):
     """Cold start, GTPO and GRPO on word problems, over several seeds."""
 
     run_dir: pathlib.Path = pathlib.Path("runs/word-problems")
-    """Folder of the tokenizer and of the runs, two a seed."""
+    """Folder of the tokenizer and of the runs, two per seed."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Seeds of parameters, problems, demonstrations and sampling."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeedResult:
-    """What one seed gave."""
+    """The results of one seed."""
 
     policies: Policies
-    outcomes: dict[str, dict[str, list[Outcome]]]  # of each policy, sampled and greedy
-    minutes: float | None  # of cold start and GTPO; None when they were interrupted
+    outcomes: dict[str, dict[str, list[Outcome]]]  # evaluations of each policy, sampled and greedy
+    minutes: float | None  # seconds of cold start and GTPO; None if interrupted
 
 
 def run_seed(config: RunConfig, folder: pathlib.Path) -> SeedResult:
-    """Both methods from one cold start."""
+    """Trains both methods from one cold start."""
     gtpo, grpo = folder / f"gtpo-{config.seed}", folder / f"grpo-{config.seed}"
     with Session(config, gtpo) as session:
         _phase(session, "sft", lambda resume: run_sft(session, resume=resume))
@@ -89,7 +90,7 @@ def _reinforce(session: Session, cold_start: pathlib.Path) -> None:
 
 
 def _phase(session: Session, name: str, run: Callable[[bool], T]) -> T:
-    """Runs a phase, or the rest of it; keeps the seconds of one that was not interrupted."""
+    """Runs a phase, or its remaining steps; records the seconds of one that was not interrupted."""
     folder = session.run_dir / name
     resume = has_checkpoint(folder / CHECKPOINTS)
     began = time.monotonic()
@@ -107,7 +108,7 @@ def _seconds(folder: pathlib.Path) -> float | None:
 def _evaluate(
     session: Session, phase: str
 ) -> tuple[dict[str, Evaluation], dict[str, list[Outcome]]]:
-    """Evaluations, and the outcomes that they are made of, of each mode."""
+    """The evaluation of each mode, and its outcomes."""
     step = newest_step(session.run_dir / phase / CHECKPOINTS)
     assert step is not None
     checkpoint = Checkpoint(run_dir=session.run_dir, phase=phase, step=step)
@@ -169,7 +170,7 @@ def table(seeds: Sequence[int], results: Sequence[SeedResult]) -> Table:
 
 
 def failure_table(results: Sequence[SeedResult]) -> Table:
-    """Shares of right samples and of those that failed each way, mean over the seeds."""
+    """Shares of right samples and of each kind of failure, mean over the seeds."""
     policies = list(results[0].policies)
     rendered = Table(title="where the gain comes from: failures, mean over the seeds")
     rendered.add_column("")
@@ -186,7 +187,7 @@ def failure_table(results: Sequence[SeedResult]) -> Table:
 
 
 def part_table(results: Sequence[SeedResult]) -> Table:
-    """The gain of each method by what the cold start solves greedily, mean over the seeds."""
+    """The gain of each method by how the cold start solves a problem greedily, mean over seeds."""
     rendered = Table(title="where the gain comes from: problems, mean over the seeds")
     for column in ("problems", "share", "avg@k before", "after", "gain"):
         rendered.add_column(column, justify="left" if column == "problems" else "right")
@@ -203,7 +204,7 @@ def part_table(results: Sequence[SeedResult]) -> Table:
 
 
 def _compare(result: SeedResult, policy: str) -> gains.Comparison:
-    """A policy with the cold start that it comes from."""
+    """A comparison of a policy with its cold start."""
     before = result.outcomes[COLD_START]
     return gains.compare(before["greedy"], before["sampled"], result.outcomes[policy]["sampled"])
 

@@ -6,8 +6,8 @@
         trajectories, _ = engine.run(state.params, requests, seed=seed, step=number)
         state, report = training.step(number, state, trajectories)
 
-It knows of neither sessions nor folders. A run is this class with a rollout before it, and
-`launch.plan` compiles the programs that `programs` lists, so a plan is the run.
+It knows neither sessions nor folders. A run is this class with a rollout before it, and
+`launch.plan` compiles the programs that `programs` lists, so a plan has the programs of the run.
 """
 
 from __future__ import annotations
@@ -33,48 +33,49 @@ from gtpo_jax.types import EpisodeBatch, ForwardFn, Params, TokenBatch, Trajecto
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the trajectories of a step are cut into batches of fixed shape."""
+    """The division of a step's trajectories into batches of fixed shape."""
 
     groups: int
-    """Groups of a step, at most."""
+    """Largest number of groups per step."""
     group_size: int
-    """Trajectories of a group."""
+    """Trajectories per group."""
     max_turns: int
     row_tokens: int
-    """Tokens of a packed row, at least those of the longest trajectory."""
+    """Tokens per packed row, at least the tokens of the longest trajectory."""
     rows: int = 16
-    """Rows of a micro-batch."""
+    """Rows per micro-batch."""
     minibatches: int = 1
-    """Updates of a pass, among which the trajectories are divided."""
+    """Updates per pass, among which the trajectories are divided."""
     epochs: int = 1
     """Passes over the trajectories."""
     row_buckets: int = 1
-    """Lengths that rows may have: `row_tokens`, half of it with twice the rows, and so on."""
+    """Number of row lengths: `row_tokens`, half of it with twice the rows, and so on."""
     shared_prompts: bool = False
-    """Trajectories of a group share its prompt within a row; minibatches are of whole groups."""
+    """Trajectories of a group share their prompt within a row; minibatches consist of whole groups.
+    """
 
     @property
     def trajectories(self) -> int:
-        """Trajectories of a step, at most."""
+        """Largest number of trajectories per step."""
         return self.groups * self.group_size
 
     @property
     def dealt_together(self) -> int:
-        """Trajectories that go into the same minibatch."""
+        """Number of trajectories that must go into the same minibatch."""
         return self.group_size if self.shared_prompts else 1
 
     @property
     def minibatch_deals(self) -> int:
-        """Deals of `dealt_together` trajectories that a minibatch gets, at most."""
+        """Largest number of deals of `dealt_together` trajectories per minibatch."""
         return -(-self.trajectories // (self.minibatches * self.dealt_together))
 
     @property
     def minibatch_trajectories(self) -> int:
-        """Trajectories of a minibatch, at most."""
+        """Largest number of trajectories per minibatch."""
         return self.minibatch_deals * self.dealt_together
 
     def micro_batches(self, rows: int) -> int:
-        """Micro-batches of so many rows that hold any minibatch."""
+        """Number of micro-batches of this many rows that hold any minibatch."""
         return -(-self.minibatch_trajectories // rows)
 
     def shapes(self) -> list[tuple[int, int, int]]:
@@ -89,10 +90,11 @@ class Layout:
         return found
 
     def minibatches_of(self, trajectories: Sequence[Trajectory], *, seed: str) -> list[list[int]]:
-        """Indices of the trajectories of each minibatch, dealt at random, groups whole if they
+        """Indices of the trajectories of each minibatch, dealt at random, in whole groups if they
         share prompts.
 
-        As few minibatches as hold them at the size of a full step; one at least, empty perhaps.
+        There are as few minibatches as hold them at the size of a full step, and at least one,
+        which may be empty.
         """
         dealt = [[index] for index in range(len(trajectories))]
         if self.shared_prompts:
@@ -113,7 +115,7 @@ class StepReport(NamedTuple):
     """The results of a step."""
 
     episodes: EpisodeBatch
-    credit: TurnCredit  # NumPy, a row for each trajectory
+    credit: TurnCredit  # NumPy arrays, one row per trajectory
     logprob_gap: float  # largest |log π − log μ| of trained tokens, before any update
     updates: list[Mapping[str, np.ndarray]]  # metrics of each update
     credit_seconds: float
@@ -122,13 +124,13 @@ class StepReport(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """A jitted function of a step, for abstract arguments."""
+    """A jitted function of a step, with abstract arguments."""
 
     name: str
     function: Any  # has `.lower`
     arguments: tuple[Any, ...]
-    calls: int  # of a step
-    shape: tuple[int, int, int]  # [A, B, T] of the batch of a call
+    calls: int  # calls per step
+    shape: tuple[int, int, int]  # shape [A, B, T] of the batch of a call
 
 
 Put = Callable[[TokenBatch], TokenBatch]
@@ -177,7 +179,7 @@ class Training:
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss compares with the policy that training began with."""
+        """True if the loss compares with the policy that training began with."""
         return "reference_logprobs" in self.method.loss.needs
 
     def init(
@@ -187,10 +189,10 @@ class Training:
         trained: Sequence[str] | None = None,
         problems: int | None = None,
     ) -> learner.TrainState:
-        """The state at step 0; the first update takes it, and the parameters with it.
+        """The state at step 0. The first update consumes it, and the parameters with it.
 
-        `trained` names the parts of the parameters that updates change, all of them without it.
-        `problems` is the number of training problems, None where they are endless.
+        `trained` names the parts of the parameters that updates change; None: all of them.
+        `problems` is the number of training problems; None: endless.
         """
         state = learner.init_state(params, self.optimizer, trained=trained)
         states = {
@@ -202,7 +204,7 @@ class Training:
         )
         self.update = learner.CompiledUpdate(self._update, state)
         if self.needs_reference:
-            # Updates take the trained parts with them; the reference stays.
+            # Updates consume the trained parts; the reference must stay.
             self.reference = {**state.frozen, **jax.tree.map(jnp.copy, state.trained)}
         return state
 
@@ -211,7 +213,7 @@ class Training:
     ) -> tuple[learner.TrainState, StepReport]:
         """Credit and updates of the trajectories of step `number`, counted from 0.
 
-        Without trajectories the parameters stay as they are.
+        Without trajectories the parameters stay the same.
         """
         began = time.monotonic()
         parts = self.layout.minibatches_of(trajectories, seed=f"{self.seed}/minibatch/{number}")
@@ -247,9 +249,9 @@ class Training:
     def programs(
         self, state: learner.TrainState, place: Callable[[tuple[int, ...], Any], Any]
     ) -> Iterator[Program]:
-        """The programs of a step for an abstract state, with all the shapes that a batch may have.
+        """The programs of a step for an abstract state, at every shape that a batch may have.
 
-        `place(shape, dtype)` makes the abstract array of a field of a batch, in its place.
+        `place(shape, dtype)` makes the abstract array of a field of a batch, with its placement.
         """
         calls = self.layout.minibatches
         for shape in self.layout.shapes():
@@ -284,7 +286,9 @@ class Training:
                 )
 
     def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
-        """As many episodes as a step has at most, the further ones without turns and excluded."""
+        """The episodes, padded to the largest number of a step with excluded episodes without
+        turns.
+        """
         missing = self.layout.trajectories - len(episodes.included)
         return jax.tree.map(
             lambda x: np.pad(np.asarray(x), [(0, missing), *[(0, 0)] * (np.ndim(x) - 1)]), episodes
@@ -317,7 +321,7 @@ class Training:
             yield self.put(batch)
 
     def _with_scores(self, params: Params, batch: TokenBatch) -> TokenBatch:
-        """The batch with the log-probs of further policies that the loss needs."""
+        """The batch with the log-probs under further policies that the loss needs."""
         policies = {"proximal_logprobs": params, "reference_logprobs": self.reference}
         scores = {
             name: self.logprobs(policies[name], batch) for name in sorted(self.method.loss.needs)
@@ -331,10 +335,10 @@ class Training:
         trajectories: Sequence[Trajectory],
         parts: Sequence[Sequence[int]],
     ) -> EpisodeBatch:
-        """The episodes with the hidden states of the policy, where the method asks for them."""
+        """The episodes with the hidden states of the policy, if the method needs them."""
         if facts.POLICY_STATES not in self.method.facts:
             return episodes
-        # An advantage of 1 marks the tokens that are pooled: those of turns with code.
+        # An advantage of 1 marks the pooled tokens, which are those of turns with code.
         marks = np.zeros((len(trajectories), self.layout.max_turns), np.float32)
         for row, trajectory in enumerate(trajectories):
             marks[row, : len(trajectory.turns)] = [bool(turn.codes) for turn in trajectory.turns]

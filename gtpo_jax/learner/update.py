@@ -22,7 +22,7 @@ Metrics = dict[str, jax.Array]
 Sums = dict[str, masking.WeightedSum]
 
 PEAKS = ("ratio",)
-"""Diagnostics whose largest value among the trained tokens is a metric too, as `ratio_max`."""
+"""Diagnostics whose maximum over the trained tokens is a metric too, such as `ratio_max`."""
 
 
 Update = Callable[[TrainState, TokenBatch], tuple[TrainState, Metrics]]
@@ -41,11 +41,12 @@ def make_update(
     """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
 
     Gradients of the A micro-batches are summed in float32 and divided once by their common weight,
-    so the cut into micro-batches changes nothing. Frozen parts of the parameters have none. A batch
-    without any trained token leaves the state as it is, and so does a gradient that is not finite:
-    then the metric `skipped` is 1, and `nonfinite` says of which parameters; see `nonfinite_names`.
+    so the division into micro-batches changes nothing. Frozen parts of the parameters have no
+    gradient. A batch without any trained token leaves the state unchanged, and so does a gradient
+    that is not finite: then the metric `skipped` is 1, and `nonfinite` marks the parameters
+    concerned; see `nonfinite_names`.
 
-    `chunk` positions of every row have their logits in memory at a time, all of them without it.
+    `chunk`: number of positions per row whose logits are held in memory at once. None: all.
     """
 
     def micro_loss(
@@ -125,7 +126,7 @@ MASKED = ("behavior_logprobs", "token_advantages", "proximal_logprobs", "referen
 
 
 def _without_junk(batch: TokenBatch) -> TokenBatch:
-    """The batch with 0 where nothing is trained.
+    """The batch with 0 wherever no token is trained.
 
     Leaving such a token out of the sum does not keep its NaN out of the gradient; its inputs have
     to be finite.
@@ -141,12 +142,11 @@ def _without_junk(batch: TokenBatch) -> TokenBatch:
 
 
 class CompiledUpdate:
-    """An update as a program that takes all of the state but its frozen parts for its result, which
-    is placed exactly as `state` is.
+    """A compiled update that reuses the memory of the state, except its frozen parts, for its
+    result, which is placed exactly as `state` is.
 
-    Left to itself, the compiler may describe an equal placement in other words, and the second
-    update would be compiled again. `program(changing(state), state.frozen, batch)` can be lowered
-    for shapes.
+    Otherwise the compiler may describe an equal placement differently, and the second update would
+    be compiled again. `program(changing(state), state.frozen, batch)` can be lowered for shapes.
     """
 
     def __init__(self, update: Update, state: TrainState):

@@ -12,9 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from gtpo_jax.maths import checks, masking
 
 LOG_RATIO_BOUND = 20.0
-"""Log-ratios are cut here before `exp`.
-A guard against overflow, far outside every trust region; it stops the gradient outside.
-"""
+"""Bound of log-ratios before `exp`: a guard against overflow, far outside every trust region. It
+stops the gradient outside."""
 
 
 def log_ratios(
@@ -29,7 +28,8 @@ def log_ratios(
 
 
 def bound_binds(log_ratio: Float[Array, "*B"]) -> Bool[Array, "*B"]:
-    """Where `LOG_RATIO_BOUND` cut a log-ratio: the two policies have nothing in common there."""
+    """True where `LOG_RATIO_BOUND` cut a log-ratio: the two policies have nothing in common there.
+    """
     return jnp.abs(log_ratio) >= LOG_RATIO_BOUND
 
 
@@ -45,9 +45,9 @@ def unit_log_ratios(
     `out_t = log ρ_t − sg(log ρ_t) + sg(mean of log ρ over the trained tokens of the unit of t)`
 
     A unit is a trajectory (GSPO, arXiv 2507.18071: `unit_ids = trajectory_ids`) or a turn (our own:
-    `unit_ids = trajectory_ids * max_turns + turn_ids`); ids lie in `[0, units)`, negative ones
-    belong to no unit. The value is the unit's, the gradient each token's own. Untrained tokens get
-    0.
+    `unit_ids = trajectory_ids * max_turns + turn_ids`); ids are in `[0, units)`, and tokens with
+    negative ids belong to no unit. The value is the unit's, the gradient each token's own.
+    Untrained tokens get 0.
     """
     checks.check_same_shape(log_ratio=log_ratio, loss_mask=loss_mask, unit_ids=unit_ids)
     checks.check_masks(loss_mask=loss_mask)

@@ -2,7 +2,7 @@
 
     methods.chain(methods.gtpo(discount=0.95), methods.dual_clip(limit=3.0))
 
-Every public function of this room that returns a `Method` or a `Modifier` is found by its name:
+Every public function of this room that returns a `Method` or a `Modifier` is available by its name:
 `METHODS` and `MODIFIERS` hold them, and `python -m launch.methods` prints the table. A new file
 needs no entry anywhere.
 """
@@ -27,10 +27,10 @@ from gtpo_jax.methods.method import (
 )
 
 METHODS: dict[str, Callable[..., Method]] = {}
-"""Name → a function of options that makes a method."""
+"""Name → function of options that makes a method."""
 
 MODIFIERS: dict[str, Callable[..., Modifier]] = {}
-"""Name → a function of options that makes a modifier."""
+"""Name → function of options that makes a modifier."""
 
 
 def _collect() -> None:

@@ -1,4 +1,4 @@
-"""Modifiers that choose what weighs the same, and which groups are trained on."""
+"""Modifiers that choose the averaging of the loss and the groups that are trained on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gtpo_jax.parts import prompts, reductions
 def reduce(
     *, over: Literal["token", "sequence", "turn", "constant"] = "token", length: int = 1024
 ) -> Modifier:
-    """How one number is made of the loss per token: which tokens weigh the same.
+    """The reduction of the loss per token to one number: which units weigh equally.
 
-    `Σ_t loss_t / Σ_t 1` for `token`. `sequence` and `turn` weigh units alike, the tokens of each by
-    their mean; `constant` divides by the number of trajectories times `length`.
+    `Σ_t loss_t / Σ_t 1` for `token`. `sequence` and `turn` weigh their units equally, with the mean
+    over the tokens of each; `constant` divides by the number of trajectories times `length`.
     """
     reduction = {
         "token": reductions.token_mean,
@@ -28,8 +28,8 @@ def reduce(
 def dynamic_sampling(*, rounds: int = 4) -> Modifier:
     """Dynamic sampling (DAPO, arXiv 2503.14476): further problems replace groups of equal outcomes.
 
-    `0 < Σ_i success_i < n` over the included trajectories of a group keeps it; at most `rounds`
-    rollouts a step.
+    A group is kept if `0 < Σ_i success_i < n` over its included trajectories; at most `rounds`
+    rollouts per step.
     """
     source = prompts.unequal(rounds=rounds)
     return lambda method: method._replace(prompts=source)

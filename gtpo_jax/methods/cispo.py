@@ -10,10 +10,10 @@ from gtpo_jax.parts import losses, reductions, rewards
 def cispo(*, low: float = 1.0, high: float = 0.28) -> Method:
     """CISPO (arXiv 2506.13585): every token keeps its gradient, only its weight is bounded.
 
-    `loss = −sg(clip(ρ, 1 − low, 1 + high)) A log π`, GRPO's advantages; `low` 1 leaves the lower
-    side open.
+    `loss = −sg(clip(ρ, 1 − low, 1 + high)) A log π` with GRPO's advantages; `low` 1 turns off the
+    lower bound.
 
-    Unknown: the value of the upper bound, DAPO's here.
+    Unknown: the value of the upper bound; here it is DAPO's.
     """
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},

@@ -1,4 +1,4 @@
-"""Modifiers of the surrogate: its band, and bounds for negative advantages."""
+"""Modifiers of the surrogate: its clip range, and bounds for negative advantages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def clip(*, low: float = 0.2, high: float = 0.28) -> Modifier:
 
 
 def dual_clip(*, limit: float = 3.0) -> Modifier:
-    """Dual clip (arXiv 1912.09729): a bound for negative advantages and large ratios.
+    """Dual clip (arXiv 1912.09729): bounds the loss for negative advantages and large ratios.
 
     `loss ≤ −limit · A` for A < 0.
     """
@@ -26,15 +26,15 @@ def dual_clip(*, limit: float = 3.0) -> Modifier:
 
 
 def two_sided_clip(*, limit: float = 4.0) -> Modifier:
-    """Two-sided clip (arXiv 2505.07291): the ratio of negative advantages is bounded.
+    """Two-sided clip (arXiv 2505.07291): bounds the ratio for negative advantages.
 
-    `ρ ≤ limit` in the unclipped term for A < 0; `limit` lies above `1 + high`.
+    `ρ ≤ limit` in the unclipped term for A < 0; `limit` must exceed `1 + high`.
     """
     return lambda method: change_surrogate(method, Clip, name="two_sided_clip", ratio_cap=limit)
 
 
 def weight_clip(*, low: float = 1.0, high: float = 0.28) -> Modifier:
-    """CISPO's surrogate (arXiv 2506.13585) in the place of the method's.
+    """CISPO's surrogate (arXiv 2506.13585) in place of the method's.
 
     `loss = −sg(clip(ρ, 1 − low, 1 + high)) A log π`.
     """

@@ -17,9 +17,9 @@ def dapo(
 ) -> Method:
     """DAPO (arXiv 2503.14476): GRPO with clip-higher, dynamic sampling and a penalty on length.
 
-    `R = ±1 + clip((longest − buffer − |y|) / buffer, −1, 0)`, groups with `0 < Σ success < n` only.
+    `R = ±1 + clip((longest − buffer − |y|) / buffer, −1, 0)`, only groups with `0 < Σ success < n`.
 
-    Deviation: at most `rounds` rollouts fill a step, where the paper samples until it is full.
+    Deviation: a step takes at most `rounds` rollouts, where the paper samples until it is full.
     `longest` and `buffer` count tokens that the policy writes; the defaults are the paper's.
     """
     return Method(

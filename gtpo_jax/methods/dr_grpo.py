@@ -15,7 +15,7 @@ dr_grpo_advantages = credit.as_function(dr_grpo_credit)
 
 
 def dr_grpo(*, length: int = 1024) -> Method:
-    """Dr.GRPO (arXiv 2503.20783): neither divided by the deviation nor by the length.
+    """Dr.GRPO (arXiv 2503.20783): no division by the deviation or by the length.
 
     `A[m, k] = r_m − mean_g(r)`, loss `(1 / (n · length)) Σ_i Σ_t loss_it`.
 

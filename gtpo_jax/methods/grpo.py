@@ -10,7 +10,7 @@ from gtpo_jax.types import Scalar
 def grpo_credit(*, divide_by_std: bool = True, ddof: int = 0, eps: Scalar = 1e-6) -> credit.Credit:
     """`A[m, k] = (r_m − mean_g(r)) / (std_g(r) + eps)`, `r_m = Σ_k r[m, k]`, for all turns.
 
-    A trajectory without turns enters no baseline.
+    A trajectory without turns is not part of any baseline.
     """
     options = {"divide_by_std": divide_by_std, "ddof": ddof, "eps": eps}
     return credit.chain(credit.total(), credit.standardized(credit.first_turn, **options))
@@ -24,8 +24,8 @@ def grpo(*, divide_by_std: bool = True, ddof: int = 0, eps: float = 1e-6) -> Met
 
     `A[m, k] = (r_m − mean_g(r)) / std_g(r)` for all turns; a well-formed success earns 1.
 
-    Deviations: population deviation (`ddof` 0), clip-higher and token mean as in `gtpo`, no KL term
-    (`+ kl weight=…` adds it), so that the two differ in their credit alone.
+    Deviations: population deviation (`ddof` 0), clip-higher and token mean as in `gtpo`, so that
+    the two differ only in their credit, and no KL term (`+ kl weight=…` adds it).
     """
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},

@@ -1,4 +1,4 @@
-"""GSPO: the ratio of a sequence, or of a turn, in the place of each token's."""
+"""GSPO: the ratio of a sequence, or of a turn, in place of each token's."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def gspo(
     low: float = 3e-4,
     high: float = 4e-4,
 ) -> Method:
-    """GSPO, Group Sequence Policy Optimization (arXiv 2507.18071): one ratio for a sequence.
+    """GSPO, Group Sequence Policy Optimization (arXiv 2507.18071): one ratio per sequence.
 
-    `ρ_i = exp((1 / |y_i|) Σ_t log(π(y_it) / μ(y_it)))`, clipped as a whole, GRPO's advantages.
+    `ρ_i = exp((1 / |y_i|) Σ_t log(π(y_it) / μ(y_it)))`, clipped as a whole, with GRPO's advantages.
 
-    `unit` "turn" takes the mean over a turn: our own, for trajectories of several turns. The value
-    of the ratio is the unit's, its gradient each token's own (the paper's GSPO-token).
+    `unit` "turn" takes the mean over a turn: our own variant, for trajectories of several turns.
+    The value of the ratio is the unit's, its gradient each token's own (the paper's GSPO-token).
     """
     reduce = reductions.turn_mean if unit == "turn" else reductions.sequence_mean
     return unit_ratio(unit=unit)(

@@ -17,11 +17,12 @@ def gtpo_credit(
     ddof: int = 0,
     eps: Scalar = 1e-6,
 ) -> credit.Credit:
-    """`A[m, k] = (R[m, k] − mean(R)) / (std(R) + eps)`, R the discounted returns of turns.
+    """`A[m, k] = (R[m, k] − mean(R)) / (std(R) + eps)`, where R are the discounted returns of
+    turns.
 
-    First discounted, then normalized (Eq. 6 and 7). The paper writes mean and std without naming
-    the set they are taken over; the default is every turn of every included trajectory of the
-    group, and `normalize` is another reading of it. `ddof` and `eps` are our choice.
+    Discounting comes first, then normalization (Eq. 6 and 7). The paper does not name the set over
+    which mean and std are taken; the default is every turn of every included trajectory of the
+    group, and `normalize` selects other readings. `ddof` and `eps` are our choice.
     """
     options = {"divide_by_std": divide_by_std, "ddof": ddof, "eps": eps}
     return credit.chain(credit.discounted(discount), credit.standardized(normalize, **options))
@@ -44,13 +45,13 @@ def gtpo(
 ) -> Method:
     """GTPO, Group Turn Policy Optimization (arXiv 2511.14846): credit to turns.
 
-    `A[m, k] = (R[m, k] − mean(R)) / std(R)`, R the discounted returns of turns; a failure earns
-    `(shaping / |P|) Σ_{p ∈ P} cos(code, code_p)` from the successes P of its group.
+    `A[m, k] = (R[m, k] − mean(R)) / std(R)`, where R are the discounted returns of turns; a failure
+    earns `(shaping / |P|) Σ_{p ∈ P} cos(code, code_p)` from the successes P of its group.
 
     Published: discount .9, shaping .5, format penalty .1. Unknown: the set of the normalization
     (`normalize`), `ddof`, `eps`, whether negative cosines count (`floor` −1 counts them), the clip
-    range (DAPO's here), KL and averaging (tokens here). The paper embeds code with Amazon Titan
-    Text Embeddings V2; `embed` is ngrams, policy_states, or a function of texts to vectors.
+    range (here DAPO's), KL and averaging (here over tokens). The paper embeds code with Amazon
+    Titan Text Embeddings V2; `embed` is ngrams, policy_states, or a function of texts to vectors.
     """
     return Method(
         rewards={

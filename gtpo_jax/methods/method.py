@@ -1,4 +1,4 @@
-"""A method as a value: six slots, each filled by parts of one signature."""
+"""A method as a value: six slots, each filled with parts of one signature."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from gtpo_jax.types import EpisodeBatch
 
 
 class Method(NamedTuple):
-    """A method of reinforcement learning, whole."""
+    """A complete method of reinforcement learning."""
 
-    rewards: Mapping[str, Reward]  # named parts, summed: episodes → [M, K]
+    rewards: Mapping[str, Reward]  # named parts, which are summed: episodes → [M, K]
     credit: Credit  # rewards → advantages of turns
-    loss: Loss  # per token: a sum of terms, which say what scores they need
+    loss: Loss  # loss per token: a sum of terms, which name the scores they need
     reduce: Reduction  # loss per token → one number, as a weighted sum
     plan: Plan = independent()  # which episodes a problem gets
     prompts: Prompts = in_order()  # which problems come next, which groups are kept
@@ -38,11 +38,11 @@ class Method(NamedTuple):
 
 
 Modifier = Callable[[Method], Method]
-"""A change of a method, composed with any other by `chain`."""
+"""A function from a method to a method; `chain` composes modifiers."""
 
 
 def chain(method: Method, *modifiers: Modifier) -> Method:
-    """The method with the modifiers applied, from left to right."""
+    """The method with the modifiers applied from left to right."""
     return functools.reduce(lambda changed, modify: modify(changed), modifiers, method)
 
 
@@ -51,14 +51,14 @@ class TurnCredit(NamedTuple):
 
     rewards: jax.Array
     advantages: jax.Array
-    parts: dict[str, jax.Array]  # named rewards, their sum is `rewards`
+    parts: dict[str, jax.Array]  # named rewards, whose sum is `rewards`
     links: dict[str, jax.Array]  # values of the named links of the credit, such as "return"
 
 
 def assign(method: Method, state: State, episodes: EpisodeBatch) -> tuple[State, TurnCredit]:
-    """Rewards and advantages of every turn, with the state of the credit. Pure and jit-able.
+    """Rewards and advantages of every turn, and the new state of the credit. Pure and jit-able.
 
-    `state` is that of `method.credit`; `method.credit.init()` is the first one.
+    `state` is the state of `method.credit`, initially `method.credit.init()`.
     """
     earned = rewards.evaluate(method.rewards, episodes)
     state, advantages, links = credits_.trace(method.credit, state, earned.total, episodes)
@@ -66,7 +66,7 @@ def assign(method: Method, state: State, episodes: EpisodeBatch) -> tuple[State,
 
 
 def add_reward(method: Method, name: str, reward: Reward) -> Method:
-    """The method with one more part of the reward. Raises `ValueError` where the name is taken."""
+    """The method with one more reward. Raises `ValueError` if the name is taken."""
     if name in method.rewards:
         raise ValueError(
             f"the method has a reward {name!r} already, beside"
@@ -78,9 +78,9 @@ def add_reward(method: Method, name: str, reward: Reward) -> Method:
 def change_policy_term(
     method: Method, change: Callable[[PolicyTerm], PolicyTerm], *, name: str
 ) -> Method:
-    """The method with its policy-gradient terms changed.
+    """The method with changed policy-gradient terms.
 
-    Raises `ValueError` where it has none; `name` is that of the modifier.
+    Raises `ValueError` if it has none; `name` is the name of the modifier.
     """
     terms = method.loss.terms
     if not any(isinstance(term, PolicyTerm) for term in terms):
@@ -90,9 +90,9 @@ def change_policy_term(
 
 
 def change_surrogate(method: Method, kind: type, *, name: str, **fields: object) -> Method:
-    """The method with fields of its surrogate replaced.
+    """The method with some fields of its surrogate replaced.
 
-    Raises `ValueError` where the surrogate is of another `kind`; `name` is that of the modifier.
+    Raises `ValueError` if the surrogate is not of this `kind`; `name` is the name of the modifier.
     """
 
     def change(term: PolicyTerm) -> PolicyTerm:

@@ -1,4 +1,4 @@
-"""MT-GRPO: the outcome for every turn, plus each turn's own reward."""
+"""MT-GRPO: the outcome on every turn, plus each turn's own reward."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def mt_grpo_credit(
     """`A[m, k] = A_outcome[m] + turn_weight · A_turn[m, k]`, the second part not on the last turn.
 
     `A_outcome` normalizes the reward of the last turn within the group, `A_turn` that of turn k
-    within turn k of the group. Rewards are not discounted, and a turn has no part in those of later
-    turns.
+    within turn k of the group. Rewards are not discounted, and a turn gets no share of later
+    rewards.
 
-    The paper has two turns, and this is its formula for them. For more turns the sum over each
-    turn's own reward is our reading. So is the trajectory of a single turn, whose one reward is the
+    The paper has two turns, and this is its formula for them. For more turns, adding each turn's
+    own reward is our reading. So is the trajectory of a single turn, whose only reward is the
     outcome.
     """
     scale = {"ddof": ddof, "eps": eps}
@@ -36,11 +36,12 @@ def mt_grpo(
     ddof: int = 0,
     eps: float = 1e-6,
 ) -> Method:
-    """MT-GRPO (arXiv 2505.11821): the outcome for all turns, plus the reward of each turn before.
+    """MT-GRPO (arXiv 2505.11821): the outcome on all turns, plus the reward of each turn but the
+    last.
 
     `A[m, k] = A_outcome[m] + turn_weight · A_turn[m, k]`, each normalized within its own set.
 
-    Deviation: the reward of a turn is the format penalty; the paper's rewards one search call.
+    Deviation: the reward of a turn is the format penalty; the paper rewards one search call.
     """
     return Method(
         rewards={

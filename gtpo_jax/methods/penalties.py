@@ -1,4 +1,4 @@
-"""Modifiers that add a term to the loss, or a part to the reward."""
+"""Modifiers that add a term to the loss or a part to the reward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ def kl(
     weight: float = 0.001,
     estimator: Annotated[divergences.Estimator, divergences.ESTIMATORS] = divergences.kl_k3,
 ) -> Modifier:
-    """A penalty on the divergence from the policy that reinforcement began with (GRPO's is k3).
+    """A penalty on the divergence from the policy that reinforcement learning began with (GRPO's is
+    k3).
 
     `loss + weight · KL(π ‖ π_ref)` per token; keeps a copy of the trained parameters.
     """
@@ -34,18 +35,18 @@ def entropy_bonus(*, weight: float = 0.001) -> Modifier:
 
 
 def overlong(*, longest: int, buffer: int) -> Modifier:
-    """The penalty of DAPO for long responses (arXiv 2503.14476, Eq. 13), beside other rewards.
+    """DAPO's penalty for long responses (arXiv 2503.14476, Eq. 13), added to the other rewards.
 
-    `r + clip((longest − buffer − |y|) / buffer, −1, 0)` on the last turn, |y| tokens written.
+    `r + clip((longest − buffer − |y|) / buffer, −1, 0)` on the last turn, with |y| tokens written.
     """
     part = rewards.overlong(longest, buffer=buffer)
     return lambda method: add_reward(method, "overlong", part)
 
 
 def reward(*, function: rewards.TrajectoryReward, weight: float = 1.0, name: str = "") -> Modifier:
-    """A reward of one's own, `function(trajectory) → float`, or one number for each turn.
+    """A reward of your own, `function(trajectory) → float`, or one number for each turn.
 
-    `r + weight · function(trajectory)`; `name` is that of its part, by default the function's.
+    `r + weight · function(trajectory)`; `name` is the name of the part, by default the function's.
     """
     part_name = name or function.__name__
     part = rewards.own(part_name, function, weight=weight)

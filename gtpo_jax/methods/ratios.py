@@ -1,4 +1,4 @@
-"""Modifiers of the ratio: its unit, the policy it is taken against, weights for the difference."""
+"""Modifiers of the ratio: its unit, its reference policy, and importance weights."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def unit_ratio(*, unit: Literal["sequence", "turn"] = "turn") -> Modifier:
 def recompute() -> Modifier:
     """Ratios against log-probs that the learner computes when a step begins.
 
-    `ρ = π / π₀`, π₀ the policy of the step by the learner's own pass, in the place of what the
-    sampler recorded: for sampler and learner that disagree, as in bfloat16.
+    `ρ = π / π₀`, where π₀ is the policy of the step, scored by the learner itself instead of the
+    sampler: for sampler and learner that disagree, as in bfloat16.
     """
 
     def modify(method: Method) -> Method:
@@ -41,7 +41,7 @@ def recompute() -> Modifier:
 def importance(*, limit: float = 2.0) -> Modifier:
     """Truncated importance weights for the sampler (decoupled PPO, arXiv 2505.24298).
 
-    `w = min(π₀ / μ, limit)` times the surrogate of `π / π₀`; turns `recompute` on.
+    `w = min(π₀ / μ, limit)` times the surrogate of `π / π₀`; turns on `recompute`.
     """
     checks.check_positive("limit", limit, hint="2 is usual, infinity truncates nothing")
 

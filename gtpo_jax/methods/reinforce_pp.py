@@ -1,4 +1,4 @@
-"""REINFORCE++: advantages on the scale of the whole batch."""
+"""REINFORCE++: advantages scaled over the whole batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from gtpo_jax.types import Scalar
 def reinforce_pp_credit(
     *, discount: Scalar = 1.0, ddof: int = 0, eps: Scalar = 1e-6
 ) -> credit.Credit:
-    """`A[m, k] = (R[m, k] − mean(R)) / (std(R) + eps)`, statistics over all turns of the batch.
+    """`A[m, k] = (R[m, k] − mean(R)) / (std(R) + eps)`, with statistics over all turns of the
+    batch.
 
     The original discounts and whitens per *token*, so that a longer turn is discounted more and
-    weighs more. Ours is per turn, like everything here; with one token a turn the two are equal.
+    weighs more. Ours is per turn, as everything here; with one token per turn the two are equal.
     """
     over_batch = credit.standardized(credit.batch, ddof=ddof, eps=eps)
     return credit.chain(credit.discounted(discount), over_batch)
@@ -23,7 +24,7 @@ def reinforce_pp_baseline_credit(*, ddof: int = 0, eps: Scalar = 1e-6) -> credit
     """`A[m, k] = a_m / (std(a) + eps)`, `a_m = r_m − mean_g(r)`, std over all trajectories.
 
     Differences within a group, on a scale common to all groups. Their mean over the batch is 0 and
-    is not taken away once more: its rounding would give equal groups an advantage.
+    is not subtracted again, because its rounding would give equal groups an advantage.
     """
     return credit.chain(
         credit.total(),
@@ -41,7 +42,7 @@ def reinforce_pp(*, discount: float = 1.0, ddof: int = 0, eps: float = 1e-6) -> 
 
     `A[m, k] = (R[m, k] − mean_batch(R)) / std_batch(R)`.
 
-    Deviations: per turn, not per token; the KL term, a part of the paper's reward, is left to
+    Deviations: per turn, not per token; the KL term, which the paper adds to the reward, is left to
     `+ kl`.
     """
     return Method(

@@ -1,4 +1,4 @@
-"""RLOO: every trajectory against the mean of the others."""
+"""RLOO: each trajectory's reward minus the mean of the others."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from gtpo_jax.parts import credit, losses, reductions, rewards
 def rloo_credit() -> credit.Credit:
     """`A[m, k] = r_m − mean_{j ≠ m}(r_j)`, over the n included trajectories of the group.
 
-    Equals `n / (n − 1) · (r_m − mean_g(r))`. A trajectory without others has nothing to be compared
-    with: its advantage is 0.
+    Equals `n / (n − 1) · (r_m − mean_g(r))`. A trajectory without others has no baseline: its
+    advantage is 0.
     """
     return credit.chain(credit.total(), credit.leave_one_out(credit.first_turn))
 
@@ -23,8 +23,8 @@ def rloo() -> Method:
 
     `A[m, k] = r_m − mean_{j ≠ m}(r_j)` for all turns.
 
-    Deviation: the surrogate is clipped as in `gtpo`, for the paper's is REINFORCE on fresh samples;
-    on the first update of a step the two gradients are equal.
+    Deviation: the surrogate is clipped as in `gtpo`, because the paper's is REINFORCE on fresh
+    samples; on the first update of a step the two gradients are equal.
     """
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},

@@ -1,4 +1,4 @@
-"""The parts that methods are made of: one room for each slot of a method, one idea a file."""
+"""The parts of methods: one room for each slot of a method, one idea per file."""
 
 from gtpo_jax.parts import credit, facts, losses, plans, prompts, reductions, rewards
 

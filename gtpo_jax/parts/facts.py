@@ -1,7 +1,7 @@
-"""Facts of trajectories that parts of a method ask for.
+"""Facts of trajectories that the parts of a method need.
 
 A part names the facts it reads; `packing.episode_batch` gathers them into `EpisodeBatch.facts`. So
-a new method adds no field to `EpisodeBatch`, and a fact that nobody asks for costs nothing.
+a new method adds no field to `EpisodeBatch`, and a fact that no part reads costs nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ Gather = Callable[[Sequence[Trajectory], int], Any]
 
 
 class Fact(NamedTuple):
-    """A named fact. `gather` None: `training` computes it with the policy."""
+    """A named fact. If `gather` is None, `training` computes it with the policy."""
 
     name: str
     gather: Gather | None
 
 
 class Code(NamedTuple):
-    """The code of each trajectory, of all its turns."""
+    """The code of all turns of each trajectory."""
 
     bytes: jax.Array | np.ndarray  # [M, C] int32, padded on the right
     lengths: jax.Array | np.ndarray  # [M] int32, in bytes
@@ -38,7 +38,7 @@ def code_texts(trajectories: Sequence[Trajectory]) -> list[str]:
 
 
 def gather_code(trajectories: Sequence[Trajectory], max_turns: int) -> Code:
-    """UTF-8 of the code. C is a power of two, 64 at least, so that shapes are few."""
+    """The code as UTF-8. C is a power of two, at least 64, to limit the number of shapes."""
     del max_turns
     texts = [text.encode() for text in code_texts(trajectories)]
     width = 64
@@ -51,7 +51,7 @@ def gather_code(trajectories: Sequence[Trajectory], max_turns: int) -> Code:
 
 
 def gather_response_tokens(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
-    """Tokens `[M]` that the policy wrote."""
+    """Numbers of tokens `[M]` that the policy wrote."""
     del max_turns
     return np.array([sum(len(turn.tokens) for turn in t.turns) for t in trajectories], np.int32)
 
@@ -59,14 +59,14 @@ def gather_response_tokens(trajectories: Sequence[Trajectory], max_turns: int) -
 CODE = Fact("code", gather_code)
 RESPONSE_TOKENS = Fact("response_tokens", gather_response_tokens)
 POLICY_STATES = Fact("policy_states", None)
-"""Mean final hidden state `[M, D]` of the policy over the tokens that it wrote in turns with code;
-zeros where there are none."""
+"""Mean final hidden state `[M, D]` of the policy over the tokens it wrote in turns with code; zeros
+if there are none."""
 
 
 def union(*groups: Iterable[Fact]) -> tuple[Fact, ...]:
-    """Every fact once, in the order of its first mention.
+    """Every fact once, in the order of first mention.
 
-    Raises `ValueError` where two facts of one name are gathered differently.
+    Raises `ValueError` if two facts of one name are gathered differently.
     """
     found: dict[str, Fact] = {}
     for fact in (fact for group in groups for fact in group):
@@ -76,7 +76,7 @@ def union(*groups: Iterable[Fact]) -> tuple[Fact, ...]:
 
 
 def read(episodes: EpisodeBatch, fact: Fact) -> Any:
-    """The arrays of a fact. Raises `ValueError` where the episodes do not hold it."""
+    """The arrays of a fact. Raises `ValueError` if the episodes do not have it."""
     if fact.name not in episodes.facts:
         way = (
             "pass facts=method.facts to `packing.episode_batch`"

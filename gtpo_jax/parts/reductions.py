@@ -1,10 +1,9 @@
-"""Named ways to make one number of a loss per token.
+"""Reductions of a loss per token to one number.
 
-Each gives a `WeightedSum`: totals and weights of micro-batches, packed rows and devices add up, and
-are divided once. A trajectory lies in one row whole (packing sees to it), so its own mean can be
-taken there.
+Each returns a `WeightedSum`: totals and weights of micro-batches, packed rows and devices add up,
+and are divided once. Packing keeps a trajectory within one row, so its own mean can be taken there.
 
-| reduction | what weighs the same | weight |
+| reduction | weighs equally | weight |
 |---|---|---|
 | `token_mean` | every token (DAPO; our default) | trained tokens |
 | `sequence_mean` | every trajectory, its tokens by their mean (GRPO) | trained trajectories |
@@ -61,7 +60,7 @@ def constant_length(
 
 
 def over_length(length: Scalar) -> Reduction:
-    """`constant_length` with its length."""
+    """`constant_length` with this length."""
     check_length(length)
     return functools.partial(constant_length, length=length)
 
@@ -80,7 +79,7 @@ def check_length(length: Scalar) -> None:
 def _unit_counts(
     mask: Bool[Array, "B T"], unit_ids: Int[Array, "B T"]
 ) -> tuple[Float[Array, "B T"], Float[Array, ""]]:
-    """Trained tokens of each token's unit, and the number of units that have one."""
+    """Trained tokens of each token's unit, and the number of units that have any."""
     changes = unit_ids[:, 1:] != unit_ids[:, :-1]
     first = jnp.pad(changes, ((0, 0), (1, 0)), constant_values=True)
     last = jnp.pad(changes, ((0, 0), (0, 1)), constant_values=True)

@@ -1,4 +1,4 @@
-"""Credit: links that turn rewards of turns into advantages, and the sets they take statistics over.
+"""Credit: links that turn rewards of turns into advantages, and the sets of their statistics.
 
 | link | value of turn k of trajectory m |
 |---|---|
@@ -9,7 +9,7 @@
 | `centered(over)` | `x − mean` over a set |
 | `scaled(over)` | `x / (std + eps)` over a set |
 | `leave_one_out(over)` | `x − mean` of the others of a set |
-| `before_last(credit)` | what `credit` gives without last turns, 0 on them |
+| `before_last(credit)` | result of `credit` without last turns, 0 on them |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.

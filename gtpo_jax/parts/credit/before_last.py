@@ -13,7 +13,7 @@ from gtpo_jax.types import EpisodeBatch
 
 
 def before_last(credit: Credit) -> Credit:
-    """What a credit gives where the last turn of each trajectory is left out; 0 on that turn."""
+    """The values of `credit` computed without the last turn of each trajectory; 0 on that turn."""
 
     def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
         earlier = episodes.turn_mask & ~turns.last_turns(episodes.turn_mask)

@@ -23,14 +23,14 @@ from gtpo_jax.parts.facts import Fact
 from gtpo_jax.types import EpisodeBatch, Scalar
 
 State = Any
-"""State of a credit: an opaque pytree of arrays, `()` where there is none. It is checkpointed."""
+"""State of a credit: an opaque pytree of arrays, `()` if there is none. It is checkpointed."""
 
 Values = Callable[[jax.Array, EpisodeBatch], jax.Array]
 """`(values [M, K], episodes) → values [M, K]`."""
 
 
 class Credit(NamedTuple):
-    """Values of turns to values of turns.
+    """A function from values of turns to values of turns.
 
     `apply(state, values [M, K], episodes) → (state, values [M, K])` is pure and jit-able.
     """
@@ -38,8 +38,8 @@ class Credit(NamedTuple):
     init: Callable[[], State]
     apply: Callable[[State, jax.Array, EpisodeBatch], tuple[State, jax.Array]]
     facts: tuple[Fact, ...] = ()  # facts of trajectories that it reads
-    name: str = ""  # records show the values of a link with a name
-    links: tuple[Credit, ...] = ()  # of a chain
+    name: str = ""  # name under which records show its values; empty: not shown
+    links: tuple[Credit, ...] = ()  # links of a chain
 
 
 def stateless(function: Values, *, name: str = "", needs: tuple[Fact, ...] = ()) -> Credit:
@@ -48,7 +48,7 @@ def stateless(function: Values, *, name: str = "", needs: tuple[Fact, ...] = ())
 
 
 def chain(*links: Credit) -> Credit:
-    """One link after the other."""
+    """Applies one link after the other."""
 
     def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
         states = []
@@ -62,7 +62,7 @@ def chain(*links: Credit) -> Credit:
 
 
 def add(*credits_: Credit) -> Credit:
-    """The sum of what several credits make of the same values."""
+    """The sum of the results of several credits on the same values."""
 
     def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
         pairs = [
@@ -77,7 +77,7 @@ def add(*credits_: Credit) -> Credit:
 
 
 def weighted(weight: Scalar, credit: Credit) -> Credit:
-    """`weight` times what a credit gives."""
+    """`weight` times the result of a credit."""
 
     def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
         state, values = credit.apply(state, values, episodes)
@@ -87,7 +87,7 @@ def weighted(weight: Scalar, credit: Credit) -> Credit:
 
 
 class Traced(NamedTuple):
-    """The advantages of a batch, and the values on the way to them."""
+    """The advantages of a batch, and the values of the links before them."""
 
     state: State
     advantages: jax.Array  # [M, K] float32, 0 outside the turns of included rows, no gradient
@@ -95,7 +95,7 @@ class Traced(NamedTuple):
 
 
 def trace(credit: Credit, state: State, values: jax.Array, episodes: EpisodeBatch) -> Traced:
-    """Runs a credit and keeps the values of its named links."""
+    """Runs a credit and records the values of its named links."""
     check_inputs(values, episodes.turn_mask, episodes.group_ids, episodes.included)
     named: dict[str, jax.Array] = {}
 
@@ -125,8 +125,8 @@ AdvantageFn = Callable[..., jax.Array]
 def as_function(make: Callable[..., Credit]) -> AdvantageFn:
     """A credit without state and facts as a plain function, for notebooks and tests:
 
-    `(turn_rewards [M, K], turn_mask [M, K], group_ids [M], included [M], **options) →
-    advantages [M, K]`, `options` those of `make`.
+    `(turn_rewards [M, K], turn_mask [M, K], group_ids [M], included [M], **options) → advantages
+    [M, K]`, where `options` are those of `make`.
     """
 
     def advantages(

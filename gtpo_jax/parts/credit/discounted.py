@@ -24,8 +24,8 @@ def discounted_returns(
 ) -> Float[Array, "M K"]:
     """`R[m, k] = r[m, k] + discount · R[m, k+1] = Σ_{j ≥ k} discount^(j−k) r[m, j]` (GTPO, Eq. 6).
 
-    The discount counts turns: neither the tokens of a turn nor the tool output between turns weigh
-    in. Turns outside `turn_mask` have return 0.
+    The discount counts turns: neither the tokens of a turn nor the tool output between turns
+    matter. Turns outside `turn_mask` have return 0.
     """
     rewards = _rewards(turn_rewards, turn_mask, discount)
 
@@ -42,8 +42,8 @@ def discounted_returns_closed_form(
 ) -> Float[Array, "M K"]:
     """The same as a product: `R = r Γ`, `Γ[j, k] = discount^(j−k)` for j ≥ k, else 0.
 
-    K² products instead of K steps: one matrix multiplication, for a few turns the faster way on an
-    accelerator.
+    One matrix multiplication of K² products instead of K steps, which is faster on an accelerator
+    for a few turns.
     """
     rewards = _rewards(turn_rewards, turn_mask, discount)
     index = jnp.arange(rewards.shape[1])
@@ -63,7 +63,7 @@ def _rewards(turn_rewards: jax.Array, turn_mask: jax.Array, discount: Scalar) ->
 
 
 def check_discount(discount: Scalar) -> None:
-    """Raises unless the discount lies in `[0, 1]`."""
+    """Raises unless the discount is in `[0, 1]`."""
     checks.check_range(
         "discount", discount, 0.0, 1.0, hint="it weighs the next turn, 1 counts all turns alike"
     )

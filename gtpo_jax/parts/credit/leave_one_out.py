@@ -1,4 +1,4 @@
-"""Every value against the mean of the others."""
+"""Each value minus the mean of the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtpo_jax.types import EpisodeBatch
 def leave_one_out(over: sets.Set = sets.first_turn) -> Credit:
     """`x_i − mean_{j ≠ i}(x_j)` over the n members of the set, as `n / (n − 1) · (x_i − mean(x))`.
 
-    A value without others has nothing to be compared with: it becomes 0.
+    A value without others has no baseline and becomes 0.
     """
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:

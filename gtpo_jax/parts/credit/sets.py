@@ -1,7 +1,7 @@
-"""The sets of turns that statistics are taken over.
+"""Sets of turns over which statistics are taken.
 
-The set is the whole difference between normalizations: on the same data two of them can give
-advantages of different signs.
+Normalizations differ only in their set: on the same data two sets can give advantages of different
+signs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Turns outside `mask` do not count."""
 
 
 def group(values: jax.Array, mask: jax.Array, group_ids: jax.Array, ddof: int) -> Moments:
-    """Every turn of every row of the group: a row with more turns weighs more."""
+    """Every turn of every row of the group, so a row with more turns weighs more."""
     moments = masking.group_moments(values, mask, group_ids, ddof=ddof)
     return Moments(*(x[:, None] for x in moments))
 
@@ -45,7 +45,7 @@ def turn_index(values: jax.Array, mask: jax.Array, group_ids: jax.Array, ddof: i
 
 
 def first_turn(values: jax.Array, mask: jax.Array, group_ids: jax.Array, ddof: int) -> Moments:
-    """The first turn of every row of the group: one value a trajectory."""
+    """The first turn of every row of the group: one value per trajectory."""
     return group(values[:, :1], mask[:, :1], group_ids, ddof)
 
 
@@ -57,7 +57,7 @@ def batch(values: jax.Array, mask: jax.Array, group_ids: jax.Array, ddof: int) -
 def batch_first_turn(
     values: jax.Array, mask: jax.Array, group_ids: jax.Array, ddof: int
 ) -> Moments:
-    """The first turn of every row of the whole batch: one value a trajectory."""
+    """The first turn of every row of the whole batch: one value per trajectory."""
     return first_turn(values, mask, jnp.zeros_like(group_ids), ddof)
 
 

@@ -1,4 +1,4 @@
-"""Normalization over a stated set of turns, with a stated result for every degenerate set.
+"""Normalization over an explicit set of turns, with a defined result for every degenerate set.
 
 A set whose standard deviation is at most `relative_threshold` times its largest magnitude counts as
 equal and gets *exactly* 0: in float32 the rounding of the mean alone would otherwise be blown up to
@@ -32,11 +32,11 @@ def normalize(
 ) -> Float[Array, "M K"]:
     """`(x − mean) / (std + eps)` with mean and std over the set of each turn; 0 outside `mask`.
 
-    A set of equal values, or of no more than `ddof`, gives 0.
+    A set of equal values, or of at most `ddof` values, gives 0.
     """
     check_options(ddof, eps)
     moments = over(values, mask, group_ids, ddof)
-    # A ddof that exceeds the evidence leaves no deviation to speak of.
+    # With no more values than ddof there is no deviation to divide by.
     informative = (moments.std > relative_threshold * moments.largest) & (moments.count > ddof)
     scale = 1.0 / (moments.std + eps) if divide_by_std else jnp.ones_like(moments.std)
     centered_values = values.astype(jnp.float32) - moments.mean
@@ -74,7 +74,7 @@ def centered(over: sets.Set = sets.group) -> Credit:
 
 
 def scaled(over: sets.Set = sets.batch, *, ddof: int = 0, eps: Scalar = 1e-6) -> Credit:
-    """`x / (std + eps)` over the set of each turn; 0 where the set has no deviation."""
+    """`x / (std + eps)` over the set of each turn; 0 if the set has no deviation."""
     check_options(ddof, eps)
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:

@@ -16,7 +16,7 @@ def total() -> Credit:
 
 
 def last_reward() -> Credit:
-    """The value of the last turn of trajectory m on every turn of it."""
+    """The value of the last turn of trajectory m on all its turns."""
     return stateless(lambda x, e: _sum_over(x, e, turns.last_turns(e.turn_mask)))
 
 

@@ -1,4 +1,4 @@
-"""Losses per token: sums of terms, each saying which scores it needs. One idea a file."""
+"""Losses per token: sums of terms, each of which names the scores it needs. One idea per file."""
 
 from gtpo_jax.parts.losses.cispo import WeightClip, cispo, cispo_surrogate
 from gtpo_jax.parts.losses.clipped import Clip, clipped, clipped_surrogate

@@ -25,8 +25,8 @@ def cispo_surrogate(
 ) -> Surrogate:
     """`loss = −sg(clip(ρ, 1 − clip_low, 1 + clip_high)) A log π` (CISPO, arXiv 2506.13585).
 
-    Every token keeps its gradient, only its weight is bounded; `clip_low` 1 leaves the lower side
-    open. `clipped` says where the weight is at a bound.
+    Every token keeps its gradient, and only its weight is bounded; `clip_low` 1 turns off the lower
+    bound. `clipped` marks the tokens whose weight is at a bound.
     """
     checks.check_same_shape(
         log_ratio=log_ratio, policy_logprobs=policy_logprobs, advantages=advantages

@@ -1,4 +1,4 @@
-"""The clipped surrogate of PPO, with the band and the bounds of its relatives."""
+"""The clipped surrogate of PPO, and its variants with other bands and bounds."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ def clipped_surrogate(
     The gradient vanishes exactly where a step would push the ratio further out: A > 0 and ρ above
     the band, A < 0 and ρ below it. The paper does not state its clip range; .2 / .28 are DAPO's.
 
-    For A < 0 and a large ratio the loss has no bound. Two ways to give it one, both off by default
-    and both without effect on A > 0: `dual_clip` c > 1 bounds the loss by `−c A` (arXiv
-    1912.09729), `ratio_cap` δ > 1 + clip_high bounds ρ in the unclipped term (two-sided clip, arXiv
-    2505.07291).
+    For A < 0 and a large ratio the loss has no bound. Two options bound it, both off by default and
+    without effect on A > 0: `dual_clip` c > 1 bounds the loss by `−c A` (arXiv 1912.09729), and
+    `ratio_cap` δ > 1 + clip_high bounds ρ in the unclipped term (two-sided clip, arXiv 2505.07291).
     """
     checks.check_same_shape(log_ratio=log_ratio, advantages=advantages)
     check_band(clip_low, clip_high)
@@ -55,7 +54,7 @@ def clipped_surrogate(
 
 
 def check_band(clip_low: Scalar, clip_high: Scalar) -> None:
-    """Raises unless the band `[1 − clip_low, 1 + clip_high]` holds 1 and no negative ratio."""
+    """Raises unless the band `[1 − clip_low, 1 + clip_high]` contains 1 and no negative ratio."""
     checks.check_range("clip_low", clip_low, 0.0, 1.0, hint="the ratio is held above 1 - clip_low")
     checks.check_range(
         "clip_high", clip_high, 0.0, INFINITY, hint="the ratio is held below 1 + clip_high"
@@ -63,7 +62,7 @@ def check_band(clip_low: Scalar, clip_high: Scalar) -> None:
 
 
 def check_bounds(clip_high: Scalar, dual_clip: Scalar | None, ratio_cap: Scalar | None) -> None:
-    """Raises unless both bounds for negative advantages lie outside the band."""
+    """Raises unless both bounds for negative advantages are outside the band."""
     checks.check_range("dual_clip", dual_clip, 1.0, INFINITY, hint="3 is usual, None is off")
     if isinstance(clip_high, numbers.Real):
         checks.check_range(

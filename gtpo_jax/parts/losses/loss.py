@@ -1,4 +1,4 @@
-"""A loss per token: a sum of terms that say which scores they need."""
+"""A loss per token: a sum of terms, each of which names the scores it needs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Diagnostics = dict[str, jax.Array]
 """Name → values per token `[B, T]`; their means over trained tokens become metrics."""
 
 NEEDS = ("proximal_logprobs", "reference_logprobs")
-"""Fields of `TokenBatch` that a term may need; `training` computes those that are asked for."""
+"""Fields of `TokenBatch` that a term may need; `training` computes those that a loss names."""
 
 
 class Scores(NamedTuple):
-    """Scores of every token under the policy that is trained; gradients flow through them."""
+    """Scores of every token under the trained policy; gradients flow through them."""
 
     logprobs: jax.Array  # [B, T] float32
     entropies: jax.Array  # [B, T] float32, nats
@@ -43,7 +43,7 @@ class Loss(NamedTuple):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Fields of the batch that its terms read beside advantages and behavior log-probs."""
+        """Fields of the batch that its terms read besides advantages and behavior log-probs."""
         return frozenset().union(*(term.needs for term in self.terms))
 
     def __call__(self, scores: Scores, batch: TokenBatch) -> tuple[jax.Array, Diagnostics]:

@@ -14,7 +14,7 @@ from gtpo_jax.types import Scalar
 
 
 class ImportanceWeights(NamedTuple):
-    """Weights for a loss on tokens that another policy sampled, and how much they vary."""
+    """Weights for a loss on tokens that another policy sampled, and a measure of their spread."""
 
     weights: Float[Array, "*B"]
     truncated: Bool[Array, "*B"]  # the weight was above the limit
@@ -33,9 +33,9 @@ def truncated_importance_weights(
 
     Detached, and 0 where `loss_mask` is False.
 
-    `effective_share = (Σ w)² / (n Σ w²)`, taken before truncation: 1 when the implementations
-    agree. Truncation from above only (TIS): small weights are right, they are just rare tokens of
-    the learner.
+    `effective_share = (Σ w)² / (n Σ w²)`, computed before truncation: 1 if the implementations
+    agree. Only large weights are truncated (TIS): small weights are correct and belong to tokens
+    that are rare for the learner.
     """
     checks.check_same_shape(
         learner_logprobs=learner_logprobs, sampler_logprobs=sampler_logprobs, loss_mask=loss_mask

@@ -18,7 +18,7 @@ Unit = Literal["token", "turn", "sequence"]
 
 
 class Surrogate(NamedTuple):
-    """The loss of each token, and where its gradient is held back."""
+    """The loss of each token, and the tokens whose gradient is clipped."""
 
     loss: jax.Array  # [B, T] float32
     clipped: jax.Array  # [B, T] bool
@@ -30,12 +30,13 @@ SurrogateFn = Callable[[jax.Array, jax.Array, jax.Array], Surrogate]
 
 @dataclasses.dataclass(frozen=True)
 class PolicyTerm:
-    """`w · surrogate(π / π₀, A)` of every token, A the `token_advantages` of the batch.
+    """`w · surrogate(π / π₀, A)` of every token, where A are the `token_advantages` of the batch.
 
-    π₀ is the behavior policy μ, which sampled; with `recompute` the policy that the step began
-    with, scored by the learner. `unit` "turn" or "sequence" gives every token the mean log-ratio of
-    its unit. With an `importance_limit`, `w = min(π₀ / μ, importance_limit)` weighs what another
-    program sampled than the one that learns (arXiv 2505.24298 decouples π₀ from μ so); else w is 1.
+    π₀ is the behavior policy μ, which sampled; with `recompute` it is the policy that the step
+    began with, scored by the learner. `unit` "turn" or "sequence" gives every token the mean
+    log-ratio of its unit. With an `importance_limit`, `w = min(π₀ / μ, importance_limit)` corrects
+    for a sampler that differs from the learner (arXiv 2505.24298 decouples π₀ from μ in this way);
+    otherwise w is 1.
     """
 
     surrogate: SurrogateFn

@@ -1,4 +1,4 @@
-"""Plans: which episodes a problem gets, and which follow them. One idea a file."""
+"""Plans: which episodes a problem gets, and which follow them. One idea per file."""
 
 from gtpo_jax.parts.plans.independent import independent
 from gtpo_jax.parts.plans.plan import Episodes, Plan

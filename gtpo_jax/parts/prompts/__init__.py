@@ -1,4 +1,4 @@
-"""Prompts: which problems come next and which groups are kept. One idea a file."""
+"""Prompts: which problems come next and which groups are kept. One idea per file."""
 
 from gtpo_jax.parts.prompts.in_order import in_order
 from gtpo_jax.parts.prompts.prompts import Prompts, Proposal, SignalFn, all_groups

@@ -12,7 +12,7 @@ def in_order(*, rounds: int = 1, has_signal: SignalFn = all_groups) -> Prompts:
     """Step s tries the problems from number `s · wanted · rounds` on.
 
     Groups without signal are replaced by further problems, in at most `rounds` rollouts. Every step
-    owns its problems, whether it needs them or not, so a resumed run tries the same ones.
+    reserves its problems, used or not, so a resumed run tries the same ones.
     """
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}; 1 tries no further problems")

@@ -11,21 +11,23 @@ import numpy as np
 from gtpo_jax.types import Trajectory
 
 State = Any
-"""State of a source of prompts: an opaque pytree of arrays, `()` where there is none."""
+"""State of a source of prompts: an opaque pytree of arrays, `()` if there is none."""
 
 SignalFn = Callable[[Sequence[Trajectory]], bool]
-"""All trajectories of a group → whether the group is worth training on."""
+"""`(all trajectories of a group) → bool`: True if the group is worth training on."""
 
 
 class Proposal(NamedTuple):
     """The problems that a step may try, in the order in which it tries them."""
 
     problems: np.ndarray  # [P] int64, numbers of training problems
-    group_sizes: np.ndarray  # [P] int64, trajectories of each
+    group_sizes: np.ndarray  # [P] int64, trajectories per problem
 
 
 class Propose(Protocol):
-    """`wanted` groups are to be kept; a proposal may hold `rounds` times as many problems."""
+    """Proposes the problems of a step, of which `wanted` groups are to be kept; it may propose
+    `rounds` times as many.
+    """
 
     def __call__(
         self, state: State, key: jax.Array, step: int, *, wanted: int, group_size: int
@@ -33,18 +35,18 @@ class Propose(Protocol):
 
 
 Observe = Callable[[State, np.ndarray, np.ndarray], State]
-"""`(state, problems [P], success rates [P]) → state`, after a step: of the problems that were
-tried, the share of included trajectories that succeeded; NaN where none was included."""
+"""`(state, problems [P], success rates [P]) → state`, after a step, for the problems that were
+tried. The rate is the share of successes among included trajectories; NaN if none was included."""
 
 
 class Prompts(NamedTuple):
     """Pure functions around a state, which is checkpointed with the run."""
 
-    init: Callable[[int | None], State]  # from the number of training problems, None: endless
+    init: Callable[[int | None], State]  # number of training problems (None: endless) → state
     propose: Propose
     observe: Observe
     has_signal: SignalFn
-    rounds: int = 1  # most rollouts of a step
+    rounds: int = 1  # maximum rollouts per step
 
 
 def all_groups(group: Sequence[Trajectory]) -> bool:

@@ -1,4 +1,4 @@
-"""Dynamic sampling: groups of equal outcomes make way (DAPO, arXiv 2503.14476, Sec. 3.2)."""
+"""Dynamic sampling: groups of equal outcomes are replaced (DAPO, arXiv 2503.14476, Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from gtpo_jax.types import Trajectory
 def unequal_outcomes(group: Sequence[Trajectory]) -> bool:
     """`0 < Σ_i success_i < n` over the n trajectories of the group that are `included`.
 
-    DAPO's criterion. Only outcomes count: a failure is one whether or not it was well formed, and a
-    trajectory without a known outcome is neither success nor failure. A group with fewer than two
-    known outcomes has no signal.
+    DAPO's criterion. Only outcomes count: a failure is a failure whether or not it was well formed,
+    and a trajectory without a known outcome is neither success nor failure. A group with fewer than
+    two known outcomes has no signal.
     """
     return len({trajectory.success for trajectory in group if trajectory.included}) == 2
 
 
 def unequal(*, rounds: int = 4) -> Prompts:
-    """Further problems replace groups of equal outcomes, in at most `rounds` rollouts of a step.
+    """Replaces groups of equal outcomes by further problems, in at most `rounds` rollouts per step.
 
     Deviation: DAPO samples until the batch is full. Here a step learns from the groups it has.
     """

@@ -1,4 +1,4 @@
-"""Rewards of turns: named parts, summed. One idea a file."""
+"""Rewards of turns: named parts, summed. One idea per file."""
 
 from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards
 from gtpo_jax.parts.rewards.outcome import outcome, outcome_rewards

@@ -1,4 +1,4 @@
-"""The format: whether turns obey the rules of the dialogue."""
+"""Penalties for turns that break the rules of the dialogue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gtpo_jax.types import EpisodeBatch, Scalar
 def format_rewards(
     violations: Bool[Array, "M K"], turn_mask: Bool[Array, "M K"], *, penalty: Scalar
 ) -> Float[Array, "M K"]:
-    """`−penalty` on every turn that broke the dialogue's rules, 0 on the others."""
+    """`−penalty` on every turn that broke the dialogue's rules, 0 on all others."""
     checks.check_turns(turn_mask=turn_mask, violations=violations)
     checks.check_masks(turn_mask=turn_mask, violations=violations)
     check_penalty(penalty)
@@ -35,7 +35,8 @@ def check_penalty(penalty: Scalar) -> None:
 
 
 def forfeit() -> Reward:
-    """`−1` on the last turn of a success that broke the rules in any turn: it earns nothing.
+    """`−1` on the last turn of a success in which any turn broke the rules, so that it earns
+    nothing.
 
     With `outcome()`, the reward `min(r_accuracy, r_format)` in {0, 1} of GTPO's GRPO baseline.
     """

@@ -13,7 +13,7 @@ from gtpo_jax.types import EpisodeBatch, Scalar
 def outcome_rewards(
     outcomes: Float[Array, " M"], turn_mask: Bool[Array, "M K"]
 ) -> Float[Array, "M K"]:
-    """The outcome of a trajectory on its last turn, 0 on the others."""
+    """The outcome of a trajectory on its last turn, 0 on all others."""
     return jnp.where(turns.last_turns(turn_mask), outcomes[:, None], 0.0)
 
 

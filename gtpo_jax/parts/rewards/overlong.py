@@ -29,9 +29,9 @@ def check_lengths(longest: Scalar, buffer: Scalar) -> None:
 
 
 def overlong(longest: Scalar, *, buffer: Scalar) -> Reward:
-    """The penalty of a long response on the last turn; see `overlong_penalties`.
+    """The penalty for a long response, on the last turn; see `overlong_penalties`.
 
-    A response is all that the policy writes in a trajectory, without tool output.
+    A response is everything that the policy writes in a trajectory, without tool output.
     """
     check_lengths(longest, buffer)
 

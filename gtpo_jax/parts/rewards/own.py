@@ -1,4 +1,4 @@
-"""Rewards of one's own: a function of a trajectory, on the host."""
+"""Custom rewards: a Python function of a trajectory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gtpo_jax.parts.rewards.reward import Reward
 from gtpo_jax.types import Scalar, Trajectory
 
 TrajectoryReward = Callable[[Trajectory], float | Sequence[float]]
-"""A trajectory → its reward, or one number for each of its turns.
+"""A function from a trajectory to its reward, or to one number for each of its turns.
 
-It sees all that is known: texts, code and results of the turns, the answer, the verdict, and
-`problem.info`, the further fields of the problem's record.
-"""
+The trajectory has texts, code and results of the turns, the answer, the verdict, and
+`problem.info`, the further fields of the problem's record."""
 
 
 def own(name: str, function: TrajectoryReward, *, weight: Scalar = 1.0) -> Reward:
-    """`weight · function(trajectory)`: on the last turn, or turn by turn where it gives a sequence.
+    """`weight · function(trajectory)`: on the last turn, or on every turn if the function returns a
+    sequence.
 
-    `name` is that of its part in records. Raises `ValueError` for a number that is not finite, and
-    where there are more or fewer numbers than turns.
+    `name` is the name of this part in records. Raises `ValueError` if a number is not finite or if
+    there are more or fewer numbers than turns.
     """
 
     def gather(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:

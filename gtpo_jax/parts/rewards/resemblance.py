@@ -31,12 +31,12 @@ def _ngrams(episodes: EpisodeBatch) -> jax.Array:
 
 
 NGRAMS = Embedding(_ngrams, (facts.CODE,))
-"""Hashed byte n-grams of the code: deterministic, and without weights."""
+"""Hashed byte n-grams of the code: deterministic, without weights."""
 
 POLICY_STATES = Embedding(
     lambda episodes: facts.read(episodes, facts.POLICY_STATES), (facts.POLICY_STATES,)
 )
-"""Mean hidden states of the policy over the turns with code; one forward pass a step."""
+"""Mean hidden states of the policy over the turns with code; one forward pass per step."""
 
 EmbedTexts = Callable[[Sequence[str]], Any]
 """M texts → an array `[M, D]`, D the same at every step: a sentence encoder, or a hosted one."""
@@ -78,9 +78,9 @@ def shaped_outcomes(
 
     `r_i = (weight / |P|) Σ_{p ∈ P} max(similarity[i, p], floor)`, P = successes of the same group.
 
-    P empty gives 0. With `weight` < 1 a failure stays below every success. `floor` 0 clips negative
-    similarities, −1 keeps them: which of the two the paper does is unknown. Excluded trajectories
-    neither give nor get credit.
+    If P is empty the credit is 0. With `weight` < 1 a failure stays below every success. `floor` 0
+    clips negative similarities, −1 keeps them; the paper does not say which it does. Excluded
+    trajectories neither give nor get credit.
     """
     count = len(success)
     checks.check_trajectories(count, included=included, group_ids=group_ids)
@@ -102,7 +102,7 @@ def shaped_outcomes(
 
 
 def check_shaping(weight: Scalar, floor: Scalar) -> None:
-    """Raises unless the weight lies in `[0, 1]` and the floor in `[−1, 1]`."""
+    """Raises unless the weight is in `[0, 1]` and the floor in `[−1, 1]`."""
     checks.check_range("weight", weight, 0.0, 1.0, hint="below 1 a failure stays below a success")
     checks.check_range("floor", floor, -1.0, 1.0, hint="0 clips negative cosines, -1 keeps them")
 

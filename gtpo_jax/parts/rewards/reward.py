@@ -1,4 +1,4 @@
-"""A reward: a named part of what turns earn."""
+"""A reward: one named part of the reward of turns."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Reward(NamedTuple):
 
 
 class Rewards(NamedTuple):
-    """The rewards of a batch, and the named parts whose sum they are."""
+    """The rewards of a batch, and the named parts that add up to them."""
 
     total: jax.Array  # [M, K] float32
-    parts: dict[str, jax.Array]  # [M, K] each
+    parts: dict[str, jax.Array]  # name → [M, K]
 
 
 def evaluate(rewards: Mapping[str, Reward], episodes: EpisodeBatch) -> Rewards:

@@ -28,8 +28,7 @@ def log_ratios(
 
 
 def bound_binds(log_ratio: Float[Array, "*B"]) -> Bool[Array, "*B"]:
-    """True where `LOG_RATIO_BOUND` cut a log-ratio: the two policies have nothing in common there.
-    """
+    """True where `LOG_RATIO_BOUND` cut a log-ratio: the two policies have nothing in common."""
     return jnp.abs(log_ratio) >= LOG_RATIO_BOUND
 
 

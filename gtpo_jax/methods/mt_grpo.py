@@ -36,8 +36,7 @@ def mt_grpo(
     ddof: int = 0,
     eps: float = 1e-6,
 ) -> Method:
-    """MT-GRPO (arXiv 2505.11821): the outcome on all turns, plus the reward of each turn but the
-    last.
+    """MT-GRPO (arXiv 2505.11821): the outcome on all turns, plus each earlier turn's reward.
 
     `A[m, k] = A_outcome[m] + turn_weight · A_turn[m, k]`, each normalized within its own set.
 

@@ -14,8 +14,7 @@ def kl(
     weight: float = 0.001,
     estimator: Annotated[divergences.Estimator, divergences.ESTIMATORS] = divergences.kl_k3,
 ) -> Modifier:
-    """A penalty on the divergence from the policy that reinforcement learning began with (GRPO's is
-    k3).
+    """A penalty on the divergence from the policy that training began with (GRPO's is k3).
 
     `loss + weight · KL(π ‖ π_ref)` per token; keeps a copy of the trained parameters.
     """

@@ -30,7 +30,7 @@ ROUNDS = 4
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What to sample, and which trajectories to save."""
+    """The problems to sample, and the trajectories to save of them."""
 
     path: pathlib.Path
     first: int = 0  # number of the first training problem

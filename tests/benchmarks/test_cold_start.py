@@ -1,4 +1,4 @@
-"""The benchmark of cold starts counts what passes the gate, and goes on where it stopped."""
+"""The benchmark of cold starts counts seeds that pass the gate, and resumes where it stopped."""
 
 import json
 

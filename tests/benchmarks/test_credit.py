@@ -1,4 +1,4 @@
-"""The benchmark of credit assignment runs, and what it times computes the same numbers."""
+"""The benchmark of credit assignment runs, and everything it times computes the same numbers."""
 
 import importlib.util
 import json

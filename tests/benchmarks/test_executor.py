@@ -1,4 +1,4 @@
-"""The benchmark of the Python tool runs, and what it times is what it says."""
+"""The benchmark of the Python tool runs, and its figures measure what their names say."""
 
 import json
 import sys

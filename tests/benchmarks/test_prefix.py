@@ -1,4 +1,4 @@
-"""The benchmark of shared prompts runs, and counts what it says."""
+"""The benchmark of shared prompts runs and counts what its figures say."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The benchmark of rollouts runs, and the turns and schemes that it times are what it says."""
+"""The benchmark of rollouts runs, and the turns and schemes that it times are as described."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The benchmark of updates runs, its batches hold what it says, and its arithmetic is right."""
+"""The benchmark of updates runs, its batches are as described, and its arithmetic is right."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""The benchmark of weights runs, and measures what it says."""
+"""The benchmark of weights runs and measures what its figures say."""
 
 import dataclasses
 import importlib.util

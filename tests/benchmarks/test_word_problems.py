@@ -1,4 +1,4 @@
-"""The benchmark of word problems goes its whole way, and goes on where it stopped."""
+"""The benchmark of word problems runs to its end, and resumes where it stopped."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Runs to kill: processes of their own, forked from one that has imported everything."""
+"""Runs to kill: separate processes, forked from one that has imported everything."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ for line in sys.stdin:
 
 
 class Server:
-    """Starts launchers, one at a time, in a second less than an interpreter of their own takes."""
+    """Starts launchers, one at a time, a second faster than new interpreters would."""
 
     def __init__(self, log: pathlib.Path):
         self.log = log
@@ -56,7 +56,7 @@ class Server:
         return Run(self, self.read())
 
     def finish(self, launcher: str, *options: object) -> str:
-        """Runs a launcher to its end and returns what it printed."""
+        """Runs a launcher to its end and returns its output."""
         status, printed = self.start(launcher, *options).end()
         assert status == 0, printed
         return printed
@@ -71,7 +71,7 @@ class Server:
 
 
 class Run:
-    """One run under way."""
+    """A run in progress."""
 
     def __init__(self, server: Server, pid: int):
         self._server, self.pid = server, pid
@@ -88,11 +88,11 @@ class Run:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, and proof that the run had not ended before."""
+        """Sends SIGKILL, and asserts that the run had not ended before."""
         self.send(signal.SIGKILL)
         status, printed = self.end()
         assert status == -signal.SIGKILL, printed
 
     def end(self) -> tuple[int, str]:
-        """Waits for the end: status, and what was printed."""
+        """Waits for the end; returns status and output."""
         return self._server.read(), self._server.log.read_text()

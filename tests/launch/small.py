@@ -13,7 +13,7 @@ from launch import cli
 ROOT = pathlib.Path(__file__).parents[2]
 
 MEASURED = ("time/", "memory/", "tool/latency")
-"""Names of figures that differ between two equal runs begin with these."""
+"""Prefixes of the names of metrics that differ between two equal runs."""
 
 OPTIONS = [
     *("--model.width", "16", "--model.layers", "1", "--model.head-dim", "8"),
@@ -31,7 +31,7 @@ def command(launcher: str, *options: object) -> list[str]:
 
 
 def start(launcher: str, *options: object) -> subprocess.Popen[str]:
-    """Starts a launcher in a process of its own."""
+    """Starts a launcher in its own process."""
     return subprocess.Popen(
         command(launcher, *options),
         cwd=ROOT,
@@ -43,7 +43,7 @@ def start(launcher: str, *options: object) -> subprocess.Popen[str]:
 
 
 def finish(launcher: str, *options: object) -> str:
-    """Runs a launcher to its end and returns what it printed."""
+    """Runs a launcher to its end and returns its output."""
     process = start(launcher, *options)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors

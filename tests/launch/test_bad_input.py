@@ -14,7 +14,7 @@ LAUNCHERS = {"sft": sft, "train": train, "evaluate": evaluate, "demo": demo, "co
 
 
 def complaint(launcher: str, capsys, monkeypatch, *options: object) -> str:
-    """What a launcher says to bad options."""
+    """The message of a launcher to bad options."""
     monkeypatch.setattr(sys, "argv", [launcher, *map(str, options)])
     with pytest.raises(SystemExit) as stop:
         cli.main(LAUNCHERS[launcher].run)
@@ -116,7 +116,7 @@ def test_tokenizer_that_does_not_exist_names_the_trainer(tmp_path, capsys, monke
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a run whose cold start is done."""
+    """The folder of a run with a finished cold start."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     sft.run([*small.OPTIONS, "--run-dir", str(run_dir)])
     return run_dir

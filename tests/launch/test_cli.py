@@ -1,4 +1,4 @@
-"""The command line: every option is told, every preset can be taken."""
+"""The command line: every option has a help text, every preset works."""
 
 import dataclasses
 import io
@@ -32,7 +32,7 @@ ARGUMENTS = [
 
 
 def untold(kind, prefix=""):
-    """Options without a word of help."""
+    """Options without a help text."""
     hints = typing.get_type_hints(kind, include_extras=False)
     for field in dataclasses.fields(kind):
         if dataclasses.is_dataclass(hints[field.name]):
@@ -103,7 +103,7 @@ NUMBERS = [
     *("verifier.tolerance=1", "lora.rank=-1", "dialogue.most_calls=0", "task.level=0"),
     *("task.skip_tool=1.1", "task.other_words=-0.1", "model.layers=0", "model.kv_heads=0"),
 ]
-"""Values that make no run."""
+"""Values that are invalid in a run."""
 
 
 def with_setting(config, name, value):

@@ -1,4 +1,4 @@
-"""Checkpoints of Hugging Face through a run and out again, by the command line."""
+"""Hugging Face checkpoints into a run and out again, by the command line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def call(*argv):
 
 
 def complaint(capsys, monkeypatch, *argv):
-    """What the launcher says to bad input: one line."""
+    """The one-line message of the launcher to bad input."""
     monkeypatch.setattr(sys, "argv", ["convert", *map(str, argv)])
     with pytest.raises(SystemExit) as stop:
         cli.main(convert.run)
@@ -220,7 +220,7 @@ def test_parts_that_are_left_out_are_told(tmp_path, capsys):
 
 
 def own_run(run_dir):
-    """The cold start of a run that was trained from nothing, as its folder keeps it."""
+    """The cold start of a run that was trained from scratch, as its folder stores it."""
     config = dataclasses.replace(PRESETS["tiny"], model=TINY)
     cli.write_json(run_dir / "sft" / "config.json", dataclasses.asdict(config))
     shutil.copyfile(tokenizers.ASSETS / "tools-256.model", run_dir / "tokenizer.model")

@@ -1,4 +1,4 @@
-"""The demo and the comparison in small: everything they promise to write is there."""
+"""A small demo and comparison: they write everything they promise."""
 
 from __future__ import annotations
 

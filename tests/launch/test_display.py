@@ -1,4 +1,4 @@
-"""What a terminal is shown while rollouts go on, and that nobody else is shown more."""
+"""Progress on a terminal during rollouts, and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def standing(finished=3, tokens=1000, rows=5, tools=2):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal that keeps all that is drawn on it."""
+    """A terminal that records everything drawn on it."""
     console = Console(file=io.StringIO(), force_terminal=True, width=160)
     monkeypatch.setattr(display, "CONSOLE", console)
     monkeypatch.setattr(display, "ROLLOUT_SECONDS", 1e-9)
@@ -33,7 +33,7 @@ def drawn(console):
 
 
 def screen(console):
-    """What stands on the terminal in the end, line by line, the one of the cursor the last."""
+    """The final screen line by line; the last line is the cursor's."""
     lines, row = [""], 0
     for code, text in re.findall(
         r"(\x1b\[[0-9;?]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", console.file.getvalue()
@@ -52,7 +52,7 @@ def screen(console):
 
 
 def last_frame(bar, width=160):
-    """The lines that the bars have now."""
+    """The lines of the bars as last drawn."""
     console = Console(file=io.StringIO(), width=width)
     console.print(bar.progress.get_renderable())
     return console.file.getvalue().rstrip().split("\n")
@@ -125,7 +125,7 @@ def test_figures_are_written_no_more_often_than_they_can_be_read(terminal, monke
 
 @pytest.fixture
 def log(monkeypatch):
-    """A file in the place of a terminal, with a line as often as there can be one."""
+    """A file instead of a terminal, with lines as often as possible."""
     console = Console(file=io.StringIO(), force_terminal=False, width=160)
     monkeypatch.setattr(display, "CONSOLE", console)
     monkeypatch.setattr(heartbeat, "LINE_SECONDS", 0.02)

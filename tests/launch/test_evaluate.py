@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint: what it writes, and that it goes on where it stopped."""
+"""Evaluation of a checkpoint: its files, and resuming where it stopped."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPTIONS += ("--show", 0)
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    """A run with two checkpoints, of random parameters."""
+    """A run with two checkpoints of random parameters."""
     folder = tmp_path_factory.mktemp("evaluate") / "run"
     config = small.parse(sft.SftArguments).config
     with (
@@ -44,14 +44,14 @@ def run_dir(tmp_path_factory):
 
 
 def run(run_dir, *options):
-    """Evaluates with the options; the folder of the last results."""
+    """Evaluates with the options; returns the folder of the last results."""
     evaluate.run([*small.OPTIONS, "--run-dir", str(run_dir), *map(str, (*OPTIONS, *options))])
     return max((run_dir / "evaluation").iterdir(), key=lambda path: path.stat().st_mtime_ns)
 
 
 @pytest.fixture(scope="module")
 def whole(run_dir):
-    """The results of an evaluation that nothing stopped."""
+    """The results of an uninterrupted evaluation."""
     return run(run_dir, "--name", "whole", "--json", run_dir / "figures.json")
 
 
@@ -60,7 +60,7 @@ def lines(folder):
 
 
 def same_results(first, second):
-    """Problems and figures; trajectories are cut into parts in other ways, and have times."""
+    """Problems and figures; the parts of trajectories differ, and so do times."""
     return all(
         (first / name).read_bytes() == (second / name).read_bytes()
         for name in ("problems.jsonl", "summary.json")
@@ -115,7 +115,7 @@ def test_trajectories_are_kept_in_one_file_a_mode(whole):
 
 
 def rolled_out(monkeypatch):
-    """The requests of every rollout from now on."""
+    """Collects the requests of every rollout from this point on."""
     asked = []
     plain = evaluate.Evaluator.run
 

@@ -1,4 +1,4 @@
-"""What we export, in the libraries that others read it with: transformers and PEFT.
+"""Our exports, loaded by the libraries that others read them with: transformers and PEFT.
 
 A checkpoint of each family is written by `transformers`, imported into a run, given random
 adapters, and exported both ways. `python -m pytest -m hf -s tests/launch/test_exported.py` prints

@@ -1,4 +1,4 @@
-"""Faults of the machine: one line each, before work where they can be known."""
+"""Faults of the machine: one line each, before any work if they can be known."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_run_that_never_fits_is_refused(option, value):
 
 
 def test_least_memory_is_that_of_the_cache_and_of_the_logits():
-    """Of 8 devices each has 16 rows of the rollout, and 2 of a batch."""
+    """With 8 devices, each has 16 rows of the rollout and 2 of a batch."""
     found = memory.least_bytes(TINY, sharding.make_mesh())
     model = TINY.model
     cache = 16 * 160 * 2 * model.layers * model.kv_heads * model.head_dim * 4

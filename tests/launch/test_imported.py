@@ -46,7 +46,7 @@ OPTIONS = [
 
 
 def write_checkpoint(folder, name):
-    """A folder as one gets it from a hub: random weights, tokenizer, chat template."""
+    """A folder as a hub delivers it: random weights, tokenizer, chat template."""
     chat, variant = MODELS[name]
     config = VARIANTS[variant]
     if config.experts:
@@ -59,7 +59,7 @@ def parse(kind, *options):
 
 
 def sample(trainer):
-    """Trajectories of the first step, their outcomes by lot."""
+    """Trajectories of the first step with random outcomes."""
     return [
         dataclasses.replace(t, verdict=Verdict.RIGHT if t.sample % 2 else Verdict.WRONG)
         for t in trainer.sample(0, trainer.state)[1].kept
@@ -92,7 +92,7 @@ def test_step_from_a_checkpoint_is_the_same_on_one_device_and_on_eight(name, tmp
     _, alone, same, figures_alone = step(tmp_path / "run")
     for a, b in zip(trajectories, same, strict=True):
         assert [t.tokens.tolist() for t in a.turns] == [t.tokens.tolist() for t in b.turns]
-    # Adam's first step is the sign of a gradient, which is anyone's where the gradient is nothing.
+    # Adam's first step is the sign of the gradient, which is arbitrary where the gradient is 0.
     apart = [np.abs(a - b) for a, b in zip(*map(jax.tree.leaves, (after, alone)), strict=True)]
     apart = np.concatenate([each.ravel() for each in apart])
     assert (apart < 1e-5).mean() > 0.99 and apart.max() < 2.1e-3

@@ -1,4 +1,4 @@
-"""Pods, Slurm and Kubernetes: what a dry run prints is what a run does, and it is well formed."""
+"""Pods, Slurm and Kubernetes: a dry run prints what a run does, and it is well formed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 HOSTS = ROOT / "launch" / "hosts"
 SCRIPTS = sorted([*HOSTS.glob("*.sh"), *HOSTS.glob("*.sbatch")])
 OPTIONS = ["tiny", "--task.train-file", "it's here.jsonl", "--train.steps", "3"]
-"""Words that a shell, quoted carelessly, would read as others."""
+"""Words that a shell would misread if they were quoted carelessly."""
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="the fakes are those of a Linux host"
@@ -53,7 +53,7 @@ if name == "sbatch":
 
 
 class Cluster:
-    """Programs of a cluster that write down how they were called, and answer as they are told."""
+    """Fake programs of a cluster that record their calls and answer as configured."""
 
     def __init__(self, folder: pathlib.Path):
         self.programs, self.record = folder / "bin", folder / "record"
@@ -69,7 +69,7 @@ class Cluster:
     ):
         """Runs a script. `plan`: part of a call → output and status of such calls, in turn.
 
-        `check`: what follows `--` goes through the parser of launch.train, which takes seconds.
+        `check`: lets the parser of launch.train read what follows `--`, which takes seconds.
         """
         if script == "tpu_pod.sh" and not shutil.which("git"):
             pytest.skip("needs git")
@@ -169,7 +169,7 @@ def test_tpu_pod_does_what_its_dry_run_prints(cluster, more):
     dry = cluster("tpu_pod.sh", "--dry-run", *TPU, *more, "--", *OPTIONS, programs=False)
     assert dry.returncode == 0, dry.stderr
     assert not cluster.calls
-    # It is preempted twice: in its place, and with its host, where the script makes hosts.
+    # It is preempted twice: alone, and with its machine, if the script creates machines.
     states = [["", 1]] * bool(more == MADE) + [["READY", 0], ["PREEMPTED", 0]]
     plan = {TRAIN: [["", 75], ["", 75], ["", 0]], DESCRIBE: states}
     done = cluster("tpu_pod.sh", *TPU, *more, "--", *OPTIONS, plan=plan)
@@ -352,7 +352,7 @@ def test_launch_train_takes_what_the_hosts_add(cluster, tmp_path):
 
 
 def cli_preempted() -> int:
-    """The status that every host goes on after, as the scripts and the manifest know it."""
+    """The exit status after which every machine continues, as scripts and manifest know it."""
     known = {cli.EXIT_PREEMPTED}
     for script in (HOSTS / "common.sh", HOSTS / "slurm.sbatch"):
         known |= {
@@ -442,7 +442,7 @@ FIELDS = {  # of jobset.x-k8s.io/v1alpha2, those that are used; a tuple: one of 
 
 
 def misfits(value: object, schema: object, at: str = "") -> list[str]:
-    """Where a manifest is not what the fields say."""
+    """Places where a manifest differs from the description of its fields."""
     if isinstance(schema, dict):
         if not isinstance(value, dict):
             return [at]
@@ -608,7 +608,9 @@ def test_everything_the_image_copies_is_there_and_not_ignored():
 
 
 def ignored(name: str, rules: list[str]) -> bool:
-    """What Docker's rules say: the last that fits a path, or a folder that it is in, decides."""
+    """The result of Docker's ignore rules: the last rule that matches a path, or a parent folder,
+    decides.
+    """
     verdict = False
     for rule in rules:
         pattern = rule.removeprefix("!").removeprefix("**/")

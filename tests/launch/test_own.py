@@ -1,4 +1,4 @@
-"""The config that a run keeps: what goes on with it, and which settings may change then."""
+"""The saved config of a run: launchers that continue with it, and settings that may change then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TINY = PRESETS["tiny"]
 
 
 def given(config, *options: str):
-    """The config with options, as `train.steps=3`."""
+    """The config with options, such as `train.steps=3`."""
     for option in options:
         name, value = option.split("=")
         with contextlib.suppress(ValueError, SyntaxError):
@@ -37,7 +37,7 @@ def given(config, *options: str):
 
 
 def keep(run_dir: pathlib.Path, name: str, config=TINY, *, steps: int = 2, resume=False) -> None:
-    """A phase of a run with a checkpoint, trained on nothing."""
+    """A phase of a run with a checkpoint of initial parameters."""
     with phase.Phase(
         name,
         run_dir,
@@ -101,7 +101,7 @@ FREE = dataclasses.replace(TINY, rollout=dataclasses.replace(TINY.rollout, locks
 
 
 def go_on(before, option: str, name: str) -> list[str]:
-    """Names of the settings that change when a phase goes on after 7 steps with an option."""
+    """Names of the settings that change when a phase is resumed after 7 steps with an option."""
     after = resuming.keep_schedule(before, given(before, option), name)
     found = resuming.changes(before, after, name)
     resuming.check(found, after, name, 7)

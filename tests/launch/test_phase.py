@@ -1,4 +1,4 @@
-"""A phase of a run: what it keeps, what it refuses, how it is stopped."""
+"""A phase of a run: what it saves, what it refuses, how it stops."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG = PRESETS["tiny"]
 
 @pytest.fixture(autouse=True)
 def restored_signals(interruptible):
-    """A test's changes to signal handlers end with it."""
+    """Restores the signal handlers that a test changes."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -43,7 +43,7 @@ def open_phase(run_dir, *, resume=False, every=100, config=CONFIG):
 
 
 def work(opened, total, *, at=None, do=None):
-    """Steps that only write their metrics; `do` is done in step `at`."""
+    """Steps that only write their metrics; `do` is called in step `at`."""
     with opened:
         for step in opened.steps(total):
             opened.metrics.write(step + 1, {"loss": step})
@@ -141,7 +141,7 @@ def test_sigterm_in_a_callback_of_the_interpreter_is_not_lost():
 
 
 def test_one_process_that_is_told_stops_all(tmp_path, monkeypatch):
-    """What another process was told arrives with the exchange at the end of a step."""
+    """A signal to another process arrives with the exchange at the end of a step."""
     others = iter([None, signal.SIGINT])
     exchange = types.SimpleNamespace(gather_objects=lambda mine: [mine, next(others)])
     monkeypatch.setattr(signals, "processes", exchange)

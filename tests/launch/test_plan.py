@@ -1,4 +1,4 @@
-"""What the planner reads out of compiled programs, beside what was counted by hand."""
+"""Figures that the planner reads from compiled programs, compared with counts by hand."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_operations_of_a_loop_are_those_of_its_trips_written_out():
     assert cost_of(unrolled, x, weights).operations == 5 * 2 * 4 * 16 * 16
     said = jax.jit(unrolled).lower(x, weights).compile().cost_analysis()
     assert said is not None and said["flops"] == 5 * 2 * 4 * 16 * 16
-    # The reason for all this: XLA counts the body once.
+    # XLA counts the body once, which is why the module reads the text.
     said = jax.jit(chain).lower(x, weights).compile().cost_analysis()
     assert said is not None and said["flops"] < 2 * 2 * 4 * 16 * 16
 
@@ -384,7 +384,7 @@ def test_refusals_of_the_compiler_are_read(message, needed, available):
 
 
 def grid_topology(kind: str, grid: tuple[int, ...]) -> topologies.Topology:
-    """Chips of a grid, four to a host, in a row."""
+    """Chips of a grid, four per machine, in a row."""
     cells = list(np.ndindex(*grid))
     devices = [
         types.SimpleNamespace(coords=cell, process_index=index // 4, id=index)
@@ -409,7 +409,7 @@ def test_bandwidth_of_a_group_is_that_of_the_links_along_it():
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """As much of one as a mesh looks at."""
+    """The attributes of a device that a mesh looks at."""
 
     id: int
     process_index: int
@@ -418,7 +418,7 @@ class Device:
 
 
 def test_each_process_drives_a_block_of_a_mesh_whatever_the_order_of_devices():
-    # Listed as a torus is walked: the hosts take turns.
+    # Listed in the order of a walk around the torus: the machines alternate.
     devices = [Device(id=index, process_index=index % 4) for index in range(16)]
     mesh = sharding.make_mesh(data=1, fsdp=8, tensor=2, devices=devices)
     owners = np.vectorize(lambda device: device.process_index)(mesh.devices)
@@ -436,7 +436,7 @@ def test_bad_topology_is_an_error_that_says_what_to_give(name):
 
 
 def fake_planner(monkeypatch, needs) -> search.Planner:
-    """A planner for which `needs(config, program)` tells the memory instead of a compiler."""
+    """A planner that takes memory from `needs(config, program)` instead of a compiler."""
 
     @dataclasses.dataclass(frozen=True)
     class Fake:
@@ -491,7 +491,7 @@ def test_search_is_bounded_and_tries_other_meshes(monkeypatch):
     assert all(one.failure is not None for one in tried)
     meshes = [(one.changes.get("mesh.fsdp"), one.changes.get("mesh.tensor")) for one in tried]
     assert meshes[-2:] == [(8, 1), (4, 2)]
-    for one in tried:  # each is a config that a run would take
+    for one in tried:  # each is a valid config of a run
         changed = search.apply(config, one.changes)
         mesh = search.make_mesh(changed, planner.topology)
         sharding.check_rows(changed.train.rows, mesh, "train.rows")
@@ -553,7 +553,7 @@ def test_command_line_writes_a_plan(tmp_path, capsys):
     plan.run(["tiny", *SHORT, "--topology", "cpu:8", "--json", str(path)])
     record = json.loads(path.read_text())
     assert list(record["programs"]) == [*("update", "log-prob gap", "decode segment", "prefill")]
-    assert record["chips"] == 8 and "step" not in record  # nothing is known of the chip
+    assert record["chips"] == 8 and "step" not in record  # an unknown chip
     for program in record["programs"].values():
         assert program["operations"] > 0 and program["bytes"] > 0
         parts = [size for name, size in program["memory"].items() if name != "total"]

@@ -88,7 +88,7 @@ def test_update_of_a_small_model_runs_on_splash_attention_and_costs_what_it_shou
     assert "splash_mha_fwd" in update.lower().as_text()
     assert report.cost.unknown == () and report.cost.guessed == 0
     model, context = SMALL.model, SMALL.rollout.context
-    # Without remat: 6 a weight. The kernels compute the tiles on and below the diagonal alone, of
+    # Without remat: 6 per weight. The kernels compute the tiles on and below the diagonal alone, of
     # 512 tokens here, so the whole of it; 2 products forward, 3 and 4 backward.
     weights = model.width * model.head_dim * 2 * (model.query_heads + model.kv_heads)
     weights = model.layers * (weights + 3 * model.width * model.mlp_width)
@@ -129,7 +129,7 @@ def test_rollouts_of_a_large_slice_are_compiled_for_one_host():
     mesh = search.make_mesh(config, topology("v6e:8x8"))
     _, decode, _ = built(config, mesh, "v6e:8x8")
     assert (decode.mesh.size, decode.mesh.shape["fsdp"], decode.mesh.shape["tensor"]) == (4, 2, 2)
-    # Gathered from 16 hosts, so beside the train state, not in it.
+    # Gathered from 16 machines, so in addition to the train state.
     weights = programs.tree_bytes(decode.arguments[0])
     assert decode.resident > weights / 16 * 6
     report = estimate.compile_program(decode, topology("v6e:8x8"))
@@ -151,7 +151,7 @@ def test_seven_billion_parameters_fit(name, axes):
     mesh = search.make_mesh(config, topology(name))
     update, *_ = built(config, mesh, name)
     report = estimate.compile_program(update, topology(name))
-    # Remat computes the layers' products once more: 8 a weight instead of 6.
+    # Remat computes the layers' products once more: 8 per weight instead of 6.
     useful = estimate.model_operations(config.model, report.tokens, config.rollout.context)
     assert 1.15 < report.cost.operations * 64 / useful < 1.5
 

@@ -1,4 +1,4 @@
-"""A run that is killed, stopped or damaged and resumed is the run that never was."""
+"""A run that is killed, stopped or damaged and then resumed equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole_run(server, tmp_path_factory) -> pathlib.Path:
-    """Both phases, never interrupted."""
+    """Both phases, uninterrupted."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     server.finish("sft", *OPTIONS, "--run-dir", run_dir)
     figures = ("--json", run_dir / "figures.json")
@@ -69,7 +69,7 @@ def whole_run(server, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture
 def run_dir(whole_run, tmp_path) -> pathlib.Path:
-    """A run with its cold start done."""
+    """A run with a finished cold start."""
     run_dir = tmp_path / "run"
     shutil.copytree(whole_run / "sft", run_dir / "sft")
     shutil.copy(whole_run / "tokenizer.model", run_dir)
@@ -77,7 +77,7 @@ def run_dir(whole_run, tmp_path) -> pathlib.Path:
 
 
 def done(phase: pathlib.Path) -> int:
-    """Steps that the metrics of a phase tell of."""
+    """Steps in the metrics of a phase."""
     metrics = phase / "metrics.jsonl"
     return metrics.read_text().count("\n") if metrics.exists() else 0
 
@@ -87,7 +87,7 @@ def half_written(phase: pathlib.Path) -> list[pathlib.Path]:
 
 
 def state(run_dir: pathlib.Path, phase: str, step: int) -> dict:
-    """A checkpoint as it is on disk, without this program's reading of it."""
+    """A checkpoint as raw files, not read by this program."""
     folder = run_dir / phase / "checkpoints" / str(step) / "state"
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(folder).item_metadata.tree
@@ -96,7 +96,7 @@ def state(run_dir: pathlib.Path, phase: str, step: int) -> dict:
 
 
 def assert_same(run_dir: pathlib.Path, whole_run: pathlib.Path, phase: str, step: int) -> None:
-    """Metrics and the last state are equal to the last bit."""
+    """Metrics and the last state are bitwise equal."""
     assert small.records(run_dir, phase) == small.records(whole_run, phase)
     jax.tree.map(
         np.testing.assert_array_equal, state(run_dir, phase, step), state(whole_run, phase, step)
@@ -104,14 +104,14 @@ def assert_same(run_dir: pathlib.Path, whole_run: pathlib.Path, phase: str, step
 
 
 def as_printed(printed: str) -> list[str]:
-    """The launcher and the options of the command that goes on, from what a run printed."""
+    """Launcher and options of the command to continue, from the output of a run."""
     command = re.search(r"go on with `python -m launch\.([^`]+)`", printed)
     assert command is not None, printed
     return shlex.split(command[1])
 
 
 def at_random(run: Run, phase: pathlib.Path, rng: random.Random) -> None:
-    """Kills somewhere before the last step ends: in one of the steps that are left, or earlier."""
+    """Kills the run somewhere before its last step ends."""
     before = rng.randrange(done(phase), STEPS - 1)
     run.wait_for(lambda: done(phase) >= before)
     time.sleep(rng.uniform(0, 0.1))
@@ -119,7 +119,7 @@ def at_random(run: Run, phase: pathlib.Path, rng: random.Random) -> None:
 
 
 def in_a_save(run: Run, phase: pathlib.Path) -> None:
-    """Kills while a checkpoint is half written."""
+    """Kills the run while a checkpoint is half written."""
     # The one that is there may have been left by an earlier kill.
     old = half_written(phase)
     run.wait_for(lambda: set(half_written(phase)) - set(old))
@@ -216,7 +216,7 @@ def test_preemption_and_damage_lose_nothing_that_was_saved(server, whole_run, ru
     checkpoints = phase / "checkpoints"
     run = server.start("train", *options)
     run.wait_for(lambda: 2 in saved_steps(checkpoints))
-    for _ in range(20):  # hosts say it more than once
+    for _ in range(20):  # several processes print it
         run.send(signal.SIGTERM)
         time.sleep(0.005)
     status, printed = run.end()
@@ -252,7 +252,7 @@ def test_finished_run_goes_on_with_more_steps_and_other_settings(server, whole_r
 
 @pytest.mark.long
 def test_run_that_was_made_longer_is_the_run_that_was_as_long(server, whole_run, run_dir, tmp_path):
-    """With the learning rate that it began with."""
+    """The longer run keeps the learning rate that it began with."""
     longer = tmp_path / "longer"
     shutil.copytree(whole_run, longer)
     server.finish("train", "--resume", "--run-dir", longer, "--train.steps", STEPS + 3)

@@ -1,4 +1,4 @@
-"""Rejection sampling: which successes are kept, and that none is lost."""
+"""Rejection sampling: which successes are saved, and that none is lost."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ PROBLEMS = [
 
 @functools.cache
 def engine():
-    """One whose policy solves each problem with one call."""
+    """An engine whose policy solves each problem with one call."""
     dialogues = [
         np.concatenate(
             [
@@ -113,7 +113,7 @@ def engine():
 
 
 class Played:
-    """What `keep_successes` uses of a session. After so many problems the first one comes again."""
+    """The parts of a session that `keep_successes` uses. The problems repeat after this many."""
 
     dialogue = DIALOGUE
     config = types.SimpleNamespace(rollout=LIMITS, seed=0)

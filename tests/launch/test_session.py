@@ -1,4 +1,4 @@
-"""What a run is made of: the folder of compiled programs, and the tool."""
+"""Parts of a session: the folder of compiled programs, and the tool."""
 
 import contextlib
 import dataclasses
@@ -44,7 +44,7 @@ def test_programs_are_kept_where_that_is_possible(given, folder, tmp_path, monke
 
 
 def test_user_without_a_home_keeps_none(monkeypatch, tmp_path):
-    """A container's user whom no list of users has."""
+    """The user of a container who is in no list of users."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
@@ -59,7 +59,7 @@ def with_tool(**options):
 
 
 def test_tool_of_a_run_is_the_remote_sandbox_it_names():
-    """With the settings of the run, and whatever server is there."""
+    """A local server stands in for the sandbox, which gets the settings of the run."""
     received = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

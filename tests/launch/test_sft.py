@@ -60,7 +60,7 @@ BY_HEART = [
 
 @pytest.fixture(scope="module")
 def taught(tmp_path_factory):
-    """A run that has learned one conversation by heart, beside the file of it."""
+    """A run that has learned one conversation by heart, and its file."""
     folder = tmp_path_factory.mktemp("taught")
     shown = write(folder / "shown.jsonl", record())
     sft.run([*BY_HEART, "--sft.files", str(shown), "--run-dir", str(folder / "run")])
@@ -170,7 +170,7 @@ def test_cold_start_of_a_pretrained_model_is_gentle():
 
 
 def imported(tmp_path, *options):
-    """The run of an imported model whose cold start was made from a file."""
+    """The run of an imported model with a cold start from a file."""
     write_checkpoint(tmp_path / "there", "qwen2.5")
     run_dir = tmp_path / "run"
     convert.run(["import", str(tmp_path / "there"), "--run-dir", str(run_dir)])

@@ -1,4 +1,4 @@
-"""The problems that options name: several files, mappings, overlap, and what goes together."""
+"""The problems that options name: several files, mappings, overlap, valid combinations."""
 
 import dataclasses
 import json

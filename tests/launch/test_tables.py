@@ -1,4 +1,4 @@
-"""Tables on a terminal of 80 columns, the widest figures that are met in them: nothing is cut."""
+"""Tables on a terminal of 80 columns with the widest figures that occur: nothing is cut."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The outer loop with dynamic sampling: whose problems a step takes, and what it makes of few or
-no groups."""
+"""The outer loop with dynamic sampling: which problems a step takes, and how it handles few or no
+groups.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ PROMPTS, GROUP_SIZE, ROUNDS = 2, 3, 3
 
 
 def make_trajectory(request, success):
-    """Two turns of random ids that depend on the request alone."""
+    """Two turns of random ids that depend only on the request."""
     rng = np.random.default_rng([*request.problem.id.encode(), request.sample])
 
     def turn(code):
@@ -60,7 +61,7 @@ def make_trajectory(request, success):
 
 
 class ScriptedEngine:
-    """An engine whose rollouts succeed as a function of problem and sample says."""
+    """An engine whose rollouts succeed if a function of problem and sample says so."""
 
     def __init__(self, success):
         self.success = success
@@ -96,14 +97,14 @@ class Numbers:
 
 
 def dynamic(rounds):
-    """Options for groups with signal in so many rounds; a single round keeps all groups."""
+    """Options for groups with signal in this many rounds; a single round keeps all groups."""
     words = ("gtpo", "+", "dynamic_sampling", f"rounds={rounds}") if rounds > 1 else ("gtpo",)
     return ("--train.method", *words)
 
 
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory):
-    """A session with the option off and one with it on, by the number of rounds."""
+    """Sessions with dynamic sampling off and on, by the number of rounds."""
     opened = {}
     for rounds in (1, ROUNDS):
         arguments = small.parse(TrainArguments, *dynamic(rounds))
@@ -127,12 +128,12 @@ def trainer(trainers):
 
 
 def fresh(trainer):
-    """The state at step 0; an update takes what it is given."""
+    """The state at step 0; a copy, because an update consumes its input."""
     return jax.tree.map(lambda leaf: leaf.copy(), trainer.state)
 
 
 def some_succeed(names):
-    """Sample 0 succeeds on these problems, nothing else ever does."""
+    """Sample 0 succeeds on these problems; nothing else succeeds."""
     return lambda problem, sample: problem in names and sample == 0
 
 
@@ -249,7 +250,7 @@ def test_steps_of_fewer_groups_compile_nothing(trainer):
             assert len(kept) == len(names) * GROUP_SIZE
     assert compiled == []
     assert int(state.step) == 2 + 1 + 0 + 2
-    # Nor have other tests compiled for fewer: every step gave the programs the same shapes.
+    # Other tests compiled no further shapes either: every step had the same ones.
     training = trainer.training
     programs = (training.assign, training.update.program, training.gap)
     assert [program._cache_size() for program in programs] == [1, 1, 1]
@@ -439,7 +440,7 @@ def bar(monkeypatch):
 
 
 def lines(bar):
-    """Name, total and figures, but for the speed, of every bar that is shown."""
+    """Name, total and figures of every visible bar, without the speed."""
     return [
         (task.description, task.total, task.fields["figures"].partition("  ")[2])
         for task in bar.progress.tasks
@@ -447,7 +448,7 @@ def lines(bar):
 
 
 def watch(engine, bar):
-    """What is shown at the end of each of the engine's rollouts."""
+    """Collects the lines shown at the end of each of the engine's rollouts."""
     shown, run = [], engine.run
 
     def watched(*arguments, **options):
@@ -511,7 +512,7 @@ def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_bega
                     np.testing.assert_allclose(logprobs, expected, atol=1e-5)
             divergence = [float(metrics["reference_kl"]) for _, metrics in seen]
             assert (divergence[0] < 1e-6) == (step == 0) and divergence[-1] > 1e-5
-            # The log-probs that the engine makes up are far above those of any policy here.
+            # The engine's invented log-probs are far above those of any policy here.
             assert 0 < figures["update/importance_weight"] < 0.1
             seen.clear()
         assert int(state.step) == 8

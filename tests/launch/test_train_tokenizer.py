@@ -1,4 +1,4 @@
-"""A tokenizer of a task's own texts: it is written, and it says all that the task does."""
+"""A tokenizer of a task's own texts: it is written, and it can encode all of them."""
 
 from gtpo_jax.language.grammar import CONTROL_SYMBOLS, Dialogue
 from gtpo_jax.language.tokenizers import SentencePieceTokenizer

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, on the devices it came from, or an error says why not."""
+"""Checkpoints: everything is restored, on the devices it came from, or an error says why not."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ AXES = {"w": ("embed", "mlp"), "b": ("mlp",)}
 
 
 def make_state(optimizer=ADAM, width=8, mesh=None, seed=0):
-    """A state after one step, so that the optimizer has something to remember."""
+    """A state after one step, so that the optimizer has some memory."""
     rng = np.random.default_rng(seed)
     params = {
         "w": rng.standard_normal((4, width)).astype(np.float32),
@@ -275,7 +275,7 @@ def test_checkpoint_that_could_not_be_read_is_not_damaged(two, tmp_path, monkeyp
 
 
 class FullDisk(CheckpointStore):
-    """From the second save on there is no room for the last file of a checkpoint."""
+    """A store whose disk is full from the second save on, at the last file of a checkpoint."""
 
     def _list_files(self):
         if self._begun != 1:

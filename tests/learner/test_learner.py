@@ -1,4 +1,4 @@
-"""The update: which tokens it touches, and what it does not depend on."""
+"""The update: the tokens that it learns from, and invariances."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ IMITATION = losses.imitation()
 
 
 def both_losses(scores, batch):
-    """One number that depends on all that the losses depend on."""
+    """A loss that depends on everything that the losses depend on."""
     clipped, diagnostics = CLIPPED(scores, batch)
     supervised, _ = IMITATION(scores, batch)
     return clipped + 0.3 * supervised, diagnostics
@@ -117,7 +117,7 @@ def gradient(batch, *, loss="both", forward=FORWARD, params=None):
 
 
 def assert_same(result, expected):
-    """Gradients and metrics are equal but for rounding."""
+    """Gradients and metrics are equal up to rounding."""
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected[0])) > 1e-3
     assert_same_sums(result[0], expected[0], depth=GRADIENT_DEPTH)
     for name, value in expected[1].items():

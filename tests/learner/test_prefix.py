@@ -85,7 +85,7 @@ def assert_same(actual, expected, config):
 
 @functools.cache
 def repeated(name):
-    """What comes of a variant with a prompt for each trajectory."""
+    """The results of a variant with one prompt per trajectory."""
     config = VARIANTS[name]
     batch = packed(make_groups(), shared_prompts=False)
     return evaluated(decoder.forward_fn(config), make_params(config), batch)

@@ -1,4 +1,4 @@
-"""How far two policies are apart: KL estimators, ratios of whole units, importance weights."""
+"""Divergence of two policies: KL estimators, ratios of whole units, importance weights."""
 
 import chex
 import jax
@@ -27,7 +27,8 @@ FORWARD = float(np.sum(P * (LOG_P - LOG_Q)))  # KL(π ‖ π_ref)
 
 
 def expectation(estimator, logits, weights=P):
-    """Its exact mean over tokens of the policy, which themselves carry no gradient."""
+    """The exact mean of an estimator over the policy's tokens, which themselves carry no gradient.
+    """
     out = estimator(jax.nn.log_softmax(logits), jnp.asarray(LOG_Q, jnp.float32))
     return jnp.sum(jnp.asarray(weights, jnp.float32) * out)
 

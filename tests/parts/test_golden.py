@@ -1,7 +1,7 @@
-"""Advantages and returns against numbers that public implementations gave (`tests/golden`).
+"""Advantages and returns compared with numbers from public implementations (`tests/golden`).
 
-verl is the oracle of advantages; AReaL and ROLL are those of turn returns. Where they disagree with
-each other or with us, the test pins both numbers and says whom we follow.
+verl is the oracle for advantages; AReaL and ROLL are the oracles for turn returns. Where they
+disagree with each other or with us, the test pins both numbers and says whom we follow.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Losses against numbers that public implementations gave (`tests/golden`), and their gradients.
+"""Losses and their gradients compared with numbers from public implementations (`tests/golden`).
 
 verl is the first oracle, TRL the second. Where they disagree with each other or with us, the test
 pins both numbers and says whom we follow.
@@ -38,7 +38,7 @@ def token_batch(mask, segment_ids=None, turn_ids=None) -> TokenBatch:
 
 
 def reduction(name: str, width: int):
-    """Ours for a name of verl's or TRL's."""
+    """Our reduction for a name of verl's or TRL's."""
     if name in ("token-mean", "dapo", "cispo"):
         return reductions.token_mean
     if name in ("seq-mean-token-mean", "grpo"):

@@ -1,4 +1,4 @@
-"""The clipped surrogates, and the loss that a mask makes of them."""
+"""The clipped surrogates, and their means under a mask."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""One number of a loss per token: every reduction, and every loss under every reduction."""
+"""Reductions of a loss per token to one number: each of them, and every loss under each of them."""
 
 import dataclasses
 import functools
@@ -70,7 +70,9 @@ def reducer(how: str):
 
 
 def tokens(batch: TokenBatch):
-    """Log-probs of policy and behavior, advantages: a trajectory has its own wherever it lies."""
+    """Log-probs of policy and behavior, and advantages; a trajectory has the same ones in any
+    layout.
+    """
     out = np.zeros((3, *batch.loss_mask.shape), np.float32)
     for row in np.unique(batch.trajectory_ids):
         here = np.asarray(batch.trajectory_ids) == row
@@ -83,7 +85,9 @@ def tokens(batch: TokenBatch):
 
 @functools.cache
 def objective(loss: str, how: str):
-    """Compiled: the gradient of the total by the policy's log-probs, and total and weight."""
+    """Compiled: the gradient of the total with respect to the policy's log-probs, the total and the
+    weight.
+    """
 
     def total(policy, behavior, advantages, batch):
         out = REDUCTIONS[how](LOSSES[loss](policy, behavior, advantages), batch)

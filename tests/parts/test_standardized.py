@@ -1,4 +1,4 @@
-"""Over which set mean and deviation are taken, and when a set counts as equal."""
+"""The set over which mean and deviation are taken, and the sets that count as equal."""
 
 import functools
 

@@ -27,8 +27,7 @@ FORWARD = float(np.sum(P * (LOG_P - LOG_Q)))  # KL(π ‖ π_ref)
 
 
 def expectation(estimator, logits, weights=P):
-    """The exact mean of an estimator over the policy's tokens, which themselves carry no gradient.
-    """
+    """The exact mean of an estimator over the policy's tokens; the weights carry no gradient."""
     out = estimator(jax.nn.log_softmax(logits), jnp.asarray(LOG_Q, jnp.float32))
     return jnp.sum(jnp.asarray(weights, jnp.float32) * out)
 

@@ -57,9 +57,9 @@ def run_seed(config: RunConfig, run_dir: pathlib.Path) -> SeedResult:
     """
     settings, path = json.loads(json.dumps(dataclasses.asdict(config))), run_dir / "cold_start.json"
     if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["settings"] == settings:
-            return SeedResult(**kept["result"])
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["settings"] == settings:
+            return SeedResult(**saved["result"])
         raise ValueError(f"{path} was made with other settings; give another --run-dir")
     resume = has_checkpoint(run_dir / "sft" / CHECKPOINTS)
     with Session(config, run_dir) as session:

@@ -132,9 +132,9 @@ def turn_loop(ragged: RaggedFacts) -> tuple[float, Ragged]:
         ):
             ratio = np.exp(np.clip(policy - behavior, -20.0, 20.0))
             free = ratio * advantage
-            held = np.clip(ratio, 1.0 - CLIP_LOW, 1.0 + CLIP_HIGH) * advantage
-            total -= float(np.minimum(free, held).sum())
-            row.append(np.where(free <= held, -free / count, 0.0))
+            clipped = np.clip(ratio, 1.0 - CLIP_LOW, 1.0 + CLIP_HIGH) * advantage
+            total -= float(np.minimum(free, clipped).sum())
+            row.append(np.where(free <= clipped, -free / count, 0.0))
         gradient.append(row)
     return total / count, gradient
 
@@ -156,9 +156,9 @@ def token_loop(ragged: RaggedFacts) -> tuple[float, Ragged]:
             for index, (new, old) in enumerate(pairs):
                 ratio = math.exp(min(max(new - old, -20.0), 20.0))
                 free = ratio * advantage
-                held = min(max(ratio, 1.0 - CLIP_LOW), 1.0 + CLIP_HIGH) * advantage
-                total -= min(free, held)
-                if free <= held:
+                clipped = min(max(ratio, 1.0 - CLIP_LOW), 1.0 + CLIP_HIGH) * advantage
+                total -= min(free, clipped)
+                if free <= clipped:
                     turn[index] = -free / count
             row.append(turn)
         gradient.append(row)

@@ -128,8 +128,8 @@ def children(pid: int) -> list[int]:
 
 
 def descendants(pid: int) -> set[int]:
-    found = set(children(pid))
-    return found.union(*(descendants(child) for child in found))
+    pids = set(children(pid))
+    return pids.union(*(descendants(child) for child in pids))
 
 
 def resident(pid: int) -> int:
@@ -157,12 +157,12 @@ def is_alive(pid: int) -> bool:
 def standing(before: Collection[int]) -> dict[str, int]:
     """The processes that stay: name → number. `before` are children of other origin."""
     (supervisor,) = set(children(os.getpid())) - set(before)
-    found = {"trainer": os.getpid(), "supervisor": supervisor}
+    processes = {"trainer": os.getpid(), "supervisor": supervisor}
     (zygote,) = children(supervisor)
     inner = children(zygote)
     if len(inner) == 1:  # in a PID namespace the first child only waits; at least two are ready
-        found["outer zygote"], zygote = zygote, inner[0]
-    return {**found, "zygote": zygote}
+        processes["outer zygote"], zygote = zygote, inner[0]
+    return {**processes, "zygote": zygote}
 
 
 @dataclasses.dataclass(frozen=True)

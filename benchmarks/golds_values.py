@@ -122,10 +122,10 @@ class _Reader:
         self.at, self.seed = 0, seed
 
     def value(self) -> complex:
-        found = self._sum()
+        value = self._sum()
         if self.at < len(self.tokens):
             raise _Unknown
-        return found
+        return value
 
     def _next(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""

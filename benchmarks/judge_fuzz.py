@@ -94,12 +94,12 @@ def fuzz(count: int, *, seed: int, workers: int) -> Found:
 
 def figures(found: Found) -> dict[str, Figure]:
     """The time of the slowest record, and the lost workers."""
-    taken = [seconds for seconds, *_ in found.seconds]
-    shares = {verdict: found.verdicts[verdict] / max(len(taken), 1) for verdict in Verdict}
+    times = [seconds for seconds, *_ in found.seconds]
+    shares = {verdict: found.verdicts[verdict] / max(len(times), 1) for verdict in Verdict}
     return {
-        "records judged": Figure(value=len(taken), unit="records"),
-        "slowest record": Figure(value=max(taken, default=None), unit="s", at_most=1.0),
-        "mean": Figure(value=1000 * sum(taken) / max(len(taken), 1), unit="ms"),
+        "records judged": Figure(value=len(times), unit="records"),
+        "slowest record": Figure(value=max(times, default=None), unit="s", at_most=1.0),
+        "mean": Figure(value=1000 * sum(times) / max(len(times), 1), unit="ms"),
         "workers lost": Figure(value=found.lost, unit="workers", at_most=0),
         **{
             str(verdict): Figure(value=shares[verdict], unit="share")

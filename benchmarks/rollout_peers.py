@@ -306,8 +306,8 @@ def main(text: str) -> None:
             if all(importlib.util.find_spec(name) for name in needed):
                 runners |= make(shape)
                 versions[peer] = __import__(peer).__version__
-    found = {"peers": list(runners), "versions": versions}
-    print(json.dumps(found), file=answers, flush=True)
+    installed = {"peers": list(runners), "versions": versions}
+    print(json.dumps(installed), file=answers, flush=True)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         with contextlib.redirect_stdout(sys.stderr):

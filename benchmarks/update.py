@@ -255,8 +255,8 @@ def preset_mfu(arguments: UpdateArguments, config: ModelConfig) -> tuple[float, 
     device = jax.devices()[0].device_kind
     seconds = [run_ours(packed).wall for _ in range(arguments.rounds + 1)][1:]
     lengths = [trajectory.length for trajectory in batch.trajectories]
-    found = fixture.mfu(config, lengths, seconds=statistics.median(seconds), device=device)
-    return found, device
+    utilization = fixture.mfu(config, lengths, seconds=statistics.median(seconds), device=device)
+    return utilization, device
 
 
 def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:

@@ -71,14 +71,14 @@ def import_path(path: str, what: str) -> Any:
     if not module or not name:
         raise ValueError(f"{what} by path must be as my.module:name, got {path!r}")
     try:
-        found = importlib.import_module(module)
+        value = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"{what} {path}: {error}") from error
     for part in name.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise ValueError(f"{what} {path}: {module} has no {name}")
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def _make(piece: Sequence[str], known: Mapping[str, Callable[..., Any]], kind: str) -> Any:

@@ -61,10 +61,10 @@ def check(found: list[Changed], config: RunConfig, phase: str, done: int) -> Non
     """
     values = {setting.name: setting.value for setting in declared(config)}
     refused = {str(change): _refusal(change, values, phase, done) for change in found}
-    said = [f"{change}: {reason}" for change, reason in refused.items() if reason]
-    if said:
+    reasons = [f"{change}: {reason}" for change, reason in refused.items() if reason]
+    if reasons:
         raise ValueError(
-            f"when {phase} goes on, these settings may not change ({'; '.join(said)});"
+            f"when {phase} goes on, these settings may not change ({'; '.join(reasons)});"
             " resume with the same ones, or start in another --run-dir"
         )
 

@@ -80,14 +80,14 @@ class Layout:
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """Shapes `[A, B, T]` that a minibatch may have, the longest rows first."""
-        found = []
+        shapes = []
         rows, length = self.rows, self.row_tokens
         for _ in range(self.row_buckets):
-            found.append((self.micro_batches(rows), rows, length))
+            shapes.append((self.micro_batches(rows), rows, length))
             if length % 2:
                 break
             rows, length = 2 * rows, length // 2
-        return found
+        return shapes
 
     def minibatches_of(self, trajectories: Sequence[Trajectory], *, seed: str) -> list[list[int]]:
         """Indices of the trajectories of each minibatch, dealt at random, in whole groups if they

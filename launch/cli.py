@@ -89,12 +89,12 @@ class PhaseArguments(RunArguments):
     def resumes(self, phase: str) -> bool:
         """True if a phase continues from a checkpoint."""
         folder = self.run_dir / phase / "checkpoints"
-        [found, *_] = gather_objects(bool(saved_steps(folder)))
-        if self.resume_if_any and not found:
+        [exists, *_] = gather_objects(bool(saved_steps(folder)))
+        if self.resume_if_any and not exists:
             display.CONSOLE.print(
                 f"{phase} begins: no checkpoint in {folder}", highlight=False, soft_wrap=True
             )
-        return self.resume or (self.resume_if_any and found)
+        return self.resume or (self.resume_if_any and exists)
 
 
 METHOD_OPTIONS = {
@@ -139,18 +139,18 @@ def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
     if named and named not in PRESETS:
         raise ValueError(f"unknown preset {named!r}; the presets are {', '.join(PRESETS)}")
     refuse_method_options(rest)
-    found = kind.begins_with(rest)
-    config = _preset(named or "tiny") if found is None else found.read()
-    if found is not None and named and config.preset not in ("", named):
+    saved = kind.begins_with(rest)
+    config = _preset(named or "tiny") if saved is None else saved.read()
+    if saved is not None and named and config.preset not in ("", named):
         raise ValueError(
-            f"{found.path} began with the preset {config.preset}, not {named}; leave out the preset"
+            f"{saved.path} began with the preset {config.preset}, not {named}; leave out the preset"
             " to take the settings of the run, or choose another --run-dir"
         )
     arguments = panels.parse(
         kind,
         rest,
         prog=f"python -m {program} [{'|'.join(PRESETS)}]",
-        description=f"Settings of {found.path if found else config.preset}. {kind.__doc__}",
+        description=f"Settings of {saved.path if saved else config.preset}. {kind.__doc__}",
         default=kind(config=config),
     )
     for name in kind.WRITES:
@@ -158,9 +158,9 @@ def parse(kind: type[A], argv: Sequence[str], *, program: str) -> A:
         if place is not None:
             option = f"--{name.replace('_', '-')}"
             faults.check_writable(option, place, folder=name == "run_dir")
-    if found is None:
+    if saved is None:
         return arguments
-    return dataclasses.replace(arguments, config=found.merge(arguments.config))
+    return dataclasses.replace(arguments, config=saved.merge(arguments.config))
 
 
 def _preset(name: str) -> RunConfig:
@@ -237,12 +237,12 @@ def _tell_once() -> None:
     well.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    shown = sys.unraisablehook
+    original = sys.unraisablehook
 
     def hook(unraisable) -> None:
         # A thread of TensorStore ended its write after another write had failed.
         if str(unraisable.exc_value) != "Event loop is closed":
-            shown(unraisable)
+            original(unraisable)
 
     sys.unraisablehook = hook
 

@@ -60,8 +60,8 @@ class CompareArguments(cli.RunArguments):
 
     @classmethod
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
-        found = own.of_phase(cls.folder(argv) / COLD_START, "sft")
-        return found and dataclasses.replace(found, scheduled=resuming.PHASES)
+        saved = own.of_phase(cls.folder(argv) / COLD_START, "sft")
+        return saved and dataclasses.replace(saved, scheduled=resuming.PHASES)
 
 
 def compare(arguments: CompareArguments) -> dict:
@@ -131,8 +131,8 @@ def table(result: dict) -> Table:
         rendered.add_column(name, justify="right")
     figures = ("sampled_success", "greedy_success", "sampled_violations", "sampled_turns")
     for figure in (*figures, "sampled_tool_errors"):
-        found = [summary[figure] for summary in result["summary"].values()]
-        cells = [f"{each['mean']:.3f} ± {each['std']:.3f}" for each in found]
+        summaries = [summary[figure] for summary in result["summary"].values()]
+        cells = [f"{each['mean']:.3f} ± {each['std']:.3f}" for each in summaries]
         rendered.add_row(figure.replace("_", " "), *cells)
     return rendered
 

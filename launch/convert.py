@@ -94,11 +94,11 @@ class Import:
         params = hf_weights.load_params(
             checkpoint, shardings=network.shardings, dtype=config.param_dtype
         )
-        kept = phase / imported_model.SOURCE
-        kept.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.folder / "config.json", kept / "config.json")
+        source = phase / imported_model.SOURCE
+        source.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.folder / "config.json", source / "config.json")
         for name, path in carried.items():
-            shutil.copyfile(path, kept / name)
+            shutil.copyfile(path, source / name)
         about = {"model": dataclasses.asdict(config), "folder": str(self.folder.absolute())}
         cli.write_json(phase / "config.json", about)
         with CheckpointStore(phase / CHECKPOINTS) as store:
@@ -156,8 +156,8 @@ class Export:
 
     def _export_merged(self, network: Network, phase: pathlib.Path) -> str:
         """Writes the decoder; returns a line that says how it was verified."""
-        kept = self.run_dir / imported_model.PHASE / imported_model.SOURCE
-        source = kept if self.source is None and kept.exists() else self.source
+        imported = self.run_dir / imported_model.PHASE / imported_model.SOURCE
+        source = imported if self.source is None and imported.exists() else self.source
         beside, others = ({}, {}) if source else own_tokenizer(self.run_dir, phase)
         written = hf_export.save_checkpoint(
             self.out,
@@ -188,7 +188,7 @@ class Export:
         from models.hf import peft
 
         base = imported_model.read_folder(self.run_dir)
-        kept = self.run_dir / imported_model.PHASE / imported_model.SOURCE
+        source = self.run_dir / imported_model.PHASE / imported_model.SOURCE
         there = bool(base) and (pathlib.Path(base) / "config.json").is_file()
         matrices = peft.save(
             self.out,
@@ -196,7 +196,7 @@ class Export:
             network.lora,
             network.load(phase)[lora.ADAPTER],
             base_model=base,
-            modules=hf_config.module_prefix(hf_files.read_config(kept) if base else {}),
+            modules=hf_config.module_prefix(hf_files.read_config(source) if base else {}),
             checked_against=base if there else None,
             overwrite=self.overwrite,
         )
@@ -219,8 +219,8 @@ def own_tokenizer(
     """Tokenizer of a model that was trained from scratch, as a file of its export, and the keys of
     config.json that go with it. Both are empty where the run has no tokenizer.
     """
-    said = json.loads((phase / "config.json").read_text(encoding="utf-8"))
-    path = find_tokenizer(run_dir, said.get("tokenizer", ""))
+    config = json.loads((phase / "config.json").read_text(encoding="utf-8"))
+    path = find_tokenizer(run_dir, config.get("tokenizer", ""))
     if not path.is_file():
         return {}, {}
     end = tokenizers.SentencePieceTokenizer(path).control_symbols.get(END)

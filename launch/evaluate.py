@@ -142,12 +142,12 @@ def evaluate(
     for mode in requests:
         results.join_parts(mode)
     results.write_problems(dict(requests))
-    found = {m: evaluation.summarize(results.of(m, asked)) for m, asked in requests.items()}
-    summary = {mode: result.record() for mode, result in found.items()}
+    evaluations = {m: evaluation.summarize(results.of(m, asked)) for m, asked in requests.items()}
+    summary = {mode: result.record() for mode, result in evaluations.items()}
     cli.write_json(
         folder / "summary.json", {"checkpoint": str(place), "repeated": repeated, **summary}
     )
-    return found, sampled
+    return evaluations, sampled
 
 
 def run(argv: Sequence[str]) -> None:
@@ -156,10 +156,10 @@ def run(argv: Sequence[str]) -> None:
     checkpoint = find_checkpoint(arguments)
     name = arguments.name or f"{checkpoint.phase}-{checkpoint.step}"
     folder = arguments.run_dir / "evaluation" / name
-    kept = EvaluateArguments.begins_with(argv)
+    saved = EvaluateArguments.begins_with(argv)
     go_on = f"python -m launch.evaluate {shlex.join(argv)}"
     with Session(arguments.config, arguments.run_dir) as session:
-        own.tell_changes(kept, session.config)
+        own.tell_changes(saved, session.config)
         own.tell_unfinished(checkpoint.run_dir, checkpoint.phase, checkpoint.step)
         evaluations, sampled = evaluate(session, checkpoint, folder, go_on=go_on)
     if not cluster.is_first():

@@ -94,10 +94,10 @@ def page() -> str:
     """The table as Markdown, followed by the docstring of each row."""
     lines = [HEAD]
     for kind in ("method", "modifier"):
-        found = [row for row in rows() if row.kind == kind]
+        chosen = [row for row in rows() if row.kind == kind]
         lines += [f"## {kind.capitalize()}s", "", "| name | summary | equation | paper | needs |"]
         lines += ["|---|---|---|---|---|"]
-        for row in found:
+        for row in chosen:
             papers = ", ".join(f"[{p}](https://arxiv.org/abs/{p})" for p in row.papers)
             equation = row.equation.replace("|", "\\|")
             cells = (f"[{row.name}](#{row.name})", row.summary, f"`{equation}`", papers, row.needs)

@@ -73,10 +73,10 @@ def choose_model(arguments: PlanArguments) -> RunConfig:
     config = arguments.config
     if arguments.model is not None and arguments.model_preset is not None:
         raise ValueError("--model and --model-preset name two models; give one")
-    found: ModelConfig | None = None
+    model: ModelConfig | None = None
     if arguments.model_preset is not None:
-        found = presets.MODELS.get(arguments.model_preset)
-        if found is None:
+        model = presets.MODELS.get(arguments.model_preset)
+        if model is None:
             raise ValueError(
                 f"model preset {arguments.model_preset!r} is unknown; the known ones are"
                 f" {', '.join(presets.MODELS)}"
@@ -84,13 +84,13 @@ def choose_model(arguments: PlanArguments) -> RunConfig:
     elif arguments.model is not None:
         path = arguments.model / "config.json"
         try:
-            found = hf_config.from_hf(json.loads(path.read_text(encoding="utf-8")))
+            model = hf_config.from_hf(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
-    if found is None:
+    if model is None:
         return config
     chosen = {name: getattr(config.model, name) for name in imported_model.CHOSEN}
-    return dataclasses.replace(config, model=dataclasses.replace(found, **chosen))
+    return dataclasses.replace(config, model=dataclasses.replace(model, **chosen))
 
 
 def run(argv: Sequence[str]) -> None:

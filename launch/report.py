@@ -124,14 +124,14 @@ def take_picture(page: pathlib.Path, out: pathlib.Path) -> None:
 
     Raises `ValueError` where no browser is found or the browser fails.
     """
-    found = [path for name in BROWSERS if (path := shutil.which(name))]
-    if not found:
+    browsers = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not browsers:
         raise ValueError(f"--screenshot needs a browser on PATH, one of {', '.join(BROWSERS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         raw = pathlib.Path(folder) / "raw.png"
         command = [
-            *(found[0], "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+            *(browsers[0], "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
             *("--no-first-run", "--disable-quic", "--disable-background-networking"),
             *("--disable-component-update", "--disable-sync", f"--user-data-dir={folder}/profile"),
             *(f"--window-size={PICTURE[0]},{PICTURE[1]}", "--virtual-time-budget=5000"),
@@ -147,10 +147,12 @@ def take_picture(page: pathlib.Path, out: pathlib.Path) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise ValueError(f"{found[0]} made no picture in {PICTURE_SECONDS} seconds") from None
+            raise ValueError(
+                f"{browsers[0]} made no picture in {PICTURE_SECONDS} seconds"
+            ) from None
         if not raw.exists():
             last = ended.stderr.strip().split("\n")[-1]
-            raise ValueError(f"{found[0]} made no picture (status {ended.returncode}): {last}")
+            raise ValueError(f"{browsers[0]} made no picture (status {ended.returncode}): {last}")
         with Image.open(raw) as picture:
             picture.convert("RGB").quantize(256).save(out, optimize=True)
     CONSOLE.print(f"{out}: a picture of the page", highlight=False, soft_wrap=True)

@@ -147,11 +147,11 @@ def keep(arguments: RolloutArguments, wanted: rejection.Wanted) -> None:
     """Writes the successes among many problems."""
     checkpoint, model = find_model(arguments)
     with Session(arguments.config, arguments.run_dir, model=model) as session:
-        kept = rejection.keep_successes(session, load(session, checkpoint), wanted)
-    display.CONSOLE.print(str(kept), highlight=False, soft_wrap=True)
+        successes = rejection.keep_successes(session, load(session, checkpoint), wanted)
+    display.CONSOLE.print(str(successes), highlight=False, soft_wrap=True)
     if arguments.json is not None:
-        cli.write_json(arguments.json, kept.figures())
-    if not kept.records:
+        cli.write_json(arguments.json, successes.figures())
+    if not successes.records:
         sys.stderr.write(f"error: nothing to keep, so {wanted.path} is not written\n")
         sys.exit(cli.EXIT_FAILED)
     display.CONSOLE.print(f"demonstrations in {wanted.path}", highlight=False, soft_wrap=True)

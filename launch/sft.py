@@ -168,9 +168,9 @@ def fitting(
     `places` say where each demonstration comes from.
     """
     config = session.config.sft
-    kept = [t for t in demonstrations if t.length <= config.row_tokens]
-    left_out = len(demonstrations) - len(kept)
-    if left_out and (config.too_long == "refuse" or not kept):
+    short = [t for t in demonstrations if t.length <= config.row_tokens]
+    left_out = len(demonstrations) - len(short)
+    if left_out and (config.too_long == "refuse" or not short):
         longest = max(range(len(demonstrations)), key=lambda i: demonstrations[i].length)
         raise ValueError(
             f"{places[longest]} has {demonstrations[longest].length} tokens, sft.row_tokens is"
@@ -183,7 +183,7 @@ def fitting(
             f" than {config.row_tokens} tokens (sft.row_tokens)",
             highlight=False,
         )
-    return kept
+    return short
 
 
 def tell(demonstrations: Sequence[Trajectory]) -> None:

@@ -42,8 +42,8 @@ class TrainArguments(cli.PhaseArguments):
     def begins_with(cls, argv: Sequence[str]) -> own.Own | None:
         run_dir = cls.folder(argv)
         resumed = own.flag(argv, "resume", "resume-if-any")
-        found = own.of_phase(run_dir, "train", goes_on=True) if resumed else None
-        return found or own.of_phase(pathlib.Path(own.option(argv, "cold-start") or run_dir), "sft")
+        saved = own.of_phase(run_dir, "train", goes_on=True) if resumed else None
+        return saved or own.of_phase(pathlib.Path(own.option(argv, "cold-start") or run_dir), "sft")
 
 
 class Trainer:
@@ -205,12 +205,12 @@ def run_training(
                 }
                 phase.metrics.write(done, figures)
                 ended = time.monotonic()
-                shown = {
+                headline = {
                     "success": figures["rollout/success"],
                     "reward": figures["credit/reward"],
                     "tokens/s": figures["time/tokens_per_second"],
                 }
-                bar.update(done, shown | held_out)
+                bar.update(done, headline | held_out)
         return phase.state.params
 
 

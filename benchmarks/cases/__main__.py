@@ -1,10 +1,10 @@
-"""Replays reports of users: how many give the result that was expected.
+"""Replays reports of users and counts how many give the expected result.
 
 python -m benchmarks.cases REPORTS.jsonl --json figures.json
 
-A file has one case a line: `area`, `kind`, `input`, `expected`. An area has an adapter, which does
-with the input what a user did. An input that is prose cannot be replayed; it is counted apart, and
-so is a case of `decisions.py`.
+A file has one case per line: `area`, `kind`, `input`, `expected`. The adapter of an area does with
+the input what a user did. An input that is prose cannot be replayed and is counted separately, as
+is a case of `decisions.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from launch import cli
 from launch.run import display
 
 RESULTS = ("right", "otherwise", "prose", "wrong")
-"""As expected; as decided; not replayed; neither."""
+"""Results of a case: as expected, as decided, not replayed, neither."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +34,17 @@ class CasesArguments:
     """Replays reports of users."""
 
     reports: tyro.conf.Positional[tuple[pathlib.Path, ...]]
-    """Files of cases, one JSON object a line."""
+    """Files of cases, one JSON object per line."""
     areas: tuple[str, ...] = ()
-    """Beginnings of the areas to replay. Default: all."""
+    """Prefixes of the areas to replay. Empty: all."""
     json: pathlib.Path | None = None
-    """Also write the figures to this file."""
+    """Also write the figures to this JSON file."""
 
 
 def replay(rows: Sequence[Row]) -> list[tuple[Row, str, object]]:
-    """Each case, its result (one of `RESULTS`), and what came out instead of the expected."""
+    """Each case, its result (one of `RESULTS`), and the actual outcome where it differs from the
+    expected.
+    """
     replayed = []
     with contextlib.ExitStack() as stack:
         adapters: dict[str, Adapter] = {}

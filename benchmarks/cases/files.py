@@ -1,8 +1,8 @@
 """Problems and demonstrations in files.
 
 An input names a file and its contents. `EF BB BF + …` begins with a byte order mark, `… twice` is
-two equal lines, `999…(5,000 digits)` is a number of that length, and
-`column: type [values]` is a column of a Parquet file. A file that is only named is made here.
+two equal lines, `999…(5,000 digits)` is a number of that length, and `column: type [values]` is a
+column of a Parquet file. If an input only names a file, the file is made here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.cases.row import Adapter, Outcome, attempt
 from gtpo_jax.tasks import conversations, reading
 
-COUNT = 164  # problems of a file that an input only names, as many as HumanEval has
+COUNT = 164  # problems of a file that is only named, as many as HumanEval has
 MARK = "EF BB BF + "
 
 CALL = {"type": "function", "function": {"name": "python", "arguments": {"code": "print(1)"}}}
@@ -49,7 +49,7 @@ def _problems(given: Mapping[str, Any]) -> Outcome | None:
 
 
 def _write(path: pathlib.Path, contents: str) -> bool:
-    """Writes a described file; False where the description is prose."""
+    """Writes a described file; returns False if the description is prose."""
     column = re.fullmatch(r"(\w+): (\w+) \[(.*)\]", contents)
     if path.suffix == ".parquet":
         if column is not None:
@@ -80,7 +80,7 @@ def _write_column(path: pathlib.Path, name: str, dtype: str, values: str) -> Non
 
 
 def _named(path: pathlib.Path) -> pathlib.Path:
-    """A file of plain problems of that name, in the format that the name says."""
+    """A file of plain problems with this name, in the format that the name implies."""
     records = [{"question": f"q{n}", "answer": str(n)} for n in range(COUNT)]
     opened = gzip.open if path.suffix == ".gz" else open
     with opened(path, "wt", encoding="utf-8", newline="") as file:
@@ -94,7 +94,7 @@ def _named(path: pathlib.Path) -> pathlib.Path:
 
 
 def _demonstrations(given: Mapping[str, Any]) -> Outcome:
-    """One conversation, in which the given part replaces the usual one."""
+    """One conversation in which the given part replaces the usual one."""
     call = CALL
     if "arguments" in given:
         call = {"type": "function", "function": {**CALL["function"], **given}}

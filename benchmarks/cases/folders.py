@@ -1,4 +1,4 @@
-"""Folders of models, made small here: checkpoints, configs, and dialogues in chat templates."""
+"""Small model folders made here: checkpoints, configs, and dialogues in chat templates."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SYMBOLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 @contextmanager
 def adapters() -> Iterator[dict[str, Adapter]]:
-    """The adapters of the areas that begin with the folder of a model."""
+    """The adapters of areas whose cases are model folders."""
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = pathlib.Path(temporary) / "checkpoint"
         _write_checkpoint(checkpoint)
@@ -65,7 +65,7 @@ def _write_checkpoint(folder: pathlib.Path) -> None:
 
 
 def _open(given: Mapping[str, Any]) -> Outcome | None:
-    """A file of a checkpoint that holds the pointer of Git LFS instead of its contents."""
+    """Opens a checkpoint in which one file is a Git LFS pointer instead of its contents."""
     [(name, contents)] = given.items()
     if not str(contents).startswith("version https://git-lfs"):
         return None
@@ -85,7 +85,7 @@ def _config(checkpoint: pathlib.Path, given: Mapping[str, Any]) -> Outcome:
 
 
 def _import(checkpoint: pathlib.Path, given: Mapping[str, Any]) -> Outcome | None:
-    """`launch.convert import` on a folder whose config.json has the given keys."""
+    """Runs `launch.convert import` on a folder whose config.json has the given keys."""
     if not isinstance(given.get("config.json"), Mapping):
         return None
     with tempfile.TemporaryDirectory() as temporary:
@@ -101,7 +101,7 @@ def _import(checkpoint: pathlib.Path, given: Mapping[str, Any]) -> Outcome | Non
 
 
 def launch(launcher: str, *options: object) -> Outcome:
-    """Runs a launcher as a user does: an error of one line refuses, a traceback is a crash."""
+    """Runs a launcher as a user does: an error of one line is a refusal, a traceback a crash."""
     done = subprocess.run(
         [sys.executable, "-m", f"launch.{launcher}", *map(str, options)],
         cwd=ROOT,
@@ -134,7 +134,7 @@ def _dialogue(given: Mapping[str, Any]) -> Any:
 
 
 def _shown(lines: int, last: str, budget: int) -> str:
-    """Says what an observation of the budget shows of so many lines and a last one."""
+    """Describes what an observation of the budget shows of this many lines and a last one."""
     dialogue = make_dialogue(SYMBOLS[::2])
     output = "".join(f"line {number}\n" for number in range(lines)) + last
     ids, _ = dialogue.observation(output, budget=budget)
@@ -148,7 +148,7 @@ def _shown(lines: int, last: str, budget: int) -> str:
 
 
 def make_dialogue(ends: Any) -> chat.ChatDialogue:
-    """ChatML with a tokenizer of bytes; the first end is that of tokenizer_config.json."""
+    """ChatML with a tokenizer of bytes; the first end marker is that of tokenizer_config.json."""
     from tokenizers import (  # pyright: ignore[reportMissingImports]
         Tokenizer,
         decoders,
@@ -174,7 +174,7 @@ def make_dialogue(ends: Any) -> chat.ChatDialogue:
 
 
 def with_symbols(dialogue: chat.ChatDialogue, text: str) -> list[int]:
-    """Ids of a text in which control symbols are meant."""
+    """Token ids of a text whose control symbols are meant as such."""
     pieces = re.split(f"({'|'.join(map(re.escape, SYMBOLS))})", text)
     return [
         token

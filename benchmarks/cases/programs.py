@@ -34,7 +34,7 @@ FORMS = (
     f"```python\n{WHOLE}```\nIt squares.",
     f"```python\n{WHOLE}",
 )
-"""Prose and a fenced program, the other way round, and a fence that is not closed."""
+"""Prose and a fenced program, the reverse order, and an unclosed fence."""
 PROGRAMS = (
     BODY,
     f"    return helper(x)\n\ndef helper(x):\n{BODY}",
@@ -53,7 +53,7 @@ and an object equal to everything."""
 @contextmanager
 def adapters() -> Iterator[dict[str, Adapter]]:
     """The adapters of the areas `executor` and `unit_tests`."""
-    # The whole output of a program, beside the one that is cut.
+    # The whole output of a program, and the output that is cut.
     wide = ToolLimits(output_bytes=ToolLimits().runaway_bytes)
     with (
         PythonExecutor(max_running=1) as executor,
@@ -69,7 +69,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
 def _observation(
     executor: PythonExecutor, uncut: PythonExecutor, given: Mapping[str, Any]
 ) -> str | None:
-    """The text that the policy reads, or the sentence that only whole lines of it are shown."""
+    """The text that the policy reads, or a sentence that only whole lines of it are shown."""
     if "program" not in given:
         return None
     shown = tools.render_tool_result(executor.submit(given["program"]).result())
@@ -84,7 +84,7 @@ def _observation(
 def _verdict(verifier: KindVerifier, given: Mapping[str, Any]) -> str | None:
     """The verdict on `answer`, judged by the record of tests in `unit_tests`.
 
-    Without such a record the case is described: tests of streams, or answers in several forms.
+    Without such a record the case is a description: tests of streams, or answers in several forms.
     """
     if "problem" in given:
         streams = UnitTests(streams=(StreamTest(stdin="2\n", stdout="4\n"),))

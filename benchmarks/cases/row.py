@@ -14,7 +14,7 @@ LINE_OR_RECORD = re.compile(r"\b(?:line|record|row) \d+")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """A case of a file of reports: `input` is replayed, and should give `expected`."""
+    """A case from a file of reports: `input` is replayed and should give `expected`."""
 
     area: str
     kind: str
@@ -32,12 +32,12 @@ class Row:
 class Outcome:
     """The result of an operation that accepts or refuses its input.
 
-    `crashed`: it ended in an exception that is no message for a user.
+    `crashed`: it ended in an exception that is not a message for a user.
     """
 
     accepted: bool
     text: str = ""  # what was read, or the error
-    count: int | None = None  # of the things that were read
+    count: int | None = None  # number of things read
     crashed: bool = False
 
 
@@ -46,7 +46,7 @@ Adapter = Callable[[Mapping[str, Any]], Any]
 
 
 def read_rows(path: pathlib.Path) -> list[Row]:
-    """The cases of a file: one JSON object a line with `area`, `kind`, `input` and `expected`."""
+    """The cases of a file: one JSON object per line with `area`, `kind`, `input` and `expected`."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
@@ -75,12 +75,12 @@ def attempt(operation: Callable[[], Sequence[Any]]) -> Outcome:
 
 
 def agrees(expected: Any, got: Any) -> bool:
-    """True when the result of a case is the expected one.
+    """True if the result of a case is the expected one.
 
     - A mapping names fields of the result; `X holds` names a part of the field X.
     - `the text names X`: the result contains X.
-    - Of an outcome, alternatives stand between `, or`: `an error …`, or else it is accepted. An
-      error that `names the line`, the row, the file or the field does so.
+    - For an outcome, alternatives are separated by `, or`: `an error …` means refused, others mean
+      accepted. An error that `names the line`, the row, the file or the field does so.
     - Otherwise the two are equal.
     """
     if isinstance(expected, Mapping):

@@ -30,7 +30,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
 
 
 def _resume(folder: pathlib.Path, given: Mapping[str, Any]) -> Outcome | None:
-    """Goes on with a finished run of two steps, its checkpoints or an option changed."""
+    """Resumes a finished run of two steps after a change of its checkpoints or of an option."""
     first = folder / "first"
     if not first.exists():
         for launcher, options in (("sft", []), ("train", ["--train.steps", "2"])):

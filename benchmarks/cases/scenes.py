@@ -1,4 +1,4 @@
-"""Cases whose input is prose: each is made here, and gives the words that the reports expect."""
+"""Cases whose input is prose: each is built here and returns the words that the reports expect."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ OTHER_PARTS = (
     "model.vision_tower.vision_model.encoder.layers.0.mlp.fc1",
     "model.multi_modal_projector.mm_input_projection",
 )
-"""Modules of a model for text and images that are none of its decoder."""
+"""Modules of a text and image model that are not part of its decoder."""
 
 ADAPTERS = lora.LoraConfig(rank=2)
 
 
 @contextmanager
 def adapters() -> Iterator[dict[str, Adapter]]:
-    """The adapters of areas whose cases are described."""
+    """The adapters of areas whose cases are descriptions."""
     yield {
         "sampling": _draws,
         "advantages": _advantages,
@@ -46,7 +46,7 @@ def adapters() -> Iterator[dict[str, Adapter]]:
 
 
 def _draws(given: Mapping[str, Any]) -> str:
-    """Filters and logits at their extremes: the token drawn is among those that may be."""
+    """Filters and logits at their extremes: the drawn token is among the allowed ones."""
     keys = jax.random.split(jax.random.key(0), 64)
     ties = jnp.tile(jnp.array([2.0, 2.0, 1.0, 2.0]), (64, 1))
     huge = jnp.tile(jnp.array([1e30, -1e30, 0.0, 1e30]), (64, 1))
@@ -66,7 +66,7 @@ def _draws(given: Mapping[str, Any]) -> str:
 
 
 def _advantages(given: Mapping[str, Any]) -> str:
-    """Groups that tell nothing: equal, of one, all excluded, with one left; one holds NaN."""
+    """Groups without signal: equal, of one, all excluded, with one left; one contains NaN."""
     groups = jnp.array([0, 0, 0, 2, 5, 5, 7, 7, 7])
     earned = jnp.array([0.3, 0.3, 0.3, 5.0, 1.0, 0.0, 0.7, jnp.nan, 0.1])
     included = jnp.array([True] * 4 + [False] * 2 + [True] + [False] * 2)
@@ -84,7 +84,7 @@ def _advantages(given: Mapping[str, Any]) -> str:
 
 
 def _targets(given: Mapping[str, Any]) -> str:
-    """PEFT adapts each module whose name is a target, or ends with one behind a point."""
+    """PEFT adapts each module whose name is a target, or ends with one after a dot."""
     modules = hf_config.module_prefix({"architectures": [given["base"]]})
     targets = peft.adapter_config(TINY, ADAPTERS, modules=modules)["target_modules"]
     adapted = [

@@ -68,11 +68,11 @@ def union(*groups: Iterable[Fact]) -> tuple[Fact, ...]:
 
     Raises `ValueError` if two facts of one name are gathered differently.
     """
-    found: dict[str, Fact] = {}
+    facts: dict[str, Fact] = {}
     for fact in (fact for group in groups for fact in group):
-        if found.setdefault(fact.name, fact) != fact:
+        if facts.setdefault(fact.name, fact) != fact:
             raise ValueError(f"two facts are named {fact.name!r}; give one of them another name")
-    return tuple(found.values())
+    return tuple(facts.values())
 
 
 def read(episodes: EpisodeBatch, fact: Fact) -> Any:

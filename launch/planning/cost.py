@@ -110,9 +110,9 @@ def _operations(
 
 def _contracted(computation: Computation, dot: Instruction) -> int:
     """Number of terms in the sum of each element of a product."""
-    found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
+    match = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", dot.attributes)
     left = computation.operands(dot)[0][0].dims
-    return math.prod(left[int(axis)] for axis in found.group(1).split(",") if axis) if found else 1
+    return math.prod(left[int(axis)] for axis in match.group(1).split(",") if axis) if match else 1
 
 
 def _convolution(computation: Computation, conv: Instruction) -> float:
@@ -121,9 +121,9 @@ def _convolution(computation: Computation, conv: Instruction) -> float:
     present.
     """
     (left,), (right,) = computation.operands(conv)[:2]
-    found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", conv.attributes)
-    assert found is not None
-    of_left, of_right, of_out = found.groups()
+    match = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", conv.attributes)
+    assert match is not None
+    of_left, of_right, of_out = match.groups()
     out = conv.shapes[0]
     window = re.search(r"window=\{([^}]*)\}", conv.attributes)
     words = dict(re.findall(r"(\w+)=(\S+)", window.group(1))) if window else {}

@@ -162,9 +162,9 @@ def read_refusal(message: str) -> tuple[float, float] | None:
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     for pattern in REFUSALS:
-        found = pattern.search(message)
-        if found:
-            needed, unit, limit, other = found.groups()
+        match = pattern.search(message)
+        if match:
+            needed, unit, limit, other = match.groups()
             return float(needed) * UNITS[unit], float(limit) * UNITS[other]
     return None
 

@@ -34,8 +34,8 @@ def replica_groups(attributes: str, devices: int) -> list[tuple[int, ...]]:
         return _named(*named.groups())
     if "replica_groups={}" in attributes or "replica_groups" not in attributes:
         return [tuple(range(devices))]
-    found = attributes[attributes.index("replica_groups") :][:80]
-    raise ValueError(f"the groups of a collective are written in an unknown way: {found}")
+    text = attributes[attributes.index("replica_groups") :][:80]
+    raise ValueError(f"the groups of a collective are written in an unknown way: {text}")
 
 
 def _named(mesh: str, order: str | None, wanted: str) -> list[tuple[int, ...]]:
@@ -60,13 +60,13 @@ def _named(mesh: str, order: str | None, wanted: str) -> list[tuple[int, ...]]:
 
 def _order(text: str) -> np.ndarray:
     """Positions in the order that `[2,4]T(1,0)` or `0,2,1,3` describes."""
-    found = ORDER.match(text)
-    if found is None:
+    match = ORDER.match(text)
+    if match is None:
         return np.array([int(one) for one in text.split(",")])
-    dims = [int(size) for size in found.group(1).split(",")]
+    dims = [int(size) for size in match.group(1).split(",")]
     places = np.arange(math.prod(dims)).reshape(dims)
-    if found.group(2):
-        places = places.transpose([int(axis) for axis in found.group(2).split(",")])
+    if match.group(2):
+        places = places.transpose([int(axis) for axis in match.group(2).split(",")])
     return places.reshape(-1)
 
 

@@ -51,8 +51,8 @@ class Instruction:
 
     def called(self, attribute: str) -> str | None:
         """The computation that an attribute names."""
-        found = re.search(rf"\b{attribute}=%?([\w.-]+)", self.attributes)
-        return found.group(1) if found else None
+        match = re.search(rf"\b{attribute}=%?([\w.-]+)", self.attributes)
+        return match.group(1) if match else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,11 +109,11 @@ def parse(text: str) -> Module:
 
 def shapes(text: str) -> tuple[Shape, ...]:
     """All arrays of a result type, which may be a tuple."""
-    found = []
+    arrays = []
     for dtype, dims, layout in SHAPE.findall(text):
         sizes = tuple(int(size.lstrip("<=")) for size in dims.split(",") if size)
-        found.append(Shape(dtype, sizes, bool(re.search(r"S\([1-9]", layout))))
-    return tuple(found)
+        arrays.append(Shape(dtype, sizes, bool(re.search(r"S\([1-9]", layout))))
+    return tuple(arrays)
 
 
 def executed(module: Module, loops: int = 1) -> Iterator[Executed]:
@@ -130,17 +130,17 @@ def trips(module: Module, computation: Computation, loop: Instruction) -> int | 
 
     It is in the text, or the loop counts from one constant to another in constant steps.
     """
-    found = TRIPS.search(loop.attributes)
-    if found:
-        return int(found.group(1))
+    match = TRIPS.search(loop.attributes)
+    if match:
+        return int(match.group(1))
     condition = module.computations[loop.called("condition") or ""]
     compare, operands = condition.root, condition.root.operands
     if compare.opcode in ("fusion", "call"):
         # The comparison by itself, its constant handed in.
         inner = module.computations[compare.called("calls") or compare.called("to_apply") or ""]
-        given = dict(zip(parameters(inner), operands, strict=True))
+        values = dict(zip(parameters(inner), operands, strict=True))
         compare = inner.root
-        operands = tuple(given.get(name, name) for name in compare.operands)
+        operands = tuple(values.get(name, name) for name in compare.operands)
     if compare.opcode != "compare" or "direction=LT" not in compare.attributes:
         return None
     bound = _constant(condition, operands[1])
@@ -160,12 +160,16 @@ def trips(module: Module, computation: Computation, loop: Instruction) -> int | 
 
 def _constant(computation: Computation, name: str) -> int | None:
     """The value of a constant; None for any other instruction."""
-    found = computation.instructions.get(name)
-    while found is not None and found.opcode in ("copy", "bitcast", "convert"):
-        found = computation.instructions[found.operands[0]]
-    if found is None or found.opcode != "constant" or not found.attributes.lstrip("-").isdigit():
+    instruction = computation.instructions.get(name)
+    while instruction is not None and instruction.opcode in ("copy", "bitcast", "convert"):
+        instruction = computation.instructions[instruction.operands[0]]
+    if (
+        instruction is None
+        or instruction.opcode != "constant"
+        or not instruction.attributes.lstrip("-").isdigit()
+    ):
         return None
-    return int(found.attributes)
+    return int(instruction.attributes)
 
 
 def _step(module: Module, computation: Computation, after: Instruction) -> int:
@@ -183,8 +187,8 @@ def _step(module: Module, computation: Computation, after: Instruction) -> int:
 
 def parameters(computation: Computation) -> list[str]:
     """Names of the parameters, by their numbers."""
-    found = [i for i in computation.instructions.values() if i.opcode == "parameter"]
-    return [i.name for i in sorted(found, key=lambda i: int(i.attributes))]
+    arguments = [i for i in computation.instructions.values() if i.opcode == "parameter"]
+    return [i.name for i in sorted(arguments, key=lambda i: int(i.attributes))]
 
 
 def _walk(module: Module, name: str, times: float, loops: int, guessed: bool) -> Iterator[Executed]:

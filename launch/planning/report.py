@@ -40,8 +40,8 @@ def cost_table(reports: Sequence[Report]) -> Table:
     for name in ("tokens", "TFLOP", "HBM GB", "sent GB"):
         table.add_column(name, justify="right")
     for report in reports:
-        found = report.cost
-        costs = (found.operations / 1e12, found.bytes / 1e9, found.sent / 1e9)
+        cost = report.cost
+        costs = (cost.operations / 1e12, cost.bytes / 1e9, cost.sent / 1e9)
         table.add_row(report.name, f"{report.tokens:,}", *map(_short, costs))
     return table
 
@@ -78,12 +78,12 @@ def traffic_table(reports: Sequence[Report]) -> Table:
 
 def collectives(report: Report) -> dict[tuple[str, int], tuple[float, float]]:
     """Times and bytes sent, by kind and size of the group; the largest first."""
-    found: dict[tuple[str, int], tuple[float, float]] = {}
+    totals: dict[tuple[str, int], tuple[float, float]] = {}
     for one in report.cost.collectives:
         key = (one.kind, len(one.group))
-        times, sent = found.get(key, (0.0, 0.0))
-        found[key] = (times + one.times, sent + one.sent)
-    return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+        times, sent = totals.get(key, (0.0, 0.0))
+        totals[key] = (times + one.times, sent + one.sent)
+    return dict(sorted(totals.items(), key=lambda item: -item[1][1]))
 
 
 def step_lines(step: Step, topology: Topology, price: float | None) -> list[str]:
@@ -108,14 +108,14 @@ def record(
     reports: Sequence[Report], topology: Topology, step: Step | None, price: float | None
 ) -> dict[str, Any]:
     """All figures of a plan; bytes, seconds and operations are those of one device."""
-    found: dict[str, Any] = {
+    plan: dict[str, Any] = {
         "topology": topology.name,
         "chips": topology.chips,
         "devices": len(topology.devices),
         "programs": {},
     }
     if topology.chip:
-        found["available_bytes"] = topology.chip.available
+        plan["available_bytes"] = topology.chip.available
     for report in reports:
         program = {
             "tokens": report.tokens,
@@ -137,15 +137,15 @@ def record(
                 "least": report.seconds.least,
                 "bound": report.seconds.bound,
             }
-        found["programs"][report.name] = program
+        plan["programs"][report.name] = program
     if step is not None:
-        found["step"] = dataclasses.asdict(step) | {
+        plan["step"] = dataclasses.asdict(step) | {
             "seconds": step.seconds,
             "tokens_per_second": step.tokens_per_second,
         }
         if price is not None:
-            found["step"]["cost_of_1000"] = estimate.cost_of_steps(step, topology, price)
-    return found
+            plan["step"]["cost_of_1000"] = estimate.cost_of_steps(step, topology, price)
+    return plan
 
 
 def _short(value: float) -> str:

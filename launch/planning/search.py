@@ -45,7 +45,7 @@ class Planner:
     def reports(self, config: RunConfig) -> list[Report]:
         """Reports of all programs; raises the DoesNotFitError of the first that does not fit."""
         mesh = make_mesh(config, self.topology)
-        found = []
+        reports = []
         local = self.topology.rollout_mesh(mesh)
         for program in programs.build(config, mesh, local, self.workload(config)):
             key = (program.name, program.loops, *_determinants(program.name, config))
@@ -58,8 +58,8 @@ class Planner:
             known = self._known[key]
             if isinstance(known, DoesNotFitError):
                 raise known
-            found.append(known)
-        return found
+            reports.append(known)
+        return reports
 
     def search(self, config: RunConfig, failure: DoesNotFitError, tries: int) -> Iterator[Try]:
         """Tries changes until all programs fit, at most `tries` that a compiler has to judge."""

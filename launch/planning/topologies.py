@@ -144,11 +144,11 @@ def _described(name: str, grid: tuple[int, ...]) -> Sequence[Any]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hides what the library writes to the terminal below Python, which is of no use."""
-    kept = os.dup(2)
+    stderr = os.dup(2)
     with open(os.devnull, "w", encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 2)
         try:
             yield
         finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -97,9 +97,9 @@ def working(name: str, total: int | None = None) -> Iterator[Callable[[int], Non
 def skipped_update(step: int, names: Sequence[str]) -> None:
     """Prints that an update of a step was skipped because its gradients were not finite."""
     if names:
-        shown = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
+        listed = f"{', '.join(names[:5])}{' and others' if len(names) > 5 else ''}"
         CONSOLE.print(
-            f"step {step + 1}: an update was skipped, the gradient of {shown} is not finite",
+            f"step {step + 1}: an update was skipped, the gradient of {listed} is not finite",
             style="red",
             highlight=False,
         )

@@ -179,15 +179,15 @@ class Written:
 def read_problems(folder: pathlib.Path) -> Written:
     """Reads the file of `Results.write_problems`. Raises ValueError for any other content."""
     path, number = folder / PROBLEMS, 0
-    found = Written(outcomes={}, texts={})
+    results = Written(outcomes={}, texts={})
     try:
         with path.open(encoding="utf-8") as file:
             for text in file:
                 number += 1
                 line = json.loads(text)
                 id, family = line["problem"], line["family"]
-                found.texts[id] = line["question"], line["answer"]
-                outcomes = found.outcomes.setdefault(line["mode"], [])
+                results.texts[id] = line["question"], line["answer"]
+                outcomes = results.outcomes.setdefault(line["mode"], [])
                 outcomes += [Outcome(problem=id, family=family, **s) for s in line["samples"]]
     except OSError as error:
         raise ValueError(f"cannot read the results of an evaluation from {path}: {error}") from None
@@ -196,7 +196,7 @@ def read_problems(folder: pathlib.Path) -> Written:
             f"{path}, line {number}: expected a problem with its samples, as `launch.evaluate`"
             f" writes it; {type(error).__name__}: {error}"
         ) from None
-    return found
+    return results
 
 
 def parts(requests: Sequence[Request], slots: int) -> Iterator[list[Request]]:

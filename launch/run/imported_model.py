@@ -62,8 +62,8 @@ def read_folder(run_dir: pathlib.Path) -> str:
 
 def read_adapters(path: pathlib.Path) -> AdapterConfig:
     """The adapters of a phase of a run, from its saved config."""
-    said = json.loads(path.read_text(encoding="utf-8")).get("lora", {})
-    return AdapterConfig(**{**said, "targets": tuple(said.get("targets", ()))})
+    adapters = json.loads(path.read_text(encoding="utf-8")).get("lora", {})
+    return AdapterConfig(**{**adapters, "targets": tuple(adapters.get("targets", ()))})
 
 
 def with_model(config: RunConfig, found: Imported | None) -> RunConfig:

@@ -45,7 +45,7 @@ def least_bytes(config: RunConfig, mesh: Mesh) -> dict[str, float]:
     tensor = mesh.shape["tensor"]
     heads = model.kv_heads / tensor if model.kv_heads % tensor == 0 else model.kv_heads
     row = 2 * model.layers * heads * limits.cache_lengths[0] * model.head_dim * item
-    found = {
+    sizes = {
         f"rollout.slots {limits.slots:,}": limits.slots / sharding.row_count(mesh) * row,
         f"rollout.parked {limits.parked:,}": limits.parked / sharding.row_count(mesh) * row,
     }
@@ -57,8 +57,8 @@ def least_bytes(config: RunConfig, mesh: Mesh) -> dict[str, float]:
         # The input of every layer stays for the backward pass, and logits are float32.
         hidden = rows * length * model.width * item * model.layers
         logits = rows * min(chunk or length, length) * model.vocab_size / tensor * 4
-        found[f"{name} {rows:,} of {length:,} tokens"] = max(hidden, logits) / shards
-    return found
+        sizes[f"{name} {rows:,} of {length:,} tokens"] = max(hidden, logits) / shards
+    return sizes
 
 
 def advice(reason: str) -> str:

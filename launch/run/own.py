@@ -49,8 +49,8 @@ def of_phase(run_dir: pathlib.Path, phase: str, *, goes_on: bool = False) -> Own
 
 def newest(run_dir: pathlib.Path, *, goes_on: bool = False) -> Own | None:
     """The config of the latest phase that has one."""
-    found = (of_phase(run_dir, phase, goes_on=goes_on) for phase in reversed(resuming.PHASES))
-    return next(filter(None, found), None)
+    configs = (of_phase(run_dir, phase, goes_on=goes_on) for phase in reversed(resuming.PHASES))
+    return next(filter(None, configs), None)
 
 
 def option(argv: Sequence[str], name: str) -> str | None:
@@ -72,10 +72,10 @@ def tell_changes(own: Own | None, config: RunConfig) -> None:
     """Prints in one line the settings that make the policy differ from the saved config's."""
     if own is None:
         return
-    found = [c for c in resuming.changes(own.read(), config) if c.fixed]
-    if found:
-        said = ", ".join(map(str, found))
-        display.CONSOLE.print(f"other settings than in {own.path}: {said}", **display.PLAIN)
+    changed = [c for c in resuming.changes(own.read(), config) if c.fixed]
+    if changed:
+        listed = ", ".join(map(str, changed))
+        display.CONSOLE.print(f"other settings than in {own.path}: {listed}", **display.PLAIN)
 
 
 def tell_unfinished(run_dir: pathlib.Path, phase: str, step: int | None = None) -> None:

@@ -89,8 +89,8 @@ class Kept:
 
     def figures(self) -> dict[str, int]:
         """The counts as a JSON object."""
-        said = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**said, "records": len(self.records)}
+        counts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**counts, "records": len(self.records)}
 
     def __str__(self) -> str:
         said = (
@@ -159,17 +159,17 @@ def keep_successes(session: Session, params: Params, wanted: Wanted) -> Kept:
 
 def distinct_problems(session: Session, wanted: Wanted) -> list[tuple[int, Problem]]:
     """The training problems and their numbers, without duplicates, which would add nothing."""
-    found: dict[str, tuple[int, Problem]] = {}
+    distinct: dict[str, tuple[int, Problem]] = {}
     for number in range(wanted.first, wanted.first + wanted.problems):
         problem = session.source.train_problem(number)
-        found.setdefault(problem.id, (number, problem))
-    if len(found) < wanted.problems:
+        distinct.setdefault(problem.id, (number, problem))
+    if len(distinct) < wanted.problems:
         display.CONSOLE.print(
-            f"{wanted.problems - len(found):,} of {wanted.problems:,} problems repeat others and"
+            f"{wanted.problems - len(distinct):,} of {wanted.problems:,} problems repeat others and"
             " are left out",
             highlight=False,
         )
-    return list(found.values())
+    return list(distinct.values())
 
 
 def worth_imitating(samples: Sequence[Trajectory], wanted: Wanted) -> list[Trajectory]:
@@ -178,9 +178,9 @@ def worth_imitating(samples: Sequence[Trajectory], wanted: Wanted) -> list[Traje
 
     They are therefore a sample of the policy's successes, not a selection by length.
     """
-    found: dict[tuple[str, ...], Trajectory] = {}
+    distinct: dict[tuple[str, ...], Trajectory] = {}
     for trajectory in samples:
         broken = any(turn.violation is not None for turn in trajectory.turns)
         if trajectory.success and (wanted.violations or not broken):
-            found.setdefault(tuple(turn.text for turn in trajectory.turns), trajectory)
-    return list(found.values())[: wanted.most_per_problem]
+            distinct.setdefault(tuple(turn.text for turn in trajectory.turns), trajectory)
+    return list(distinct.values())[: wanted.most_per_problem]

@@ -53,10 +53,10 @@ def find_runs(
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder; expected that of a run, such as runs/mine")
         inside = sorted(path for path in folder.iterdir() if path.is_dir())
-        found = [folder] if has(folder) else [path for path in inside if has(path)]
-        if not found:
+        matching = [folder] if has(folder) else [path for path in inside if has(path)]
+        if not matching:
             raise ValueError(f"no {what} in {folder}, nor in a folder in it; {ORIGIN[what]}")
-        runs += found
+        runs += matching
     places = [run.resolve() for run in runs]
     for i, run in enumerate(runs):
         if places[i] in places[:i]:
@@ -76,8 +76,8 @@ def names_of(runs: Sequence[pathlib.Path]) -> list[str]:
 
 def metrics_of(run: pathlib.Path) -> dict[str, list[dict]]:
     """The metrics of each phase that has some."""
-    found = {phase: read_metrics(run / phase / "metrics.jsonl") for phase in PHASES}
-    return {phase: metrics for phase, metrics in found.items() if metrics}
+    phases = {phase: read_metrics(run / phase / "metrics.jsonl") for phase in PHASES}
+    return {phase: metrics for phase, metrics in phases.items() if metrics}
 
 
 def trained(run: pathlib.Path) -> bool:
@@ -99,13 +99,13 @@ def evaluations_of(run: pathlib.Path) -> list[HeldOut]:
 
     Raises `ValueError` if one cannot be read.
     """
-    found = []
+    evaluations = []
     for path in (run / "evaluation").rglob(evaluation_files.PROBLEMS):
         written = evaluation_files.read_problems(path.parent)
         name = path.parent.relative_to(run / "evaluation").as_posix()
         held_out = HeldOut(name=name, outcomes=written.outcomes, texts=written.texts)
-        found.append((*_policy(path.parent), name, held_out))
-    return [held_out for *_, held_out in sorted(found, key=lambda each: each[:3])]
+        evaluations.append((*_policy(path.parent), name, held_out))
+    return [held_out for *_, held_out in sorted(evaluations, key=lambda each: each[:3])]
 
 
 def _policy(folder: pathlib.Path) -> tuple[int, int]:

@@ -138,10 +138,10 @@ class Session:
 
     def save_tokenizer(self) -> None:
         """Saves the tokenizer in the run, because a checkpoint is useless with another one."""
-        kept = self.run_dir / "tokenizer.model"
+        copy = self.run_dir / "tokenizer.model"
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        if self._tokenizer_path() != kept and cluster.is_first():
-            shutil.copyfile(self._tokenizer_path(), kept)
+        if self._tokenizer_path() != copy and cluster.is_first():
+            shutil.copyfile(self._tokenizer_path(), copy)
 
     def _make_dialogue(self) -> AnyDialogue:
         if self.imported is not None:
@@ -157,9 +157,9 @@ def find_tokenizer(run_dir: pathlib.Path, name: str) -> pathlib.Path:
     """The tokenizer of a run whose model was not imported: the saved one, or else the shipped one
     of this name, or a file.
     """
-    kept = run_dir / "tokenizer.model"
-    if kept.exists():
-        return kept
+    own = run_dir / "tokenizer.model"
+    if own.exists():
+        return own
     shipped = tokenizers.ASSETS / f"{name}.model"
     return shipped if shipped.exists() else pathlib.Path(name)
 

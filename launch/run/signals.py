@@ -79,13 +79,13 @@ def heard() -> Iterator[None]:
 
     handler = _AtOnce()
     previous = signal.signal(signal.SIGTERM, handler)
-    shown = sys.unraisablehook
+    original = sys.unraisablehook
 
     def hook(unraisable) -> None:
         # A callback that the interpreter makes, of a weak reference for one, swallows what the
         # handler raises in it. The signal comes once more when the callback has ended.
         if not isinstance(unraisable.exc_value, Preempted):
-            shown(unraisable)
+            original(unraisable)
             return
         signal.signal(signal.SIGTERM, handler)
         threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.SIGTERM)).start()
@@ -95,7 +95,7 @@ def heard() -> Iterator[None]:
         yield
     finally:
         if sys.unraisablehook is hook:
-            sys.unraisablehook = shown
+            sys.unraisablehook = original
         if signal.getsignal(signal.SIGTERM) is handler:
             signal.signal(signal.SIGTERM, previous)
 
@@ -130,8 +130,8 @@ class AfterStep:
 
     def told(self) -> signal.Signals | None:
         """The signal that stopped this or another process. All processes must ask once per step."""
-        found = set(processes.gather_objects(self._told)) - {None}
-        return signal.SIGTERM if signal.SIGTERM in found else next(iter(found), None)
+        received = set(processes.gather_objects(self._told)) - {None}
+        return signal.SIGTERM if signal.SIGTERM in received else next(iter(received), None)
 
     def stop(self, signum: signal.Signals, message: str) -> BaseException:
         """The exception to raise. After a SIGTERM the process ignores all further ones."""

@@ -29,10 +29,10 @@ def commit() -> str | None:
     if not (ROOT / ".git").exists():
         return None
     try:
-        found = subprocess.run(describe, cwd=ROOT, capture_output=True, timeout=20)
+        described = subprocess.run(describe, cwd=ROOT, capture_output=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.decode("ascii").strip() or None
+    return described.stdout.decode("ascii").strip() or None
 
 
 def append(path: pathlib.Path, step: int, *, fresh: bool) -> None:

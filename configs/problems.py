@@ -20,14 +20,14 @@ def make_source(config: RunConfig) -> ProblemSource:
             *("other_numbers", "other_words"),
         ):
             if getattr(task, field) != getattr(TaskConfig, field):
-                raise ValueError(f"task.{field} needs task.train_file beside it")
+                raise ValueError(f"task.{field} needs task.train_file")
         return GeneratedTask(
             seed=config.seed, families=task.families, level=task.level, noise=noise
         )
     if task.eval_file is None:
-        raise ValueError("task.train_file needs task.eval_file beside it, to evaluate on")
+        raise ValueError("task.train_file needs task.eval_file, to evaluate on")
     if task.level != TaskConfig.level:
-        raise ValueError("task.level is that of generated problems; leave out task.train_file")
+        raise ValueError("task.level applies to generated problems; leave out task.train_file")
     names = task.mapping * len(task.train_file) if len(task.mapping) == 1 else task.mapping
     if len(names) != len(task.train_file):
         raise ValueError(
@@ -35,7 +35,7 @@ def make_source(config: RunConfig) -> ProblemSource:
             f" training files, got {len(task.mapping)}"
         )
     if task.eval_mapping is None and len(set(names)) > 1:
-        raise ValueError("with several task.mapping, task.eval_mapping has to be given")
+        raise ValueError("with several task.mapping, task.eval_mapping is required")
     fields = _field_names("fields", task.fields)
     parts = [
         reading.read_problems(source, make_mapping(name), fields=fields)

@@ -22,7 +22,7 @@ def read(path: pathlib.Path) -> RunConfig:
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no config of a run: {error}") from None
+        raise ValueError(f"{path} is not the config of a run: {error}") from None
     unknown = sorted(_unknown(RunConfig, saved))
     if unknown:
         raise ValueError(
@@ -33,7 +33,7 @@ def read(path: pathlib.Path) -> RunConfig:
     try:
         return _restore(RunConfig, saved)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no config of a run: {error}") from None
+        raise ValueError(f"{path} is not the config of a run: {error}") from None
 
 
 def _restore(kind: type[T], saved: Mapping[str, Any]) -> T:

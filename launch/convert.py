@@ -109,7 +109,7 @@ class Import:
             family = hf_config.family_of(config).architecture
             tell(
                 f"{len(checkpoint.left_out):,} tensors of {', '.join(parts)} are left out: a run"
-                f" has the decoder alone, and its merged export is a {family}"
+                f" has only the decoder, and its merged export is a {family}"
             )
 
 
@@ -172,8 +172,8 @@ class Export:
         )
         if not any((self.out / name).is_file() for name in TOKENIZERS):
             tell(
-                f"no tokenizer is in {self.out}, for {source or self.run_dir} has none; name a"
-                " checkpoint that has it by --source"
+                f"{self.out} has no tokenizer, because {source or self.run_dir} has none; name a"
+                " checkpoint with one by --source"
             )
         return (
             f"verified: {written.tensors:,} tensors, {written.nbytes:,} bytes, read back and equal"
@@ -203,7 +203,7 @@ class Export:
         said = f"verified: adapters of {matrices:,} matrices, read back and equal bit for bit"
         if there:
             return f"{said}; names and sides are those of {base}"
-        return f"{said}; their names follow from the config, for the base is not at hand"
+        return f"{said}; their names follow from the config, because the base is missing"
 
 
 Command = (
@@ -260,7 +260,7 @@ def run(argv: Sequence[str]) -> None:
         Command,
         argv,
         prog="python -m launch.convert",
-        description="Checkpoints of Hugging Face: looked at, imported, exported.",
+        description="Inspects, imports and exports Hugging Face checkpoints.",
     )
     command.run()
 

@@ -88,7 +88,7 @@ def find_checkpoint(arguments: EvaluateArguments) -> Checkpoint:
     if step is None:
         others = [p for p in run_folder.POLICIES if has_checkpoint(run_dir / p / CHECKPOINTS)]
         way_out = (
-            f"give --phase {' or --phase '.join(others)}, which there is"
+            f"give --phase {' or --phase '.join(others)}, which has one"
             if others
             else f"run `python -m launch.{phase}` first"
         )
@@ -111,7 +111,7 @@ def evaluate(
     problems = list({problem.id: problem for problem in evaluator.problems}.values())
     repeated = len(evaluator.problems) - len(problems)
     if repeated:
-        display.CONSOLE.print(f"{repeated} problems come more than once, and are evaluated once")
+        display.CONSOLE.print(f"{repeated} problems repeat others and are evaluated once")
     inside = checkpoint.path.is_relative_to(session.run_dir)
     place = checkpoint.path.relative_to(session.run_dir) if inside else checkpoint.path
     results = results_of.Results(
@@ -125,7 +125,7 @@ def evaluate(
         missing = results.missing(mode, asked)
         done, right = len(asked) - len(missing), 0
         if done:
-            display.CONSOLE.print(f"{mode}: {done:,} of {len(asked):,} trajectories are there")
+            display.CONSOLE.print(f"{mode}: {done:,} of {len(asked):,} trajectories exist already")
         with display.Display(mode, len(asked), done) as bar:
             new = 0
             for part in results_of.parts(missing, session.config.rollout.slots):

@@ -96,7 +96,7 @@ def _wait(workers: list[subprocess.Popen], logs: pathlib.Path) -> int:
             failed = min(ended, key=lambda index: (statuses[index] or 0) > 0)
             deadline = time.monotonic() + GRACE_SECONDS
             if failed:
-                where = f"; it printed {logs / f'process-{failed}.log'}"
+                where = f"; its output is in {logs / f'process-{failed}.log'}"
                 sys.stderr.write(
                     f"process {failed} of {len(workers)} {_ended(workers[failed])}{where}\n"
                 )

@@ -100,7 +100,7 @@ class Network:
             if frozen:
                 raise ValueError(
                     f"{phase} trained adapters and this config has none; give the options --lora.*"
-                    f" that stand in {phase / 'config.json'}, or export the run to merge them"
+                    f" in {phase / 'config.json'}, or export the run to merge them"
                 )
             return _restore(phase / CHECKPOINTS, abstract, step)
         from models import lora

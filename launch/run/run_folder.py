@@ -51,7 +51,9 @@ def find_runs(
     runs: list[pathlib.Path] = []
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; expected that of a run, such as runs/mine")
+            raise ValueError(
+                f"{folder} is not a folder; expected the folder of a run, such as runs/mine"
+            )
         inside = sorted(path for path in folder.iterdir() if path.is_dir())
         matching = [folder] if has(folder) else [path for path in inside if has(path)]
         if not matching:

@@ -215,7 +215,7 @@ def test_parts_that_are_left_out_are_told(tmp_path, capsys):
     outer = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
     (source / "config.json").write_text(json.dumps(outer))
     call("import", source, "--run-dir", tmp_path / "run")
-    told = "3 tensors of vision_tower are left out: a run has the decoder alone, and its merged"
+    told = "3 tensors of vision_tower are left out: a run has only the decoder, and its merged"
     assert f"{told} export is a Gemma3ForCausalLM" in capsys.readouterr().out
 
 
@@ -261,7 +261,7 @@ def test_export_without_a_tokenizer_says_so(tmp_path, capsys):
     save_phase(tmp_path / "run", "sft", 1)
     call("export", tmp_path / "run", "--out", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert f"no tokenizer is in {tmp_path / 'out'}, for {tmp_path / 'run'} has none" in printed
+    assert f"{tmp_path / 'out'} has no tokenizer, because {tmp_path / 'run'} has none" in printed
     assert "--source" in printed
 
 

@@ -161,7 +161,7 @@ def test_finished_evaluation_is_read(run_dir, whole, monkeypatch, capsys):
     assert asked == []
     assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
     shown = capsys.readouterr().out
-    assert "sampled: 60 of 60 trajectories are there" in shown
+    assert "sampled: 60 of 60 trajectories exist already" in shown
     assert "avg@k" in shown and "pass@3" in shown
 
 
@@ -237,7 +237,7 @@ def test_checkpoint_is_chosen_by_step_or_path(run_dir, whole):
     [
         (("--checkpoint", "5"), r"no checkpoint 5 in .*; there are: 6, 4"),
         (("--checkpoint", "runs/mine/sft"), r"must be a step, or a path like RUN/train"),
-        (("--phase", "train"), r"no checkpoint in .*train.*; give --phase sft, which there is"),
+        (("--phase", "train"), r"no checkpoint in .*train.*; give --phase sft, which has one"),
         (("--evaluation.samples", "0"), r"evaluation\.samples must be at least 1, got 0"),
         (("--evaluation.temperature", "0"), r"evaluation\.temperature must be above 0"),
     ],

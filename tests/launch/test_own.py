@@ -190,7 +190,7 @@ def test_file_of_another_version_is_told(tmp_path):
     assert found.sft.optimizer.warmup_steps == 5
     for text in ("{", '{"train": {"steps": 0}}', "{}"):
         path.write_text(text)
-        with pytest.raises(ValueError, match="is no config of a run"):
+        with pytest.raises(ValueError, match="is not the config of a run"):
             saved.read(path)
 
 
@@ -355,7 +355,7 @@ def test_phase_that_is_not_finished_is_told(run_dir, capsys):
 def test_checkpoint_of_another_phase_is_named(tmp_path):
     keep(tmp_path, "sft")
     arguments = cli.parse(evaluate.EvaluateArguments, ["--run-dir", str(tmp_path)], program="tests")
-    with pytest.raises(ValueError, match="give --phase sft, which there is"):
+    with pytest.raises(ValueError, match="give --phase sft, which has one"):
         evaluate.find_checkpoint(arguments)
 
 

@@ -109,10 +109,10 @@ def test_a_mapping_of_ones_own_is_named_by_its_path(files, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"eval_file": "x.jsonl"}, "task.eval_file needs task.train_file beside it"),
+        ({"eval_file": "x.jsonl"}, "task.eval_file needs task.train_file"),
         ({"mapping": ("gsm8k",)}, "task.mapping needs task.train_file"),
         ({"drop_overlap": True}, "task.drop_overlap needs task.train_file"),
-        ({"train_file": ("x.jsonl",)}, "task.train_file needs task.eval_file beside it"),
+        ({"train_file": ("x.jsonl",)}, "task.train_file needs task.eval_file"),
         ({"level": 0}, "task.level must be at least 1, got 0"),
     ],
 )
@@ -123,7 +123,7 @@ def test_options_that_do_not_go_together(options, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"level": 2}, "task.level is that of generated problems"),
+        ({"level": 2}, "task.level applies to generated problems"),
         (
             {"mapping": ("gsm9k",)},
             "there is no mapping 'gsm9k' of problems; there are plain, gsm8k",
@@ -144,7 +144,7 @@ def test_several_mappings_leave_that_of_the_evaluation_open(files):
         "mapping": ("gsm8k", "math"),
         "eval_file": files["other"],
     }
-    assert "task.eval_mapping has to be given" in complaint(**options)
+    assert "task.eval_mapping is required" in complaint(**options)
 
 
 def test_command_line_takes_one_file_or_several(files):

@@ -216,7 +216,7 @@ def test_names_of_runs_differ(tmp_path):
     ("options", "message"),
     [
         ([], "no run is named; give its folder"),
-        (["{run}/none"], "none is no folder; expected that of a run"),
+        (["{run}/none"], "none is not a folder; expected the folder of a run"),
         (["{run}/train/trajectories"], "no trajectories in .*; training keeps them in"),
         (["--compare", "{run}/evaluation"], "no metrics of training in .*launch.train"),
         (["{run}", "{run}/../mine"], "mine is named twice"),

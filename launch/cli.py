@@ -59,7 +59,7 @@ class RunArguments(Arguments):
     run_dir: pathlib.Path = pathlib.Path("runs/mine")
     """Folder of the run: config, tokenizer, checkpoints, metrics, pictures."""
     json: pathlib.Path | None = None
-    """Also write the metrics to this JSON file."""
+    """Also write the results to this JSON file."""
     cluster: Cluster = "none"
     """How processes find each other. `auto`: the environment (TPU pod, Slurm or JobSet) says.
     `none`: one process, or the options `distributed`."""

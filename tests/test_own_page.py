@@ -45,7 +45,7 @@ def module(tmp_path, monkeypatch):
 
 
 def turn_credit(words: list[str]) -> methods.TurnCredit:
-    """What a method gives a success and two failures of one group."""
+    """The credit that a method gives a success and two failures of one group."""
     rng = np.random.default_rng(0)
     made = [make_trajectory(rng, [(3, 2), (4, 0)], success=i == 0) for i in range(3)]
     method = make_method(words)

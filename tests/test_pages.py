@@ -171,7 +171,7 @@ def test_every_block_that_is_not_run_is_there():
 
 
 def places() -> list[str]:
-    """What the last column of the glossary names: modules, files, and names of `gtpo_jax`."""
+    """Names in the last column of the glossary: modules, files, and names of `gtpo_jax`."""
     page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     columns = [line.split(" | ")[-1] for line in page.splitlines() if line.startswith("| ")]
     named = [name for column in columns for name in re.findall("`([^`]+)`", column)]

@@ -36,8 +36,7 @@ MEMORY_LOCK = 68719476736  # kilobytes: libtpu locks what it sends
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobSetArguments:
-    """A JobSet of one TPU slice, or of GPU machines, as YAML. What follows `--` is for
-    launch.train.
+    """JobSet YAML for one TPU slice or for GPU machines. Options after `--` go to launch.train.
 
     A pod that is preempted or evicted saves and ends with status 75, and all pods start again
     without that being counted. Any other failure counts towards `max_restarts`.

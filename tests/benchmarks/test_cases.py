@@ -102,7 +102,7 @@ def test_scenes_give_what_reports_expect():
         assert adapters["sampling"]({}) == "right"
         assert adapters["advantages"]({}) == "0, never NaN"
         base = {"base": "Gemma3ForConditionalGeneration"}
-        assert adapters["models.hf.peft.adapter_config"](base) == "no adapter in the vision tower"
+        assert adapters["models.peft.adapter_config"](base) == "no adapter in the vision tower"
         text = {"base": "LlamaForCausalLM"}  # its short targets would adapt an image encoder
-        assert "vision_tower" in adapters["models.hf.peft.adapter_config"](text)
+        assert "vision_tower" in adapters["models.peft.adapter_config"](text)
         assert adapters["launchers"]({}) == "an option"

@@ -16,6 +16,8 @@ import tyro
 
 from tests.commands import PAGES, ROOT, Command, in_blocks, in_sentences, own_module
 
+pytestmark = pytest.mark.slow
+
 PRINTED = [command for page in PAGES for command in in_blocks(page)]
 NAMED = [command for page in PAGES for command in in_sentences(page)]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

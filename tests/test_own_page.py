@@ -22,6 +22,8 @@ from gtpo_jax.types import Problem, ToolStatus, Verdict
 from tests.commands import ROOT, blocks, in_blocks, own_module
 from tests.tiny import make_trajectory
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "own.md"
 
 

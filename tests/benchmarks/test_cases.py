@@ -10,6 +10,8 @@ from benchmarks.cases import files, row, scenes, texts
 from benchmarks.cases.__main__ import replay, run
 from benchmarks.cases.row import Outcome, Row, agrees
 
+pytestmark = pytest.mark.slow
+
 READ = Outcome(accepted=True, count=164)
 REFUSED = Outcome(accepted=False, text="a.jsonl, line 2: the field `answer` is NaN")
 CRASHED = Outcome(accepted=False, text="TypeError: no", crashed=True)

@@ -16,6 +16,8 @@ from gtpo_jax.testing import scripted_forward
 from tests.rounding import assert_same_sums, decoder_depth
 from tests.tiny import BYTES, CONFIG, FORWARD, make_params, make_trajectory
 
+pytestmark = pytest.mark.slow
+
 ROWS, CONTEXT, STEPS, WIDTH, PROMPT = 4, 40, 5, 4, 6
 DEPTH = decoder_depth(CONFIG, CONTEXT) + CONFIG.vocab_size
 STOP = 260

@@ -16,6 +16,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from gtpo_jax.decoding import sampling
 from tests import reference
 
+pytestmark = pytest.mark.slow
+
 DRAWS = 20_000
 STANDARD_ERRORS = 4.5  # chance of one false alarm in 50 comparisons: below 1 in 2000
 
@@ -86,7 +88,6 @@ def share_of(tokens, width: int) -> np.ndarray:
     return np.bincount(np.asarray(tokens), minlength=width) / len(tokens)
 
 
-@pytest.mark.slow
 @every_sampler
 def test_masked_vocabulary_is_never_sampled(sampler, key):
     # The padded rows of the embedding would win every draw.
@@ -241,7 +242,6 @@ def test_truncated_agrees_with_filters_on_lists(
         np.testing.assert_array_equal(np.asarray(draw.tokens)[same], plain[same])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("filters", [{"top_p": 0.95}, {"top_k": 5, "min_p": 0.2}], ids=str)
 def test_number_in_the_program_does_what_a_traced_one_does(filters, key):
     keys, logits = jax.random.split(key, 200), random_logits(200)
@@ -267,7 +267,6 @@ def test_truncated_that_cuts_nothing_is_categorical(filters, key):
     chex.assert_trees_all_close(draw, plain, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "filters", [{"top_k": 4}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 6, "top_p": 0.9}], ids=str
 )
@@ -290,7 +289,6 @@ def test_truncated_of_permuted_logits_keeps_the_permuted_tokens(filters, key):
         np.testing.assert_array_equal(order[permuted.tokens], draw.tokens)
 
 
-@pytest.mark.slow
 @every_sampler
 def test_row_depends_on_its_own_key_and_logits_only(sampler, key):
     keys, logits = jax.random.split(key, 16), random_logits(16)
@@ -303,7 +301,6 @@ def test_row_depends_on_its_own_key_and_logits_only(sampler, key):
         chex.assert_trees_all_close(some, expected, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.slow
 @every_sampler
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=str)
 def test_rows_shared_by_devices_draw_the_same(sampler, axis_type, key):
@@ -319,7 +316,6 @@ def test_rows_shared_by_devices_draw_the_same(sampler, axis_type, key):
     chex.assert_trees_all_close(jax.device_get(draw), jax.device_get(alone), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.slow
 @every_sampler
 def test_jitted_sampler_is_the_eager_one(sampler, key):
     keys, logits = jax.random.split(key, 32), random_logits(32).at[:, 2].set(-jnp.inf)
@@ -328,7 +324,6 @@ def test_jitted_sampler_is_the_eager_one(sampler, key):
     chex.assert_trees_all_close(eager, jitted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "greedy"])
 def test_one_key_per_row_draws_rows_independently(name, key):
     # With a shared key all rows of equal logits would draw the same token.
@@ -336,7 +331,6 @@ def test_one_key_per_row_draws_rows_independently(name, key):
     assert len(set(np.asarray(draw.tokens).tolist())) >= 4
 
 
-@pytest.mark.slow
 @every_sampler
 def test_bfloat16_logits_are_computed_in_float32(sampler, key):
     logits = random_logits(32, 64).astype(jnp.bfloat16)
@@ -466,7 +460,6 @@ def test_trajectory_keys_of_different_trajectories_all_differ():
     assert len(seen) == 3 * 3 * len(pairs)
 
 
-@pytest.mark.slow
 def test_trajectory_keys_may_be_used_once_each_without_reuse():
     with jax.debug_key_reuse(True):
         keys = keys_of([1, 2], [0, 0])

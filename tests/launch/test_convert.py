@@ -33,6 +33,8 @@ from tests.launch import small
 from tests.models.variants import VARIANTS
 from tests.tiny import CONFIG, make_params
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source(tmp_path):
@@ -64,7 +66,6 @@ def load(folder):
     return hf_weights.load_params(hf_weights.open_checkpoint(folder))
 
 
-@pytest.mark.slow
 def test_imported_and_exported_checkpoint_is_the_same(source, tmp_path, capsys):
     run_dir, out = tmp_path / "run", tmp_path / "out"
     call("import", source, "--run-dir", run_dir)
@@ -80,7 +81,6 @@ def test_imported_and_exported_checkpoint_is_the_same(source, tmp_path, capsys):
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -113,7 +113,6 @@ def test_run_finds_the_imported_model(source, tmp_path):
     assert params["embedding"].sharding.spec == PartitionSpec("tensor", "fsdp")
 
 
-@pytest.mark.slow
 def test_import_and_export_change_the_dtype_when_asked(source, tmp_path):
     run_dir = tmp_path / "run"
     call("import", source, "--run-dir", run_dir, "--dtype", "bfloat16")
@@ -136,7 +135,6 @@ def save_phase(run_dir, phase, seed):
         store.save_params(3, params)
 
 
-@pytest.mark.slow
 def test_latest_phase_is_exported_unless_another_is_named(source, tmp_path):
     run_dir = tmp_path / "run"
     call("import", source, "--run-dir", run_dir)
@@ -150,7 +148,6 @@ def test_latest_phase_is_exported_unless_another_is_named(source, tmp_path):
         assert (tmp_path / phase / "tokenizer.json").exists()
 
 
-@pytest.mark.slow
 def test_export_divides_files_and_overwrites_when_told(source, tmp_path, capsys, monkeypatch):
     run_dir, out = tmp_path / "run", tmp_path / "out"
     call("import", source, "--run-dir", run_dir)
@@ -265,7 +262,6 @@ def test_export_without_a_tokenizer_says_so(tmp_path, capsys):
     assert "--source" in printed
 
 
-@pytest.mark.slow
 def test_exported_model_of_our_own_is_watched_as_it_solves_a_problem(tmp_path, capsys):
     own_run(tmp_path / "run")
     call("export", tmp_path / "run", "--out", tmp_path / "out")
@@ -303,7 +299,6 @@ def test_inspect_lists_tensors_and_says_whether_they_fit(source, capsys, monkeyp
     assert "'Unheard'" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_command_runs_as_a_program(source, tmp_path):
     done = subprocess.run(
         [

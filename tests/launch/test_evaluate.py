@@ -23,6 +23,8 @@ from launch.run.network import Network
 from launch.run.session import Session, make_source
 from tests.launch import small
 
+pytestmark = pytest.mark.slow
+
 PROBLEMS, SAMPLES = 20, 3
 OPTIONS = ("--phase", "sft", "--evaluation.problems", PROBLEMS, "--evaluation.samples", SAMPLES)
 OPTIONS += ("--show", 0)
@@ -131,7 +133,6 @@ class Stopped(Exception):
     pass
 
 
-@pytest.mark.slow
 def test_evaluation_goes_on_where_it_stopped(run_dir, whole, monkeypatch):
     add = evaluation_files.Results.add
     count = itertools.count()
@@ -165,7 +166,6 @@ def test_finished_evaluation_is_read(run_dir, whole, monkeypatch, capsys):
     assert "avg@k" in shown and "pass@3" in shown
 
 
-@pytest.mark.slow
 def test_more_samples_of_more_problems_need_only_those(run_dir, whole, monkeypatch):
     run(run_dir, "--name", "grown", "--evaluation.samples", 1, "--evaluation.problems", 5)
     asked = rolled_out(monkeypatch)
@@ -216,7 +216,6 @@ def test_parts_that_were_joined_when_it_was_stopped_are_joined_once(whole, tmp_p
     assert list(records.read_records(joined)) == kept and len(again.outcomes) == len(kept)
 
 
-@pytest.mark.slow
 def test_checkpoint_is_chosen_by_step_or_path(run_dir, whole):
     assert set(saved_steps(run_dir / "sft" / "checkpoints")) == {6, 4}
     few = ("--evaluation.problems", 2, "--evaluation.samples", 1)
@@ -286,7 +285,6 @@ def test_digest_sees_every_entry_and_its_place(dtype, other):
     assert evaluation_files.digest(spread) == evaluation_files.digest(params)
 
 
-@pytest.mark.slow
 def test_killed_evaluation_goes_on_and_is_the_one_that_was_not(run_dir, whole):
     folder = run_dir / "evaluation" / "killed"
     options = ("--run-dir", run_dir, *OPTIONS, "--name", "killed")

@@ -29,9 +29,10 @@ SCRIPTS = sorted([*HOSTS.glob("*.sh"), *HOSTS.glob("*.sbatch")])
 OPTIONS = ["tiny", "--task.train-file", "it's here.jsonl", "--train.steps", "3"]
 """Words that a shell would misread if they were quoted carelessly."""
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="the fakes are those of a Linux host"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="the fakes are those of a Linux host"),
+]
 
 FAKE = """#!{python}
 import json, os, pathlib, subprocess, sys

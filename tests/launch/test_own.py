@@ -23,6 +23,8 @@ from launch.run import own, phase
 from tests.launch.test_cli import with_setting
 from tests.learner.test_checkpoint import blank, make_state
 
+pytestmark = pytest.mark.slow
+
 TINY = PRESETS["tiny"]
 
 

@@ -37,6 +37,8 @@ from launch.train import TrainArguments, Trainer, run_training
 from tests.launch import small
 from tests.tiny import compilations
 
+pytestmark = pytest.mark.slow
+
 PROMPTS, GROUP_SIZE, ROUNDS = 2, 3, 3
 
 
@@ -160,7 +162,6 @@ def test_single_round_keeps_every_group(trainers):
     assert groups.kept == groups.sampled and len(groups.kept) == PROMPTS * GROUP_SIZE
 
 
-@pytest.mark.slow
 def test_figures_are_of_all_that_was_sampled_and_credit_of_what_was_kept(trainer):
     trainer.engine = ScriptedEngine(some_succeed({"1", "4"}))
     state, trajectories, figures = trainer.step(0, fresh(trainer))
@@ -365,7 +366,6 @@ def test_memory_of_this_process_grows_with_what_it_holds():
     assert step_metrics.memory()["memory/host_bytes"] - before > 0.9 * held.nbytes
 
 
-@pytest.mark.slow
 def test_named_project_of_weights_and_biases_gets_the_figures_of_training(tmp_path, monkeypatch):
     opened, sent = [], []
     service = types.SimpleNamespace(
@@ -387,7 +387,6 @@ def test_named_project_of_weights_and_biases_gets_the_figures_of_training(tmp_pa
     assert [{"step": step, **values} for step, values in sent] == told and len(told) == 2
 
 
-@pytest.mark.slow
 def test_training_keeps_the_trajectories_of_some_steps_with_their_credit(tmp_path, monkeypatch):
     options = ("--train.keep-every", "2", "--train.steps", "5", "--train.eval-every", "0")
     with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
@@ -478,7 +477,6 @@ def test_evaluation_is_shown_under_the_phase(sessions, bar):
         assert result.success == pytest.approx(1 / 6) and len(lines(bar)) == 1
 
 
-@pytest.mark.slow
 def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_began_with(tmp_path):
     method = ["gtpo", "+", "importance", "limit=2.0", "+", "kl", "weight=0.1"]
     options = ("--train.epochs", "2", "--train.method", *method)

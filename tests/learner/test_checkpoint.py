@@ -24,6 +24,8 @@ from gtpo_jax.learner.checkpoint import (
     saved_steps,
 )
 
+pytestmark = pytest.mark.slow
+
 ADAM = optax.adam(0.1)
 AXES = {"w": ("embed", "mlp"), "b": ("mlp",)}
 

@@ -20,6 +20,8 @@ from models import decoder
 from tests.rounding import assert_same_sums, decoder_depth
 from tests.tiny import CONFIG, FORWARD, compilations, make_params, make_trajectory
 
+pytestmark = pytest.mark.slow
+
 ROWS, LENGTH = 4, 24
 # There and back, and over the tokens.
 GRADIENT_DEPTH = 3 * decoder_depth(CONFIG, 2 * LENGTH) + CONFIG.vocab_size + ROWS * LENGTH
@@ -169,7 +171,6 @@ def test_junk_in_masked_positions_changes_nothing():
     assert_same(gradient(junk, forward=TOY), gradient(batch, forward=TOY))
 
 
-@pytest.mark.slow
 def test_padding_changes_nothing():
     # Longer rows and more of them.
     expected = gradient(make_batch())
@@ -200,7 +201,6 @@ def test_empty_micro_batch_in_the_middle_hides_nothing_behind_it():
     assert_same(gradient(spread, forward=TOY), gradient(toy_batch(), forward=TOY))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [5, 64])
 def test_logits_in_chunks_change_nothing(chunk):
     update = learner.make_update(
@@ -212,7 +212,6 @@ def test_logits_in_chunks_change_nothing(chunk):
     assert_same(found, gradient(toy_batch(), forward=TOY))
 
 
-@pytest.mark.slow
 def test_packing_and_order_change_nothing():
     # Several documents in a row, or one row each and in another order.
     packed = make_batch(length=40, rows=3)
@@ -328,7 +327,6 @@ def test_gradient_that_is_not_finite_changes_nothing_and_is_named():
     assert float(metrics["skipped"]) == 1.0
 
 
-@pytest.mark.slow
 def test_gradients_of_bfloat16_parameters_are_summed_in_float32():
     # The same micro-batch 300 times: a sum in bfloat16 would stop growing at 256 of its terms.
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.bfloat16), toy_params())
@@ -458,7 +456,6 @@ def updated_on_one_device():
     return jax.jit(update)(learner.init_state(make_params(), MESH_OPTIMIZER), make_batch(rows=8))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "kind"),
     [
@@ -508,7 +505,6 @@ def test_mesh_changes_nothing(axes, kind):
     assert compiled == []
 
 
-@pytest.mark.slow
 def test_supervised_loss_falls_on_a_fixed_batch_with_one_compilation():
     optimizer = optax.adam(1e-2)
     update = learner.make_update(FORWARD, optimizer, IMITATION, reductions.token_mean)

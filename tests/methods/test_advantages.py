@@ -65,7 +65,11 @@ MEMBERS = {
     ),
 }
 OPTIONS = {"ddof": 1, "eps": 0.1, "divide_by_std": False}
-each = pytest.mark.parametrize("name", MEMBERS)
+FAST = ("gtpo", "grpo", "rloo")
+each = pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MEMBERS],
+)
 
 
 @functools.cache

@@ -47,7 +47,11 @@ METHODS = {
     "cispo": Expected(reference.grpo, low=1.0, cispo=True),
     "dapo": Expected(reference.grpo, failure=-1.0),
 }
-each = pytest.mark.parametrize("name", METHODS)
+FAST = ("gtpo", "dapo")
+each = pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in METHODS],
+)
 
 
 def test_suite_holds_every_method():
@@ -346,6 +350,7 @@ def everything(method, *, same):
     return jax.value_and_grad(total)(policy), credit.advantages, kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, options in NEUTRAL.items() if options is not None])
 def test_neutral_modifier_leaves_the_method_as_it_is(name):
     plain = methods.gtpo()
@@ -354,6 +359,7 @@ def test_neutral_modifier_leaves_the_method_as_it_is(name):
     chex.assert_trees_all_close(after[:2], before[:2], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FELT)
 def test_modifier_changes_something(name):
     plain = methods.gtpo()

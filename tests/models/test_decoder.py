@@ -126,6 +126,7 @@ def test_fresh_norms_multiply_by_one(name):
         np.testing.assert_array_equal(scale, 0.0 if VARIANTS[name].zero_centered_norms else 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped_with_bias", "experts"])
 def test_residual_init_scales_what_writes_to_the_residual_and_nothing_else(name):
     def fresh(scale):

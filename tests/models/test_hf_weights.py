@@ -24,6 +24,8 @@ from tests.models.variants import VARIANTS
 from tests.rounding import converts_float16
 from tests.tiny import CONFIG, make_params
 
+pytestmark = pytest.mark.slow
+
 UNTIED = VARIANTS["one_kv_head_untied"]
 MOE = dataclasses.replace(VARIANTS["experts"], experts=4)
 CODES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
@@ -249,7 +251,6 @@ def peak_of(call):
 SLACK = 6 * 2**20  # pieces of all threads, and what tracing a program takes
 
 
-@pytest.mark.slow
 def test_import_to_a_device_holds_few_pieces_on_the_host(monkeypatch, tmp_path):
     _, _, folder = big(tmp_path)
     monkeypatch.setattr(hf_weights, "_in_host_memory", lambda devices: False)

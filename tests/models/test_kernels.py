@@ -15,6 +15,8 @@ from models.kernels import choice, fused, masks, plain, splash
 from tests.rounding import assert_same_sums, decoder_depth
 from tests.tiny import CONFIG, make_params
 
+pytestmark = pytest.mark.slow
+
 B, Q, KV, H = 2, 4, 2, 64
 SCALE = 0.2
 LENGTH = 150  # more than a tile of splash attention, and no multiple of it
@@ -145,7 +147,6 @@ def test_library_attention_behind_prefixes_equals_the_plain_one(window):
     assert_same_sums(*results, depth=DEPTH)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("window", "softcap"), [(40, 0.7), (None, None)])
 def test_splash_attention_behind_prefixes_equals_the_plain_one(window, softcap):
     args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
@@ -157,7 +158,6 @@ def test_splash_attention_behind_prefixes_equals_the_plain_one(window, softcap):
     assert_same_sums(*results, depth=DEPTH)
 
 
-@pytest.mark.slow
 def test_layer_of_one_kind_gives_its_kernel_window_and_prefixes():
     config = dataclasses.replace(CONFIG, head_dim=64, window=40, attention="splash")
     args, (ids, prefixes) = inputs(LENGTH), continued(segments(LENGTH))
@@ -182,7 +182,6 @@ def test_splash_attention_lowers_for_tpu(head_dim, prefixes):
     assert traced.lower(lowering_platforms=("tpu",)).as_text().count("tpu_custom_call") == 3
 
 
-@pytest.mark.slow
 def test_splash_attention_serves_layers_of_two_kinds_under_one_scan():
     # The flag of a local layer is traced there, and a kernel is compiled for its window.
     config = dataclasses.replace(
@@ -205,7 +204,6 @@ def test_splash_attention_serves_layers_of_two_kinds_under_one_scan():
     assert np.abs(hidden("plain", one_kind) - hidden("plain", config)).max() > 1e-3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kv_heads", "behind", "axis"),
     [

@@ -14,6 +14,8 @@ from gtpo_jax.types import Problem, StopReason, UnitTests, Verdict
 from gtpo_jax.verifiers import numeric_or_exact
 from tests.chat_families import FAMILIES
 
+pytestmark = pytest.mark.slow
+
 QWEN = FAMILIES["qwen2.5"]
 TOKENIZER, LIBRARY = QWEN.tokenizer(), QWEN.library_tokenizer()
 SYSTEM = "Use Python."

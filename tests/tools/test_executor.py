@@ -13,6 +13,8 @@ from gtpo_jax.types import ToolStatus
 from tests.tools import endings
 from tests.tools.calls import last_line, linux_only, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def executor():

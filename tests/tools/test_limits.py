@@ -8,6 +8,8 @@ from gtpo_jax.tools import PythonExecutor, ToolLimits, render_tool_result
 from gtpo_jax.types import ToolStatus
 from tests.tools.calls import descendants, last_line, linux_only, run, supervisor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def executor():
@@ -65,7 +67,6 @@ def test_timeout_of_a_call_replaces_the_limit_in_both_directions():
         assert run(executor, sleep, timeout=20.0).status is ToolStatus.OK
 
 
-@pytest.mark.slow
 @linux_only
 @pytest.mark.parametrize(
     "prefix", ["", "import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\n"]

@@ -14,7 +14,7 @@ from gtpo_jax.tools import PythonExecutor, ToolLimits
 from gtpo_jax.types import ToolStatus
 from tests.tools.calls import descendants, last_line, linux_only, run, supervisor, zygote
 
-pytestmark = linux_only
+pytestmark = [linux_only, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

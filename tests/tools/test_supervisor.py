@@ -28,7 +28,7 @@ from tests.tools.calls import (
     zygote,
 )
 
-pytestmark = linux_only  # where the processes are looked up in /proc
+pytestmark = [linux_only, pytest.mark.slow]  # where the processes are looked up in /proc
 
 SLEEP = "import time; time.sleep(60)"
 

@@ -11,6 +11,8 @@ from gtpo_jax.types import Problem, Verdict
 from gtpo_jax.verifiers import KindVerifier
 from tests.verifiers import math_table, spelling_table, structure_table
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("math_verify", reason="needs the extra `tasks`")
 
 THEMES = {**math_table.THEMES, **spelling_table.THEMES, **structure_table.THEMES}
@@ -65,7 +67,6 @@ FALSE_POSITIVES = [
 ]
 
 
-@pytest.mark.slow
 def test_the_false_positives_of_math_verify_are_known():
     """Names of its release: the guards rely on them, and a new release would show here."""
     import math_verify

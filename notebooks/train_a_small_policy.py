@@ -44,7 +44,7 @@ def adam(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
 
 def imitate(demonstrations: Sequence[Trajectory], *, updates: int) -> Params:
     """The cold start: random parameters learn to write what the demonstrators wrote."""
-    optimizer = adam(optax.warmup_cosine_decay_schedule(0.0, 3e-3, 40, updates))
+    optimizer = adam(optax.warmup_cosine_decay_schedule(0.0, 3e-3, updates // 5, updates))
     state = learner.init_state(decoder.init_params(presets.TINY, jax.random.key(0)), optimizer)
     update = learner.CompiledUpdate(
         learner.make_update(FORWARD, optimizer, losses.imitation(), reductions.token_mean), state

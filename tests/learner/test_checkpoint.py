@@ -64,6 +64,11 @@ def saved(folder, *steps, state=None, store=CheckpointStore, **arguments):
     return store
 
 
+def warnings_of(caplog):
+    """Our own records; asyncio tells of futures that TensorStore left, whenever they are freed."""
+    return [record for record in caplog.records if record.name.startswith("gtpo_jax")]
+
+
 def test_newest_checkpoint_comes_back_whole(tmp_path):
     saved(tmp_path, 3, 7).close()
     with CheckpointStore(tmp_path) as store:
@@ -199,7 +204,9 @@ def test_damaged_checkpoint_does_not_count(two, tmp_path, caplog, path, damage, 
         assert store.latest_step == 7
     assert step == 3
     chex.assert_trees_all_equal((state, params), (make_state(seed=3), make_state(seed=3).params))
-    read, restored = [record.getMessage() for record in caplog.records if "damaged" in record.msg]
+    read, restored = [
+        record.getMessage() for record in warnings_of(caplog) if "damaged" in record.msg
+    ]
     assert f"checkpoint 7 in {folder} is damaged" in read and "step 3 is used instead" in read
     assert "it is now 7.damaged, and the run goes on from step 3" in restored
     for message in (read, restored):
@@ -214,13 +221,13 @@ def test_checkpoint_of_an_earlier_version_counts_until_it_cannot_be_read(two, tm
         (folder / step / FILES).unlink()
     with CheckpointStore(folder) as store:
         assert store.restore(blank(make_state()))[0] == 7
-        assert not caplog.records
+        assert not warnings_of(caplog)
         for path in (folder / "7" / "state" / "d").iterdir():
             cut(path)
         assert store.latest_step == 7, "sizes are not known"
     with CheckpointStore(folder) as store:
         assert store.restore(blank(make_state()))[0] == 3
-    assert (folder / "7.damaged").is_dir() and len(caplog.records) == 1
+    assert (folder / "7.damaged").is_dir() and len(warnings_of(caplog)) == 1
 
 
 def test_second_damage_of_a_step_has_a_name_of_its_own(two, tmp_path):

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
@@ -171,11 +172,14 @@ FILES = "--task.train-file train.jsonl --task.eval-file eval.jsonl"
 
 
 def problem_files(clone: Clone) -> None:
-    names = ("Tom", "Ann", "Mia", "Ben", "Eva")
-    things = ("apples", "books", "coins", "stamps", "pens", "shells")
+    """Problems with words enough for the vocabulary of 1,024 pieces that a page asks for."""
+    draws = random.Random(0)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(draws.choices(letters, k=7)) for _ in range(800)]
     lines = [
         {
-            "question": f"{names[i % 5]} has {i} {things[i % 6]} and {j} more. How many?",
+            "question": f"{words[20 * (i - 2) + j - 3]} has {i} {words[7 * i]} and {j} more."
+            " How many?",
             "answer": str(i + j),
             "expression": f"{i} + {j}",
         }

@@ -341,26 +341,36 @@ def train_sentencepiece(
     """Trains a BPE model on `lines` and writes it to `path`.
 
     Digits stay single tokens, whitespace and newlines are preserved, and every printable ASCII
-    character has a token of its own, so that code and tool output survive encoding.
+    character has a token of its own, so that code and tool output survive encoding. Raises
+    `ValueError` where the texts do not have so many pieces.
     """
     model = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=vocab_size,
-        control_symbols=list(control_symbols),
-        user_defined_symbols=["\n"],
-        required_chars="".join(map(chr, range(33, 127))),
-        character_coverage=1.0,
-        split_digits=True,
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
-        allow_whitespace_only_pieces=True,
-        bos_id=-1,
-        eos_id=-1,
-        pad_id=-1,
-        minloglevel=2,
-    )
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            control_symbols=list(control_symbols),
+            user_defined_symbols=["\n"],
+            required_chars="".join(map(chr, range(33, 127))),
+            character_coverage=1.0,
+            split_digits=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            normalization_rule_name="identity",
+            allow_whitespace_only_pieces=True,
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        most = re.search(r"Vocabulary size too high .* value <= (\d+)", str(error))
+        if most is None:
+            raise
+        raise ValueError(
+            f"vocab_size must be at most {most[1]} for these texts, which have no more pieces, got"
+            f" {vocab_size}; lower it, or give more texts"
+        ) from None
     pathlib.Path(path).write_bytes(model.getvalue())

@@ -173,3 +173,13 @@ def test_bytes_of_an_id_outside_the_vocabulary_are_refused(tokenizer):
     for token in (-1, tokenizer.vocab_size):
         with pytest.raises(ValueError, match=f"no token {token}; ids lie in"):
             tokenizer.token_bytes(token)
+
+
+def test_vocabulary_larger_than_the_texts_give_is_an_error_with_the_largest(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"vocab_size must be at most \d+ for these texts.*got 900"
+    ):
+        tokenizers.train_sentencepiece(
+            ["one two"] * 9, tmp_path / "m", vocab_size=900, control_symbols=CONTROL_SYMBOLS
+        )
+    assert not (tmp_path / "m").exists()

@@ -178,8 +178,6 @@ def test_bytes_of_an_id_outside_the_vocabulary_are_refused(tokenizer):
 def test_vocabulary_larger_than_the_texts_give_is_an_error_with_the_largest(tmp_path):
     message = r"vocab_size must be at most \d+ for these texts.*got 900"
     with pytest.raises(ValueError, match=message):
-        ValueError, match=r"vocab_size must be at most \d+ for these texts.*got 900"
-    ):
         tokenizers.train_sentencepiece(
             ["one two"] * 9, tmp_path / "m", vocab_size=900, control_symbols=CONTROL_SYMBOLS
         )

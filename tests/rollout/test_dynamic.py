@@ -14,7 +14,7 @@ from gtpo_jax.decoding import sampling
 from gtpo_jax.parts.prompts import unequal_outcomes
 from gtpo_jax.rollout import RolloutEngine, RolloutLimits, RolloutStats
 from gtpo_jax.testing import FakeTool, scripted_forward
-from gtpo_jax.types import Problem, StopReason, Trajectory, Turn, Verdict
+from gtpo_jax.types import Problem, Request, StopReason, Trajectory, Turn, Verdict
 from gtpo_jax.verifiers import numeric_or_exact
 from tests.tiny import BYTES, DIALOGUE
 
@@ -179,6 +179,39 @@ def test_another_predicate_sees_whole_groups():
     groups, _ = collect(["RWR", "WRW", "WWW"], wanted=2, rounds=2, has_signal=second_fails)
     assert ids(groups.kept) == [0, 2]
     assert seen == [[0, 1, 2]] * 3
+
+
+def test_plan_may_ask_again_and_shares_its_rollouts_with_others():
+    """A second chance for groups without a success: two more samples, the group is all of them."""
+
+    def second_chance(problem, group, size):
+        first = yield [Request(problem=problem, group=group, sample=s) for s in range(size)]
+        if any(t.success for t in first):
+            return first
+        more = range(size, size + 2)
+        return first + (yield [Request(problem=problem, group=group, sample=s) for s in more])
+
+    script = Script({"0": "WWRW", "1": "RWWW", "2": "WWWW"})
+    groups = rollout.collect_groups(
+        script,
+        problems("012"),
+        wanted=3,
+        group_size=2,
+        rounds=1,
+        has_signal=lambda group: True,
+        plan=second_chance,
+    )
+    assert script.sizes == [3, 2], "one rollout for all plans, then one for the two that go on"
+    sizes = [len(list(part)) for _, part in itertools.groupby(t.group for t in groups.kept)]
+    assert sizes == [4, 2, 4] and ids(groups.kept) == [0, 1, 2]
+    assert [t.sample for t in groups.kept[:4]] == [0, 1, 2, 3]
+    assert (groups.rounds, groups.stats.sampled_tokens) == (1, 110)
+
+
+def test_group_size_may_differ_between_problems():
+    script = Script({"0": "RW", "1": "RWW"})
+    groups = rollout.collect_groups(script, problems("01"), wanted=2, group_size=[2, 3], rounds=1)
+    assert [t.problem.id for t in groups.kept] == ["0"] * 2 + ["1"] * 3
 
 
 def test_problem_of_an_earlier_round_is_not_tried_again():

@@ -56,13 +56,7 @@ def collect_groups(
     latency of their tools. A problem of an earlier round is passed over when it comes again: equal
     requests give equal trajectories.
     """
-    for name, value, counted in (
-        ("wanted", wanted, "groups to keep"),
-        ("group_size", group_size, "trajectories of a group"),
-        ("rounds", rounds, "rollouts, 1 tries no further problems"),
-    ):
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}; it counts {counted}")
+    _check_counts(wanted, group_size, rounds)
     sizes = itertools.repeat(group_size) if isinstance(group_size, int) else group_size
     stream = itertools.islice(zip(problems, sizes, strict=False), wanted * rounds)
     start = plan or independent()
@@ -72,10 +66,7 @@ def collect_groups(
     costs: list[RolloutStats] = []
     tried_rounds = 0
     while tried_rounds < rounds and len(with_signal) < wanted:
-        count = wanted
-        if with_signal:
-            missing = wanted - len(with_signal)
-            count = min(wanted, -(-missing * len(groups) // len(with_signal)))
+        count = _problems_to_try(wanted, len(with_signal), len(groups))
         untried = (pair for pair in stream if pair[0].id not in tried)
         drawn = list(itertools.islice(untried, count))
         if not drawn:
@@ -103,6 +94,23 @@ def collect_groups(
         rounds=tried_rounds,
         stats=total_stats(costs),
     )
+
+
+def _check_counts(wanted: int, group_size: int | Iterable[int], rounds: int) -> None:
+    for name, value, counted in (
+        ("wanted", wanted, "groups to keep"),
+        ("group_size", group_size, "trajectories of a group"),
+        ("rounds", rounds, "rollouts, 1 tries no further problems"),
+    ):
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}; it counts {counted}")
+
+
+def _problems_to_try(wanted: int, with_signal: int, tried: int) -> int:
+    """As many problems as are missing at the rate of groups with signal, `wanted` at most."""
+    if not with_signal:
+        return wanted
+    return min(wanted, -(-(wanted - with_signal) * tried // with_signal))
 
 
 def _run_plans(

@@ -11,7 +11,7 @@ Rows with `included` False enter no statistics. Advantages are constants of the 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,11 +51,7 @@ def chain(*links: Credit) -> Credit:
     """Applies one link after the other."""
 
     def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
-        states = []
-        for link, before in zip(links, state, strict=True):
-            after, values = link.apply(before, values, episodes)
-            states.append(after)
-        return tuple(states), values
+        return _run_links(links, state, values, episodes, {})
 
     needs = facts.union(*(link.facts for link in links))
     return Credit(lambda: tuple(link.init() for link in links), apply, needs, links=links)
@@ -99,23 +95,41 @@ def trace(credit: Credit, state: State, values: jax.Array, episodes: EpisodeBatc
     check_inputs(values, episodes.turn_mask, episodes.group_ids, episodes.included)
     named: dict[str, jax.Array] = {}
 
-    def run(link: Credit, state: State, values: jax.Array) -> tuple[State, jax.Array]:
-        if link.links:
-            states = []
-            for inner, before in zip(link.links, state, strict=True):
-                after, values = run(inner, before, values)
-                states.append(after)
-            state = tuple(states)
-        else:
-            state, values = link.apply(state, values, episodes)
-        if link.name:
-            named[link.name] = values
-        return state, values
-
-    state, values = run(credit, state, values)
+    state, values = _run(credit, state, values, episodes, named)
     kept = episodes.turn_mask & episodes.included[:, None]
     advantages = jax.lax.stop_gradient(jnp.where(kept, values.astype(jnp.float32), 0.0))
     return Traced(state, advantages, named)
+
+
+def _run(
+    credit: Credit,
+    state: State,
+    values: jax.Array,
+    episodes: EpisodeBatch,
+    named: dict[str, jax.Array],
+) -> tuple[State, jax.Array]:
+    """Applies a credit; the values of its named links are added to `named`."""
+    if credit.links:
+        state, values = _run_links(credit.links, state, values, episodes, named)
+    else:
+        state, values = credit.apply(state, values, episodes)
+    if credit.name:
+        named[credit.name] = values
+    return state, values
+
+
+def _run_links(
+    links: Sequence[Credit],
+    state: State,
+    values: jax.Array,
+    episodes: EpisodeBatch,
+    named: dict[str, jax.Array],
+) -> tuple[State, jax.Array]:
+    states = []
+    for link, before in zip(links, state, strict=True):
+        after, values = _run(link, before, values, episodes, named)
+        states.append(after)
+    return tuple(states), values
 
 
 AdvantageFn = Callable[..., jax.Array]

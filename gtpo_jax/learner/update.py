@@ -49,26 +49,7 @@ def make_update(
     `chunk`: number of positions per row whose logits are held in memory at once. None: all.
     """
 
-    def micro_loss(
-        trained: Params, frozen: dict[str, Params], batch: TokenBatch
-    ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
-        params = {**frozen, **trained}
-        scores = Scores(
-            *batch_logprobs(forward, params, batch, temperature=temperature, chunk=chunk)
-        )
-        batch = _without_junk(batch)
-        per_token, diagnostics = loss(scores, batch)
-        reduced = reduce(per_token, batch)
-        diagnostics = diagnostics | {"entropy": scores.entropies}
-        sums = {
-            name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
-        }
-        peaks = {
-            f"{name}_max": jnp.max(jnp.where(batch.loss_mask, diagnostics[name], 0.0))
-            for name in PEAKS
-            if name in diagnostics
-        }
-        return reduced.total, (sums | {"loss": reduced}, peaks)
+    micro_loss = _make_micro_loss(forward, loss, reduce, temperature=temperature, chunk=chunk)
 
     def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
         gradient = jax.grad(micro_loss, has_aux=True)
@@ -115,6 +96,46 @@ def make_update(
         return dataclasses.replace(state, **new), metrics
 
     return update
+
+
+MicroLoss = Callable[
+    [Params, dict[str, Params], TokenBatch], tuple[jax.Array, tuple[Sums, Metrics]]
+]
+"""`(trained, frozen, batch [B, T]) → total loss, (sums of diagnostics, maxima)`."""
+
+
+def _make_micro_loss(
+    forward: ForwardFn,
+    loss: Loss,
+    reduce: Reduction,
+    *,
+    temperature: float,
+    chunk: int | None,
+) -> MicroLoss:
+    """The loss of a micro-batch, not divided by its weight, as a function of the parameters."""
+
+    def micro_loss(
+        trained: Params, frozen: dict[str, Params], batch: TokenBatch
+    ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
+        params = {**frozen, **trained}
+        scores = Scores(
+            *batch_logprobs(forward, params, batch, temperature=temperature, chunk=chunk)
+        )
+        batch = _without_junk(batch)
+        per_token, diagnostics = loss(scores, batch)
+        reduced = reduce(per_token, batch)
+        diagnostics = diagnostics | {"entropy": scores.entropies}
+        sums = {
+            name: masking.masked_sum(value, batch.loss_mask) for name, value in diagnostics.items()
+        }
+        peaks = {
+            f"{name}_max": jnp.max(jnp.where(batch.loss_mask, diagnostics[name], 0.0))
+            for name in PEAKS
+            if name in diagnostics
+        }
+        return reduced.total, (sums | {"loss": reduced}, peaks)
+
+    return micro_loss
 
 
 def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:

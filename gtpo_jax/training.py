@@ -28,6 +28,7 @@ from gtpo_jax import learner
 from gtpo_jax.learner import packing
 from gtpo_jax.methods import Method, TurnCredit, assign
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.spreads import evenly, written_tokens
 from gtpo_jax.types import EpisodeBatch, ForwardFn, Params, TokenBatch, Trajectory
 
 
@@ -137,6 +138,10 @@ Put = Callable[[TokenBatch], TokenBatch]
 """Places a batch `[A, B, T]` on the devices."""
 
 
+COMPUTED = (facts.POLICY_STATES, facts.STEP)
+"""Facts that a step computes itself."""
+
+
 def with_method_states(state: learner.TrainState, states: Mapping[str, Any]) -> learner.TrainState:
     """The train state with states of parts of the method, which lie where its counter does."""
     placed = jax.device_put(dict(states), state.step.sharding)
@@ -161,6 +166,7 @@ class Training:
         seed: int = 0,
         put: Put = jax.device_put,
     ):
+        facts.check_provided(method.facts, COMPUTED)
         self.method, self.layout, self.optimizer = method, layout, optimizer
         self.seed, self.put = seed, put
         options = {"temperature": temperature, "chunk": chunk}
@@ -168,6 +174,7 @@ class Training:
             forward, optimizer, method.loss, method.reduce, **options
         )
         self.assign = jax.jit(functools.partial(assign, method))
+        self.spread = jax.jit(method.spread)
         self.gap = jax.jit(functools.partial(learner.logprob_gap, forward, **options))
         self.logprobs = jax.jit(functools.partial(learner.stepwise_logprobs, forward, **options))
         self.policy_states = jax.jit(
@@ -220,16 +227,18 @@ class Training:
         episodes = packing.episode_batch(
             trajectories, max_turns=self.layout.max_turns, needs=self.method.facts
         )
+        episodes = self._with_step(number, episodes)
         episodes = self._with_policy_states(state.params, episodes, trajectories, parts)
         credit_state, turn_credit = self.assign(
             state.method.get("credit", self.method.credit.init()), self._fill(episodes)
         )
         if "credit" in state.method:
             state = with_method_states(state, {"credit": credit_state})
+        spread = self._spread(turn_credit.advantages, episodes, trajectories)
         turn_credit = jax.device_get(turn_credit)
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         credited = time.monotonic()
-        batches = list(self._batches(trajectories, turn_credit.advantages, parts))
+        batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread))
         gap = float(self.gap(state.params, batches[0]))
         batches = [self._with_scores(state.params, batch) for batch in batches]
         updates = []
@@ -285,6 +294,24 @@ class Training:
                     shape=shape,
                 )
 
+    def _spread(
+        self, advantages: jax.Array, episodes: EpisodeBatch, trajectories: Sequence[Trajectory]
+    ) -> list[np.ndarray] | None:
+        """The advantages of the tokens of each trajectory; None: those of their turns."""
+        if self.method.spread is evenly:
+            return None
+        written = written_tokens(trajectories, rows=len(advantages))
+        spread = jax.device_get(self.spread(advantages, written, self._fill(episodes)))
+        counts = np.sum(written.turn_ids >= 0, axis=1)
+        return [spread[row, : counts[row]] for row in range(len(trajectories))]
+
+    def _with_step(self, number: int, episodes: EpisodeBatch) -> EpisodeBatch:
+        """The episodes with the number of the step, if the method needs it."""
+        if facts.STEP not in self.method.facts:
+            return episodes
+        steps = np.full(len(episodes.included), number, np.int32)
+        return dataclasses.replace(episodes, facts={**episodes.facts, facts.STEP.name: steps})
+
     def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
         """The episodes, padded to the largest number of a step with excluded episodes without
         turns.
@@ -299,6 +326,7 @@ class Training:
         trajectories: Sequence[Trajectory],
         advantages: np.ndarray,
         parts: Sequence[Sequence[int]],
+        spread: Sequence[np.ndarray] | None = None,
     ) -> Iterator[TokenBatch]:
         """The packed minibatches of a step, all of one shape."""
         layout = self.layout
@@ -317,6 +345,7 @@ class Training:
                 rows=rows,
                 row_length=row_length,
                 shared_prompts=layout.shared_prompts,
+                token_advantages=None if spread is None else [spread[index] for index in part],
             )
             yield self.put(batch)
 

@@ -40,6 +40,7 @@ ROOMS = [
     "methods",
     "learner",
     "training",
+    "lab",
     "decoding",
     "tools",
     "language",

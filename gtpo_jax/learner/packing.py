@@ -81,10 +81,12 @@ def pack(
     rows: int,
     row_length: int,
     shared_prompts: bool = False,
+    token_advantages: Sequence[np.ndarray] | None = None,
 ) -> TokenBatch:
     """Packs trajectories into `[micro_batches, rows, row_length]`; the rest is padding.
 
-    `turn_advantages [M, K]` are broadcast to the tokens of their turns. Trajectories that are not
+    `turn_advantages [M, K]` are broadcast to the tokens of their turns, unless `token_advantages`
+    gives each trajectory one number per token that the policy wrote. Trajectories that are not
     `included` are skipped; the others are packed whole, and raise ValueError if they do not fit.
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
@@ -109,7 +111,8 @@ def pack(
                 segment += 1
             for index in piece:
                 facts = index, trajectories[index], turn_advantages[index]
-                start = _write(batch, row, start, segment, *facts, prefix=prefix)
+                tokens = None if token_advantages is None else token_advantages[index]
+                start = _write(batch, row, start, segment, *facts, prefix=prefix, tokens=tokens)
                 segment += 1
     return jax.tree.map(lambda x: x.reshape(micro_batches, rows, row_length), batch)
 
@@ -237,9 +240,11 @@ def _write(
     turn_advantages: np.ndarray | None,
     *,
     prefix: int = 0,
+    tokens: np.ndarray | None = None,
 ) -> int:
     """Writes a trajectory into a row of a NumPy batch and returns the end of its segment.
 
+    `tokens`: advantages of its tokens, in place of those of its turns.
     `prefix`: segment that holds its prompt without the last token; the trajectory continues it.
     0: no shared prompt.
     """
@@ -254,6 +259,7 @@ def _write(
         batch.prefix_ids[here] = prefix
     batch.tokens[row, start : start + len(prompt)] = prompt
     start += len(prompt)
+    before = 0
     for turn_index, turn in enumerate(trajectory.turns):
         written = (row, slice(start, start + len(turn.tokens)))
         batch.tokens[written] = turn.tokens
@@ -263,6 +269,9 @@ def _write(
         batch.token_advantages[written] = (
             1.0 if turn_advantages is None else turn_advantages[turn_index]
         )
+        if tokens is not None:
+            batch.token_advantages[written] = tokens[before : before + len(turn.tokens)]
+        before += len(turn.tokens)
         start += len(turn.tokens)
         batch.tokens[row, start : start + len(turn.observation)] = turn.observation
         start += len(turn.observation)

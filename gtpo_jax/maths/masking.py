@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from gtpo_jax.maths.precision import as_float
+
 
 def everywhere(x: Shaped[Array, "*shape"]) -> Shaped[Array, "*shape"]:
     """Replicates `x` on every device, for code that compares or sums entries of all rows.
@@ -42,7 +44,7 @@ def masked_sum(x: Float[Array, "*shape"], mask: Bool[Array, "*shape"]) -> Weight
 
     Other entries are ignored, NaN included.
     """
-    values = jnp.where(mask, x.astype(jnp.float32), 0.0)
+    values = jnp.where(mask, as_float(x), 0.0)
     return WeightedSum(jnp.sum(values), jnp.sum(mask, dtype=jnp.float32))
 
 
@@ -69,12 +71,12 @@ def group_moments(
 ) -> GroupMoments:
     """Mean and standard deviation over the entries of all rows of a group where `mask` is True.
 
-    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in float32, in two passes:
+    `mean_g = Σ x / n_g`, `std_g = sqrt(Σ (x − mean_g)² / (n_g − ddof))`, in two passes:
     the mean is corrected by the mean of the residuals. An empty group has count, mean and std 0.
     Group ids lie in `[0, M)`; rows of a group need not be adjacent.
     """
     rows = values.shape[0]
-    values = jnp.where(mask, values.astype(jnp.float32), 0.0)
+    values = jnp.where(mask, as_float(values), 0.0)
     group_ids = everywhere(group_ids)
 
     def per_group(x: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking
+from gtpo_jax.maths.precision import as_float
 
 LOG_RATIO_BOUND = 20.0
 """Bound of log-ratios before `exp`: a guard against overflow, far outside every trust region. It
@@ -21,9 +22,7 @@ def log_ratios(
 ) -> Float[Array, "*B"]:
     """`log π(token) − log μ(token)`, bounded by ±`LOG_RATIO_BOUND`; no gradient reaches μ."""
     checks.check_same_shape(policy_logprobs=policy_logprobs, behavior_logprobs=behavior_logprobs)
-    difference = policy_logprobs.astype(jnp.float32) - jax.lax.stop_gradient(
-        behavior_logprobs.astype(jnp.float32)
-    )
+    difference = as_float(policy_logprobs) - jax.lax.stop_gradient(as_float(behavior_logprobs))
     return jnp.clip(difference, -LOG_RATIO_BOUND, LOG_RATIO_BOUND)
 
 
@@ -52,9 +51,9 @@ def unit_log_ratios(
     checks.check_masks(loss_mask=loss_mask)
     kept = loss_mask & (unit_ids >= 0)
     index = masking.everywhere(jnp.maximum(unit_ids, 0))
-    values = jnp.where(kept, jax.lax.stop_gradient(log_ratio.astype(jnp.float32)), 0.0)
-    total = jnp.zeros(units).at[index].add(masking.everywhere(values))
+    values = jnp.where(kept, jax.lax.stop_gradient(as_float(log_ratio)), 0.0)
+    total = jnp.zeros(units, values.dtype).at[index].add(masking.everywhere(values))
     count = jnp.zeros(units).at[index].add(masking.everywhere(kept.astype(jnp.float32)))
     mean = (total / jnp.maximum(count, 1.0))[index]
-    safe = jnp.where(kept, log_ratio.astype(jnp.float32), 0.0)
+    safe = jnp.where(kept, as_float(log_ratio), 0.0)
     return jnp.where(kept, safe - jax.lax.stop_gradient(safe) + mean, 0.0)

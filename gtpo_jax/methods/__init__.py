@@ -19,11 +19,13 @@ from gtpo_jax.methods.method import (
     Method,
     Modifier,
     TurnCredit,
+    add_link,
     add_reward,
     assign,
     chain,
     change_policy_term,
     change_surrogate,
+    wrap_reward,
 )
 
 METHODS: dict[str, Callable[..., Method]] = {}
@@ -63,9 +65,11 @@ __all__ = [
     "Method",
     "Modifier",
     "TurnCredit",
+    "add_link",
     "add_reward",
     "assign",
     "chain",
     "change_policy_term",
     "change_surrogate",
+    "wrap_reward",
 ]

@@ -1,4 +1,4 @@
-"""A method as a value: six slots, each filled with parts of one signature."""
+"""A method as a value: slots, each filled with parts of one signature."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gtpo_jax.parts.plans import Plan, independent
 from gtpo_jax.parts.prompts import Prompts, in_order
 from gtpo_jax.parts.reductions import Reduction
 from gtpo_jax.parts.rewards import Reward
+from gtpo_jax.parts.spreads import Spread, evenly
 from gtpo_jax.types import EpisodeBatch
 
 
@@ -30,11 +31,13 @@ class Method(NamedTuple):
     reduce: Reduction  # loss per token → one number, as a weighted sum
     plan: Plan = independent()  # which episodes a problem gets
     prompts: Prompts = in_order()  # which problems come next, which groups are kept
+    spread: Spread = evenly  # advantages of turns → advantages of tokens
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        """Facts of trajectories that its parts read."""
-        return facts.union(*(part.facts for part in self.rewards.values()), self.credit.facts)
+        """Facts of trajectories that its parts read, but for those that `assign` itself passes."""
+        needs = facts.union(*(part.facts for part in self.rewards.values()), self.credit.facts)
+        return tuple(fact for fact in needs if fact != facts.REWARD_PARTS)
 
 
 Modifier = Callable[[Method], Method]
@@ -61,6 +64,8 @@ def assign(method: Method, state: State, episodes: EpisodeBatch) -> tuple[State,
     `state` is the state of `method.credit`, initially `method.credit.init()`.
     """
     earned = rewards.evaluate(method.rewards, episodes)
+    passed = {**episodes.facts, facts.REWARD_PARTS.name: earned.parts}
+    episodes = dataclasses.replace(episodes, facts=passed)
     state, advantages, links = credits_.trace(method.credit, state, earned.total, episodes)
     return state, TurnCredit(earned.total, advantages, earned.parts, links)
 
@@ -73,6 +78,21 @@ def add_reward(method: Method, name: str, reward: Reward) -> Method:
             f" {', '.join(sorted(set(method.rewards) - {name})) or 'no other'}; choose another name"
         )
     return method._replace(rewards={**method.rewards, name: reward})
+
+
+def wrap_reward(method: Method, name: str, change: Callable[[Reward], Reward]) -> Method:
+    """The method with one of its rewards changed. Raises `ValueError` if it has no such reward."""
+    if name not in method.rewards:
+        raise ValueError(
+            f"the modifier changes the reward {name!r}, the method has"
+            f" {', '.join(method.rewards)}; choose a method that has it"
+        )
+    return method._replace(rewards={**method.rewards, name: change(method.rewards[name])})
+
+
+def add_link(method: Method, *links: Credit) -> Method:
+    """The method with further links at the end of its credit."""
+    return method._replace(credit=credits_.chain(method.credit, *links))
 
 
 def change_policy_term(

@@ -2,27 +2,34 @@
 
 A part names the facts it reads; `packing.episode_batch` gathers them into `EpisodeBatch.facts`. So
 a new method adds no field to `EpisodeBatch`, and a fact that no part reads costs nothing.
+
+Ids are hashes of 31 bits: equal things have equal ids, and two different ones share an id with a
+probability of 5e-10.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from gtpo_jax.types import EpisodeBatch, Trajectory
+from gtpo_jax.types import EpisodeBatch, ToolStatus, Trajectory, Turn
 
 Gather = Callable[[Sequence[Trajectory], int], Any]
 """`(M trajectories, K turns) → arrays`, a pytree whose leaves are NumPy arrays `[M, ...]`."""
 
 
 class Fact(NamedTuple):
-    """A named fact. If `gather` is None, `training` computes it with the policy."""
+    """A named fact of trajectories."""
 
     name: str
-    gather: Gather | None
+    gather: Gather | None  # None: `provider` computes it, it cannot be read off trajectories
+    meaning: str = ""  # shape, unit, content
+    provider: str = ""  # who computes a fact without `gather`
+    fields: tuple[str, ...] = ()  # fields of `Problem.info` that `gather` reads
 
 
 class Code(NamedTuple):
@@ -30,6 +37,37 @@ class Code(NamedTuple):
 
     bytes: jax.Array | np.ndarray  # [M, C] int32, padded on the right
     lengths: jax.Array | np.ndarray  # [M] int32, in bytes
+
+
+def text_id(*texts: str) -> int:
+    """The id of texts, equal for equal texts: 31 bits, never negative."""
+    return zlib.crc32("\x00".join(texts).encode("utf-8", "replace")) & 0x7FFFFFFF
+
+
+def of_turns(
+    function: Callable[[Turn], float], kind: type = np.float32
+) -> Callable[[Sequence[Trajectory], int], np.ndarray]:
+    """Gathers `[M, K]`: a number of each turn, 0 where there is no turn."""
+
+    def gather(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+        values = np.zeros((len(trajectories), max_turns), kind)
+        for row, trajectory in enumerate(trajectories):
+            values[row, : len(trajectory.turns)] = [function(turn) for turn in trajectory.turns]
+        return values
+
+    return gather
+
+
+def of_trajectories(
+    function: Callable[[Trajectory], float], kind: type = np.float32
+) -> Callable[[Sequence[Trajectory], int], np.ndarray]:
+    """Gathers `[M]`: a number of each trajectory."""
+
+    def gather(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+        del max_turns
+        return np.array([function(trajectory) for trajectory in trajectories], kind)
+
+    return gather
 
 
 def code_texts(trajectories: Sequence[Trajectory]) -> list[str]:
@@ -50,17 +88,113 @@ def gather_code(trajectories: Sequence[Trajectory], max_turns: int) -> Code:
     return Code(code, np.array([len(text) for text in texts], np.int32))
 
 
-def gather_response_tokens(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
-    """Numbers of tokens `[M]` that the policy wrote."""
-    del max_turns
-    return np.array([sum(len(turn.tokens) for turn in t.turns) for t in trajectories], np.int32)
+def seen_text(turn: Turn) -> str:
+    """The results of the calls of a turn as a text, without numbers that differ between equal runs."""
+    return "\n".join(
+        f"{result.status} {result.stdout.strip()} {result.exception or ''}"
+        for result in turn.results
+    )
 
 
-CODE = Fact("code", gather_code)
-RESPONSE_TOKENS = Fact("response_tokens", gather_response_tokens)
-POLICY_STATES = Fact("policy_states", None)
-"""Mean final hidden state `[M, D]` of the policy over the tokens it wrote in turns with code; zeros
-if there are none."""
+def done_text(turn: Turn) -> str:
+    """The action of a turn: its code without blank lines and trailing blanks, or its text."""
+    text = turn.code if turn.code is not None else turn.text
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def gather_anchors(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+    """Ids `[M, K]` of the problem and of what the policy saw directly before each turn."""
+    ids = np.zeros((len(trajectories), max_turns), np.int32)
+    for row, trajectory in enumerate(trajectories):
+        seen = ["", *(seen_text(turn) for turn in trajectory.turns)]
+        for k in range(len(trajectory.turns)):
+            first = "first" if k == 0 else "later"
+            ids[row, k] = text_id(trajectory.problem.id, first, seen[k])
+    return ids
+
+
+def _errors(turn: Turn) -> int:
+    fine = (ToolStatus.OK, ToolStatus.INFRA_ERROR)
+    return sum(result.status not in fine for result in turn.results)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if len(values) else 0.0
+
+
+CODE = Fact("code", gather_code, "bytes [M, C] and lengths [M] of the code of all turns")
+RESPONSE_TOKENS = Fact(
+    "response_tokens",
+    of_trajectories(lambda t: sum(len(turn.tokens) for turn in t.turns), np.int32),
+    "[M] int32, tokens that the policy wrote",
+)
+TURN_TOKENS = Fact(
+    "turn_tokens",
+    of_turns(lambda turn: len(turn.tokens), np.int32),
+    "[M, K] int32, tokens that the policy wrote in the turn",
+)
+CALLS = Fact("calls", of_turns(lambda turn: len(turn.codes), np.int32), "[M, K] int32, tool calls")
+CALL_ERRORS = Fact(
+    "call_errors",
+    of_turns(_errors, np.int32),
+    "[M, K] int32, calls that failed through the fault of the code",
+)
+TURN_ENTROPIES = Fact(
+    "turn_entropies",
+    of_turns(lambda turn: _mean(turn.entropies)),
+    "[M, K] float32, nats, mean entropy of the policy over the tokens of the turn",
+)
+TURN_LOGPROBS = Fact(
+    "turn_logprobs",
+    of_turns(lambda turn: _mean(turn.logprobs)),
+    "[M, K] float32, nats, mean log-prob of the tokens of the turn when they were sampled",
+)
+ANCHORS = Fact(
+    "anchors",
+    gather_anchors,
+    "[M, K] int32, id of the problem and of the tool output that the policy saw before the turn",
+)
+ACTIONS = Fact(
+    "actions",
+    of_turns(lambda turn: text_id(done_text(turn)), np.int32),
+    "[M, K] int32, id of the code of the turn, or of its text where it calls nothing",
+)
+ANSWERS = Fact(
+    "answers",
+    of_trajectories(
+        lambda t: -1 if t.answer is None else text_id(" ".join(t.answer.split()).lower()), np.int32
+    ),
+    "[M] int32, id of the final answer as a text; -1 if there is none",
+)
+PROBLEMS = Fact(
+    "problems",
+    of_trajectories(lambda t: text_id(t.problem.id), np.int32),
+    "[M] int32, id of the problem, the same in every step",
+)
+VERSIONS = Fact(
+    "versions",
+    of_turns(lambda turn: turn.version, np.int32),
+    "[M, K] int32, oldest version of the parameters that wrote a token of the turn",
+)
+POLICY_STATES = Fact(
+    "policy_states",
+    None,
+    "[M, D] float32, mean final hidden state of the policy over the tokens of turns with code;"
+    " zeros if there are none",
+    "`training.Training` computes it with the policy",
+)
+STEP = Fact(
+    "step",
+    None,
+    "[M] int32, number of the training step, from 0",
+    "`training.Training` counts steps",
+)
+REWARD_PARTS = Fact(
+    "reward_parts",
+    None,
+    "name → [M, K] float32, the rewards before they are summed",
+    "`methods.assign` passes them to the credit",
+)
 
 
 def union(*groups: Iterable[Fact]) -> tuple[Fact, ...]:
@@ -75,13 +209,38 @@ def union(*groups: Iterable[Fact]) -> tuple[Fact, ...]:
     return tuple(facts.values())
 
 
+def check_provided(needs: Iterable[Fact], computed: Iterable[Fact]) -> None:
+    """Raises `ValueError` for a fact that nobody provides: neither the trajectories nor whoever
+    calls this, which is able to compute `computed`.
+    """
+    known = {fact.name for fact in computed}
+    for fact in needs:
+        if fact.gather is None and fact.name not in known:
+            raise ValueError(
+                f"the method needs the fact {fact.name!r} ({fact.meaning}), which this run does"
+                f" not record; {fact.provider}"
+            )
+
+
+def check_fields(needs: Iterable[Fact], info: Mapping[str, Any], problem: str) -> None:
+    """Raises `ValueError` if a problem's `info` lacks a field that a fact is read from."""
+    for fact in needs:
+        missing = [name for name in fact.fields if name not in info]
+        if missing:
+            raise ValueError(
+                f"the method needs the fact {fact.name!r} ({fact.meaning}), which is read from the"
+                f" fields {', '.join(fact.fields)} of a problem's record; problem {problem!r} lacks"
+                f" {', '.join(missing)}"
+            )
+
+
 def read(episodes: EpisodeBatch, fact: Fact) -> Any:
     """The arrays of a fact. Raises `ValueError` if the episodes do not have it."""
     if fact.name not in episodes.facts:
         way = (
             "pass facts=method.facts to `packing.episode_batch`"
             if fact.gather is not None
-            else "`training.Training` computes it with the policy"
+            else fact.provider
         )
         raise ValueError(
             f"the method needs the fact {fact.name!r}, the episodes hold"

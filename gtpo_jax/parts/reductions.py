@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking, units
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.types import Scalar, TokenBatch
 
 Reduction = Callable[[jax.Array, TokenBatch], masking.WeightedSum]
@@ -95,7 +96,7 @@ def _mean_of_unit_means(
     per_token: Float[Array, "B T"], mask: Bool[Array, "B T"], unit_ids: Int[Array, "B T"]
 ) -> masking.WeightedSum:
     sizes, count = _unit_counts(mask, unit_ids)
-    kept = jnp.where(mask, per_token.astype(jnp.float32), 0.0)
+    kept = jnp.where(mask, as_float(per_token), 0.0)
     return masking.WeightedSum(jnp.sum(kept / jnp.maximum(sizes, 1.0)), count)
 
 

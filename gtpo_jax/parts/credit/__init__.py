@@ -33,6 +33,7 @@ from gtpo_jax.parts.credit.discounted import (
     discounted_returns_closed_form,
 )
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
+from gtpo_jax.parts.credit.recurring import dense_ids, equal_ids, mean_over, same
 from gtpo_jax.parts.credit.sets import (
     SETS,
     Set,
@@ -58,14 +59,18 @@ __all__ = [
     "before_last",
     "centered",
     "chain",
+    "dense_ids",
     "discounted",
     "discounted_returns",
     "discounted_returns_closed_form",
+    "equal_ids",
     "first_turn",
     "group",
     "last_reward",
     "leave_one_out",
+    "mean_over",
     "normalize",
+    "same",
     "scaled",
     "standardized",
     "stateless",

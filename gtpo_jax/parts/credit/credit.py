@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.credit.inputs import check_inputs
 from gtpo_jax.parts.facts import Fact
@@ -97,7 +98,7 @@ def trace(credit: Credit, state: State, values: jax.Array, episodes: EpisodeBatc
 
     state, values = _run(credit, state, values, episodes, named)
     kept = episodes.turn_mask & episodes.included[:, None]
-    advantages = jax.lax.stop_gradient(jnp.where(kept, values.astype(jnp.float32), 0.0))
+    advantages = jax.lax.stop_gradient(jnp.where(kept, as_float(values), 0.0))
     return Traced(state, advantages, named)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import Scalar
 
@@ -49,7 +50,7 @@ def discounted_returns_closed_form(
     index = jnp.arange(rewards.shape[1])
     ahead = index[:, None] - index
     # As products: the derivative of `power` is NaN at discount 0.
-    factors = jnp.where(index > 0, jnp.asarray(discount, jnp.float32), 1.0)
+    factors = jnp.where(index > 0, jnp.asarray(discount, rewards.dtype), 1.0)
     gamma = jnp.where(ahead >= 0, jnp.cumprod(factors)[jnp.maximum(ahead, 0)], 0.0)
     returns = jnp.einsum("mj,jk->mk", rewards, gamma, precision=jax.lax.Precision.HIGHEST)
     return jnp.where(turn_mask, returns, 0.0)
@@ -59,7 +60,7 @@ def _rewards(turn_rewards: jax.Array, turn_mask: jax.Array, discount: Scalar) ->
     checks.check_turns(turn_rewards=turn_rewards, turn_mask=turn_mask)
     checks.check_masks(turn_mask=turn_mask)
     check_discount(discount)
-    return jnp.where(turn_mask, turn_rewards.astype(jnp.float32), 0.0)
+    return jnp.where(turn_mask, as_float(turn_rewards), 0.0)
 
 
 def check_discount(discount: Scalar) -> None:

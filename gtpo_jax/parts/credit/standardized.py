@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.credit import sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -39,7 +40,7 @@ def normalize(
     # With no more values than ddof there is no deviation to divide by.
     informative = (moments.std > relative_threshold * moments.largest) & (moments.count > ddof)
     scale = 1.0 / (moments.std + eps) if divide_by_std else jnp.ones_like(moments.std)
-    centered_values = values.astype(jnp.float32) - moments.mean
+    centered_values = as_float(values) - moments.mean
     normalized = jnp.where(mask & informative, centered_values * scale, 0.0)
     return jax.lax.stop_gradient(normalized)
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gtpo_jax.maths import turns
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch
 
@@ -21,5 +22,5 @@ def last_reward() -> Credit:
 
 
 def _sum_over(values: jax.Array, episodes: EpisodeBatch, counted: jax.Array) -> jax.Array:
-    values = jnp.where(counted, values.astype(jnp.float32), 0.0)
+    values = jnp.where(counted, as_float(values), 0.0)
     return jnp.where(episodes.turn_mask, jnp.sum(values, axis=1, keepdims=True), 0.0)

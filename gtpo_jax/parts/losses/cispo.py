@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.losses.clipped import check_band
 from gtpo_jax.parts.losses.loss import Loss
 from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate
@@ -32,10 +33,10 @@ def cispo_surrogate(
         log_ratio=log_ratio, policy_logprobs=policy_logprobs, advantages=advantages
     )
     check_band(clip_low, clip_high)
-    advantages = jax.lax.stop_gradient(advantages.astype(jnp.float32))
-    ratio = jax.lax.stop_gradient(jnp.exp(log_ratio.astype(jnp.float32)))
+    advantages = jax.lax.stop_gradient(as_float(advantages))
+    ratio = jax.lax.stop_gradient(jnp.exp(as_float(log_ratio)))
     weight = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
-    loss = -weight * advantages * policy_logprobs.astype(jnp.float32)
+    loss = -weight * advantages * as_float(policy_logprobs)
     return Surrogate(loss, (weight != ratio) & (advantages != 0))
 
 

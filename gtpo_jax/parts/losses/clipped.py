@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.losses.loss import Loss
 from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate
 from gtpo_jax.types import Scalar
@@ -38,8 +39,8 @@ def clipped_surrogate(
     checks.check_same_shape(log_ratio=log_ratio, advantages=advantages)
     check_band(clip_low, clip_high)
     check_bounds(clip_high, dual_clip, ratio_cap)
-    advantages = jax.lax.stop_gradient(advantages.astype(jnp.float32))
-    ratio = jnp.exp(log_ratio.astype(jnp.float32))
+    advantages = jax.lax.stop_gradient(as_float(advantages))
+    ratio = jnp.exp(as_float(log_ratio))
     unbounded = ratio if ratio_cap is None else jnp.minimum(ratio, ratio_cap)
     band = jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     gain = jnp.minimum(unbounded * advantages, band * advantages)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.rewards.outcome import outcome_rewards
 from gtpo_jax.parts.rewards.reward import Reward
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -44,6 +45,6 @@ def forfeit() -> Reward:
     def apply(episodes: EpisodeBatch) -> Array:
         broken = jnp.any(episodes.violations & episodes.turn_mask, axis=1)
         lost = broken & episodes.success & episodes.included
-        return outcome_rewards(-lost.astype(jnp.float32), episodes.turn_mask)
+        return outcome_rewards(-as_float(lost), episodes.turn_mask)
 
     return Reward(apply)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gtpo_jax.maths import turns
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.rewards.reward import Reward
 from gtpo_jax.types import EpisodeBatch, Scalar
 
@@ -26,7 +27,7 @@ def outcome(*, right: Scalar = 1.0, wrong: Scalar = 0.0) -> Reward:
     def apply(episodes: EpisodeBatch) -> Array:
         earned = jnp.where(episodes.success, right, wrong)
         return outcome_rewards(
-            jnp.where(episodes.included, earned, 0.0).astype(jnp.float32), episodes.turn_mask
+            as_float(jnp.where(episodes.included, earned, 0.0)), episodes.turn_mask
         )
 
     return Reward(apply)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.rewards.outcome import outcome_rewards
 from gtpo_jax.parts.rewards.reward import Reward
@@ -19,7 +20,7 @@ def overlong_penalties(
     linear, −1 from `longest` on.
     """
     check_lengths(longest, buffer)
-    return jnp.clip((longest - buffer - tokens.astype(jnp.float32)) / buffer, -1.0, 0.0)
+    return jnp.clip((longest - buffer - as_float(tokens)) / buffer, -1.0, 0.0)
 
 
 def check_lengths(longest: Scalar, buffer: Scalar) -> None:

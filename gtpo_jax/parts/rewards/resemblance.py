@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking, similarity
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.outcome import outcome_rewards
@@ -93,7 +94,7 @@ def shaped_outcomes(
         )
     same_group = group_ids[:, None] == masking.everywhere(group_ids)
     peers = same_group & masking.everywhere(success & included)
-    counted = jnp.maximum(similarity.astype(jnp.float32), floor)
+    counted = jnp.maximum(as_float(similarity), floor)
     credit = jnp.sum(jnp.where(peers, counted, 0.0), axis=1)
     credit = weight * credit / jnp.maximum(jnp.sum(peers, axis=1), 1)
     # Rounding may lift a cosine above 1, and with it a failure above `weight`.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.types import EpisodeBatch
 
@@ -31,7 +32,7 @@ def evaluate(rewards: Mapping[str, Reward], episodes: EpisodeBatch) -> Rewards:
     """`r[m, k] = Σ_name r_name[m, k]`, 0 outside the turns of a trajectory."""
     mask = episodes.turn_mask
     parts = {
-        name: jnp.where(mask, jnp.asarray(reward.apply(episodes), jnp.float32), 0.0)
+        name: jnp.where(mask, as_float(reward.apply(episodes)), 0.0)
         for name, reward in rewards.items()
     }
     if not parts:

@@ -1,0 +1,61 @@
+"""A spread: advantages of turns become advantages of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gtpo_jax.types import EpisodeBatch, Trajectory
+
+
+class Written(NamedTuple):
+    """The tokens that the policy wrote, without prompts and tool output, padded on the right."""
+
+    tokens: Any  # [M, L] int32
+    turn_ids: Any  # [M, L] int32, −1 for padding
+    entropies: Any  # [M, L] float32, nats, of the sampler; 0 where it was not measured
+    logprobs: Any  # [M, L] float32, when the token was sampled
+
+
+Spread = Callable[[jax.Array, Written, EpisodeBatch], jax.Array]
+"""`(advantages of turns [M, K], Written, episodes) → advantages of tokens [M, L]`, pure and
+jit-able. What stands on padding and on excluded trajectories does not count."""
+
+
+def evenly(advantages: jax.Array, written: Written, episodes: EpisodeBatch) -> jax.Array:
+    """Every token has the advantage of its turn; 0 on padding."""
+    del episodes
+    values = jnp.take_along_axis(advantages, jnp.maximum(written.turn_ids, 0), axis=1)
+    return jnp.where(written.turn_ids >= 0, values, 0.0)
+
+
+def written_tokens(trajectories: Sequence[Trajectory], *, rows: int) -> Written:
+    """The tokens of trajectories as NumPy arrays of `rows` rows, the last of them empty.
+
+    L is a power of two, at least 64, to limit the number of shapes.
+    """
+    width = 64
+    while width < max((sum(len(turn.tokens) for turn in t.turns) for t in trajectories), default=0):
+        width *= 2
+    shape = (rows, width)
+    written = Written(
+        np.zeros(shape, np.int32),
+        np.full(shape, -1, np.int32),
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
+    )
+    for row, trajectory in enumerate(trajectories):
+        start = 0
+        for index, turn in enumerate(trajectory.turns):
+            here = (row, slice(start, start + len(turn.tokens)))
+            written.tokens[here] = turn.tokens
+            written.turn_ids[here] = index
+            written.logprobs[here] = turn.logprobs
+            if len(turn.entropies):
+                written.entropies[here] = turn.entropies
+            start += len(turn.tokens)
+    return written

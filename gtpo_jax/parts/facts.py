@@ -89,7 +89,7 @@ def gather_code(trajectories: Sequence[Trajectory], max_turns: int) -> Code:
 
 
 def seen_text(turn: Turn) -> str:
-    """The results of the calls of a turn as a text, without numbers that differ between equal runs."""
+    """The results of the calls of a turn as a text, without what differs between equal runs."""
     return "\n".join(
         f"{result.status} {result.stdout.strip()} {result.exception or ''}"
         for result in turn.results

@@ -9,7 +9,7 @@ import numpy as np
 from gtpo_jax.lab.worlds.world import Event, Judgment, World
 
 RIGHT, IDLE, ANSWER, BROKEN = range(4)
-"""Actions: a step forward, a turn that changes nothing, the answer, and a turn against the rules."""
+"""Actions: a step forward, a turn that changes nothing, the answer, a turn against the rules."""
 
 
 def chain(*, needed: int = 4, turns: int = 10) -> World:

@@ -37,11 +37,11 @@ def make_method(words: Sequence[str]) -> Method:
             f"a method must be as `gtpo discount=.95 {PLUS} kl weight=.01`, got {spell(words)!r}"
         )
     first, *others = pieces
-    method = _make(first, methods.METHODS, "method")
+    method = make_named(first, methods.METHODS, "method")
     if not isinstance(method, Method):
         raise ValueError(f"{first[0]} must return a Method, got {type(method).__name__}")
     for piece in others:
-        modifier: Modifier = _make(piece, methods.MODIFIERS, "modifier")
+        modifier: Modifier = make_named(piece, methods.MODIFIERS, "modifier")
         if not callable(modifier):
             raise ValueError(
                 f"{piece[0]} must return a modifier, a function Method → Method, got"
@@ -81,7 +81,12 @@ def import_path(path: str, what: str) -> Any:
     return value
 
 
-def _make(piece: Sequence[str], known: Mapping[str, Callable[..., Any]], kind: str) -> Any:
+def make_named(piece: Sequence[str], known: Mapping[str, Callable[..., Any]], kind: str) -> Any:
+    """Calls the function that a name, or a path, stands for, with the options `name=value`.
+
+    `known` are the functions by name, `kind` is the word for them in errors. Raises `ValueError`,
+    with one line.
+    """
     name, *pairs = piece
     if ":" in name:
         function = import_path(name, kind)

@@ -1,0 +1,205 @@
+"""Training runs as one compiled loop, many seeds at once.
+
+    curves = learn(world, methods.gtpo(), seeds=range(128))
+    curves.solved.mean(axis=0)  # success after each update
+
+A run samples, credits and updates with the library's own functions: `methods.assign`, the method's
+spread, loss and reduction. Prompts and plans are not simulated: a step takes `groups` problems of
+the world, and `size` episodes of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gtpo_jax.lab import agents, episodes, history
+from gtpo_jax.lab.policies import Params, Policy, score, table
+from gtpo_jax.lab.worlds.world import World
+from gtpo_jax.methods import Method, assign
+from gtpo_jax.types import TokenBatch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The size of a run."""
+
+    updates: int = 150
+    groups: int = 8
+    size: int = 8
+    learning_rate: float = 0.05
+    epochs: int = 1
+    """Updates per step on the same episodes, on whose ratio the surrogate's clip acts."""
+    sign: float = 1.0
+    """−1 turns the advantages around: a control that must not learn."""
+
+
+class Curves(NamedTuple):
+    """Means over the episodes of each step, before its update; arrays `[seeds, updates]`."""
+
+    solved: jax.Array  # truly right
+    success: jax.Array  # right by the verdict, which may be wrong
+    turns: jax.Array
+    tokens: jax.Array
+    violations: jax.Array  # per episode
+    entropy: jax.Array  # nats per token
+    first_turn_of_right: jax.Array
+    """Mean advantage of the first turn of successes of several turns; 0 if there are none."""
+    pushed_down: jax.Array  # share of those whose first turn has a negative advantage
+
+
+class Carry(NamedTuple):
+    """A run between two updates."""
+
+    params: Params
+    optimizer: optax.OptState
+    credit: Any
+
+
+def learn(
+    world: World,
+    method: Method,
+    *,
+    seeds: Sequence[int],
+    settings: Settings | None = None,
+    policy: Policy | None = None,
+) -> Curves:
+    """Trains a policy in a world once for each seed.
+
+    Raises `ValueError` if the world does not provide a fact that the method needs.
+    """
+    run = make_run(world, method, settings or Settings(), policy or table())
+    return run(jnp.asarray(list(seeds), jnp.int32))
+
+
+def make_run(world: World, method: Method, settings: Settings, policy: Policy) -> Any:
+    """The compiled function `seeds [S] → Curves`."""
+    one = functools.partial(_run, world, method, settings, policy)
+    return jax.jit(jax.vmap(one))
+
+
+def _run(
+    world: World, method: Method, settings: Settings, policy: Policy, seed: jax.Array
+) -> Curves:
+    init_key, key = jax.random.split(jax.random.key(seed))
+    first = policy.init(world, init_key)
+    optimizer = optax.adam(settings.learning_rate)
+    begun = Carry(first, optimizer.init(first), method.credit.init())
+
+    def step(carry: Carry, number: jax.Array) -> tuple[Carry, Curves]:
+        step_key = jax.random.fold_in(key, number)
+        credited, measured = run_step(
+            world, method, settings, policy, carry, first, step_key, number
+        )
+        params, state = carry.params, carry.optimizer
+        for _ in range(settings.epochs):
+            gradient = jax.grad(loss_of)(params, method, policy, credited)
+            updates, state = optimizer.update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+        return Carry(params, state, credited.state), measured
+
+    return jax.lax.scan(step, begun, jnp.arange(settings.updates))[1]
+
+
+class Credited(NamedTuple):
+    """Episodes with the advantages of a method."""
+
+    batch: TokenBatch
+    observations: jax.Array  # [M, T] int32
+    advantages: jax.Array  # [M, K], of turns
+    state: Any  # new state of the credit
+    context: episodes.Context
+
+
+def run_step(
+    world: World,
+    method: Method,
+    settings: Settings,
+    policy: Policy,
+    carry: Carry,
+    first: Params,
+    key: jax.Array,
+    number: jax.Array,
+) -> tuple[Credited, Curves]:
+    """The episodes of a step, credited, and its measures."""
+    problem_key, episode_key = jax.random.split(key)
+    problems = jnp.repeat(draw_problems(world, problem_key, settings.groups), settings.size)
+    sampled = history.sample(world, policy, carry.params, episode_key, problems)
+    group_ids = jnp.repeat(jnp.arange(settings.groups, dtype=jnp.int32), settings.size)
+    rows = agents.split(world, sampled)
+    context = episodes.make_context(
+        world,
+        rows,
+        score(policy, carry.params, rows.observations, rows.actions),
+        score(policy, first, rows.observations, rows.actions),
+        number,
+    )
+    credited = credit(method, context, jnp.tile(group_ids, world.rows), carry.credit)
+    signed = dataclasses.replace(
+        credited.batch, token_advantages=settings.sign * credited.batch.token_advantages
+    )
+    return credited._replace(batch=signed), measure(sampled, credited)
+
+
+def draw_problems(world: World, key: jax.Array, groups: int) -> jax.Array:
+    """The problem of each group."""
+    if len(world.problems) == 1:
+        return jnp.zeros(groups, jnp.int32)
+    logits = jnp.log(jnp.asarray(world.problems))
+    return jax.random.categorical(key, logits, shape=(groups,)).astype(jnp.int32)
+
+
+def credit(method: Method, context: episodes.Context, group_ids: jax.Array, state: Any) -> Credited:
+    """The advantages of a method for episodes, spread over their tokens; no gradient."""
+    batch = episodes.episode_batch(context, group_ids, method.facts)
+    state, turn_credit = assign(method, state, batch)
+    advantages = method.spread(turn_credit.advantages, episodes.written(context), batch)
+    tokens = episodes.token_batch(context, batch.included, advantages)
+    return Credited(
+        batch=jax.lax.stop_gradient(tokens),
+        observations=context.history.observations,
+        advantages=turn_credit.advantages,
+        state=state,
+        context=context,
+    )
+
+
+def loss_of(params: Params, method: Method, policy: Policy, credited: Credited) -> jax.Array:
+    """The loss that an update descends."""
+    scores = score(policy, params, credited.observations, credited.batch.tokens)
+    return method.reduce(method.loss(scores, credited.batch)[0], credited.batch).mean()
+
+
+def measure(sampled: history.History, credited: Credited) -> Curves:
+    """The measures of one step; `sampled` are its episodes before they are split by agents."""
+    judged, alive = sampled.judgment, sampled.alive
+    context = credited.context
+    rows = context.history.judgment
+    turns = jnp.sum(jnp.any(context.turns, axis=1), axis=1)
+    right = rows.success & rows.included & (turns > 1)
+    firsts = credited.advantages[:, 0]
+
+    def mean(values: jax.Array) -> jax.Array:
+        return jnp.mean(values, dtype=jnp.result_type(float))
+
+    def over_right(values: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(right, values, 0.0)) / jnp.maximum(jnp.sum(right), 1)
+
+    written = context.history.alive
+    entropies = jnp.where(written, context.scored.entropies, 0.0)
+    return Curves(
+        solved=mean(judged.solved),
+        success=mean(judged.success & judged.included),
+        turns=mean(jnp.max(sampled.turn_ids, axis=1) + 1),
+        tokens=mean(jnp.sum(alive, axis=1)),
+        violations=mean(jnp.sum(sampled.events.violation & alive, axis=1)),
+        entropy=jnp.sum(entropies) / jnp.maximum(jnp.sum(written), 1),
+        first_turn_of_right=over_right(firsts),
+        pushed_down=over_right(firsts < 0),
+    )

@@ -76,7 +76,7 @@ def _episode(
         turn = jnp.where(alive, moment.turn, -1)
         return (after, memory), (observation, action, alive, turn, event)
 
-    begun = (begin(world, problem), policy.start)
+    begun = (begin(world, problem), policy.start(params))
     (moment, _), recorded = jax.lax.scan(step, begun, (chances, noise))
     judgment = world.judge(moment.state, _draw(verdict_key, world.verdicts, ()))
     return History(problem, *recorded, jax.tree.map(jnp.asarray, judgment))

@@ -22,7 +22,7 @@ class Policy(NamedTuple):
     """A policy over the actions of a world."""
 
     init: Callable[[World, jax.Array], Params]  # world, key → parameters
-    start: Memory  # before the first observation
+    start: Callable[[Params], Memory]  # memory before the first observation
     apply: Callable[[Params, Memory, jax.Array], tuple[Memory, jax.Array]]
     """`(params, memory, observation) → (memory, logits [A])`, of one episode."""
 
@@ -36,7 +36,9 @@ def table() -> Policy:
             return jnp.zeros((world.observations, world.actions))
         return jnp.asarray(world.logits, jnp.result_type(float))
 
-    return Policy(init, (), lambda params, memory, observation: (memory, params[observation]))
+    return Policy(
+        init, lambda params: (), lambda params, memory, observation: (memory, params[observation])
+    )
 
 
 def recurrent(*, width: int = 16) -> Policy:
@@ -66,7 +68,7 @@ def recurrent(*, width: int = 16) -> Policy:
         memory = (1.0 - gate) * memory + gate * cell
         return memory, memory @ params["out"] + params["bias"][observation]
 
-    return Policy(init, jnp.zeros(width), apply)
+    return Policy(init, lambda params: jnp.zeros_like(params["gate"][0]), apply)
 
 
 POLICIES: dict[str, Callable[..., Policy]] = {"table": table, "recurrent": recurrent}
@@ -80,7 +82,7 @@ def score(policy: Policy, params: Params, observations: jax.Array, actions: jax.
         def step(memory: Memory, observation: jax.Array) -> tuple[Memory, jax.Array]:
             return policy.apply(params, memory, observation)
 
-        return jax.lax.scan(step, policy.start, seen)[1]
+        return jax.lax.scan(step, policy.start(params), seen)[1]
 
     log_probs = jax.nn.log_softmax(jax.vmap(episode)(observations), axis=-1)
     chosen = jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]

@@ -1,0 +1,185 @@
+"""The audit beside a second code: plain Python, NumPy, no library function; and known truths."""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from gtpo_jax import methods
+from gtpo_jax.lab import audit as audits
+from gtpo_jax.lab import enumeration
+from gtpo_jax.lab.policies import recurrent, table
+from gtpo_jax.lab.worlds import chain
+from gtpo_jax.parts import rewards
+from tests import reference
+
+NEEDED, TURNS, ACTIONS = 1, 3, 4
+LOGITS = np.random.default_rng(0).normal(size=(NEEDED + 1, ACTIONS))
+
+
+def probabilities():
+    exps = np.exp(LOGITS - LOGITS.max(1, keepdims=True))
+    return exps / exps.sum(1, keepdims=True)
+
+
+def walk(path=()):
+    """All episodes of the chain as tuples of (observation, action), by recursion."""
+    done = min(sum(action == 0 for _, action in path), NEEDED)
+    if len(path) == TURNS or (path and path[-1][1] == 2):
+        yield path
+        return
+    for action in range(ACTIONS):
+        yield from walk((*path, (done, action)))
+
+
+def solved(path):
+    return path[-1] == (NEEDED, 2)
+
+
+def chance(path):
+    return math.prod(probabilities()[o, a] for o, a in path)
+
+
+def score(path_part):
+    """∇ log π of one token."""
+    observation, action = path_part
+    slope = np.zeros((NEEDED + 1, ACTIONS))
+    slope[observation] = -probabilities()[observation]
+    slope[observation, action] += 1
+    return slope
+
+
+def expected_update(advantages, size, *, forfeit, penalty, weight):
+    """E u by summing over all ordered groups; `weight` → the number that divides the loss."""
+    paths = list(walk())
+    total = np.zeros((NEEDED + 1, ACTIONS))
+    for group in itertools.product(range(len(paths)), repeat=size):
+        members = [paths[i] for i in group]
+        earned = []
+        for path in members:
+            broken = [action == 3 for _, action in path]
+            row = [-penalty * b for b in broken]
+            row[-1] += float(solved(path) and not (forfeit and any(broken)))
+            earned.append(row)
+        credit = advantages(earned, [0] * size, [True] * size)
+        slopes = sum(
+            credit[i][k] * score(path[k])
+            for i, path in enumerate(members)
+            for k in range(len(path))
+        )
+        total += math.prod(map(chance, members)) * slopes / weight(members)
+    return total
+
+
+@pytest.fixture(scope="module")
+def exact():
+    gradient = sum(chance(path) * solved(path) * sum(map(score, path)) for path in walk())
+    return sum(chance(path) * solved(path) for path in walk()), gradient
+
+
+def small():
+    return chain(needed=NEEDED, turns=TURNS)
+
+
+def test_exact_gradient_is_that_of_plain_recursion(exact):
+    report = audits.audit(small(), methods.rloo(), size=2, params=LOGITS)
+    success, gradient = exact
+    assert report.exact and abs(report.success - success) < 1e-10
+    np.testing.assert_allclose(report.gradient.reshape(gradient.shape), gradient, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo", "gtpo"])
+def test_expected_update_is_that_of_plain_recursion(name):
+    advantages, forfeit, penalty, method = {
+        "rloo": (reference.rloo, True, 0.0, methods.rloo()),
+        "grpo": (reference.grpo, True, 0.0, methods.grpo()),
+        "gtpo": (
+            lambda *given: reference.gtpo(*given, discount=0.9),
+            False,
+            0.1,
+            methods.gtpo(shaping=0.0),
+        ),
+    }[name]
+    expected = expected_update(
+        advantages, 2, forfeit=forfeit, penalty=penalty, weight=lambda ms: sum(map(len, ms))
+    )
+    report = audits.audit(small(), method, size=2, params=LOGITS)
+    np.testing.assert_allclose(report.update.reshape(expected.shape), expected, atol=1e-10)
+
+
+def outcome_only(method):
+    return methods.chain(method, methods.reduce(over="constant"))._replace(
+        rewards={"outcome": rewards.outcome()}
+    )
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_rloo_is_unbiased(size):
+    report = audits.audit(small(), outcome_only(methods.rloo()), size=size, params=LOGITS)
+    assert report.bias < 1e-10 and abs(report.cosine - 1) < 1e-10
+    # The loss divides by 1024 tokens a trajectory.
+    assert report.scale == pytest.approx(1 / 1024, rel=1e-9)
+    assert report.signal_to_noise > 0
+
+
+def test_a_token_mean_biases_rloo():
+    method = methods.rloo()._replace(rewards={"outcome": rewards.outcome()})
+    assert audits.audit(small(), method, size=2, params=LOGITS).bias > 0.01
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_grpo_weighs_prompts_by_the_deviation_of_their_success(size):
+    """Binary rewards: `E u = g · E[sqrt(m (1 − m))] / (p (1 − p))`, m the share of successes."""
+    report = audits.audit(small(), outcome_only(methods.grpo(eps=0.0)), size=size, params=LOGITS)
+    p = report.success
+    factor = sum(
+        math.comb(size, s) * p**s * (1 - p) ** (size - s) * math.sqrt(s * (size - s)) / size
+        for s in range(size + 1)
+    )
+    assert report.cosine == pytest.approx(1, abs=1e-9) and report.bias < 1e-6
+    assert report.scale * 1024 == pytest.approx(factor / (p * (1 - p)), rel=1e-9)
+
+
+def test_discounting_pushes_down_first_turns_of_right_trajectories():
+    likely = np.zeros((NEEDED + 1, ACTIONS))
+    likely[0, 0] = likely[1, 2] = 4.0  # right, then the answer: nearly all groups are all right
+    arms = {
+        name: audits.audit(small(), outcome_only(method), size=3, params=likely)
+        for name, method in {
+            "discounted": methods.gtpo(shaping=0.0),
+            "plain": methods.gtpo(shaping=0.0, discount=1.0),
+        }.items()
+    }
+    assert arms["discounted"].first_turn_of_right < -0.5
+    assert arms["discounted"].pushed_down > 0.9
+    assert arms["plain"].first_turn_of_right >= 0 and arms["plain"].pushed_down == 0
+
+
+def test_samples_agree_with_enumeration_within_their_error():
+    method = outcome_only(methods.rloo())
+    exact = audits.audit(small(), method, size=2, params=LOGITS)
+    sampled = audits.audit(small(), method, size=2, params=LOGITS, samples=20_000)
+    assert not sampled.exact and 0 < sampled.error < 0.2
+    gap = np.linalg.norm(sampled.update - exact.update) / np.linalg.norm(exact.update)
+    assert gap < 4 * sampled.error
+
+
+def test_recurrent_policy_is_audited_too():
+    report = audits.audit(small(), outcome_only(methods.rloo()), size=2, policy=recurrent(width=3))
+    assert report.bias < 1e-10
+
+
+def test_too_many_paths_or_groups_are_told_with_a_way_out():
+    with pytest.raises(ValueError, match="more than 200000 paths; make it smaller"):
+        enumeration.enumerate_paths(chain(needed=4, turns=12))
+    with pytest.raises(ValueError, match="groups of 8; make the world"):
+        audits.audit(small(), methods.rloo(), size=8)
+
+
+def test_probabilities_of_paths_sum_to_one():
+    with jax.enable_x64(True):
+        paths = enumeration.enumerate_paths(small())
+        total = enumeration.path_probabilities(paths, table(), jax.numpy.asarray(LOGITS)).sum()
+    assert abs(float(total) - 1) < 1e-12

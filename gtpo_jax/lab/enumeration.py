@@ -19,7 +19,7 @@ from gtpo_jax.lab.policies import Params, Policy, score
 from gtpo_jax.lab.worlds.world import Event, World
 
 LIMIT = 200_000
-"""Largest number of paths."""
+"""Largest number of paths, unless another one is passed."""
 
 
 class Paths(NamedTuple):
@@ -29,11 +29,11 @@ class Paths(NamedTuple):
     chance: jax.Array  # [N], probability of all outcomes of chance, the problem among them
 
 
-def enumerate_paths(world: World) -> Paths:
-    """All paths of a world. Raises `ValueError` if there are more than `LIMIT`."""
+def enumerate_paths(world: World, *, limit: int = LIMIT) -> Paths:
+    """All paths of a world. Raises `ValueError` if there are more than `limit`."""
     level = _Level.first(world)
     for _ in range(world.tokens):
-        level = level.next(world)
+        level = level.next(world, limit)
     return level.judged(world)
 
 
@@ -63,14 +63,14 @@ class _Level(NamedTuple):
         moment = jax.vmap(lambda p: begin(world, p))(problems)
         return cls(moment, problems, np.array(world.problems), [])
 
-    def next(self, world: World) -> _Level:
+    def next(self, world: World, limit: int) -> _Level:
         """Every beginning with every action and every outcome of chance."""
         done = np.asarray(self.moment.done)
         branches = [np.where(done, 1, world.actions), np.where(done, 1, len(world.chances))]
         counts = branches[0] * branches[1]
-        if counts.sum() > LIMIT:
+        if counts.sum() > limit:
             raise ValueError(
-                f"the world {world.name} has more than {LIMIT} paths; make it smaller, by fewer"
+                f"the world {world.name} has more than {limit} paths; make it smaller, by fewer"
                 " turns, actions or outcomes of chance, or audit it from samples"
             )
         parent = np.repeat(np.arange(len(done)), counts)
@@ -78,14 +78,13 @@ class _Level(NamedTuple):
         actions = (rank % branches[0][parent]).astype(np.int32)
         chances = (rank // branches[0][parent]).astype(np.int32)
         moment = jax.tree.map(lambda x: jnp.asarray(x)[parent], self.moment)
-        observe = lambda m: jnp.asarray(world.observe(m.state), jnp.int32)  # noqa: E731
-        observations = jax.vmap(observe)(moment)
+        observations = jax.vmap(world.observe)(moment.state)
         after, events = jax.vmap(lambda m, a, c: advance(world, m, a, c))(moment, actions, chances)
         alive = ~done[parent]
         turns = np.where(alive, np.asarray(moment.turn), -1).astype(np.int32)
         drawn = np.where(alive, np.array(world.chances)[chances], 1.0)
         tokens = [jax.tree.map(lambda x: np.asarray(x)[parent], token) for token in self.tokens]
-        tokens.append((np.asarray(observations), actions, alive, turns, events))
+        tokens.append((np.asarray(observations, np.int32), actions, alive, turns, events))
         return _Level(after, self.problems[parent], self.chance[parent] * drawn, tokens)
 
     def judged(self, world: World) -> Paths:
@@ -95,13 +94,10 @@ class _Level(NamedTuple):
         verdict = np.tile(np.arange(verdicts, dtype=np.int32), count)
         state = jax.tree.map(lambda x: jnp.asarray(x)[parent], self.moment.state)
         judgment = jax.vmap(world.judge)(state, verdict)
-        columns = [
-            jax.tree.map(
-                lambda *xs: jnp.stack([jnp.asarray(x) for x in xs], axis=1)[parent], *parts
-            )
+        observations, actions, alive, turns, events = (
+            jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs, axis=1)[parent]), *parts)
             for parts in zip(*self.tokens, strict=True)
-        ]
-        observations, actions, alive, turns, events = columns
+        )
         history = History(
             problems=jnp.asarray(self.problems[parent]),
             observations=observations,

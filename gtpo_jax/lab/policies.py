@@ -15,7 +15,7 @@ Params = Any
 """Parameters: a pytree of arrays."""
 
 Memory = Any
-"""What a policy remembers within an episode: a pytree of arrays, `()` for a table."""
+"""Memory of a policy within an episode: a pytree of arrays, `()` for a table."""
 
 
 class Policy(NamedTuple):

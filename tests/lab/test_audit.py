@@ -65,9 +65,9 @@ def expected_update(advantages, size, *, forfeit, penalty, weight):
             earned.append(row)
         credit = advantages(earned, [0] * size, [True] * size)
         slopes = sum(
-            credit[i][k] * score(path[k])
-            for i, path in enumerate(members)
-            for k in range(len(path))
+            weighed * score(part)
+            for row, path in zip(credit, members, strict=True)
+            for weighed, part in zip(row, path, strict=True)
         )
         total += math.prod(map(chance, members)) * slopes / weight(members)
     return total
@@ -129,7 +129,7 @@ def test_a_token_mean_biases_rloo():
     assert audits.audit(small(), method, size=2, params=LOGITS).bias > 0.01
 
 
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, 3])
 def test_grpo_weighs_prompts_by_the_deviation_of_their_success(size):
     """Binary rewards: `E u = g · E[sqrt(m (1 − m))] / (p (1 − p))`, m the share of successes."""
     report = audits.audit(small(), outcome_only(methods.grpo(eps=0.0)), size=size, params=LOGITS)
@@ -172,8 +172,8 @@ def test_recurrent_policy_is_audited_too():
 
 
 def test_too_many_paths_or_groups_are_told_with_a_way_out():
-    with pytest.raises(ValueError, match="more than 200000 paths; make it smaller"):
-        enumeration.enumerate_paths(chain(needed=4, turns=12))
+    with pytest.raises(ValueError, match="more than 100 paths; make it smaller"):
+        enumeration.enumerate_paths(chain(), limit=100)
     with pytest.raises(ValueError, match="groups of 8; make the world"):
         audits.audit(small(), methods.rloo(), size=8)
 

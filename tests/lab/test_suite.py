@@ -127,5 +127,5 @@ def test_commands_print_an_audit_and_write_a_suite(tmp_path, capsys):
     lab.run(["suite", "--methods", "rloo", *options, "--folder", str(tmp_path)])
     assert "| `rloo` |" in (tmp_path / "lab.md").read_text()
     for words in ("audit rlooo --world chain", "audit rloo --world chain needed=x"):
-        with pytest.raises(ValueError, match="rlooo|must be an integer"):
+        with pytest.raises(ValueError, match=r"rlooo|must be an integer"):
             lab.run(words.split())

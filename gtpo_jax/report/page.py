@@ -28,7 +28,7 @@ def build_page(
 ) -> str:
     """Builds the page of the records of named sources (`records.trajectory_record`).
 
-    `subtitle` and `note` are shown below the title. `runs[run][phase]` are metrics to draw,
+    `subtitle`, `note` and warnings about the only run are shown below the title. `runs[run][phase]` are metrics to draw,
     `evaluations[run]` evaluations on held-out problems, earliest policy first. Equal arguments give
     equal pages. Raises `ValueError` if there is no record.
 
@@ -39,10 +39,11 @@ def build_page(
         raise ValueError(f"no trajectory to show in {', '.join(sources) or 'no source'}")
     runs = runs or {}
     made = bundle(sources)
+    warnings = panels.warnings(_only_training(runs))
     index = made.index | {
         "title": title,
         "subtitle": subtitle,
-        "note": note,
+        "note": " ".join(filter(None, [note, *warnings])),
         "figures": panels.figures(_only_training(runs)),
         "panels": panels.panels(runs),
         "evaluations": held_out.section(evaluations or {}),

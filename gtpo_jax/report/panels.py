@@ -86,6 +86,31 @@ def _order(panel: Mapping) -> tuple:
     return shown, panel["phase"], title
 
 
+WARNED = 10
+"""Number of last steps from which warnings are taken."""
+
+
+def warnings(metrics: Metrics) -> list[str]:
+    """Sentences about a training phase that a reader should not miss."""
+    last = [record for record in metrics if "credit/pushed_down" in record][-WARNED:]
+    if not last:
+        return []
+
+    def mean(name: str) -> float:
+        return sum(record[name] for record in last) / len(last)
+
+    share = mean("credit/pushed_down")
+    if not share > 0.5:
+        return []
+    return [
+        f"Warning: over the last {len(last)} steps, {share:.0%} of the right trajectories of"
+        " several turns had a negative advantage on their first turn (mean"
+        f" {mean('credit/first_turn_of_right'):+.2f}), so training makes the beginnings of right"
+        " answers less likely. Group statistics with a discount do this; docs/lab.md compares"
+        " the readings."
+    ]
+
+
 FIGURES = {
     "held-out success": None,
     "rollout success": "rollout/success",

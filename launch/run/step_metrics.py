@@ -95,9 +95,11 @@ def credit(episodes: EpisodeBatch, turn_credit: TurnCredit) -> dict[str, float]:
     """Metrics of the credit of the trajectories learned from; 0 if there are none.
 
     Rewards and their parts are sums over the turns of a trajectory; the return and other named
-    values of the credit are those of first turns.
+    values of the credit are those of first turns. `pushed_down` is the share of successes of several
+    turns whose first turn has a negative advantage.
     """
     mask = np.asarray(episodes.turn_mask)
+    right = np.asarray(episodes.success & episodes.included) & (mask.sum(axis=1) > 1)
     rewards, advantages, parts, links = jax.tree.map(np.asarray, turn_credit)
     sizes = np.abs(advantages)
     of_turn = {
@@ -109,6 +111,8 @@ def credit(episodes: EpisodeBatch, turn_credit: TurnCredit) -> dict[str, float]:
         **{f"credit/{name}": _mean(part.sum(axis=1)) for name, part in parts.items()},
         **{f"credit/{name}": _mean(values[:, 0]) for name, values in links.items()},
         "credit/advantage_size": _mean(sizes[mask]),
+        "credit/first_turn_of_right": _mean(advantages[right, 0]),
+        "credit/pushed_down": _mean(advantages[right, 0] < 0),
         **of_turn,
     }
 

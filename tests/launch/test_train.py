@@ -216,6 +216,13 @@ def test_credit_of_few_groups_is_what_it_is_without_the_filling(trainer, count):
     sizes = np.abs(alone.advantages[np.asarray(episodes.turn_mask)])
     assert figures["credit/reward"] == pytest.approx(float(alone.rewards.sum(axis=1).mean()))
     assert figures["credit/advantage_size"] == pytest.approx(float(sizes.mean()))
+    firsts = [
+        float(row[0])
+        for row, t in zip(alone.advantages, kept, strict=True)
+        if t.success and t.included and len(t.turns) > 1
+    ]
+    assert figures["credit/pushed_down"] == pytest.approx(np.mean([x < 0 for x in firsts or [0]]))
+    assert figures["credit/first_turn_of_right"] == pytest.approx(np.mean(firsts or [0]), abs=1e-6)
 
 
 def test_step_without_any_signal_leaves_the_state_as_it_is(trainer):

@@ -1,10 +1,15 @@
 """Metrics as curves and key figures."""
 
+import base64
+import gzip
+import json
 import math
+import re
 
 import pytest
 
 from gtpo_jax.report import panels
+from gtpo_jax.report.page import build_page
 from tests.report import made
 
 
@@ -60,3 +65,19 @@ def test_figures_are_the_ends_of_curves():
         {"label": "rollout success", "first": 0.025, "since": 1, "last": 0.5, "step": 20},
     ]
     assert panels.figures([]) == []
+
+
+def test_a_reader_is_warned_where_beginnings_of_right_trajectories_are_pushed_down():
+    def steps(share, count=20):
+        pair = {"credit/pushed_down": share, "credit/first_turn_of_right": -0.78}
+        return [{"step": step, **pair} for step in range(count)]
+
+    [warning] = panels.warnings([*steps(0.1), *steps(0.84)])
+    assert "the last 10 steps, 84% of the right trajectories" in warning and "-0.78" in warning
+    assert panels.warnings([*steps(0.84), *steps(0.5)]) == []
+    assert panels.warnings([{"step": 1}]) == panels.warnings([]) == []
+    runs = {"run": {"train": steps(0.84)}}
+    page = build_page({"train": made.make_step(1)}, title="run", note="Short.", runs=runs)
+    [packed] = re.findall(r'id="index">([^<]*)<', page)
+    index = json.loads(gzip.decompress(base64.b64decode(packed)))
+    assert index["note"] == f"Short. {warning}"

@@ -28,9 +28,10 @@ def build_page(
 ) -> str:
     """Builds the page of the records of named sources (`records.trajectory_record`).
 
-    `subtitle`, `note` and warnings about the only run are shown below the title. `runs[run][phase]` are metrics to draw,
-    `evaluations[run]` evaluations on held-out problems, earliest policy first. Equal arguments give
-    equal pages. Raises `ValueError` if there is no record.
+    `subtitle`, `note` and warnings about the only run are shown below the title.
+    `runs[run][phase]` are metrics to draw, `evaluations[run]` evaluations on held-out problems,
+    earliest policy first. Equal arguments give equal pages. Raises `ValueError` if there is no
+    record.
 
     No text of a policy, a tool or a problem becomes markup: it is compressed, base64-encoded data
     that the page's script inserts as text. The content security policy allows only that script.

@@ -95,8 +95,8 @@ def credit(episodes: EpisodeBatch, turn_credit: TurnCredit) -> dict[str, float]:
     """Metrics of the credit of the trajectories learned from; 0 if there are none.
 
     Rewards and their parts are sums over the turns of a trajectory; the return and other named
-    values of the credit are those of first turns. `pushed_down` is the share of successes of several
-    turns whose first turn has a negative advantage.
+    values of the credit are those of first turns. `pushed_down` is the share of successes of
+    several turns whose first turn has a negative advantage.
     """
     mask = np.asarray(episodes.turn_mask)
     right = np.asarray(episodes.success & episodes.included) & (mask.sum(axis=1) > 1)

@@ -22,6 +22,7 @@ from gtpo_jax.parts.prompts import Prompts, Proposal, all_groups
 from gtpo_jax.results import metrics, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
 from gtpo_jax.types import (
+    EpisodeBatch,
     Problem,
     StopReason,
     ToolResult,
@@ -322,7 +323,13 @@ def test_figures_of_credit_by_hand():
         parts={"mine": np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)},
         links={"return": np.array([[0.8, 1.0], [0.0, 9.0]], np.float32)},
     )
-    episodes = dataclasses.make_dataclass("Episodes", ["turn_mask"])(mask)
+    episodes = EpisodeBatch(
+        group_ids=np.zeros(2, np.int32),
+        included=np.array([True, True]),
+        success=np.array([True, True]),
+        turn_mask=mask,
+        violations=np.zeros_like(mask),
+    )
     assert step_metrics.credit(episodes, given) == pytest.approx(
         {
             "credit/reward": 0.45,
@@ -331,6 +338,8 @@ def test_figures_of_credit_by_hand():
             "credit/advantage_size": 2.0,
             "credit/advantage_turn_0": 2.0,
             "credit/advantage_turn_1": 2.0,
+            "credit/first_turn_of_right": 1.0,  # the second trajectory has one turn
+            "credit/pushed_down": 0.0,
         }
     )
 

@@ -8,13 +8,13 @@ RUN := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo report-demo test test-fast lint format constraints clean gone
+.PHONY: help demo report-demo lab test test-fast lint format constraints clean gone
 
 help:  ## this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 	@echo 'PYTHON=python3.12 picks the interpreter, ARGS="…" passes flags to the demo or to pytest.'
 
-ifneq ($(filter demo report-demo test test-fast lint format,$(MAKECMDGOALS)),)
+ifneq ($(filter demo report-demo lab test test-fast lint format,$(MAKECMDGOALS)),)
 
 # "3.12 3.12.1-1a2b3c4d": the minor version, then what marks this interpreter used in this folder.
 DESCRIBE := import os, sys, zlib; v = sys.version_info; \
@@ -73,6 +73,9 @@ demo: $(MARK)-demo  ## train a small model from nothing: cold start, then GTPO
 report-demo: $(MARK)-demo  ## a page of what the demo did: every trajectory, turn by turn
 	@test -d runs/demo/train/trajectories || $(RUN) -m launch.demo $(ARGS)
 	@$(RUN) -m launch.report runs/demo
+
+lab: $(MARK)-demo  ## compare methods in small worlds over many seeds: tables and pictures in runs/lab
+	@$(RUN) -m launch.lab $(or $(ARGS),suite --seeds 64 --updates 100)
 
 # By file: the programs that one file compiles are compiled once. In their order: long files have few
 # tests, and would come last.

@@ -40,6 +40,9 @@ QUICK_METHODS = (
 QUICK_WORLDS = ("chain", "verification", "recoverable", "resembling", "stopping", "lengths")
 """Worlds of `make lab`."""
 
+QUICK = ("suite", "--seeds", "64", "--updates", "100")
+"""Arguments of `make lab`."""
+
 
 def run(argv: Sequence[str]) -> None:
     arguments = make_parser().parse_args(argv)

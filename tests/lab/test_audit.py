@@ -1,12 +1,12 @@
 """The audit beside a second code: plain Python, NumPy, no library function; and known truths."""
 
-import itertools
 import math
 
 import jax
 import numpy as np
 import pytest
 
+from benchmarks.lab_recursion import Chain, discounted_scores, leave_one_out
 from gtpo_jax import methods
 from gtpo_jax.lab import audit as audits
 from gtpo_jax.lab import enumeration
@@ -17,96 +17,33 @@ from tests import reference
 
 NEEDED, TURNS, ACTIONS = 1, 3, 4
 LOGITS = np.random.default_rng(0).normal(size=(NEEDED + 1, ACTIONS))
-
-
-def probabilities():
-    exps = np.exp(LOGITS - LOGITS.max(1, keepdims=True))
-    return exps / exps.sum(1, keepdims=True)
-
-
-def walk(path=()):
-    """All episodes of the chain as tuples of (observation, action), by recursion."""
-    done = min(sum(action == 0 for _, action in path), NEEDED)
-    if len(path) == TURNS or (path and path[-1][1] == 2):
-        yield path
-        return
-    for action in range(ACTIONS):
-        yield from walk((*path, (done, action)))
-
-
-def solved(path):
-    return path[-1] == (NEEDED, 2)
-
-
-def chance(path):
-    return math.prod(probabilities()[o, a] for o, a in path)
-
-
-def score(path_part):
-    """∇ log π of one token."""
-    observation, action = path_part
-    slope = np.zeros((NEEDED + 1, ACTIONS))
-    slope[observation] = -probabilities()[observation]
-    slope[observation, action] += 1
-    return slope
-
-
-def expected_update(advantages, size, *, forfeit, penalty, weight):
-    """E u by summing over all ordered groups; `weight` → the number that divides the loss."""
-    paths = list(walk())
-    total = np.zeros((NEEDED + 1, ACTIONS))
-    for group in itertools.product(range(len(paths)), repeat=size):
-        members = [paths[i] for i in group]
-        earned = []
-        for path in members:
-            broken = [action == 3 for _, action in path]
-            row = [-penalty * b for b in broken]
-            row[-1] += float(solved(path) and not (forfeit and any(broken)))
-            earned.append(row)
-        credit = advantages(earned, [0] * size, [True] * size)
-        slopes = sum(
-            weighed * score(part)
-            for row, path in zip(credit, members, strict=True)
-            for weighed, part in zip(row, path, strict=True)
-        )
-        total += math.prod(map(chance, members)) * slopes / weight(members)
-    return total
-
-
-@pytest.fixture(scope="module")
-def exact():
-    gradient = sum(chance(path) * solved(path) * sum(map(score, path)) for path in walk())
-    return sum(chance(path) * solved(path) for path in walk()), gradient
+PLAIN = Chain(NEEDED, TURNS, LOGITS)
 
 
 def small():
     return chain(needed=NEEDED, turns=TURNS)
 
 
-def test_exact_gradient_is_that_of_plain_recursion(exact):
+def test_exact_gradient_is_that_of_plain_recursion():
     report = audits.audit(small(), methods.rloo(), size=2, params=LOGITS)
-    success, gradient = exact
-    assert report.exact and abs(report.success - success) < 1e-10
-    np.testing.assert_allclose(report.gradient.reshape(gradient.shape), gradient, atol=1e-10)
+    assert report.exact and abs(report.success - PLAIN.success()) < 1e-10
+    np.testing.assert_allclose(report.gradient, PLAIN.gradient().ravel(), atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["rloo", "grpo", "gtpo"])
 def test_expected_update_is_that_of_plain_recursion(name):
-    advantages, forfeit, penalty, method = {
-        "rloo": (reference.rloo, True, 0.0, methods.rloo()),
-        "grpo": (reference.grpo, True, 0.0, methods.grpo()),
-        "gtpo": (
-            lambda *given: reference.gtpo(*given, discount=0.9),
-            False,
-            0.1,
-            methods.gtpo(shaping=0.0),
+    method, advantages, rewarded = {
+        "rloo": (methods.rloo(), leave_one_out, {"forfeit": True}),
+        "grpo": (
+            methods.grpo(),
+            lambda rows: reference.grpo(rows, [0] * len(rows), [True] * len(rows)),
+            {"forfeit": True},
         ),
+        "gtpo": (methods.gtpo(shaping=0.0), discounted_scores, {"penalty": 0.1}),
     }[name]
-    expected = expected_update(
-        advantages, 2, forfeit=forfeit, penalty=penalty, weight=lambda ms: sum(map(len, ms))
-    )
+    expected = PLAIN.expected_update(advantages, 2, **rewarded)
     report = audits.audit(small(), method, size=2, params=LOGITS)
-    np.testing.assert_allclose(report.update.reshape(expected.shape), expected, atol=1e-10)
+    np.testing.assert_allclose(report.update, expected.ravel(), atol=1e-10)
 
 
 def outcome_only(method):

@@ -15,11 +15,13 @@ from gtpo_jax.parts.rewards.resemblance import (
     shaped_outcomes,
 )
 from gtpo_jax.parts.rewards.reward import Reward, Rewards, evaluate
+from gtpo_jax.parts.rewards.scored import TURN_SCORES, turn_scores
 
 __all__ = [
     "EMBEDDINGS",
     "NGRAMS",
     "POLICY_STATES",
+    "TURN_SCORES",
     "EmbedTexts",
     "Embedding",
     "Reward",
@@ -37,4 +39,5 @@ __all__ = [
     "own",
     "resemblance",
     "shaped_outcomes",
+    "turn_scores",
 ]

@@ -42,7 +42,7 @@ class MethodsArguments:
     seeds: int = 128
     updates: int = 150
     cold_start: pathlib.Path | None = None
-    """Folder of a run of `tiny` with a cold start, for the runs on the model; None: no such runs."""
+    """Folder of a run of `tiny` with a cold start, for the runs on the model; None: none."""
     steps: int = 20
     """Steps of a run on the model."""
     folder: pathlib.Path = pathlib.Path("runs/methods")

@@ -9,12 +9,16 @@
 | `centered(over)` | `x − mean` over a set |
 | `scaled(over)` | `x / (std + eps)` over a set |
 | `leave_one_out(over)` | `x − mean` of the others of a set |
+| `among_anchors()` | `x − mean` over turns of the group that begin in the same state |
+| `among_histories()` | `(x − mean) / (std + eps)` over turns with the same history |
+| `mean_of_transitions()` | mean over turns with the same state, action and next state |
 | `before_last(credit)` | result of `credit` without last turns, 0 on them |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.
 """
 
+from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
 from gtpo_jax.parts.credit.before_last import before_last
 from gtpo_jax.parts.credit.credit import (
     AdvantageFn,
@@ -33,7 +37,14 @@ from gtpo_jax.parts.credit.discounted import (
     discounted_returns_closed_form,
 )
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
-from gtpo_jax.parts.credit.recurring import dense_ids, equal_ids, mean_over, same
+from gtpo_jax.parts.credit.recurring import (
+    dense_ids,
+    equal_ids,
+    histories,
+    mean_over,
+    same,
+    transitions,
+)
 from gtpo_jax.parts.credit.sets import (
     SETS,
     Set,
@@ -53,6 +64,8 @@ __all__ = [
     "Set",
     "Traced",
     "add",
+    "among_anchors",
+    "among_histories",
     "as_function",
     "batch",
     "batch_first_turn",
@@ -66,8 +79,10 @@ __all__ = [
     "equal_ids",
     "first_turn",
     "group",
+    "histories",
     "last_reward",
     "leave_one_out",
+    "mean_of_transitions",
     "mean_over",
     "normalize",
     "same",
@@ -76,6 +91,7 @@ __all__ = [
     "stateless",
     "total",
     "trace",
+    "transitions",
     "turn_index",
     "weighted",
 ]

@@ -20,6 +20,7 @@ their links as plain functions.
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
 from gtpo_jax.parts.credit.before_last import before_last
+from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
 from gtpo_jax.parts.credit.credit import (
     AdvantageFn,
     Credit,
@@ -36,6 +37,14 @@ from gtpo_jax.parts.credit.discounted import (
     discounted_returns,
     discounted_returns_closed_form,
 )
+from gtpo_jax.parts.credit.entropies import bounded_bonus, entropy_bonus, over_relative_entropy
+from gtpo_jax.parts.credit.hardness import (
+    DEMONSTRATION_DISTANCE,
+    DEMONSTRATION_GAP,
+    data_hardness,
+    model_hardness,
+    times_hardness,
+)
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.recurring import (
     dense_ids,
@@ -45,6 +54,8 @@ from gtpo_jax.parts.credit.recurring import (
     same,
     transitions,
 )
+from gtpo_jax.parts.credit.rows import ROW_SETS, kept_rows, mean_of_tokens, row_moments, times
+from gtpo_jax.parts.credit.semantic import certainty_factors, less_if_uncertain, semantic_entropy
 from gtpo_jax.parts.credit.sets import (
     SETS,
     Set,
@@ -54,10 +65,14 @@ from gtpo_jax.parts.credit.sets import (
     group,
     turn_index,
 )
+from gtpo_jax.parts.credit.silence import silence_equal_groups
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.totals import last_reward, total
 
 __all__ = [
+    "DEMONSTRATION_DISTANCE",
+    "DEMONSTRATION_GAP",
+    "ROW_SETS",
     "SETS",
     "AdvantageFn",
     "Credit",
@@ -70,25 +85,41 @@ __all__ = [
     "batch",
     "batch_first_turn",
     "before_last",
+    "bounded_bonus",
+    "causal_alignment",
     "centered",
+    "certainty_factors",
     "chain",
+    "data_hardness",
     "dense_ids",
     "discounted",
     "discounted_returns",
     "discounted_returns_closed_form",
+    "entropy_bonus",
     "equal_ids",
     "first_turn",
     "group",
     "histories",
+    "kept_rows",
     "last_reward",
     "leave_one_out",
+    "less_if_uncertain",
+    "mean_of_tokens",
     "mean_of_transitions",
     "mean_over",
+    "model_hardness",
     "normalize",
+    "over_relative_entropy",
+    "row_moments",
     "same",
     "scaled",
+    "semantic_entropy",
+    "silence_equal_groups",
     "standardized",
     "stateless",
+    "times",
+    "times_alignment",
+    "times_hardness",
     "total",
     "trace",
     "transitions",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
@@ -10,6 +12,7 @@ from gtpo_jax.maths import masking
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.credit import sets
+from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.types import EpisodeBatch
 
@@ -53,3 +56,8 @@ def group_max(
     ids = masking.everywhere(group_ids)
     largest = jax.ops.segment_max(masking.everywhere(lowest), ids, num_segments=len(ids))[ids]
     return jnp.where(jnp.isfinite(largest), largest, 0.0)
+
+
+def times(factor: Callable[[EpisodeBatch], jax.Array], *, needs: tuple[Fact, ...] = ()) -> Credit:
+    """`x[m, k] · factor[m]`, for a factor `[M]` of trajectories."""
+    return stateless(lambda x, episodes: x * factor(episodes)[:, None], needs=needs)

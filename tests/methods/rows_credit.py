@@ -6,6 +6,7 @@ import numpy as np
 
 from gtpo_jax import methods
 from gtpo_jax.parts import credit
+from tests.methods import relatives
 from tests.methods.relatives import (
     Row,
     kept,
@@ -51,6 +52,11 @@ def scores_within(batch, values, key, *, std, ddof, eps=1e-6):
     return out
 
 
+def present(batch, row=None):
+    """Included rows with turns of the whole batch, whatever the row."""
+    return [i for i in range(len(batch.success)) if kept(batch)[i].any()]
+
+
 def sample_scores(batch, totals, *, ddof, eps=1e-6, std=True, pool_of=members):
     """`(R − mean) / (std + eps)` over rows, with the deviation of a sample."""
     out = np.zeros(len(totals))
@@ -92,6 +98,71 @@ def flow_grpo(batch, *, over_turns):
     return scores_within(batch, values, lambda i, k: 0, std=True, ddof=1)
 
 
+def spo(batch):
+    raw = outcome_and_forfeit(batch) - 0.5  # no problem was met before
+    return spread(batch, sample_scores(batch, raw, ddof=1, eps=1e-8, pool_of=present))
+
+
+def turn_rewards(batch):
+    """1 on the last turn of a success, −.1 on broken turns."""
+    out = np.zeros(batch.turn_mask.shape)
+    for i, k in places(batch):
+        ends = k + 1 == batch.turn_mask[i].sum()
+        out[i, k] = float(ends and batch.success[i]) - 0.1 * batch.violations[i, k]
+    return out
+
+
+def rank_grpo(batch, *, skip):
+    earned, out = turn_rewards(batch), np.zeros(batch.turn_mask.shape)
+    gains = [earned[:, j] / np.log2(j + 2) for j in range(earned.shape[1])]
+    returns = np.stack([np.sum(gains[k:], axis=0) for k in range(len(gains))], axis=1)
+    for i, k in places(batch):
+        pool = [
+            returns[j, k] if batch.turn_mask[j, k] else 0.0
+            for j in members(batch, i)
+            if batch.turn_mask[j, k] or not skip
+        ]
+        if len(pool) > 1 and np.ptp(pool) > 1e-9:
+            out[i, k] = (returns[i, k] - np.mean(pool)) / (np.std(pool, ddof=1) + 1e-4)
+    return out
+
+
+def brpo(batch, *, weigh):
+    out, scores = np.zeros(batch.turn_mask.shape), batch.facts["budget_scores"].astype(np.float64)
+
+    def returns(j, longest):
+        own = scores[j][batch.turn_mask[j]]
+        held = np.concatenate([own, np.full(longest - len(own), own[-1])])
+        p = np.array([weigh(s, longest) for s in range(longest)], np.float64)
+        return held, p / p.sum(), [(held * p)[s:].sum() / p.sum() for s in range(longest)]
+
+    for i, s in places(batch):
+        pool = members(batch, i)
+        longest = max(batch.turn_mask[j].sum() for j in pool)
+        held, p, own = returns(i, longest)
+        powers = 2.0 ** np.arange(s)
+        first = powers @ held[:s] / powers.sum() * p[s:].sum() if s else 0.0
+        second = np.mean([returns(j, longest)[2][s] for j in pool])
+        out[i, s] = own[s] - (s * first + (longest - s) * second) / longest
+    return out
+
+
+def step_grpo(batch):
+    anchors, actions = batch.facts["anchors"], batch.facts["actions"]
+
+    def context(i, k):
+        return k, tuple(anchors[i, : k + 1]), tuple(actions[i, :k])
+
+    return scores_within(batch, turn_rewards(batch), context, std=True, ddof=0)
+
+
+def eapo(batch):
+    returns = discounted(batch, outcome_and_forfeit(batch), 0.95)
+    return scores_within(batch, returns, lambda i, k: 0, std=True, ddof=0)
+
+
+relatives.FACTS["budget_scores"] = lambda rng, e: rng.random(e.turn_mask.shape, np.float32)
+
 ROWS: dict[str, Row] = {
     "gigpo": Row(
         methods.gigpo,
@@ -112,5 +183,26 @@ ROWS: dict[str, Row] = {
     "flow_grpo over turns": Row(
         lambda: methods.flow_grpo(normalize=credit.group),
         functools.partial(flow_grpo, over_turns=True),
+    ),
+    "spo": Row(lambda: methods.spo(slots=64), spo),
+    "rank_grpo": Row(methods.rank_grpo, functools.partial(rank_grpo, skip=False)),
+    "rank_grpo of own turns": Row(
+        lambda: methods.rank_grpo(missing="skip"), functools.partial(rank_grpo, skip=True)
+    ),
+    "brpo": Row(methods.brpo, functools.partial(brpo, weigh=lambda s, longest: 1)),
+    "brpo linear": Row(
+        lambda: methods.brpo(prior="linear"),
+        functools.partial(brpo, weigh=lambda s, longest: s + 1),
+    ),
+    "brpo base": Row(
+        lambda: methods.brpo(prior="base"),
+        functools.partial(brpo, weigh=lambda s, longest: s + 1 == longest),
+    ),
+    "step_grpo": Row(methods.step_grpo, step_grpo),
+    "eapo": Row(
+        methods.eapo,
+        eapo,
+        neutral=lambda: methods.eapo(discount=0.9),
+        parent=lambda: methods.gtpo()._replace(rewards=methods.grpo().rewards),
     ),
 }

@@ -1,5 +1,6 @@
 """Rows of the suite of relatives: modifiers that weigh or replace finished advantages."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -7,8 +8,8 @@ import numpy as np
 from gtpo_jax import methods
 from gtpo_jax.parts import credit, rewards
 from tests.methods import relatives
-from tests.methods.relatives import Row, kept, members
-from tests.methods.rows_credit import after_grpo, base
+from tests.methods.relatives import Row, members, outcome_and_forfeit, spread, standard_scores
+from tests.methods.rows_credit import after_grpo, base, present
 
 relatives.FACTS.update(
     {
@@ -19,6 +20,7 @@ relatives.FACTS.update(
 relatives.FACTS.update(
     {
         "demonstration_distance": lambda rng, e: rng.random(len(e.success)).astype(np.float32),
+        "off_policy": lambda rng, e: rng.random(len(e.success)) < 0.3,
         "demonstration_gap": lambda rng, e: rng.normal(size=len(e.success)).astype(np.float32),
     }
 )
@@ -32,11 +34,6 @@ def token_means(batch, name):
         if len(tokens):
             out[i] = tokens @ batch.facts[name][i][mask].astype(np.float64) / tokens.sum()
     return out
-
-
-def present(batch):
-    """Included rows with turns."""
-    return [i for i in range(len(batch.success)) if kept(batch)[i].any()]
 
 
 def semantic_entropy(logprobs, answers, *, estimator):
@@ -129,7 +126,53 @@ def unsilenced(batch):
     return out
 
 
+def soft(r):
+    if r >= 0.8:
+        return 0.8 + 0.01 * np.log(1 + r - 0.8)
+    return 0.8 - (np.exp(0.8 - r) - 1) / (np.e - 1)
+
+
+def tempsamp_soft(batch):
+    rewards = np.array([soft(r) for r in outcome_and_forfeit(batch)])
+    return spread(batch, standard_scores(batch, rewards))
+
+
+def tempsamp_anchor(batch):
+    elsewhere = batch.facts["off_policy"]
+    sampled = dataclasses.replace(batch, included=batch.included & ~elsewhere)
+    scores = standard_scores(sampled, outcome_and_forfeit(batch))
+    for i in np.flatnonzero(elsewhere):
+        scores[i] = 1.2 * max((scores[j] for j in members(sampled, i)), default=0.0)
+    return spread(batch, scores)
+
+
+def grpo_lead(batch):
+    lengths, earned = batch.facts["response_tokens"], np.zeros(len(batch.success))
+    rates = np.zeros(len(batch.success))
+    for i in present(batch):
+        right = [j for j in members(batch, i) if batch.success[j]]
+        rates[i] = len(right) / len(members(batch, i))
+        earned[i] = -1.0
+        if batch.success[i]:
+            pool = lengths[right].astype(np.float64)
+            several = len(right) > 1 and np.ptp(pool) > 0
+            z = (lengths[i] - pool.mean()) / (pool.std(ddof=1) + 1e-6) if several else 0.0
+            broken = (batch.violations[i] & batch.turn_mask[i]).any()
+            earned[i] = np.exp(-0.05 * z) - float(broken)
+    scores = standard_scores(batch, earned)
+    weigh = lambda p: 0.4 + 1.1 / (1 + np.exp(10 * (p - 0.75)))  # noqa: E731
+    return spread(batch, scores * np.where(scores > 0, weigh(rates), weigh(1 - rates)))
+
+
 ROWS: dict[str, Row] = {
+    "tempsamp": Row(after_grpo(methods.tempsamp()), tempsamp_soft),
+    "tempsamp anchor": Row(after_grpo(methods.tempsamp(shaping="anchor")), tempsamp_anchor),
+    "grpo_lead": Row(
+        after_grpo(methods.grpo_lead()),
+        grpo_lead,
+        neutral=after_grpo(methods.grpo_lead(weight=0.0, wrong=0.0, lowest=1.0, highest=1.0)),
+        parent=methods.grpo,
+    ),
     "seed_grpo": Row(
         after_grpo(methods.seed_grpo(alpha=0.8)),
         functools.partial(seed_grpo, alpha=0.8, estimator="rao", form="reciprocal"),
@@ -142,7 +185,7 @@ ROWS: dict[str, Row] = {
     ),
     "edge_grpo": Row(
         after_grpo(methods.edge_grpo()),
-        functools.partial(edge_grpo, pool_of=lambda batch, i: present(batch)),
+        functools.partial(edge_grpo, pool_of=present),
         neutral=after_grpo(methods.edge_grpo(floor=100.0)),
         parent=methods.grpo,
     ),

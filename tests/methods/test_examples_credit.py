@@ -1,4 +1,6 @@
-"""Worked numbers of the relatives that act on advantages and baselines, and what ties them."""
+"""Worked numbers of the relatives with other sets of turns or other baselines."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -8,46 +10,11 @@ import pytest
 from gtpo_jax import methods
 from gtpo_jax.learner import packing
 from gtpo_jax.parts import credit
-from gtpo_jax.types import EpisodeBatch
+from tests.methods.examples import advantages, episodes, exactly, plain, scores, values
 from tests.methods.rows_weights import turn_credit
 from tests.tiny import make_trajectory
 
-
-def episodes(success, turns=None, *, group_ids=None, **facts):
-    """Included trajectories without violations; one turn each unless `turns` counts them."""
-    count = len(success)
-    turns = np.ones(count, int) if turns is None else np.asarray(turns)
-    mask = np.arange(turns.max()) < turns[:, None]
-    return EpisodeBatch(
-        group_ids=jnp.zeros(count, jnp.int32) if group_ids is None else jnp.asarray(group_ids),
-        included=jnp.ones(count, bool),
-        success=jnp.asarray(success, bool),
-        turn_mask=jnp.asarray(mask),
-        violations=jnp.zeros(mask.shape, bool),
-        facts={name: jnp.asarray(value) for name, value in facts.items()},
-    )
-
-
-def advantages(method, batch):
-    assign = jax.jit(lambda batch: methods.assign(method, method.credit.init(), batch)[1])
-    return np.asarray(assign(batch).advantages)
-
-
-def values(link, batch, start):
-    """The result of a credit on given values."""
-    start = jnp.broadcast_to(jnp.asarray(start, jnp.float32), batch.turn_mask.shape)
-    return np.asarray(credit.trace(link, link.init(), start, batch).advantages)
-
-
-def exactly(actual, expected, atol=1e-4):
-    np.testing.assert_allclose(actual, expected, atol=atol)
-
-
 THREE = dict(success=[True, False, False], turns=[2, 2, 1])
-
-
-def plain():
-    return methods.grpo(eps=0.0)
 
 
 def test_gigpo_compares_turns_that_begin_in_the_same_state():
@@ -100,116 +67,96 @@ def test_flow_grpo_broadcasts_the_outcome_to_turns():
     assert method.loss.needs == {"reference_logprobs"}
 
 
-def answered(agree, **facts):
-    """One-turn rows of three right answers and a wrong one, with clusters of answers."""
-    ones = np.ones((4, 1))
-    return episodes(
-        [True, True, True, False],
-        answers=np.asarray(agree, np.int32),
-        turn_logprobs=-0.5 * ones,
-        turn_tokens=ones.astype(np.int32),
-        **facts,
+def test_rank_grpo_discounts_by_position_and_compares_at_the_same_rank():
+    batch = episodes([False, False], [3, 3])
+    hits = jnp.asarray([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    mask = batch.turn_mask
+    exactly(credit.rank_returns(hits, mask), [[1.5, 0.5, 0.5], [0.6309298, 0.6309298, 0]], 1e-6)
+    link = credit.chain(credit.ranked(), credit.standardized_by_rank(ddof=0, eps=0.0))
+    exactly(values(link, batch, hits), [[1, -1, 1], [-1, 1, -1]], 1e-5)
+
+
+def test_rank_grpo_counts_a_missing_turn_as_nothing_earned():
+    batch = episodes([True, True, False], [2, 1, 2])
+    zero, skip = (
+        advantages(methods.rank_grpo(missing=missing, ddof=0, eps=0.0), batch)
+        for missing in ("zero", "skip")
     )
+    exactly(zero[:, 1], [1.414214, 0, -0.707107], 1e-5)  # of .6309, 0, 0
+    exactly(skip[:, 1], [1, 0, -1], 1e-5)
+    exactly(zero[:, 0], skip[:, 0], 1e-6)
 
 
-@pytest.mark.parametrize(
-    ("options", "factor"),
-    [
-        ({}, 1 / (1 + 0.0417 / np.log(4) * 0.5623351)),
-        ({"alpha": 0.02, "form": "linear"}, 1 - 0.02 / np.log(4) * 0.5623351),
-        ({"alpha": 0.02, "form": "linear", "estimator": "mean"}, 1 - 0.02 / np.log(4) * 0.8369882),
-    ],
-)
-def test_seed_grpo_shrinks_the_advantages_of_a_divided_group(options, factor):
-    method = methods.chain(methods.dr_grpo(), methods.seed_grpo(**options))
-    found = advantages(method, answered([5, 5, 5, 6]))[:, 0]
-    exactly(found, np.array([0.25, 0.25, 0.25, -0.75]) * factor, 1e-6)
+def test_brpo_rewards_every_budget():
+    batch = episodes([True] * 3, [2, 2, 2], budget_scores=[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    expected = [[0, 0.333333], [0.5, 0.083333], [-0.5, -0.166667]]
+    exactly(advantages(methods.brpo(), batch), expected, 1e-5)
 
 
-def test_seed_grpo_takes_a_row_without_an_answer_as_a_cluster_of_its_own():
-    method = methods.chain(methods.dr_grpo(), methods.seed_grpo(alpha=1.0))
-    united, apart = (
-        advantages(method, answered(answers)) for answers in ([5, 5, 5, 5], [-1, -1, -1, -1])
-    )
-    exactly(united[:, 0], [0.25, 0.25, 0.25, -0.75], 1e-6)
-    exactly(apart, united / 2, 1e-6)  # SE = log G
+def test_brpo_of_a_row_that_ends_early_keeps_its_last_score():
+    early = episodes([True] * 2, [1, 2], budget_scores=[[1.0, 7.0], [0.0, 1.0]])
+    late = episodes([True] * 2, [2, 2], budget_scores=[[1.0, 1.0], [0.0, 1.0]])
+    found, expected = (advantages(methods.brpo(), batch) for batch in (early, late))
+    exactly(found[1], expected[1], 1e-6)
+    exactly(found[0], [expected[0, 0], 0], 1e-6)
 
 
-def entropic(success, entropies):
-    column = np.asarray(entropies)[:, None]
-    return episodes(success, turn_entropies=column, turn_tokens=np.full(column.shape, 7))
-
-
-def test_edge_grpo_divides_by_the_relative_entropy():
-    batch = entropic([True, False, False], [0.5, 1.0, 1.5])
-    found = advantages(methods.chain(plain(), methods.edge_grpo()), batch)
-    exactly(found[:, 0], [2.828427, -0.707107, -0.471405], 1e-5)
-
-
-def test_entropy_of_a_row_is_the_mean_over_its_tokens():
-    batch = episodes(
-        [True, False], [2, 1], turn_entropies=[[0.4, 1.0], [1.0, 9.0]], turn_tokens=[[1, 5], [3, 9]]
-    )
-    found = advantages(methods.chain(plain(), methods.edge_grpo()), batch)
-    exactly(found, [[0.95 / 0.9] * 2, [-0.95, 0]], 1e-6)
-
-
-def test_egpo_adds_a_bounded_bonus():
-    batch = entropic([True, False, False, True], [0.8, 0.2, 2.0, 0.1])
-    found = advantages(methods.chain(plain(), methods.egpo()), batch)
-    exactly(found[:, 0], [1.2, -0.92, -0.8, 1.04], 1e-5)
-
-
-def test_egpo_without_entropy_is_its_parent():
-    batch = entropic([True, False, False, True], [0.0] * 4)
-    found = advantages(methods.chain(plain(), methods.egpo()), batch)
-    exactly(found, advantages(plain(), batch), 1e-7)
-
-
-def test_gcpo_weighs_by_the_alignment_with_the_group():
-    states = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], np.float32)
-    same = np.array([[3.0, 1.0]] * 3, np.float32)
-    batch = episodes(
-        [True, False, False], response_states=states, resampled_states=same, resampled_means=same
-    )
-    found = advantages(methods.chain(plain(), methods.gcpo()), batch)
-    exactly(found[:, 0], [2, -1, -1.414214], 1e-5)
-
-
-def test_dr_irl_weighs_by_the_hardness_of_data_and_model():
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
-    batch = episodes(
-        [True, False, False],
-        demonstration_distance=[0.4, 0.1, 0.1],
-        demonstration_gap=[1.0, 1.0, -0.5],
-    )
-    method = methods.chain(plain(), methods.dr_irl(tau=0.5))
-    first = sigmoid(0.4) / sigmoid(0.2) * sigmoid(1.0) / sigmoid(0.5)
-    assert round(first, 4) == 1.2788
-    others = sigmoid(0.1) / sigmoid(0.2) * sigmoid(1.0) / sigmoid(0.5)
-    exactly(
-        advantages(method, batch)[:, 0],
-        np.array([1.414214, -0.707107, -0.707107]) * [first, others, others],
-        1e-5,
-    )
-
-
-def test_dr_irl_takes_functions_of_a_trajectory():
+def test_brpo_takes_a_function_of_a_trajectory():
     given = [make_trajectory(np.random.default_rng(0), [(2, 1)] * turns) for turns in (1, 2)]
-    modifier = methods.dr_irl(distance=lambda t: len(t.turns), gap=lambda t: float(t.success))
-    needs = methods.chain(plain(), modifier).facts
-    batch = packing.episode_batch(given, max_turns=2, needs=needs)
-    exactly(batch.facts["demonstration_distance"], [1, 2], 0)
-    exactly(batch.facts["demonstration_gap"], [t.success for t in given], 0)
+    method = methods.brpo(scores=lambda t: [0.25] * len(t.turns))
+    batch = packing.episode_batch(given, max_turns=2, needs=method.facts)
+    found = methods.assign(method, (), jax.tree.map(jnp.asarray, batch))[1]
+    exactly(found.rewards, [[0.25, 0], [0.25, 0.25]], 0)
 
 
-def test_silenced_groups_of_equal_outcome_get_nothing():
+def test_step_grpo_never_pools_two_contexts():
     batch = episodes(
-        [True, True, False, False, True, False], [2, 1, 1, 2, 2, 1], group_ids=[0, 0, 1, 1, 2, 2]
+        [True] * 4, anchors=np.full((4, 1), 3), actions=np.arange(4)[:, None], group_ids=[0] * 4
     )
-    method = turn_credit()
-    before = advantages(method, batch)
-    found = advantages(methods.chain(method, methods.silenced()), batch)
-    assert np.any(before[:2])
-    exactly(found[:4], 0, 0)
-    exactly(found[4:], before[4:], 1e-7)
+    link = credit.among_histories(eps=0.0)
+    earned = jnp.asarray([0.2, 0.6, 0.9, 0.1])[:, None]
+    pooled = values(link, batch, earned)
+    assert np.all(np.abs(pooled) != 1)
+    apart = dataclasses.replace(
+        batch, facts=batch.facts | {"anchors": jnp.asarray([[3], [3], [4], [4]])}
+    )
+    exactly(values(link, apart, earned)[:, 0], [-1, 1, 1, -1], 1e-5)
+
+
+def test_step_grpo_compares_turns_after_equal_states_and_actions_only():
+    same = dict(anchors=[[0, 1], [0, 1], [0, 1]], actions=[[5, 0], [5, 0], [6, 0]])
+    batch = episodes([True, False, False], [2, 2, 2], **same)
+    exactly(advantages(methods.step_grpo(), batch), [[0, 1], [0, -1], [0, 0]], 1e-5)
+
+
+def test_histories_are_equal_only_for_equal_paths():
+    rng = np.random.default_rng(0)
+    anchors, actions = rng.integers(0, 2, (2, 400, 5)).astype(np.int32)
+    found = np.asarray(credit.histories(jnp.asarray(anchors), jnp.asarray(actions)))
+    assert found.min() >= 0
+    paths = {}
+    for i, k in np.ndindex(found.shape):
+        paths.setdefault((k, *anchors[i, : k + 1], *actions[i, :k]), set()).add(found[i, k])
+    assert all(len(ids) == 1 for ids in paths.values())
+    assert len({min(ids) for ids in paths.values()}) == len(paths)
+
+
+def test_eapo_discounts_the_outcome_over_rounds():
+    batch = episodes([True, False], [3, 2])
+    found = advantages(methods.eapo(discount=0.9, eps=0.0), batch)
+    expected = scores([0.81, 0.9, 1, 0, 0])
+    exactly(expected, [0.6001, 0.8016, 1.0255, -1.2136, -1.2136])
+    exactly(found[np.asarray(batch.turn_mask)], expected, 1e-5)
+    assert methods.eapo().loss.terms[0].unit == "turn"
+
+
+def test_eapo_is_gtpo_of_a_terminal_reward():
+    batch = episodes([True, False, True], [3, 2, 1])
+    exactly(advantages(methods.eapo(discount=0.9), batch), advantages(turn_credit(), batch), 1e-7)
+
+
+def test_leave_one_out_is_the_mean_over_all_pairs():
+    success = [True, False, False]
+    pairs = [[(a - b) / 2 for b in success] for a in map(int, success)]
+    expected = np.sum(pairs, axis=1)  # P3O over all pairs: each row against every other
+    exactly(advantages(methods.rloo(), episodes(success))[:, 0], expected, 1e-6)

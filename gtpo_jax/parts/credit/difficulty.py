@@ -41,7 +41,8 @@ def times_difficulty(
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:
         kept = rows.kept_rows(episodes)
-        moments = rows.row_moments(episodes.success, sets.group, kept, episodes.group_ids)
+        success = episodes.success.astype(x.dtype)
+        moments = rows.row_moments(success, sets.group, kept, episodes.group_ids)
         rate = moments.mean[:, None]
         weights = jnp.where(
             x > 0, difficulty_weights(rate, **curve), difficulty_weights(1.0 - rate, **curve)

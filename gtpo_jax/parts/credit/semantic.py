@@ -81,6 +81,6 @@ def less_if_uncertain(
             logprobs, answers, kept, episodes.group_ids, estimator=estimator
         )
         count = rows.row_moments(logprobs, sets.group, kept, episodes.group_ids).count
-        return certainty_factors(entropies, count, alpha=alpha, form=form)
+        return certainty_factors(entropies, count.astype(entropies.dtype), alpha=alpha, form=form)
 
     return rows.times(factor, needs=(facts.ANSWERS, facts.TURN_LOGPROBS, facts.TURN_TOKENS))

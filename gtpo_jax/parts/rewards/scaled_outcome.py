@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking
-from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.rewards.outcome import outcome_rewards
 from gtpo_jax.parts.rewards.reward import Reward
@@ -32,7 +31,7 @@ def length_scaled_outcomes(
     and 0 for a group whose three shortest rows have a mean of at most `shortest`.
     """
     right = success & kept
-    lengths = as_float(lengths)
+    lengths = jnp.asarray(lengths, float)
     moments = masking.group_moments(lengths[:, None], right[:, None], group_ids, ddof=ddof)
     long_enough = mean_of_three_shortest(lengths, kept, group_ids) > shortest
     informative = (moments.std > 0) & (moments.count > ddof) & long_enough

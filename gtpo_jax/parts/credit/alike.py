@@ -36,12 +36,13 @@ def among_histories(*, divide_by_std: bool = True, ddof: int = 0, eps: Scalar = 
     states and actions before them.
     """
 
-    def ids(episodes: EpisodeBatch) -> jax.Array:
-        codes = recurring.histories(*_states_and_actions(episodes))
-        index = jnp.broadcast_to(jnp.arange(codes.shape[1], dtype=codes.dtype), codes.shape)
-        return jnp.stack([index, codes])
-
-    return _among(ids, TRANSITION, divide_by_std=divide_by_std, ddof=ddof, eps=eps)
+    return _among(
+        lambda episodes: recurring.histories(*_states_and_actions(episodes)),
+        TRANSITION,
+        divide_by_std=divide_by_std,
+        ddof=ddof,
+        eps=eps,
+    )
 
 
 def mean_of_transitions() -> Credit:

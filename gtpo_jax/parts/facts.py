@@ -70,6 +70,11 @@ def of_trajectories(
     return gather
 
 
+def measured(fact: Fact, function: Callable[[Trajectory], float] | None) -> Fact:
+    """The fact `[M]` as a function of one's own measures it; unchanged without a function."""
+    return fact if function is None else fact._replace(gather=of_trajectories(function))
+
+
 def code_texts(trajectories: Sequence[Trajectory]) -> list[str]:
     """The code of each trajectory, one turn under the other; empty where there is none."""
     return ["\n".join(turn.code for turn in t.turns if turn.code is not None) for t in trajectories]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import importlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +12,14 @@ import pytest
 
 from gtpo_jax import methods
 from gtpo_jax.parts import facts
-from tests.methods import relatives, rows_core, rows_credit, rows_rewards
+from tests.methods import relatives
 from tests.methods.relatives import ROWS, SEEDS, Row
 
-TABLE: dict[str, Row] = {**rows_core.ROWS, **rows_rewards.ROWS, **rows_credit.ROWS}
+TABLE: dict[str, Row] = {
+    name: row
+    for path in sorted(pathlib.Path(__file__).parent.glob("rows_*.py"))
+    for name, row in importlib.import_module(f"tests.methods.{path.stem}").ROWS.items()
+}
 each = pytest.mark.parametrize("name", TABLE)
 ORDER = np.random.default_rng(5).permutation(ROWS)
 
@@ -143,7 +149,7 @@ def test_neutral_options_give_the_parent(name):
 @each
 def test_missing_fact_is_named_with_its_provider(name):
     method = TABLE[name].make()
-    bare = dataclasses.replace(stacked()[0][0], facts={})
+    bare = jax.tree.map(jnp.asarray, dataclasses.replace(stacked()[0][0], facts={}))
     for fact in method.facts:
         assert fact.meaning and (fact.gather or fact.provider), fact.name
     if method.facts:

@@ -9,13 +9,19 @@
 | `centered(over)` | `x − mean` over a set |
 | `scaled(over)` | `x / (std + eps)` over a set |
 | `leave_one_out(over)` | `x − mean` of the others of a set |
+| `among_anchors()` | `x − mean` over turns of the group that begin in the same state |
+| `among_histories()` | `(x − mean) / (std + eps)` over turns with the same history |
+| `mean_of_transitions()` | mean over turns with the same state, action and next state |
 | `before_last(credit)` | result of `credit` without last turns, 0 on them |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.
 """
 
+from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
 from gtpo_jax.parts.credit.before_last import before_last
+from gtpo_jax.parts.credit.budgets import budget_advantages, over_budgets
+from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
 from gtpo_jax.parts.credit.credit import (
     AdvantageFn,
     Credit,
@@ -27,13 +33,33 @@ from gtpo_jax.parts.credit.credit import (
     trace,
     weighted,
 )
+from gtpo_jax.parts.credit.difficulty import difficulty_weights, times_difficulty
 from gtpo_jax.parts.credit.discounted import (
     discounted,
     discounted_returns,
     discounted_returns_closed_form,
 )
+from gtpo_jax.parts.credit.entropies import bounded_bonus, entropy_bonus, over_relative_entropy
+from gtpo_jax.parts.credit.guided import OFF_POLICY, anchored, softened, softened_rewards
+from gtpo_jax.parts.credit.hardness import (
+    DEMONSTRATION_DISTANCE,
+    DEMONSTRATION_GAP,
+    data_hardness,
+    model_hardness,
+    times_hardness,
+)
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
-from gtpo_jax.parts.credit.recurring import dense_ids, equal_ids, mean_over, same
+from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
+from gtpo_jax.parts.credit.recurring import (
+    dense_ids,
+    equal_ids,
+    histories,
+    mean_over,
+    same,
+    transitions,
+)
+from gtpo_jax.parts.credit.rows import ROW_SETS, kept_rows, mean_of_tokens, row_moments, times
+from gtpo_jax.parts.credit.semantic import certainty_factors, less_if_uncertain, semantic_entropy
 from gtpo_jax.parts.credit.sets import (
     SETS,
     Set,
@@ -43,39 +69,79 @@ from gtpo_jax.parts.credit.sets import (
     group,
     turn_index,
 )
+from gtpo_jax.parts.credit.silence import silence_equal_groups
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.totals import last_reward, total
+from gtpo_jax.parts.credit.tracked import Tracker, minus_tracked_value, retention
 
 __all__ = [
+    "DEMONSTRATION_DISTANCE",
+    "DEMONSTRATION_GAP",
+    "OFF_POLICY",
+    "ROW_SETS",
     "SETS",
     "AdvantageFn",
     "Credit",
     "Set",
     "Traced",
+    "Tracker",
     "add",
+    "among_anchors",
+    "among_histories",
+    "anchored",
     "as_function",
     "batch",
     "batch_first_turn",
     "before_last",
+    "bounded_bonus",
+    "budget_advantages",
+    "causal_alignment",
     "centered",
+    "certainty_factors",
     "chain",
+    "data_hardness",
     "dense_ids",
+    "difficulty_weights",
     "discounted",
     "discounted_returns",
     "discounted_returns_closed_form",
+    "entropy_bonus",
     "equal_ids",
     "first_turn",
     "group",
+    "histories",
+    "kept_rows",
     "last_reward",
     "leave_one_out",
+    "less_if_uncertain",
+    "mean_of_tokens",
+    "mean_of_transitions",
     "mean_over",
+    "minus_tracked_value",
+    "model_hardness",
     "normalize",
+    "over_budgets",
+    "over_relative_entropy",
+    "rank_returns",
+    "ranked",
+    "retention",
+    "row_moments",
     "same",
     "scaled",
+    "semantic_entropy",
+    "silence_equal_groups",
+    "softened",
+    "softened_rewards",
     "standardized",
+    "standardized_by_rank",
     "stateless",
+    "times",
+    "times_alignment",
+    "times_difficulty",
+    "times_hardness",
     "total",
     "trace",
+    "transitions",
     "turn_index",
     "weighted",
 ]

@@ -1,5 +1,6 @@
 """Rewards of turns: named parts, summed. One idea per file."""
 
+from gtpo_jax.parts.rewards.budget_scores import BUDGET_SCORES, budget_scores
 from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards
 from gtpo_jax.parts.rewards.outcome import outcome, outcome_rewards
 from gtpo_jax.parts.rewards.overlong import overlong, overlong_penalties
@@ -15,9 +16,11 @@ from gtpo_jax.parts.rewards.resemblance import (
     shaped_outcomes,
 )
 from gtpo_jax.parts.rewards.reward import Reward, Rewards, evaluate
+from gtpo_jax.parts.rewards.scaled_outcome import length_scaled_outcomes, scaled_outcome
 from gtpo_jax.parts.rewards.scored import TURN_SCORES, turn_scores
 
 __all__ = [
+    "BUDGET_SCORES",
     "EMBEDDINGS",
     "NGRAMS",
     "POLICY_STATES",
@@ -27,17 +30,20 @@ __all__ = [
     "Reward",
     "Rewards",
     "TrajectoryReward",
+    "budget_scores",
     "embedding_of",
     "evaluate",
     "forfeit",
     "format_penalty",
     "format_rewards",
+    "length_scaled_outcomes",
     "outcome",
     "outcome_rewards",
     "overlong",
     "overlong_penalties",
     "own",
     "resemblance",
+    "scaled_outcome",
     "shaped_outcomes",
     "turn_scores",
 ]

@@ -1,0 +1,36 @@
+"""No credit for groups that tell nothing apart."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from gtpo_jax.parts import facts
+from gtpo_jax.parts.credit import rows, sets
+from gtpo_jax.parts.credit.credit import Credit
+from gtpo_jax.parts.credit.standardized import RELATIVE_THRESHOLD
+from gtpo_jax.types import EpisodeBatch
+
+Outcome = Literal["success", "reward"]
+
+
+def silence_equal_groups(outcome: Outcome = "success") -> Credit:
+    """x, and 0 for groups whose included trajectories all have the same outcome.
+
+    The outcome is the verdict, or the total reward of a trajectory before it is made credit.
+    """
+
+    def factor(episodes: EpisodeBatch) -> jax.Array:
+        kept = rows.kept_rows(episodes)
+        moments = rows.row_moments(_outcomes(episodes), sets.group, kept, episodes.group_ids)
+        return (moments.std > RELATIVE_THRESHOLD * moments.largest).astype(moments.std.dtype)
+
+    def _outcomes(episodes: EpisodeBatch) -> jax.Array:
+        if outcome == "success":
+            return episodes.success
+        parts = facts.read(episodes, facts.REWARD_PARTS)
+        return jnp.sum(sum(parts.values()), axis=1, where=episodes.turn_mask)
+
+    return rows.times(factor, needs=(facts.REWARD_PARTS,) if outcome == "reward" else ())

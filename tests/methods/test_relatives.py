@@ -10,10 +10,15 @@ import pytest
 
 from gtpo_jax import methods
 from gtpo_jax.parts import facts
-from tests.methods import relatives, rows_core, rows_credit, rows_rewards
+from tests.methods import relatives, rows_asked, rows_core, rows_credit, rows_rewards
 from tests.methods.relatives import ROWS, SEEDS, Row
 
-TABLE: dict[str, Row] = {**rows_core.ROWS, **rows_rewards.ROWS, **rows_credit.ROWS}
+TABLE: dict[str, Row] = {
+    **rows_core.ROWS,
+    **rows_rewards.ROWS,
+    **rows_credit.ROWS,
+    **rows_asked.ROWS,
+}
 each = pytest.mark.parametrize("name", TABLE)
 ORDER = np.random.default_rng(5).permutation(ROWS)
 

@@ -1,9 +1,22 @@
 """Rewards of turns: named parts, summed. One idea per file."""
 
 from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards
+from gtpo_jax.parts.rewards.information import (
+    ANSWER_LOGPROBS,
+    ANSWER_LOGPROBS_BEFORE,
+    information_gain,
+    information_gains,
+)
 from gtpo_jax.parts.rewards.outcome import outcome, outcome_rewards
 from gtpo_jax.parts.rewards.overlong import overlong, overlong_penalties
 from gtpo_jax.parts.rewards.own import TrajectoryReward, own
+from gtpo_jax.parts.rewards.progress import (
+    PROGRESS,
+    StateScores,
+    progress,
+    progress_rewards,
+    scores_by,
+)
 from gtpo_jax.parts.rewards.resemblance import (
     EMBEDDINGS,
     NGRAMS,
@@ -18,26 +31,35 @@ from gtpo_jax.parts.rewards.reward import Reward, Rewards, evaluate
 from gtpo_jax.parts.rewards.scored import TURN_SCORES, turn_scores
 
 __all__ = [
+    "ANSWER_LOGPROBS",
+    "ANSWER_LOGPROBS_BEFORE",
     "EMBEDDINGS",
     "NGRAMS",
     "POLICY_STATES",
+    "PROGRESS",
     "TURN_SCORES",
     "EmbedTexts",
     "Embedding",
     "Reward",
     "Rewards",
+    "StateScores",
     "TrajectoryReward",
     "embedding_of",
     "evaluate",
     "forfeit",
     "format_penalty",
     "format_rewards",
+    "information_gain",
+    "information_gains",
     "outcome",
     "outcome_rewards",
     "overlong",
     "overlong_penalties",
     "own",
+    "progress",
+    "progress_rewards",
     "resemblance",
+    "scores_by",
     "shaped_outcomes",
     "turn_scores",
 ]

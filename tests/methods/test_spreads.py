@@ -56,7 +56,7 @@ def ragged(seed: int, *, kind: str) -> Ragged:
 
 
 def arrays(data: Ragged, width: int = WIDTH):
-    """What a spread takes; junk where there is no token and no turn."""
+    """The arguments of a spread, with junk where there is no token and no turn."""
     rng = np.random.default_rng(3)
     tokens = rng.integers(0, 2, (ROWS, width)).astype(np.int32)
     turn_ids = np.full((ROWS, width), -1, np.int32)

@@ -212,6 +212,13 @@ def test_parts_of_a_reward_are_normalized_by_themselves():
     )
 
 
+def test_joined_parts_count_as_one():
+    episodes = batch([True, True, False, False], [1] * 4, score=[[0.0], [10.0], [0.0], [10.0]])
+    joined = two_parts(joined=["score", "outcome"], whiten=False)
+    plain = joined._replace(credit=methods.grpo(ddof=1, eps=1e-4).credit)
+    np.testing.assert_allclose(advantages(joined, episodes), advantages(plain, episodes), atol=1e-6)
+
+
 def test_decoupled_refuses_a_credit_with_a_state_and_unknown_weights():
     with pytest.raises(ValueError, match="needs a credit without state"):
         methods.chain(methods.turn_ppo(), methods.decoupled())

@@ -13,7 +13,7 @@
 | `at_last(credit)` | result of `credit` on last turns alone, 0 on the others |
 | `shared_by_entropy()` | total reward, shaped by the share of the group's entropy |
 | `concentrated(rate)` | x times a weight of mean 1 that is larger for certain turns |
-| `decoupled(credit, weights)` | weighted sum of `credit` of each part of the reward |
+| `decoupled(credit)` | weighted sum of `credit` of each part of the reward |
 | `learned_values()` | `Σ_{j ≥ k} (γλ)^(j−k) δ[m, j]` with a learned value head |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
@@ -58,11 +58,10 @@ from gtpo_jax.parts.credit.sets import (
 )
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.totals import last_reward, total
-from gtpo_jax.parts.credit.value_head import TURN_STATES, ValueHead, gae, learned_values
+from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
 
 __all__ = [
     "SETS",
-    "TURN_STATES",
     "AdvantageFn",
     "Credit",
     "Set",

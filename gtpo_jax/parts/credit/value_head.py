@@ -13,15 +13,7 @@ from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.parts.credit.discounted import check_discount, discounted_returns
-from gtpo_jax.parts.facts import Fact
 from gtpo_jax.types import EpisodeBatch, Scalar
-
-TURN_STATES = Fact(
-    "turn_states",
-    None,
-    "[M, K, D] float32, final hidden state of the policy before the first token of the turn",
-    "`training.Training` computes it with the policy",
-)
 
 
 def gae(
@@ -109,14 +101,14 @@ def learned_values(
     def apply(
         state: ValueHead, rewards: jax.Array, episodes: EpisodeBatch
     ) -> tuple[ValueHead, jax.Array]:
-        features = turn_features(facts.read(episodes, TURN_STATES), width=width, seed=seed)
+        features = turn_features(facts.read(episodes, facts.TURN_STATES), width=width, seed=seed)
         mask = episodes.turn_mask & episodes.included[:, None]
         values = values_of(state, features, ridge)
         advantages = gae(rewards, values, episodes.turn_mask, discount=discount, trace=trace)
         returns = discounted_returns(rewards, episodes.turn_mask, discount=discount)
         return learned(state, features, returns, mask, forget=forget), advantages
 
-    return Credit(lambda: _unlearned(width + 1), apply, (TURN_STATES,), name="gae")
+    return Credit(lambda: _unlearned(width + 1), apply, (facts.TURN_STATES,), name="gae")
 
 
 def _unlearned(width: int) -> ValueHead:

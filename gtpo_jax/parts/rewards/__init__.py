@@ -2,8 +2,6 @@
 
 from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards
 from gtpo_jax.parts.rewards.information import (
-    ANSWER_LOGPROBS,
-    ANSWER_LOGPROBS_BEFORE,
     information_gain,
     information_gains,
 )
@@ -31,8 +29,6 @@ from gtpo_jax.parts.rewards.reward import Reward, Rewards, evaluate
 from gtpo_jax.parts.rewards.scored import TURN_SCORES, turn_scores
 
 __all__ = [
-    "ANSWER_LOGPROBS",
-    "ANSWER_LOGPROBS_BEFORE",
     "EMBEDDINGS",
     "NGRAMS",
     "POLICY_STATES",

@@ -9,22 +9,8 @@ from jaxtyping import Array, Bool, Float
 from gtpo_jax.maths import turns
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
-from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.reward import Reward
 from gtpo_jax.types import EpisodeBatch
-
-ANSWER_LOGPROBS = Fact(
-    "answer_logprobs",
-    None,
-    "[M, K] float32, nats, mean log-prob of the tokens of the right answer after the turn",
-    "`training.Training` computes it with the policy",
-)
-ANSWER_LOGPROBS_BEFORE = Fact(
-    "answer_logprobs_before",
-    None,
-    "[M] float32, nats, mean log-prob of the tokens of the right answer after the prompt",
-    "`training.Training` computes it with the policy",
-)
 
 
 def information_gains(
@@ -42,8 +28,8 @@ def information_gain() -> Reward:
     """The change of the probability of the right answer; see `information_gains`."""
 
     def apply(episodes: EpisodeBatch) -> jax.Array:
-        after = facts.read(episodes, ANSWER_LOGPROBS)
-        before = facts.read(episodes, ANSWER_LOGPROBS_BEFORE)
+        after = facts.read(episodes, facts.ANSWER_LOGPROBS)
+        before = facts.read(episodes, facts.ANSWER_LOGPROBS_BEFORE)
         return information_gains(after, before, episodes.turn_mask)
 
-    return Reward(apply, (ANSWER_LOGPROBS, ANSWER_LOGPROBS_BEFORE))
+    return Reward(apply, (facts.ANSWER_LOGPROBS, facts.ANSWER_LOGPROBS_BEFORE))

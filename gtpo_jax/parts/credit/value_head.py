@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gtpo_jax.maths import checks
+from gtpo_jax.maths import checks, masking
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.parts.credit.discounted import check_discount, discounted_returns
 from gtpo_jax.types import EpisodeBatch, Scalar
+
+PRECISION = jax.lax.Precision.HIGHEST
 
 
 def gae(
@@ -50,7 +52,8 @@ def turn_features(states: Float[Array, "M K D"], *, width: int, seed: int) -> Fl
     states = states / jnp.maximum(size, 1e-6)
     depth = states.shape[-1]
     projection = jax.random.normal(jax.random.key(seed), (depth, width), jnp.float32)
-    projected = states @ (projection / depth**0.5).astype(states.dtype)
+    scaled = (projection / depth**0.5).astype(states.dtype)
+    projected = jnp.matmul(states, scaled, precision=PRECISION)
     return jnp.pad(projected, ((0, 0), (0, 0), (0, 1)), constant_values=1.0)
 
 
@@ -58,7 +61,7 @@ def values_of(head: ValueHead, features: Float[Array, "M K F"], ridge: Scalar) -
     """`φ · (Σ φ φᵀ + ridge · I)⁻¹ Σ φ R`, `[M, K]`; 0 for a head that has seen nothing."""
     regular = head.products + ridge * jnp.eye(len(head.targets), dtype=head.products.dtype)
     weights = jax.scipy.linalg.solve(regular, head.targets, assume_a="pos")
-    return features @ weights.astype(features.dtype)
+    return jnp.matmul(features, weights.astype(features.dtype), precision=PRECISION)
 
 
 def learned(
@@ -70,10 +73,11 @@ def learned(
     forget: Scalar,
 ) -> ValueHead:
     """The head after the turns in `mask`; earlier sums are multiplied by `1 − forget`."""
-    features = jnp.where(mask[..., None], features, 0.0).astype(head.products.dtype)
-    returns = jnp.where(mask, returns, 0.0).astype(head.targets.dtype)
-    products = jnp.einsum("mkf,mkg->fg", features, features)
-    targets = jnp.einsum("mkf,mk->f", features, returns)
+    counted = jnp.where(mask[..., None], features, 0.0).astype(head.products.dtype)
+    counted = masking.everywhere(counted)
+    returns = masking.everywhere(jnp.where(mask, returns, 0.0).astype(head.targets.dtype))
+    products = jnp.einsum("mkf,mkg->fg", counted, counted, precision=PRECISION)
+    targets = jnp.einsum("mkf,mk->f", counted, returns, precision=PRECISION)
     kept = 1.0 - forget
     return ValueHead(kept * head.products + products, kept * head.targets + targets)
 

@@ -188,6 +188,34 @@ POLICY_STATES = Fact(
     " zeros if there are none",
     "`training.Training` computes it with the policy",
 )
+TURN_STATES = Fact(
+    "turn_states",
+    None,
+    "[M, K, D] float32, final hidden state of the policy at the last token before each turn; zeros"
+    " where there is no turn",
+    "`training.Training` computes it with the policy",
+)
+REFERENCE_ANSWER_LOGPROBS = Fact(
+    "reference_answer_logprobs",
+    None,
+    "[M] float32, nats, mean log-prob of the tokens of the last turn under the policy that training"
+    " began with",
+    "`training.Training` computes it with the reference policy",
+)
+ANSWER_LOGPROBS = Fact(
+    "answer_logprobs",
+    None,
+    "[M, K] float32, nats, mean log-prob of the tokens of the gold answer under the policy, if it"
+    " answered after the turn and its observation",
+    "`training.Training` computes it if it is given `answer_tokens`, as `launch.train` does",
+)
+ANSWER_LOGPROBS_BEFORE = Fact(
+    "answer_logprobs_before",
+    None,
+    "[M] float32, nats, mean log-prob of the tokens of the gold answer under the policy, if it"
+    " answered in place of the first turn",
+    "`training.Training` computes it if it is given `answer_tokens`, as `launch.train` does",
+)
 STEP = Fact(
     "step",
     None,

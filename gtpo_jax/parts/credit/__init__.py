@@ -13,6 +13,11 @@
 | `among_histories()` | `(x − mean) / (std + eps)` over turns with the same history |
 | `mean_of_transitions()` | mean over turns with the same state, action and next state |
 | `before_last(credit)` | result of `credit` without last turns, 0 on them |
+| `at_last(credit)` | result of `credit` on last turns alone, 0 on the others |
+| `shared_by_entropy()` | total reward, shaped by the share of the group's entropy |
+| `concentrated(rate)` | x times a weight of mean 1 that is larger for certain turns |
+| `decoupled(credit)` | weighted sum of `credit` of each part of the reward |
+| `learned_values()` | `Σ_{j ≥ k} (γλ)^(j−k) δ[m, j]` with a learned value head |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.
@@ -22,6 +27,9 @@ from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_
 from gtpo_jax.parts.credit.before_last import before_last
 from gtpo_jax.parts.credit.budgets import budget_advantages, over_budgets
 from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
+from gtpo_jax.parts.credit.at_last import at_last
+from gtpo_jax.parts.credit.before_last import before_last
+from gtpo_jax.parts.credit.concentrated import certainty_weights, concentrated
 from gtpo_jax.parts.credit.credit import (
     AdvantageFn,
     Credit,
@@ -34,6 +42,7 @@ from gtpo_jax.parts.credit.credit import (
     weighted,
 )
 from gtpo_jax.parts.credit.difficulty import difficulty_weights, times_difficulty
+from gtpo_jax.parts.credit.decoupled import decoupled
 from gtpo_jax.parts.credit.discounted import (
     discounted,
     discounted_returns,
@@ -47,6 +56,10 @@ from gtpo_jax.parts.credit.hardness import (
     data_hardness,
     model_hardness,
     times_hardness,
+from gtpo_jax.parts.credit.entropy_shares import (
+    mixed_groups,
+    shared_by_entropy,
+    shared_rewards,
 )
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
@@ -73,6 +86,7 @@ from gtpo_jax.parts.credit.silence import silence_equal_groups
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.totals import last_reward, total
 from gtpo_jax.parts.credit.tracked import Tracker, minus_tracked_value, retention
+from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
 
 __all__ = [
     "DEMONSTRATION_DISTANCE",
@@ -85,11 +99,13 @@ __all__ = [
     "Set",
     "Traced",
     "Tracker",
+    "ValueHead",
     "add",
     "among_anchors",
     "among_histories",
     "anchored",
     "as_function",
+    "at_last",
     "batch",
     "batch_first_turn",
     "before_last",
@@ -100,6 +116,10 @@ __all__ = [
     "certainty_factors",
     "chain",
     "data_hardness",
+    "certainty_weights",
+    "chain",
+    "concentrated",
+    "decoupled",
     "dense_ids",
     "difficulty_weights",
     "discounted",
@@ -108,10 +128,12 @@ __all__ = [
     "entropy_bonus",
     "equal_ids",
     "first_turn",
+    "gae",
     "group",
     "histories",
     "kept_rows",
     "last_reward",
+    "learned_values",
     "leave_one_out",
     "less_if_uncertain",
     "mean_of_tokens",
@@ -119,6 +141,7 @@ __all__ = [
     "mean_over",
     "minus_tracked_value",
     "model_hardness",
+    "mixed_groups",
     "normalize",
     "over_budgets",
     "over_relative_entropy",
@@ -132,6 +155,8 @@ __all__ = [
     "silence_equal_groups",
     "softened",
     "softened_rewards",
+    "shared_by_entropy",
+    "shared_rewards",
     "standardized",
     "standardized_by_rank",
     "stateless",

@@ -143,7 +143,7 @@ def test_neutral_options_give_the_parent(name):
 @each
 def test_missing_fact_is_named_with_its_provider(name):
     method = TABLE[name].make()
-    bare = dataclasses.replace(stacked()[0][0], facts={})
+    bare = jax.tree.map(jnp.asarray, dataclasses.replace(stacked()[0][0], facts={}))
     for fact in method.facts:
         assert fact.meaning and (fact.gather or fact.provider), fact.name
     if method.facts:

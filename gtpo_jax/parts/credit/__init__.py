@@ -10,6 +10,11 @@
 | `scaled(over)` | `x / (std + eps)` over a set |
 | `leave_one_out(over)` | `x − mean` of the others of a set |
 | `before_last(credit)` | result of `credit` without last turns, 0 on them |
+| `divided(credit, fact)` | result of `credit`, each group divided by a fact |
+| `productive()`, `unlikely()` | x, scaled on the last turn of a success |
+| `thoughts()` | x by the labels of turns |
+| `plan_turn()` | score of the plan on the first turn, x on others |
+| `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.
@@ -32,7 +37,10 @@ from gtpo_jax.parts.credit.discounted import (
     discounted_returns,
     discounted_returns_closed_form,
 )
+from gtpo_jax.parts.credit.divided import divided, divided_groups
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
+from gtpo_jax.parts.credit.left_out import left_out
+from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
 from gtpo_jax.parts.credit.recurring import dense_ids, equal_ids, mean_over, same
 from gtpo_jax.parts.credit.sets import (
     SETS,
@@ -44,12 +52,20 @@ from gtpo_jax.parts.credit.sets import (
     turn_index,
 )
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
+from gtpo_jax.parts.credit.successes import (
+    likelihood_ranks,
+    productive,
+    productivity_factors,
+    unlikely,
+)
+from gtpo_jax.parts.credit.thoughts import LabelTurns, thought_advantages, thoughts
 from gtpo_jax.parts.credit.totals import last_reward, total
 
 __all__ = [
     "SETS",
     "AdvantageFn",
     "Credit",
+    "LabelTurns",
     "Set",
     "Traced",
     "add",
@@ -63,19 +79,30 @@ __all__ = [
     "discounted",
     "discounted_returns",
     "discounted_returns_closed_form",
+    "divided",
+    "divided_groups",
     "equal_ids",
     "first_turn",
     "group",
     "last_reward",
     "leave_one_out",
+    "left_out",
+    "likelihood_ranks",
     "mean_over",
     "normalize",
+    "plan_scores",
+    "plan_turn",
+    "productive",
+    "productivity_factors",
     "same",
     "scaled",
     "standardized",
     "stateless",
+    "thought_advantages",
+    "thoughts",
     "total",
     "trace",
     "turn_index",
+    "unlikely",
     "weighted",
 ]

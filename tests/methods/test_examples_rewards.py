@@ -1,5 +1,6 @@
 """Worked numbers of the relatives that shape rewards."""
 
+import dataclasses
 import functools
 
 import jax
@@ -14,19 +15,28 @@ from gtpo_jax.types import EpisodeBatch
 close = functools.partial(np.testing.assert_allclose, atol=5e-5)  # the numbers have four digits
 
 
+ROWS = 9  # all examples have one shape, so that they share compiled operations
+
+
 def batch(success, *, groups=None, counts=None, broken=(), **given):
-    """Episodes with up to three turns; `broken` rows have a violation in their first turn."""
+    """Episodes of up to three turns, and empty excluded ones behind them; `broken` rows have a
+    violation in their first turn.
+    """
     rows = len(success)
-    mask = np.arange(3) < np.array(counts or [1] * rows)[:, None]
+
+    def filled(values, kind=None):
+        values = np.asarray(values, kind)
+        return jnp.asarray(np.pad(values, [(0, ROWS - rows), *[(0, 0)] * (values.ndim - 1)]))
+
     violations = np.zeros((rows, 3), bool)
     violations[list(broken), 0] = True
     return EpisodeBatch(
-        group_ids=jnp.array(groups or [0] * rows, jnp.int32),
-        included=jnp.ones(rows, bool),
-        success=jnp.array(success, bool),
-        turn_mask=jnp.array(mask),
-        violations=jnp.array(violations),
-        facts={name: jnp.asarray(value) for name, value in given.items()},
+        group_ids=filled(groups or [0] * rows, np.int32),
+        included=filled(np.ones(rows, bool)),
+        success=filled(success, bool),
+        turn_mask=filled(np.arange(3) < np.array(counts or [1] * rows)[:, None]),
+        violations=filled(violations),
+        facts={name: filled(value) for name, value in given.items()},
     )
 
 
@@ -36,13 +46,14 @@ def turns(*rows):
 
 
 def assigned(modifier, episodes, state=None):
-    """State, rewards of trajectories and advantages of turns, with `eps` 0 after a modifier."""
+    """State, rewards of trajectories and advantages of turns of the included rows, with `eps` 0."""
     method = modifier
     if not isinstance(modifier, methods.Method):
         method = methods.chain(methods.grpo(eps=0.0), modifier)
     begin = method.credit.init() if state is None else state
     state, turn = jax.device_get(methods.assign(method, begin, episodes))
-    return state, turn.rewards.sum(1), turn.advantages
+    rows = int(episodes.included.sum())
+    return state, turn.rewards[:rows].sum(1), turn.advantages[:rows]
 
 
 def test_otc_po():
@@ -85,8 +96,8 @@ def test_e_grpo():
     _, reward, found = assigned(methods.e_grpo(), made)
     close(reward, [1, 0.2, 0.1, 0])
     close(found[:, 0], [1.7042, -0.3156, -0.5681, -0.8206])
-    cut = {**made.facts, "cut_off": jnp.array([False, False, False, True])}
-    _, _, after = assigned(methods.e_grpo(), batch([1, 0, 0, 0], broken=[3], **cut))
+    cut = {**made.facts, "cut_off": jnp.arange(ROWS) == 3}
+    _, _, after = assigned(methods.e_grpo(), dataclasses.replace(made, facts=cut))
     close(after[:, 0], [1.7042, -0.3156, -0.5681, 0])
 
 
@@ -125,7 +136,8 @@ def test_ps_grpo():
     close(scores(jnp.zeros(4, int), kept, groups), [0.75, 0.25, 0.5, 0.5])
     assert not np.any(scores(jnp.arange(4), kept, groups)), "another family is not compared"
     made = batch([0] * 4, groups=[0, 0, 1, 1])
-    part = rewards.whole(lambda e: scores(jnp.zeros(4, int), kept, e.group_ids))
+    agreed = jnp.pad(scores(jnp.zeros(4, int), kept, groups), (0, ROWS - 4))
+    part = rewards.whole(lambda e: agreed)
     _, _, found = assigned(lambda m: methods.add_reward(m, "agreement", part), made)
     close(found[:, 0], [1, -1, 0, 0])
 

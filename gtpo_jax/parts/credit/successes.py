@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gtpo_jax.maths import checks, masking, turns
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts, groups
-from gtpo_jax.parts.credit.credit import Credit, stateless
+from gtpo_jax.parts.credit.credit import Credit, State, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
 
 MANY = 2**30
@@ -49,16 +49,16 @@ def productive(*, alpha: Scalar = 1.0, limit: Scalar = 3.0, slots: int = 0) -> C
     checks.check_range("slots", slots, 0, 2**31 - 1, hint="0 keeps no memory of earlier steps")
     needs = (facts.CALLS, facts.PROBLEMS) if slots else (facts.CALLS,)
 
-    def apply(
-        state: jax.Array, values: jax.Array, episodes: EpisodeBatch
-    ) -> tuple[jax.Array, jax.Array]:
+    def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
         calls = jnp.asarray(facts.read(episodes, facts.CALLS))
         calls = jnp.sum(jnp.where(episodes.turn_mask, calls, 0), axis=1)
         right = groups.members(episodes) & episodes.success
         fewest = groups.smallest(calls, right, episodes.group_ids, empty=MANY)
         if slots:
             slot = masking.everywhere(jnp.asarray(facts.read(episodes, facts.PROBLEMS)) % slots)
-            state = state.at[slot].min(masking.everywhere(jnp.where(right, calls, MANY)))
+            state = (
+                jnp.asarray(state).at[slot].min(masking.everywhere(jnp.where(right, calls, MANY)))
+            )
             fewest = jnp.minimum(fewest, state[slot])
         factors = alpha * productivity_factors(calls, fewest, limit=limit)
         return state, scale_successes(values, factors, episodes)

@@ -9,8 +9,8 @@ from gtpo_jax.parts import prompts, rewards
 def conciser(*, weight: float = 1.0, longest: int = 4096) -> Modifier:
     """ConciseR's L-GRPO (arXiv 2505.21178): groups that are all right learn to be short.
 
-    `r_m + weight · max(1 − L_m / longest, 0)` where every included row of the group is right, with
-    `L_m` tokens written; other groups keep `r_m`.
+    `r_m + weight · all_right_g · max(1 − L_m / longest, 0)` with `L_m` tokens written; `all_right`
+    is 1 where every included row of the group is right, else 0.
 
     It is the second stage; the first is clip-higher with dynamic sampling. Dynamic sampling drops
     the very groups that this rewards, so the two together are refused.

@@ -9,8 +9,8 @@ from gtpo_jax.parts import credit, rewards
 def e_grpo(*, alpha: float = 0.3, skip_cut_off: bool = True) -> Modifier:
     """E-GRPO, entity-aware GRPO (arXiv 2510.24694): failures earn by the entities they named.
 
-    `R_m = 1` if right, `alpha · γ_m / max_g(γ)` if wrong, 0 if invalid; `γ_m` is the share of the
-    problem's entities that the row names outside code.
+    `R_m = right_m ? 1 : alpha · γ_m / max_g(γ)`, and 0 if the row is invalid; `γ_m` is the share
+    of the problem's entities that the row names outside code.
 
     It takes the place of the method's outcome and format rewards. A problem lists its entities in
     the field `entities` of its record; a match is an exact phrase. A row is invalid if a turn broke

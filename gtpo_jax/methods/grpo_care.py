@@ -9,8 +9,8 @@ from gtpo_jax.parts import rewards
 def grpo_care(*, coefficient: float = 0.5, cap: float = 0.95, margin: float = 0.01) -> Modifier:
     """GRPO-CARE (arXiv 2506.16141): a bonus for reasoning that makes the answer likely.
 
-    `r_m + coefficient · acc_m` where `q_m ≥ mean_C(q) − margin`, with
-    `q = min(exp(mean log π_ref(answer | reasoning)), cap)` and C the successes of the group.
+    `r_m + coefficient · acc_m · [q_m ≥ mean_C(q) − margin]` with C the successes of the group and
+    `q = min(exp(mean log π_ref(answer | reasoning)), cap)`.
 
     The answer is the last turn. The paper drops the KL term.
 

@@ -9,8 +9,8 @@ from gtpo_jax.parts import credit, rewards
 def m_grpo(*, floor: float = 0.1) -> Modifier:
     """M-GRPO, hierarchical multi-agent GRPO (arXiv 2511.13288): sub-agents share the outcome.
 
-    `r_main = 0` if invalid, 1 if right, else `floor`; `r_sub = 0` if invalid, else
-    `max(r_main, floor)`; groups are the rows of one agent on one problem.
+    `r_sub = valid_sub · max(r_main, floor)`, `r_main = valid_main · (right ? 1 : floor)`; groups
+    are the rows of one agent on one problem.
 
     It takes the place of the method's outcome and format rewards, and the method's credit sees
     divided groups. A row is invalid if a turn broke the rules. Main rows have agent 0. A sub row

@@ -7,7 +7,7 @@ from gtpo_jax.parts import credit, rewards
 
 
 def pta_grpo(*, weight: float = 1.0, ddof: int = 0, eps: float = 1e-6) -> Modifier:
-    """PTA-GRPO, plan then act (arXiv 2510.01833): a plan earns by the solutions that follow it.
+    """PTA-GRPO (arXiv 2510.01833): a plan earns by the solutions that follow it.
 
     `A[m, 0] = (q_m − mean(q)) / std(q)` over the plans of the group, `q_m` the mean success of the
     rows with the plan of m; later turns have the method's own credit of `r_m + weight · q_m`.

@@ -14,8 +14,8 @@ def tp_grpo(
 ) -> Modifier:
     """TP-GRPO, thought-level process rewards (arXiv 2507.23317): bad turns of a success pay.
 
-    `A'[m, k] = A[m, k] − alpha · acc_g · bad[m, k]` for a success and
-    `A'[m, k] = A[m, k] · match[m, k]` for a failure, where `acc_g` is the share of successes.
+    `A'[m, k] = right_m ? A[m, k] − alpha · acc_g · bad[m, k] : A[m, k] · match[m, k]`, where
+    `acc_g` is the share of successes in the group.
 
     A thought is a turn. `labels(trajectory)` gives a label for each turn: good or not in a success,
     matching the wrong answer or not in a failure. The paper asks a generative reward model.
@@ -23,7 +23,7 @@ def tp_grpo(
     Our reading for the Python tool, without `labels`: a turn of a success is bad if a call failed
     or a rule was broken. A turn of a failure matches if its text or output holds the final answer;
     the last turn always does, and without an answer all do. `match` false blames every turn of a
-    failure. Unknown: `alpha`, here chosen. Another TP-GRPO (arXiv 2602.06422) is about images.
+    failure. Unknown: `alpha`, here chosen. Another TP-GRPO, about images, only shares the name.
     """
     link = credit.thoughts(alpha, function=labels, match=match)
     return lambda method: add_link(method, link)

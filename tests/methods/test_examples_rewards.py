@@ -209,6 +209,11 @@ def test_grpo_care():
         methods.grpo_care(), batch([1, 1, 0], reference_answer_logprobs=np.log([0.999, 0.95, 0.5]))
     )
     close(reward, [1.5, 1.5, 0])
+    # The second is below the mean of .795, within the margin.
+    _, reward, _ = assigned(
+        methods.grpo_care(), batch([1, 1, 0], reference_answer_logprobs=np.log([0.8, 0.79, 0.5]))
+    )
+    close(reward, [1.5, 1.5, 0])
 
 
 def test_unlikeliness():

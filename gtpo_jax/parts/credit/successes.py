@@ -51,7 +51,7 @@ def productive(*, alpha: Scalar = 1.0, limit: Scalar = 3.0, slots: int = 0) -> C
 
     def apply(state: State, values: jax.Array, episodes: EpisodeBatch) -> tuple[State, jax.Array]:
         calls = jnp.asarray(facts.read(episodes, facts.CALLS))
-        calls = jnp.sum(jnp.where(episodes.turn_mask, calls, 0), axis=1)
+        calls = jnp.sum(jnp.where(episodes.turn_mask, calls, 0), axis=1, dtype=jnp.int32)
         right = groups.members(episodes) & episodes.success
         fewest = groups.smallest(calls, right, episodes.group_ids, empty=MANY)
         if slots:

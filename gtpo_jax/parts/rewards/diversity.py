@@ -83,6 +83,7 @@ def diversity(weights: Sequence[float] | None = None) -> Reward:
     shares = np.full(SCORES, 1.0 / SCORES) if weights is None else np.asarray(weights, float)
 
     def apply(episodes: EpisodeBatch) -> jax.Array:
-        return as_float(facts.read(episodes, DIVERSITY)) @ jnp.asarray(shares, float)
+        scores = as_float(facts.read(episodes, DIVERSITY))
+        return jnp.sum(scores * jnp.asarray(shares, float), axis=1)
 
     return whole(apply, DIVERSITY)

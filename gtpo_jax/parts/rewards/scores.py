@@ -45,6 +45,6 @@ def scores(function: ScoreTrajectory, weights: Sequence[float]) -> Reward:
 
     def apply(episodes: EpisodeBatch) -> jax.Array:
         columns = as_float(facts.read(episodes, fact))
-        return columns @ jnp.asarray(np.asarray(weights, float), float)
+        return jnp.sum(columns * jnp.asarray(np.asarray(weights, float), float), axis=1)
 
     return whole(apply, fact)

@@ -19,21 +19,21 @@ ROWS = 9  # all examples have one shape, so that they share compiled operations
 
 
 def batch(success, *, groups=None, counts=None, broken=(), **given):
-    """Episodes of up to three turns, and empty excluded ones behind them; `broken` rows have a
-    violation in their first turn.
+    """Episodes of up to three turns, and excluded successes behind them, whose facts are those of
+    the first rows; `broken` rows have a violation in their first turn.
     """
     rows = len(success)
 
     def filled(values, kind=None):
         values = np.asarray(values, kind)
-        return jnp.asarray(np.pad(values, [(0, ROWS - rows), *[(0, 0)] * (values.ndim - 1)]))
+        return jnp.asarray(np.resize(values, (ROWS, *values.shape[1:])))
 
     violations = np.zeros((rows, 3), bool)
     violations[list(broken), 0] = True
     return EpisodeBatch(
         group_ids=filled(groups or [0] * rows, np.int32),
-        included=filled(np.ones(rows, bool)),
-        success=filled(success, bool),
+        included=jnp.arange(ROWS) < rows,
+        success=filled(success, bool) | (jnp.arange(ROWS) >= rows),
         turn_mask=filled(np.arange(3) < np.array(counts or [1] * rows)[:, None]),
         violations=filled(violations),
         facts={name: filled(value) for name, value in given.items()},
@@ -178,10 +178,16 @@ def test_multi_objective():
 
 def test_conciser_shortens_groups_that_are_all_right():
     tokens = np.array([10, 20, 30, 10, 20, 30])
-    made = batch([1, 1, 1, 1, 1, 0], groups=[0] * 3 + [1] * 3, response_tokens=tokens)
+    # The row without turns is no member of its group.
+    made = batch(
+        [1, 1, 1, 0, 1, 1, 0],
+        groups=[0] * 4 + [1] * 3,
+        counts=[1, 2, 3, 0, 1, 1, 1],
+        response_tokens=np.insert(tokens, 3, 0),
+    )
     _, reward, found = assigned(methods.conciser(longest=40), made)
-    close(reward, [1.75, 1.5, 1.25, 1, 1, 0])
-    close(found[:, 0], [1.2247, 0, -1.2247, 0.7071, 0.7071, -1.4142])
+    close(reward, [1.75, 1.5, 1.25, 0, 1, 1, 0])
+    close(found[:, 0], [1.2247, 0, -1.2247, 0, 0.7071, 0.7071, -1.4142])
     with pytest.raises(ValueError, match="dynamic sampling drops them"):
         methods.conciser()(methods.dapo())
 
@@ -221,6 +227,13 @@ def test_unlikeliness():
     made = batch([1, 1, 0, 1], turn_logprobs=logprobs, turn_tokens=turns([5], [5], [5], [5]))
     _, _, found = assigned(methods.unlikeliness(), made)
     close(found[:, 0], [0.3105, 0.6209, -1.7075, 0.7762])
+
+
+def test_earlier_of_two_equally_likely_successes_counts_as_less_likely():
+    ranks = credit.likelihood_ranks(
+        jnp.array([-0.5, -0.5, -0.1, -0.5]), jnp.array([True, True, True, False]), jnp.zeros(4, int)
+    )
+    assert ranks[:3].tolist() == [0, 1, 2]
 
 
 def test_mean_logprob_of_a_row_is_that_of_its_tokens():
@@ -270,6 +283,9 @@ def test_m_grpo():
     main, sub = np.array([1, 0.1, 0]), np.array([1, 0, 0.1, 0.1])
     close(found[[0, 3, 5], 0], (main - main.mean()) / main.std())
     close(found[[1, 2, 4, 6], 0], (sub - sub.mean()) / sub.std())
+    unknown = dataclasses.replace(made, included=made.included.at[0].set(False))
+    _, reward, _ = assigned(methods.m_grpo(), unknown)
+    close(reward, [0, 0.1, 0, 0.1, 0.1, 0])
 
 
 def test_facts_that_nobody_records_name_their_provider():

@@ -42,7 +42,7 @@ def agent_outcomes(
     """
     main = jnp.where(invalid, 0.0, jnp.where(success, 1.0, floor))
     above = groups.pairs(group_ids, kept & (agents == 0)) & groups.pairs(parents, kept)
-    earned = jnp.max(jnp.where(above, masking.everywhere(main), floor), axis=1, initial=0.0)
+    earned = jnp.max(jnp.where(above, masking.everywhere(main), 0.0), axis=1, initial=0.0)
     sub = jnp.where(invalid, 0.0, jnp.maximum(earned, floor))
     return jnp.where(agents == 0, main, sub)
 

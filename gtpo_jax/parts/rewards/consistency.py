@@ -17,8 +17,9 @@ from gtpo_jax.types import EpisodeBatch, Scalar
 REFERENCE_ANSWER_LOGPROBS = Fact(
     "reference_answer_logprobs",
     None,
-    "[M] float32, nats, mean log-prob of the tokens of the last turn under the reference policy",
-    "`training.Training` computes it with the policy that training began with",
+    "[M] float32, nats, mean log-prob of the tokens of the last turn under the policy that training"
+    " began with",
+    "`training.Training` computes it with the reference policy",
 )
 
 

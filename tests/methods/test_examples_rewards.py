@@ -93,6 +93,7 @@ def test_e_grpo():
         entity_count=np.full(4, 4),
         cut_off=np.zeros(4, bool),
     )
+    made.facts["entity_hits"] = made.facts["entity_hits"].at[4:].set(4)  # of excluded rows
     _, reward, found = assigned(methods.e_grpo(), made)
     close(reward, [1, 0.2, 0.1, 0])
     close(found[:, 0], [1.7042, -0.3156, -0.5681, -0.8206])
@@ -217,7 +218,7 @@ def test_grpo_care():
     close(reward, [1.5, 1.5, 0])
     # The second is below the mean of .795, within the margin.
     _, reward, _ = assigned(
-        methods.grpo_care(), batch([1, 1, 0], reference_answer_logprobs=np.log([0.8, 0.79, 0.5]))
+        methods.grpo_care(), batch([1, 1, 0], reference_answer_logprobs=np.log([0.8, 0.79, 0.95]))
     )
     close(reward, [1.5, 1.5, 0])
 

@@ -223,6 +223,18 @@ def test_grpo_care():
     close(reward, [1.5, 1.5, 0])
 
 
+def test_consistency_rewards_candidates_only():
+    # The third row is the likeliest, and less accurate than the mean of its group.
+    bonuses = rewards.consistency_bonuses(
+        jnp.array([1.0, 0.5, 0.25, 0.0]),
+        jnp.log(jnp.array([0.25, 0.5, 0.75, 0.5])),
+        jnp.ones(4, bool),
+        jnp.zeros(4, int),
+        coefficient=0.5,
+    )
+    close(bonuses, [0, 0.25, 0, 0])
+
+
 def test_unlikeliness():
     logprobs = turns([-0.1], [-0.5], [-0.3], [-0.9]).astype(float)
     made = batch([1, 1, 0, 1], turn_logprobs=logprobs, turn_tokens=turns([5], [5], [5], [5]))

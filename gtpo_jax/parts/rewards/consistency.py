@@ -33,16 +33,15 @@ def consistency_bonuses(
     cap: Scalar = 0.95,
     margin: Scalar = 0.01,
 ) -> Float[Array, " M"]:
-    """`coefficient · accuracy_i` where `q_i ≥ mean_C(q) − margin`, else 0; `q = min(e^lp, cap)`.
+    """`coefficient · accuracy_i` for i in C with `q_i ≥ mean_C(q) − margin`, else 0;
+    `q = min(e^lp, cap)`.
 
     C are the candidates of the group: rows with an accuracy above .1 and at least the group's mean.
-    Without candidates there is no bonus.
     """
     likelihoods = jnp.minimum(jnp.exp(as_float(answer_logprobs)), cap)
     candidates = kept & (accuracy > 0.1) & (accuracy >= groups.mean(accuracy, kept, group_ids))
     threshold = groups.mean(likelihoods, candidates, group_ids) - margin
-    some = groups.total(candidates.astype(jnp.int32), candidates, group_ids) > 0
-    return jnp.where(some & (likelihoods >= threshold), coefficient * accuracy, 0.0)
+    return jnp.where(candidates & (likelihoods >= threshold), coefficient * accuracy, 0.0)
 
 
 def consistency(coefficient: Scalar = 0.5, *, cap: Scalar = 0.95, margin: Scalar = 0.01) -> Reward:

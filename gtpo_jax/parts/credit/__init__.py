@@ -18,6 +18,11 @@
 | `concentrated(rate)` | x times a weight of mean 1 that is larger for certain turns |
 | `decoupled(credit)` | weighted sum of `credit` of each part of the reward |
 | `learned_values()` | `Σ_{j ≥ k} (γλ)^(j−k) δ[m, j]` with a learned value head |
+| `divided(credit, fact)` | result of `credit`, each group divided by a fact |
+| `productive()`, `unlikely()` | x, scaled on the last turn of a success |
+| `thoughts()` | x by the labels of turns |
+| `plan_turn()` | score of the plan on the first turn, x on others |
+| `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.
@@ -73,6 +78,11 @@ from gtpo_jax.parts.credit.recurring import (
 )
 from gtpo_jax.parts.credit.rows import ROW_SETS, kept_rows, mean_of_tokens, row_moments, times
 from gtpo_jax.parts.credit.semantic import certainty_factors, less_if_uncertain, semantic_entropy
+from gtpo_jax.parts.credit.divided import divided, divided_groups
+from gtpo_jax.parts.credit.leave_one_out import leave_one_out
+from gtpo_jax.parts.credit.left_out import left_out
+from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
+from gtpo_jax.parts.credit.recurring import dense_ids, equal_ids, mean_over, same
 from gtpo_jax.parts.credit.sets import (
     SETS,
     Set,
@@ -84,6 +94,13 @@ from gtpo_jax.parts.credit.sets import (
 )
 from gtpo_jax.parts.credit.silence import silence_equal_groups
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
+from gtpo_jax.parts.credit.successes import (
+    likelihood_ranks,
+    productive,
+    productivity_factors,
+    unlikely,
+)
+from gtpo_jax.parts.credit.thoughts import LabelTurns, thought_advantages, thoughts
 from gtpo_jax.parts.credit.totals import last_reward, total
 from gtpo_jax.parts.credit.tracked import Tracker, minus_tracked_value, retention
 from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
@@ -96,6 +113,7 @@ __all__ = [
     "SETS",
     "AdvantageFn",
     "Credit",
+    "LabelTurns",
     "Set",
     "Traced",
     "Tracker",
@@ -126,6 +144,8 @@ __all__ = [
     "discounted_returns",
     "discounted_returns_closed_form",
     "entropy_bonus",
+    "divided",
+    "divided_groups",
     "equal_ids",
     "first_turn",
     "gae",
@@ -138,6 +158,8 @@ __all__ = [
     "less_if_uncertain",
     "mean_of_tokens",
     "mean_of_transitions",
+    "left_out",
+    "likelihood_ranks",
     "mean_over",
     "minus_tracked_value",
     "model_hardness",
@@ -149,6 +171,10 @@ __all__ = [
     "ranked",
     "retention",
     "row_moments",
+    "plan_scores",
+    "plan_turn",
+    "productive",
+    "productivity_factors",
     "same",
     "scaled",
     "semantic_entropy",
@@ -164,9 +190,12 @@ __all__ = [
     "times_alignment",
     "times_difficulty",
     "times_hardness",
+    "thought_advantages",
+    "thoughts",
     "total",
     "trace",
     "transitions",
     "turn_index",
+    "unlikely",
     "weighted",
 ]

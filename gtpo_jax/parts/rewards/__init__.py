@@ -5,6 +5,36 @@ from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_reward
 from gtpo_jax.parts.rewards.information import (
     information_gain,
     information_gains,
+from gtpo_jax.parts.rewards.agents import AGENTS, PARENTS, agent_outcome, agent_outcomes
+from gtpo_jax.parts.rewards.agreement import (
+    FAMILIES,
+    agreement,
+    agreement_scores,
+    bleu,
+    count_ngrams,
+)
+from gtpo_jax.parts.rewards.consistency import (
+    REFERENCE_ANSWER_LOGPROBS,
+    consistency,
+    consistency_bonuses,
+)
+from gtpo_jax.parts.rewards.diversity import DIVERSITY, diversity, lexical_scores
+from gtpo_jax.parts.rewards.entities import (
+    CUT_OFF,
+    ENTITY_COUNT,
+    ENTITY_HITS,
+    entities,
+    entity_outcomes,
+    prose,
+)
+from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards, well_formed
+from gtpo_jax.parts.rewards.lengths import (
+    budget_rewards,
+    concise,
+    cosine,
+    cosine_rewards,
+    token_budget,
+    within_budget,
 )
 from gtpo_jax.parts.rewards.outcome import outcome, outcome_rewards
 from gtpo_jax.parts.rewards.overlong import overlong, overlong_penalties
@@ -16,6 +46,8 @@ from gtpo_jax.parts.rewards.progress import (
     progress_rewards,
     scores_by,
 )
+from gtpo_jax.parts.rewards.planned import PLANS, plan_quality, planned
+from gtpo_jax.parts.rewards.preferences import PREFERENCES, PreferTurns, preferences
 from gtpo_jax.parts.rewards.resemblance import (
     EMBEDDINGS,
     NGRAMS,
@@ -32,19 +64,51 @@ from gtpo_jax.parts.rewards.scored import TURN_SCORES, turn_scores
 
 __all__ = [
     "BUDGET_SCORES",
+from gtpo_jax.parts.rewards.scores import ScoreTrajectory, scores
+from gtpo_jax.parts.rewards.whole import weighted, whole
+
+__all__ = [
+    "AGENTS",
+    "CUT_OFF",
+    "DIVERSITY",
     "EMBEDDINGS",
+    "ENTITY_COUNT",
+    "ENTITY_HITS",
+    "FAMILIES",
     "NGRAMS",
+    "PARENTS",
+    "PLANS",
     "POLICY_STATES",
     "PROGRESS",
     "TURN_SCORES",
+    "PREFERENCES",
+    "REFERENCE_ANSWER_LOGPROBS",
     "EmbedTexts",
     "Embedding",
+    "PreferTurns",
     "Reward",
     "Rewards",
     "StateScores",
     "TrajectoryReward",
     "budget_scores",
+    "ScoreTrajectory",
+    "TrajectoryReward",
+    "agent_outcome",
+    "agent_outcomes",
+    "agreement",
+    "agreement_scores",
+    "bleu",
+    "budget_rewards",
+    "concise",
+    "consistency",
+    "consistency_bonuses",
+    "cosine",
+    "cosine_rewards",
+    "count_ngrams",
+    "diversity",
     "embedding_of",
+    "entities",
+    "entity_outcomes",
     "evaluate",
     "forfeit",
     "format_penalty",
@@ -52,6 +116,7 @@ __all__ = [
     "information_gain",
     "information_gains",
     "length_scaled_outcomes",
+    "lexical_scores",
     "outcome",
     "outcome_rewards",
     "overlong",
@@ -64,4 +129,16 @@ __all__ = [
     "scores_by",
     "shaped_outcomes",
     "turn_scores",
+    "plan_quality",
+    "planned",
+    "preferences",
+    "prose",
+    "resemblance",
+    "scores",
+    "shaped_outcomes",
+    "token_budget",
+    "weighted",
+    "well_formed",
+    "whole",
+    "within_budget",
 ]

@@ -9,6 +9,7 @@ from gtpo_jax.maths import checks
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.rewards.outcome import outcome_rewards
 from gtpo_jax.parts.rewards.reward import Reward
+from gtpo_jax.parts.rewards.whole import whole
 from gtpo_jax.types import EpisodeBatch, Scalar
 
 
@@ -48,3 +49,12 @@ def forfeit() -> Reward:
         return outcome_rewards(-as_float(lost), episodes.turn_mask)
 
     return Reward(apply)
+
+
+def well_formed(weight: Scalar = 1.0) -> Reward:
+    """`weight` on the last turn of a trajectory in which no turn broke the rules."""
+
+    def apply(episodes: EpisodeBatch) -> Array:
+        return jnp.where(jnp.any(episodes.violations & episodes.turn_mask, axis=1), 0.0, weight)
+
+    return whole(apply)

@@ -34,7 +34,7 @@ def own(name: str, function: TrajectoryReward, *, weight: Scalar = 1.0) -> Rewar
                 values[row, : len(trajectory.turns)] = _by_turn(name, function, trajectory)
         return values
 
-    fact = Fact(f"reward {name}", gather)
+    fact = Fact(f"reward {name}", gather, "[M, K] float32, what the function gives to each turn")
     return Reward(lambda episodes: weight * facts.read(episodes, fact), (fact,))
 
 

@@ -9,10 +9,10 @@
 | `centered(over)` | `x − mean` over a set |
 | `scaled(over)` | `x / (std + eps)` over a set |
 | `leave_one_out(over)` | `x − mean` of the others of a set |
+| `before_last(credit)` | result of `credit` without last turns, 0 on them |
 | `among_anchors()` | `x − mean` over turns of the group that begin in the same state |
 | `among_histories()` | `(x − mean) / (std + eps)` over turns with the same history |
 | `mean_of_transitions()` | mean over turns with the same state, action and next state |
-| `before_last(credit)` | result of `credit` without last turns, 0 on them |
 | `at_last(credit)` | result of `credit` on last turns alone, 0 on the others |
 | `shared_by_entropy()` | total reward, shaped by the share of the group's entropy |
 | `concentrated(rate)` | x times a weight of mean 1 that is larger for certain turns |
@@ -29,11 +29,10 @@ their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
+from gtpo_jax.parts.credit.at_last import at_last
 from gtpo_jax.parts.credit.before_last import before_last
 from gtpo_jax.parts.credit.budgets import budget_advantages, over_budgets
 from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
-from gtpo_jax.parts.credit.at_last import at_last
-from gtpo_jax.parts.credit.before_last import before_last
 from gtpo_jax.parts.credit.concentrated import certainty_weights, concentrated
 from gtpo_jax.parts.credit.credit import (
     AdvantageFn,
@@ -46,14 +45,16 @@ from gtpo_jax.parts.credit.credit import (
     trace,
     weighted,
 )
-from gtpo_jax.parts.credit.difficulty import difficulty_weights, times_difficulty
 from gtpo_jax.parts.credit.decoupled import decoupled
+from gtpo_jax.parts.credit.difficulty import difficulty_weights, times_difficulty
 from gtpo_jax.parts.credit.discounted import (
     discounted,
     discounted_returns,
     discounted_returns_closed_form,
 )
+from gtpo_jax.parts.credit.divided import divided, divided_groups
 from gtpo_jax.parts.credit.entropies import bounded_bonus, entropy_bonus, over_relative_entropy
+from gtpo_jax.parts.credit.entropy_shares import mixed_groups, shared_by_entropy, shared_rewards
 from gtpo_jax.parts.credit.guided import OFF_POLICY, anchored, softened, softened_rewards
 from gtpo_jax.parts.credit.hardness import (
     DEMONSTRATION_DISTANCE,
@@ -61,12 +62,10 @@ from gtpo_jax.parts.credit.hardness import (
     data_hardness,
     model_hardness,
     times_hardness,
-from gtpo_jax.parts.credit.entropy_shares import (
-    mixed_groups,
-    shared_by_entropy,
-    shared_rewards,
 )
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
+from gtpo_jax.parts.credit.left_out import left_out
+from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
 from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
 from gtpo_jax.parts.credit.recurring import (
     dense_ids,
@@ -78,11 +77,6 @@ from gtpo_jax.parts.credit.recurring import (
 )
 from gtpo_jax.parts.credit.rows import ROW_SETS, kept_rows, mean_of_tokens, row_moments, times
 from gtpo_jax.parts.credit.semantic import certainty_factors, less_if_uncertain, semantic_entropy
-from gtpo_jax.parts.credit.divided import divided, divided_groups
-from gtpo_jax.parts.credit.leave_one_out import leave_one_out
-from gtpo_jax.parts.credit.left_out import left_out
-from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
-from gtpo_jax.parts.credit.recurring import dense_ids, equal_ids, mean_over, same
 from gtpo_jax.parts.credit.sets import (
     SETS,
     Set,
@@ -132,20 +126,19 @@ __all__ = [
     "causal_alignment",
     "centered",
     "certainty_factors",
-    "chain",
-    "data_hardness",
     "certainty_weights",
     "chain",
     "concentrated",
+    "data_hardness",
     "decoupled",
     "dense_ids",
     "difficulty_weights",
     "discounted",
     "discounted_returns",
     "discounted_returns_closed_form",
-    "entropy_bonus",
     "divided",
     "divided_groups",
+    "entropy_bonus",
     "equal_ids",
     "first_turn",
     "gae",
@@ -155,43 +148,43 @@ __all__ = [
     "last_reward",
     "learned_values",
     "leave_one_out",
+    "left_out",
     "less_if_uncertain",
+    "likelihood_ranks",
     "mean_of_tokens",
     "mean_of_transitions",
-    "left_out",
-    "likelihood_ranks",
     "mean_over",
     "minus_tracked_value",
-    "model_hardness",
     "mixed_groups",
+    "model_hardness",
     "normalize",
     "over_budgets",
     "over_relative_entropy",
-    "rank_returns",
-    "ranked",
-    "retention",
-    "row_moments",
     "plan_scores",
     "plan_turn",
     "productive",
     "productivity_factors",
+    "rank_returns",
+    "ranked",
+    "retention",
+    "row_moments",
     "same",
     "scaled",
     "semantic_entropy",
+    "shared_by_entropy",
+    "shared_rewards",
     "silence_equal_groups",
     "softened",
     "softened_rewards",
-    "shared_by_entropy",
-    "shared_rewards",
     "standardized",
     "standardized_by_rank",
     "stateless",
+    "thought_advantages",
+    "thoughts",
     "times",
     "times_alignment",
     "times_difficulty",
     "times_hardness",
-    "thought_advantages",
-    "thoughts",
     "total",
     "trace",
     "transitions",

@@ -1,10 +1,5 @@
 """Rewards of turns: named parts, summed. One idea per file."""
 
-from gtpo_jax.parts.rewards.budget_scores import BUDGET_SCORES, budget_scores
-from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards
-from gtpo_jax.parts.rewards.information import (
-    information_gain,
-    information_gains,
 from gtpo_jax.parts.rewards.agents import AGENTS, PARENTS, agent_outcome, agent_outcomes
 from gtpo_jax.parts.rewards.agreement import (
     FAMILIES,
@@ -13,6 +8,7 @@ from gtpo_jax.parts.rewards.agreement import (
     bleu,
     count_ngrams,
 )
+from gtpo_jax.parts.rewards.budget_scores import BUDGET_SCORES, budget_scores
 from gtpo_jax.parts.rewards.consistency import (
     REFERENCE_ANSWER_LOGPROBS,
     consistency,
@@ -28,6 +24,7 @@ from gtpo_jax.parts.rewards.entities import (
     prose,
 )
 from gtpo_jax.parts.rewards.format import forfeit, format_penalty, format_rewards, well_formed
+from gtpo_jax.parts.rewards.information import information_gain, information_gains
 from gtpo_jax.parts.rewards.lengths import (
     budget_rewards,
     concise,
@@ -39,6 +36,8 @@ from gtpo_jax.parts.rewards.lengths import (
 from gtpo_jax.parts.rewards.outcome import outcome, outcome_rewards
 from gtpo_jax.parts.rewards.overlong import overlong, overlong_penalties
 from gtpo_jax.parts.rewards.own import TrajectoryReward, own
+from gtpo_jax.parts.rewards.planned import PLANS, plan_quality, planned
+from gtpo_jax.parts.rewards.preferences import PREFERENCES, PreferTurns, preferences
 from gtpo_jax.parts.rewards.progress import (
     PROGRESS,
     StateScores,
@@ -46,8 +45,6 @@ from gtpo_jax.parts.rewards.progress import (
     progress_rewards,
     scores_by,
 )
-from gtpo_jax.parts.rewards.planned import PLANS, plan_quality, planned
-from gtpo_jax.parts.rewards.preferences import PREFERENCES, PreferTurns, preferences
 from gtpo_jax.parts.rewards.resemblance import (
     EMBEDDINGS,
     NGRAMS,
@@ -61,14 +58,12 @@ from gtpo_jax.parts.rewards.resemblance import (
 from gtpo_jax.parts.rewards.reward import Reward, Rewards, evaluate
 from gtpo_jax.parts.rewards.scaled_outcome import length_scaled_outcomes, scaled_outcome
 from gtpo_jax.parts.rewards.scored import TURN_SCORES, turn_scores
-
-__all__ = [
-    "BUDGET_SCORES",
 from gtpo_jax.parts.rewards.scores import ScoreTrajectory, scores
 from gtpo_jax.parts.rewards.whole import weighted, whole
 
 __all__ = [
     "AGENTS",
+    "BUDGET_SCORES",
     "CUT_OFF",
     "DIVERSITY",
     "EMBEDDINGS",
@@ -79,19 +74,17 @@ __all__ = [
     "PARENTS",
     "PLANS",
     "POLICY_STATES",
-    "PROGRESS",
-    "TURN_SCORES",
     "PREFERENCES",
+    "PROGRESS",
     "REFERENCE_ANSWER_LOGPROBS",
+    "TURN_SCORES",
     "EmbedTexts",
     "Embedding",
     "PreferTurns",
     "Reward",
     "Rewards",
-    "StateScores",
-    "TrajectoryReward",
-    "budget_scores",
     "ScoreTrajectory",
+    "StateScores",
     "TrajectoryReward",
     "agent_outcome",
     "agent_outcomes",
@@ -99,6 +92,7 @@ __all__ = [
     "agreement_scores",
     "bleu",
     "budget_rewards",
+    "budget_scores",
     "concise",
     "consistency",
     "consistency_bonuses",
@@ -122,21 +116,19 @@ __all__ = [
     "overlong",
     "overlong_penalties",
     "own",
-    "progress",
-    "progress_rewards",
-    "resemblance",
-    "scaled_outcome",
-    "scores_by",
-    "shaped_outcomes",
-    "turn_scores",
     "plan_quality",
     "planned",
     "preferences",
+    "progress",
+    "progress_rewards",
     "prose",
     "resemblance",
+    "scaled_outcome",
     "scores",
+    "scores_by",
     "shaped_outcomes",
     "token_budget",
+    "turn_scores",
     "weighted",
     "well_formed",
     "whole",

@@ -85,7 +85,7 @@ def seconds_of_runs(arguments: LabArguments) -> dict[str, float]:
 
 def seconds_of_make_lab() -> float:
     """Wall seconds of the suite of `make lab`, from an empty folder."""
-    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as null:
+    with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w", encoding="utf-8") as null:
         began = time.perf_counter()
         with contextlib.redirect_stdout(null):
             lab.run([*lab.QUICK, "--folder", folder])

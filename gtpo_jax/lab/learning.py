@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gtpo_jax.lab import agents, episodes, history
+from gtpo_jax.lab import agents, episodes, facts, history
 from gtpo_jax.lab.policies import Params, Policy, score, table
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.methods import Method, assign
@@ -114,7 +114,7 @@ class Credited(NamedTuple):
     observations: jax.Array  # [M, T] int32
     advantages: jax.Array  # [M, K], of turns
     state: Any  # new state of the credit
-    context: episodes.Context
+    context: facts.Context
 
 
 def run_step(
@@ -133,7 +133,7 @@ def run_step(
     sampled = history.sample(world, policy, carry.params, episode_key, problems)
     group_ids = jnp.repeat(jnp.arange(settings.groups, dtype=jnp.int32), settings.size)
     rows = agents.split(world, sampled)
-    context = episodes.make_context(
+    context = facts.make_context(
         world,
         rows,
         score(policy, carry.params, rows.observations, rows.actions),
@@ -155,7 +155,7 @@ def draw_problems(world: World, key: jax.Array, groups: int) -> jax.Array:
     return jax.random.categorical(key, logits, shape=(groups,)).astype(jnp.int32)
 
 
-def credit(method: Method, context: episodes.Context, group_ids: jax.Array, state: Any) -> Credited:
+def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: Any) -> Credited:
     """The advantages of a method for episodes, spread over their tokens; no gradient."""
     batch = episodes.episode_batch(context, group_ids, method.facts)
     state, turn_credit = assign(method, state, batch)

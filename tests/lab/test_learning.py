@@ -10,6 +10,7 @@ import pytest
 
 from gtpo_jax import methods
 from gtpo_jax.lab import agents, enumeration, episodes, history, learning
+from gtpo_jax.lab import facts as lab_facts
 from gtpo_jax.lab.policies import recurrent, score, table
 from gtpo_jax.lab.worlds import Event, Judgment, World, chain
 from gtpo_jax.parts import credit, facts
@@ -121,7 +122,7 @@ def context(world, rows=64):
     problems = jnp.zeros(rows, jnp.int32)
     sampled = history.sample(world, table(), params, jax.random.key(1), problems)
     scored = score(table(), params, sampled.observations, sampled.actions)
-    return sampled, episodes.make_context(world, sampled, scored, scored, jnp.int32(5))
+    return sampled, lab_facts.make_context(world, sampled, scored, scored, jnp.int32(5))
 
 
 def test_facts_of_turns_are_those_of_their_tokens():
@@ -156,7 +157,7 @@ def test_facts_of_turns_are_those_of_their_tokens():
 
 def test_equal_turns_have_equal_ids_and_other_turns_others():
     sampled, made = context(words())
-    ids = np.asarray(episodes.FACTS["actions"](made))
+    ids = np.asarray(lab_facts.FACTS["actions"](made))
     seen = {}
     for row in range(64):
         alive = np.asarray(sampled.alive[row])

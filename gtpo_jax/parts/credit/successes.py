@@ -53,12 +53,11 @@ def productive(*, alpha: Scalar = 1.0, limit: Scalar = 3.0, slots: int = 0) -> C
         calls = jnp.asarray(facts.read(episodes, facts.CALLS))
         calls = jnp.sum(jnp.where(episodes.turn_mask, calls, 0), axis=1, dtype=jnp.int32)
         right = groups.members(episodes) & episodes.success
+        calls, right = masking.everywhere(calls), masking.everywhere(right)
         fewest = groups.smallest(calls, right, episodes.group_ids, empty=MANY)
         if slots:
             slot = masking.everywhere(jnp.asarray(facts.read(episodes, facts.PROBLEMS)) % slots)
-            state = (
-                jnp.asarray(state).at[slot].min(masking.everywhere(jnp.where(right, calls, MANY)))
-            )
+            state = jnp.asarray(state).at[slot].min(jnp.where(right, calls, MANY))
             fewest = jnp.minimum(fewest, state[slot])
         factors = alpha * productivity_factors(calls, fewest, limit=limit)
         return state, scale_successes(values, factors, episodes)

@@ -1,0 +1,280 @@
+"""Every world, by a walk over all of its states in plain Python, apart from the lab's code."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gtpo_jax.lab.worlds import WORLDS, World
+
+SMALL: dict[str, dict[str, Any]] = {
+    "chain": {"needed": 1, "turns": 3},
+    "failing": {"needed": 1, "turns": 3},
+    "lengths": {"stages": 2, "longest": 3, "needed": 1, "turns": 2},
+    "noisy": {"needed": 1, "turns": 3},
+    "recurring": {"width": 2, "turns": 3, "slip": 0.1},
+    "stopping": {"turns": 4},
+    "verification": {"rights": (0.3, 0.9), "turns": 3},
+}
+"""Knobs under which all paths of a world can be listed."""
+
+BEST: dict[str, Callable[[World], list[int]]] = {
+    "chain": lambda world: [0] * (world.observations - 1) + [2],
+    "failing": lambda world: [0] * (world.observations - 1) + [2],
+    "lengths": lambda world: [int(o // 4 % 2 == 0 and o % 4 < 2) for o in range(20)],
+    "noisy": lambda world: [0] * (world.observations - 1) + [2],
+    "recurring": lambda world: [int(o >= 6) for o in range(9)],
+    "stopping": lambda world: [0] * world.observations,
+    "verification": lambda world: [1] * (world.observations - 1) + [0],
+}
+"""The best action for each observation, at default knobs."""
+
+BATCH = 64
+"""States that are stepped at a time, so that a world is compiled once."""
+
+
+class Table(NamedTuple):
+    """All states that can be reached, numbered, and all that follows from each."""
+
+    begin: list[int]  # state of each problem
+    observations: list[int]
+    after: list[list[list[int]]]  # [state][action][chance] → state
+    ends: list[list[list[tuple[bool, bool]]]]  # … → the turn ends, the episode ends
+    judged: list[list[tuple[bool, bool, bool]]]  # [state][verdict] → success, solved, included
+    shapes_stay: bool
+    names: set[frozenset[str]]  # of the facts of turns
+
+
+def tabulate(world: World) -> Table:
+    """The transitions of a world by breadth-first search."""
+
+    def all_of(state):
+        step = jax.vmap(jax.vmap(world.step, (None, None, 0)), (None, 0, None))
+        after, event = step(state, jnp.arange(world.actions), jnp.arange(len(world.chances)))
+        judge = jax.vmap(world.judge, (None, 0))(state, jnp.arange(len(world.verdicts)))
+        return world.observe(state), after, event, judge
+
+    look = jax.jit(jax.vmap(all_of))
+    first = jax.vmap(world.reset)(jnp.arange(len(world.problems)))
+    structure = jax.tree.structure(first)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(first)]
+    numbers: dict[tuple, int] = {}
+
+    def number(values: tuple) -> int:
+        return numbers.setdefault(values, len(numbers))
+
+    begin = [number(tuple(leaf[p].item() for leaf in leaves)) for p in range(len(world.problems))]
+    table = Table(begin, [], [], [], [], True, set())
+    stay = True
+    done = 0
+    while done < len(numbers):
+        assert len(numbers) < 5_000, f"{world.name} has states without end"
+        batch = list(numbers)[done : done + BATCH]
+        padded = batch + [batch[0]] * (BATCH - len(batch))
+        columns = [np.array(c, leaf.dtype) for c, leaf in zip(zip(*padded), leaves, strict=True)]
+        seen, after, event, judge = look(jax.tree.unflatten(structure, columns))
+        stay &= jax.tree.structure(after) == structure
+        after = [np.asarray(leaf) for leaf in jax.tree.leaves(after)]
+        stay &= [leaf.dtype for leaf in after] == [leaf.dtype for leaf in leaves]
+        shape = (BATCH, world.actions, len(world.chances))
+        table.names.add(frozenset(event.facts))
+        for values in (*event.facts.values(), *judge.facts.values()):
+            assert np.all(np.isfinite(values))
+        ends = [np.broadcast_to(np.asarray(x).T, shape[::-1]).T for x in (event[0], event[1])]
+        verdicts = [
+            np.broadcast_to(np.asarray(x).T, (len(world.verdicts), BATCH)).T for x in judge[:3]
+        ]
+        for i in range(len(batch)):
+            table.observations.append(int(seen[i]))
+            pairs = [(a, c) for a in range(shape[1]) for c in range(shape[2])]
+            to = [number(tuple(leaf[i, a, c].item() for leaf in after)) for a, c in pairs]
+            how = [(bool(ends[0][i, a, c]), bool(ends[1][i, a, c])) for a, c in pairs]
+            width = shape[2]
+            table.after.append([to[j : j + width] for j in range(0, len(to), width)])
+            table.ends.append([how[j : j + width] for j in range(0, len(how), width)])
+            table.judged.append(
+                [tuple(bool(x[i, v]) for x in verdicts) for v in range(len(world.verdicts))]
+            )
+        done += len(batch)
+    return table._replace(shapes_stay=stay)
+
+
+class Path(NamedTuple):
+    """The end of an episode."""
+
+    probability: float
+    tokens: int
+    turns: int
+    ended: bool  # by itself
+    state: int
+
+
+def paths(world: World, table: Table, policy: np.ndarray) -> Iterator[Path]:
+    """Every episode under a policy `[observations, actions]`, verdicts apart."""
+
+    def walk(p: float, tokens: int, turns: int, state: int) -> Iterator[Path]:
+        for action, chosen in enumerate(policy[table.observations[state]]):
+            for chance, drawn in enumerate(world.chances):
+                ends_turn, done = table.ends[state][action][chance]
+                now = Path(
+                    p * chosen * drawn,
+                    tokens + 1,
+                    turns + ends_turn,
+                    done,
+                    table.after[state][action][chance],
+                )
+                if done or now.turns == world.turns or now.tokens == world.tokens:
+                    yield now
+                else:
+                    yield from walk(now.probability, now.tokens, now.turns, now.state)
+
+    for problem, probability in enumerate(world.problems):
+        yield from walk(probability, 0, 0, table.begin[problem])
+
+
+def judged(world: World, table: Table, state: int, which: int) -> float:
+    """The expected success (0) or truth (1) of an episode that ends in a state."""
+    return sum(p * table.judged[state][v][which] for v, p in enumerate(world.verdicts))
+
+
+def forward(world: World, table: Table, policy: np.ndarray) -> float:
+    """Expected success of a policy, equal states of equal age taken together."""
+    level: dict[tuple[int, int], float] = {}
+    for problem, probability in enumerate(world.problems):
+        key = (table.begin[problem], 0)
+        level[key] = level.get(key, 0.0) + probability
+    total = 0.0
+    for token in range(world.tokens):
+        following: dict[tuple[int, int], float] = {}
+        for (state, turns), p in level.items():
+            for action, chosen in enumerate(policy[table.observations[state]]):
+                for chance, drawn in enumerate(world.chances):
+                    ends_turn, done = table.ends[state][action][chance]
+                    to, turn = table.after[state][action][chance], turns + ends_turn
+                    now = p * chosen * drawn
+                    if done or turn == world.turns or token + 1 == world.tokens:
+                        total += now * judged(world, table, to, 0)
+                    elif now:
+                        following[to, turn] = following.get((to, turn), 0.0) + now
+        level = following
+    return total
+
+
+def bound(world: World, table: Table) -> float:
+    """The success of the best policy that sees the whole state: no policy exceeds it."""
+    memo: dict[tuple[int, int, int], float] = {}
+
+    def value(state: int, turns: int, tokens: int) -> float:
+        key = (state, turns, tokens)
+        if key not in memo:
+            memo[key] = max(
+                sum(
+                    drawn * after(state, action, chance, turns, tokens)
+                    for chance, drawn in enumerate(world.chances)
+                )
+                for action in range(world.actions)
+            )
+        return memo[key]
+
+    def after(state: int, action: int, chance: int, turns: int, tokens: int) -> float:
+        ends_turn, done = table.ends[state][action][chance]
+        to, turn = table.after[state][action][chance], turns + ends_turn
+        if done or turn == world.turns or tokens + 1 == world.tokens:
+            return judged(world, table, to, 0)
+        return value(to, turn, tokens + 1)
+
+    return sum(p * value(table.begin[problem], 0, 0) for problem, p in enumerate(world.problems))
+
+
+def first_policy(world: World) -> np.ndarray:
+    """Probabilities `[observations, actions]` of the policy that training begins with."""
+    shape = (world.observations, world.actions)
+    logits = np.zeros(shape) if world.logits is None else world.logits
+    assert logits.shape == shape
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def stated(name: str) -> tuple[float, float]:
+    """First and best success according to the docstring."""
+    text = inspect.getdoc(WORLDS[name]) or ""
+    found = re.search(r"First success ([\d.]+), best (\d?\.\d+)\.", text)
+    assert found, f"{name} does not state its first and best success"
+    return float(found[1]), float(found[2])
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_paths_of_a_small_world(name):
+    """Probabilities add up, and every episode ends in time."""
+    world = WORLDS[name](**SMALL[name])
+    table = tabulate(world)
+    policy = first_policy(world)
+    for probabilities in (world.problems, world.chances, world.verdicts):
+        assert min(probabilities) > 0
+        assert sum(probabilities) == pytest.approx(1.0, abs=1e-12)
+    everything = list(paths(world, table, policy))
+    assert sum(path.probability for path in everything) == pytest.approx(1.0, abs=1e-9)
+    assert all(
+        path.turns <= world.turns and (path.ended or path.turns == world.turns)
+        for path in everything
+    )
+    assert all(0 <= seen < world.observations for seen in table.observations)
+    assert table.shapes_stay
+    assert len(table.names) == 1
+    one_by_one = sum(p.probability * judged(world, table, p.state, 0) for p in everything)
+    assert forward(world, table, policy) == pytest.approx(one_by_one, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_states_its_first_and_its_best_success(name):
+    """The best policy by hand reaches what no policy that sees the whole state exceeds."""
+    world = WORLDS[name]()
+    assert world.name == name
+    table = tabulate(world)
+    first, best = stated(name)
+    assert forward(world, table, first_policy(world)) == pytest.approx(first, abs=6e-4)
+    by_hand = np.eye(world.actions)[BEST[name](world)]
+    assert forward(world, table, by_hand) == pytest.approx(best, abs=6e-4)
+    assert bound(world, table) == pytest.approx(best, abs=6e-4)
+
+
+def rollout(world: World, key: jax.Array) -> tuple:
+    """The last state and the events of random tokens; the world is stepped beyond its end."""
+
+    def step(state, key):
+        action, chance = jax.random.split(key)
+        action = jax.random.randint(action, (), 0, world.actions)
+        chance = jax.random.randint(chance, (), 0, len(world.chances))
+        seen = world.observe(state)
+        state, event = world.step(state, action, chance)
+        return state, (seen, event)
+
+    problem = jnp.asarray(len(world.problems) - 1, jnp.int32)
+    state, recorded = jax.lax.scan(
+        step, world.reset(problem), jax.random.split(key, world.tokens + 3)
+    )
+    return state, recorded, world.judge(state, jnp.zeros((), jnp.int32))
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_random_tokens_under_jit_vmap_and_scan(name):
+    world = WORLDS[name](**SMALL[name])
+    keys = jax.random.split(jax.random.key(0), 8)
+    state, (seen, event), judgment = jax.jit(jax.vmap(lambda key: rollout(world, key)))(keys)
+    assert all(leaf.shape == (8,) for leaf in jax.tree.leaves(state))
+    assert seen.shape == (8, world.tokens + 3)
+    assert seen.dtype == jnp.int32
+    assert 0 <= int(seen.min()) <= int(seen.max()) < world.observations
+    for leaf in jax.tree.leaves((state, event, judgment)):
+        assert bool(jnp.all(jnp.isfinite(leaf)))
+        assert leaf.dtype in (jnp.int32, jnp.float32, jnp.bool_)
+    if "progress" in event.facts:
+        progress = event.facts["progress"]
+        assert 0 <= float(progress.min()) <= float(progress.max()) <= 1

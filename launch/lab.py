@@ -160,7 +160,11 @@ def write_results(cells: Sequence[Cell], missing: Sequence[Missing], folder: pat
     pictures.draw_map(cells, early, folder / "map.png", title=f"success: {early}")
     pictures.draw_profiles(cells, early, folder / "profiles.png")
     pictures.draw_curves(cells, folder / "curves.png")
-    text = [page.success_tables(cells), page.missing_table(missing)]
+    text = [
+        page.average_table(cells),
+        page.success_tables(cells),
+        page.missing_table(missing),
+    ]
     (folder / "lab.md").write_text("\n".join(filter(None, text)), encoding="utf-8")
 
 

@@ -4,8 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from gtpo_jax.lab import statistics
 from gtpo_jax.lab.suite import Cell, Missing
+
+
+def average_table(cells: Sequence[Cell]) -> str:
+    """Means over all worlds, seed by seed, of the methods that ran in every world."""
+    worlds = list(dict.fromkeys(cell.world for cell in cells))
+    budgets = [f"solved@{budget}" for budget in cells[0].budgets] if cells else []
+    measures = [*budgets, "solved", "turns", "tokens", "collapsed"]
+    by_method = {
+        method: own
+        for method in dict.fromkeys(cell.method for cell in cells)
+        if len(own := [cell for cell in cells if cell.method == method]) == len(worlds)
+    }
+    if len(worlds) < 2 or not by_method:
+        return ""
+    means = {
+        method: {
+            measure: statistics.bootstrap(np.mean([cell.measures[measure] for cell in own], axis=0))
+            for measure in measures
+        }
+        for method, own in by_method.items()
+    }
+    early = budgets[-1] if budgets else "solved"
+    ranks = statistics.ranks({method: row[early] for method, row in means.items()})
+    lines = [
+        f"### All {len(worlds)} worlds",
+        "",
+        f"| method | {' | '.join(measures)} | rank |",
+        f"|---|{'---|' * (len(measures) + 1)}",
+    ]
+    for method in sorted(means, key=lambda name: -means[name][early].mean):
+        values = " | ".join(str(means[method][measure]) for measure in measures)
+        lines.append(f"| `{method}` | {values} | {ranks[method]} |")
+    return "\n".join([*lines, ""])
 
 
 def success_tables(cells: Sequence[Cell]) -> str:

@@ -106,6 +106,9 @@ def test_page_ranks_methods_and_pictures_are_drawn(tmp_path):
     cells = [make_cell(m, w, x) for m, x in (("a", 0.2), ("b", 0.8)) for w in ("u", "v")]
     text = page.success_tables(cells)
     assert text.index("| `b` |") < text.index("| `a` |") and "### v" in text
+    average = page.average_table([*cells, make_cell("c", "u", 0.1)])
+    assert average.index("| `b` | 0.805") < average.index("| `a` | 0.205") and "`c`" not in average
+    assert page.average_table(cells[:1]) == ""
     assert "0.805 [0.800, 0.810]" in text
     missing = page.missing_table([Missing("c", "u", ("moon",)), Missing("c", "v", ("moon",))])
     assert "| `c` | moon | u, v |" in missing

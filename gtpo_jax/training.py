@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +26,18 @@ import numpy as np
 import optax
 
 from gtpo_jax import learner
-from gtpo_jax.learner import packing
+from gtpo_jax.learner import measured, packing
 from gtpo_jax.methods import Method, TurnCredit, assign
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.spreads import evenly, written_tokens
-from gtpo_jax.types import EpisodeBatch, ForwardFn, Params, TokenBatch, Trajectory
+from gtpo_jax.types import (
+    AnswerTokens,
+    EpisodeBatch,
+    ForwardFn,
+    Params,
+    TokenBatch,
+    Trajectory,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,8 +146,8 @@ Put = Callable[[TokenBatch], TokenBatch]
 """Places a batch `[A, B, T]` on the devices."""
 
 
-COMPUTED = (facts.POLICY_STATES, facts.STEP)
-"""Facts that a step computes itself."""
+COMPUTED = (facts.STEP, *measured.FACTS)
+"""Facts that a step computes itself; those of `measured.OF_ANSWERS` if it has `answer_tokens`."""
 
 
 def with_method_states(state: learner.TrainState, states: Mapping[str, Any]) -> learner.TrainState:
@@ -165,8 +173,11 @@ class Training:
         chunk: int | None = None,
         seed: int = 0,
         put: Put = jax.device_put,
+        answer_tokens: AnswerTokens | None = None,
     ):
-        facts.check_provided(method.facts, COMPUTED)
+        """`answer_tokens` writes the gold answers that some facts need."""
+        absent = measured.OF_ANSWERS if answer_tokens is None else ()
+        facts.check_provided(method.facts, [fact for fact in COMPUTED if fact not in absent])
         self.method, self.layout, self.optimizer = method, layout, optimizer
         self.seed, self.put = seed, put
         options = {"temperature": temperature, "chunk": chunk}
@@ -177,17 +188,21 @@ class Training:
         self.spread = jax.jit(method.spread)
         self.gap = jax.jit(functools.partial(learner.logprob_gap, forward, **options))
         self.logprobs = jax.jit(functools.partial(learner.stepwise_logprobs, forward, **options))
-        self.policy_states = jax.jit(
-            functools.partial(
-                learner.policy_states, forward, trajectories=layout.minibatch_trajectories
-            )
+        self.measures = measured.Measures(
+            forward,
+            self.logprobs,
+            method.facts,
+            trajectories=layout.minibatch_trajectories,
+            max_turns=layout.max_turns,
+            row_tokens=layout.row_tokens,
+            answer_tokens=answer_tokens,
         )
         self.reference: Params | None = None
 
     @property
     def needs_reference(self) -> bool:
-        """True if the loss compares with the policy that training began with."""
-        return "reference_logprobs" in self.method.loss.needs
+        """True if the loss or a fact compares with the policy that training began with."""
+        return "reference_logprobs" in self.method.loss.needs or self.measures.needs_reference
 
     def init(
         self,
@@ -227,8 +242,12 @@ class Training:
         episodes = packing.episode_batch(
             trajectories, max_turns=self.layout.max_turns, needs=self.method.facts
         )
-        episodes = self._with_step(number, episodes)
-        episodes = self._with_policy_states(state.params, episodes, trajectories, parts)
+        found, reference = self.measures(
+            state.params, self.reference, trajectories, parts, self._batches
+        )
+        if facts.STEP in self.method.facts:
+            found[facts.STEP.name] = np.full(len(trajectories), number, np.int32)
+        episodes = dataclasses.replace(episodes, facts={**episodes.facts, **found})
         credit_state, turn_credit = self.assign(
             state.method.get("credit", self.method.credit.init()), self._fill(episodes)
         )
@@ -240,7 +259,10 @@ class Training:
         credited = time.monotonic()
         batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread))
         gap = float(self.gap(state.params, batches[0]))
-        batches = [self._with_scores(state.params, batch) for batch in batches]
+        batches = [
+            self._with_scores(state.params, batch, known)
+            for batch, known in itertools.zip_longest(batches, reference)
+        ]
         updates = []
         for _ in range(self.layout.epochs):
             for batch in batches:
@@ -283,8 +305,7 @@ class Training:
                 passes["proximal log-probs"] = (self.logprobs, calls)
             if self.needs_reference:
                 passes["reference log-probs"] = (self.logprobs, calls)
-            if facts.POLICY_STATES in self.method.facts:
-                passes["policy states"] = (self.policy_states, calls)
+            passes |= self.measures.passes(calls)
             for name, (function, count) in passes.items():
                 yield Program(
                     name=name,
@@ -304,13 +325,6 @@ class Training:
         spread = jax.device_get(self.spread(advantages, written, self._fill(episodes)))
         counts = np.sum(written.turn_ids >= 0, axis=1)
         return [spread[row, : counts[row]] for row in range(len(trajectories))]
-
-    def _with_step(self, number: int, episodes: EpisodeBatch) -> EpisodeBatch:
-        """The episodes with the number of the step, if the method needs it."""
-        if facts.STEP not in self.method.facts:
-            return episodes
-        steps = np.full(len(episodes.included), number, np.int32)
-        return dataclasses.replace(episodes, facts={**episodes.facts, facts.STEP.name: steps})
 
     def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
         """The episodes, padded to the largest number of a step with excluded episodes without
@@ -349,35 +363,17 @@ class Training:
             )
             yield self.put(batch)
 
-    def _with_scores(self, params: Params, batch: TokenBatch) -> TokenBatch:
-        """The batch with the log-probs under further policies that the loss needs."""
+    def _with_scores(
+        self, params: Params, batch: TokenBatch, reference: jax.Array | None
+    ) -> TokenBatch:
+        """The batch with the log-probs under further policies that the loss needs.
+
+        `reference`: those under the reference policy, if a fact needed them.
+        """
         policies = {"proximal_logprobs": params, "reference_logprobs": self.reference}
+        known = {} if reference is None else {"reference_logprobs": reference}
         scores = {
-            name: self.logprobs(policies[name], batch) for name in sorted(self.method.loss.needs)
+            name: known[name] if name in known else self.logprobs(policies[name], batch)
+            for name in sorted(self.method.loss.needs)
         }
         return dataclasses.replace(batch, **scores)
-
-    def _with_policy_states(
-        self,
-        params: Params,
-        episodes: EpisodeBatch,
-        trajectories: Sequence[Trajectory],
-        parts: Sequence[Sequence[int]],
-    ) -> EpisodeBatch:
-        """The episodes with the hidden states of the policy, if the method needs them."""
-        if facts.POLICY_STATES not in self.method.facts:
-            return episodes
-        # An advantage of 1 marks the pooled tokens, which are those of turns with code.
-        marks = np.zeros((len(trajectories), self.layout.max_turns), np.float32)
-        for row, trajectory in enumerate(trajectories):
-            marks[row, : len(trajectory.turns)] = [bool(turn.codes) for turn in trajectory.turns]
-        batches = self._batches(trajectories, marks, parts)
-        states: np.ndarray | None = None
-        for part, batch in zip(parts, batches, strict=True):
-            pooled = jax.device_get(self.policy_states(params, batch))
-            if states is None:
-                states = np.zeros((len(trajectories), pooled.shape[-1]), np.float32)
-            states[list(part)] = pooled[: len(part)]
-        return dataclasses.replace(
-            episodes, facts={**episodes.facts, facts.POLICY_STATES.name: states}
-        )

@@ -11,7 +11,7 @@ import dataclasses
 import enum
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -137,6 +137,17 @@ class Request:
     problem: Problem
     group: int  # index of the group within the rollout
     sample: int  # index of the trajectory within its group
+
+
+class GoldAnswer(NamedTuple):
+    """The gold answer of a problem as the policy would write it."""
+
+    opening: np.ndarray  # [n] int32, ids of a turn before the answer itself
+    answer: np.ndarray  # [m] int32, ids of the answer itself, at least one
+
+
+AnswerTokens = Callable[[Problem], GoldAnswer]
+"""Writes gold answers. Raises `ValueError` for an answer that cannot be written."""
 
 
 def _no_floats() -> np.ndarray:

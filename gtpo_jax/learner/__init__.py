@@ -1,6 +1,6 @@
 """The learner: packed batches, scores of tokens, the train state, updates, checkpoints."""
 
-from gtpo_jax.learner.scores import batch_logprobs, logprob_gap, policy_states, stepwise_logprobs
+from gtpo_jax.learner.scores import batch_logprobs, logprob_gap, stepwise_logprobs
 from gtpo_jax.learner.state import TrainState, changing, init_state, nonfinite_names
 from gtpo_jax.learner.update import (
     CompiledUpdate,
@@ -20,6 +20,5 @@ __all__ = [
     "logprob_gap",
     "make_update",
     "nonfinite_names",
-    "policy_states",
     "stepwise_logprobs",
 ]

@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax.maths import logprobs, similarity
+from gtpo_jax.maths import logprobs
 from gtpo_jax.types import ForwardFn, Params, TokenBatch
 
 
@@ -85,38 +85,6 @@ def stepwise_logprobs(
 
     return jax.lax.fori_loop(
         0, filled_micro_batches(batch), write, jnp.zeros(batch.tokens.shape, jnp.float32)
-    )
-
-
-def policy_states(
-    forward: ForwardFn, params: Params, batch: TokenBatch, *, trajectories: int
-) -> jax.Array:
-    """Mean final hidden state `[trajectories, D]` of each trajectory of a batch `[A, B, T]`.
-
-    The mean is over trained tokens with a nonzero advantage; 0 for a trajectory without any.
-    """
-
-    def pooled(index: jax.Array | int) -> jax.Array:
-        micro_batch = micro_batch_at(batch, index)
-        hidden, _ = forward.hidden(
-            params,
-            micro_batch.tokens,
-            micro_batch.positions,
-            segment_ids=micro_batch.segment_ids,
-            prefix_ids=micro_batch.prefix_ids,
-        )
-        mask = micro_batch.loss_mask & (micro_batch.token_advantages != 0)
-        return similarity.mean_pooled(
-            hidden, mask, micro_batch.trajectory_ids, trajectories=trajectories
-        )
-
-    # A trajectory is whole in one row, so all other rows add zeros to its mean.
-    shape = jax.eval_shape(pooled, 0)
-    return jax.lax.fori_loop(
-        0,
-        filled_micro_batches(batch),
-        lambda index, total: total + pooled(index),
-        jnp.zeros(shape.shape, shape.dtype),
     )
 
 

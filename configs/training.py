@@ -7,8 +7,10 @@ import jax
 from configs.parts import make_optimizer
 from configs.schema import RunConfig
 from gtpo_jax.methods import Method
-from gtpo_jax.training import Layout, Put, Training
-from gtpo_jax.types import ForwardFn
+from gtpo_jax.parts import facts
+from gtpo_jax.tasks.source import ProblemSource
+from gtpo_jax.training import COMPUTED, Layout, Put, Training
+from gtpo_jax.types import AnswerTokens, ForwardFn
 
 
 def make_layout(config: RunConfig) -> Layout:
@@ -27,12 +29,29 @@ def make_layout(config: RunConfig) -> Layout:
     )
 
 
+def check_facts(method: Method, source: ProblemSource | None) -> None:
+    """Raises `ValueError`, with one line, for a fact of the method that a run would not have.
+
+    The record of the first training problem must have the fields that facts are read from, as the
+    records of all others. None: the problems are not at hand.
+    """
+    facts.check_provided(method.facts, COMPUTED)
+    if source is not None and any(fact.fields for fact in method.facts):
+        problem = source.train_problem(0)
+        facts.check_fields(method.facts, problem.info, problem.id)
+
+
 def make_training(
-    config: RunConfig, forward: ForwardFn, method: Method, *, put: Put = jax.device_put
+    config: RunConfig,
+    forward: ForwardFn,
+    method: Method,
+    *,
+    answer_tokens: AnswerTokens,
+    put: Put = jax.device_put,
 ) -> Training:
     """The step of `launch.train`, which `launch.plan` compiles for other machines.
 
-    `put` places batches on the devices.
+    `put` places batches on the devices; `answer_tokens` writes the gold answers of problems.
     """
     train = config.train
     return Training(
@@ -46,4 +65,5 @@ def make_training(
         chunk=train.logprob_chunk,
         seed=config.seed,
         put=put,
+        answer_tokens=answer_tokens,
     )

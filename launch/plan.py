@@ -18,7 +18,10 @@ from collections.abc import Sequence
 import jax
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from configs.methods import make_method
+from configs.problems import make_source
 from configs.schema import RunConfig
+from configs.training import check_facts
 from launch import cli
 from launch.planning import estimate, report, search, topologies
 from launch.planning.estimate import GIB, DoesNotFitError, Report
@@ -99,6 +102,9 @@ def run(argv: Sequence[str]) -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     jax.config.update("jax_platforms", os.environ["JAX_PLATFORMS"])
     config = choose_model(arguments)
+    # Files of problems may be on the machines of the run only.
+    source = None if config.task.train_file else make_source(config)
+    check_facts(make_method(config.train.method), source)
     topology = topologies.find(arguments.topology)
     if arguments.topology == DEFAULT_TOPOLOGY:
         CONSOLE.print(

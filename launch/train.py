@@ -18,6 +18,8 @@ from configs.methods import spell
 from configs.training import make_training
 from gtpo_jax import learner, rollout
 from gtpo_jax.decoding import sampling
+from gtpo_jax.language.gold import gold_answer
+from gtpo_jax.learner import measured
 from gtpo_jax.parts.prompts import Proposal
 from gtpo_jax.rollout import sharing
 from gtpo_jax.training import with_method_states
@@ -59,12 +61,18 @@ class Trainer:
         self.engine = session.engine(
             functools.partial(sampling.categorical, temperature=self.config.temperature)
         )
-        session.check_prompts(
+        problems = (
             session.source.train_problem(index)
             for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)
         )
+        scored = not set(session.method.facts).isdisjoint(measured.OF_ANSWERS)
+        session.check_prompts(problems, scored=scored)
         self.training = make_training(
-            session.config, session.forward, session.method, put=session.put_batch
+            session.config,
+            session.forward,
+            session.method,
+            answer_tokens=functools.partial(gold_answer, session.dialogue),
+            put=session.put_batch,
         )
         self.state = self.training.init(cold_start, trained=session.network.trained)
 

@@ -25,7 +25,7 @@ from gtpo_jax import decoding, learner
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
 from gtpo_jax.training import Training
-from gtpo_jax.types import ForwardFn
+from gtpo_jax.types import ForwardFn, GoldAnswer, Problem
 from launch.run.network import Network
 
 ROLLOUT_PROGRAMS = ("decode segment", "prefill")
@@ -81,7 +81,9 @@ def build(config: RunConfig, mesh: Mesh, local: Mesh, workload: Workload) -> lis
     sharding.check_rows(config.rollout.slots, local, "rollout.slots")
     network = Network(config.model, mesh, lora=make_lora(config.lora))
     forward = _forward(config, mesh)
-    training = make_training(config, forward, make_method(config.train.method))
+    training = make_training(
+        config, forward, make_method(config.train.method), answer_tokens=_unwritten
+    )
     state = abstract_state(network, training.optimizer)
     here = Network(config.model, local, lora=make_lora(config.lora)).abstract
     # Rollouts read the parameters of the state, unless they are gathered from other processes.
@@ -130,6 +132,11 @@ def tree_bytes(tree: Any) -> int:
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
+
+
+def _unwritten(problem: Problem) -> GoldAnswer:
+    """Programs depend on the shapes of batches, which no gold answer changes."""
+    raise NotImplementedError(f"a plan runs no step, so it does not answer {problem.id!r}")
 
 
 def _forward(config: RunConfig, mesh: Mesh) -> ForwardFn:

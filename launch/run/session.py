@@ -16,10 +16,12 @@ from configs.methods import make_method
 from configs.parts import make_lora, make_tool, make_verifier
 from configs.problems import make_source
 from configs.schema import RunConfig
+from configs.training import check_facts
 from gtpo_jax import decoding, rollout
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
 from gtpo_jax.language import tokenizers
+from gtpo_jax.language.gold import gold_answer
 from gtpo_jax.language.grammar import AnyDialogue, Dialogue
 from gtpo_jax.learner.checkpoint import has_checkpoint
 from gtpo_jax.results import metrics
@@ -53,6 +55,7 @@ class Session:
         for note in self.source.notes if isinstance(self.source, stream.GrainTask) else ():
             display.CONSOLE.print(note, highlight=False, soft_wrap=True)
         self.method = make_method(config.train.method)
+        check_facts(self.method, self.source)
         self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
         self.local_mesh = sharding.local_mesh(self.mesh)
@@ -128,13 +131,15 @@ class Session:
             forward, tokenizer.vocab_size, unused=getattr(tokenizer, "unused_ids", ())
         )
 
-    def check_prompts(self, problems: Iterable[Problem]) -> None:
+    def check_prompts(self, problems: Iterable[Problem], *, scored: bool = False) -> None:
         """Raises if the prompt of a problem is longer than the rollout allows, or if answers to it
-        could not be verified.
+        could not be verified. `scored`: its gold answer must be one that the policy can write.
         """
         for problem in problems:
             self.verifier.check(problem)
             rollout.render_prompt(self.dialogue, problem, self.config.rollout)
+            if scored:
+                gold_answer(self.dialogue, problem)
 
     def save_tokenizer(self) -> None:
         """Saves the tokenizer in the run, because a checkpoint is useless with another one."""

@@ -7,10 +7,13 @@ import sys
 
 import pytest
 
-from launch import cli, compare, demo, evaluate, sft, train
+from gtpo_jax import methods
+from gtpo_jax.parts import credit, facts
+from launch import cli, compare, demo, evaluate, plan, sft, train
 from tests.launch import small
 
 LAUNCHERS = {"sft": sft, "train": train, "evaluate": evaluate, "demo": demo, "compare": compare}
+LAUNCHERS |= {"plan": plan}
 
 
 def complaint(launcher: str, capsys, monkeypatch, *options: object) -> str:
@@ -92,6 +95,42 @@ def test_option_that_the_method_does_not_have_is_an_error(tmp_path, capsys, monk
     options = ("--train.method", "grpo", "discount=0.5")
     message = complaint("train", capsys, monkeypatch, *options, "--run-dir", tmp_path / "run")
     assert "grpo has no option discount; it has divide_by_std, ddof, eps" in message
+
+
+def asking(*needs: facts.Fact) -> methods.Method:
+    """A method whose credit reads facts."""
+    link = credit.stateless(lambda values, _: values, needs=needs)
+    return methods.method.add_link(methods.grpo(), link)
+
+
+def of_nobody() -> methods.Method:
+    """A method with a fact that no environment here computes."""
+    return asking(facts.Fact("hits", None, "[M] float32, gold entities", "an environment has to"))
+
+
+def of_records() -> methods.Method:
+    """A method with a fact that is read from the records of problems."""
+    gather = facts.of_trajectories(lambda t: t.problem.info["goal"])
+    return asking(facts.Fact("goals", gather, "[M] float32, goal", fields=("goal",)))
+
+
+@pytest.mark.parametrize("launcher", ["sft", "train", "plan"])
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("of_nobody", ("'hits' ([M] float32, gold entities)", "an environment has to")),
+        ("of_records", ("'goals' ([M] float32, goal)", "lacks goal")),
+    ],
+)
+def test_facts_that_a_run_lacks_are_named_before_any_work(
+    launcher, method, parts, tmp_path, capsys, monkeypatch
+):
+    options = [*small.OPTIONS, "--train.method", f"{__name__}:{method}"]
+    if launcher != "plan":
+        options += ["--run-dir", tmp_path / "run"]
+    message = complaint(launcher, capsys, monkeypatch, *options)
+    assert all(part in message for part in parts), message
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ class Trainer:
     ) -> tuple[learner.TrainState, list[Trajectory], dict[str, float]]:
         """Runs one step; returns the new state, the trajectories it learned from, and its metrics.
 
-        Afterwards `last_credit` is the credit of their turns.
+        Afterwards `last_report` is the report of its credit and updates.
         """
         began = time.monotonic()
         state, groups = self.sample(step, state, bar)
@@ -145,7 +145,7 @@ class Trainer:
         same.
         """
         state, report = self.training.step(step, state, trajectories)
-        self.last_credit = report.credit
+        self.last_report = report
         updates = [dict(metrics) for metrics in report.updates]
         for metrics in updates:
             display.skipped_update(step, learner.nonfinite_names(state, metrics.pop("nonfinite")))
@@ -196,7 +196,8 @@ def run_training(
                 phase.state, trajectories, figures = trainer.step(step, phase.state, bar)
                 learned = time.monotonic()
                 done = step + 1
-                keeper.keep(done, trajectories, trainer.last_credit)
+                last = trainer.last_report
+                keeper.keep(done, trajectories, last.credit, last.episodes.facts)
                 kept = time.monotonic()
                 if done == config.steps or (config.eval_every and done % config.eval_every == 0):
                     result, _ = evaluator(phase.state.params, "sampled", bar=bar)

@@ -120,7 +120,9 @@ def _row(record: Mapping, stops: Callable[[object], int]) -> tuple:
 
 
 def _body(record: Mapping) -> dict:
-    return {name: record[name] for name in ("prompt", "answer", "turns")}
+    # Files of earlier versions have no facts.
+    body = {name: record[name] for name in ("prompt", "answer", "turns")}
+    return {**body, "facts": record.get("facts", {})}
 
 
 def _has_advantage(turn: Mapping) -> bool:

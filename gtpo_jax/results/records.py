@@ -9,6 +9,8 @@ A record is one trajectory. It holds the text of each token, so no tokenizer is 
 | `problem` | `id`, `question`, `answer`, `family` |
 | `prompt` | text, with control symbols as their names |
 | `stop_reason`, `verdict`, `answer`, `success`, `included` | end of the episode |
+| `facts` | name → number, or one number per turn, of each fact that the method read; files of \
+earlier versions do not have it |
 | `turns` | `pieces`, `markers`, `logprobs`, `entropies`, `codes`, `violation`, `results`, \
 `observation`, `observation_dropped`, `credit` |
 
@@ -28,6 +30,7 @@ import pathlib
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,19 +51,24 @@ def trajectory_record(
     *,
     step: int,
     credit: Mapping[str, np.ndarray] | None = None,
+    facts: Mapping[str, np.ndarray] | None = None,
 ) -> dict:
     """A trajectory as a JSON object.
 
-    `credit`: name, such as `reward`, `return` or `advantage` → one number per turn. Raises
-    `ValueError` if the number of values is not the number of turns.
+    `credit`: name, such as `reward`, `return` or `advantage` → one number per turn. `facts`: name →
+    a number, or one number per turn. Raises `ValueError` if the number of values is not the number
+    of turns.
     """
     credit = {name: np.asarray(values, np.float64) for name, values in (credit or {}).items()}
-    for name, values in credit.items():
-        if values.shape != (len(trajectory.turns),):
-            raise ValueError(
-                f"credit {name!r} of a trajectory of {len(trajectory.turns)} turns must be one"
-                f" number a turn, got shape {values.shape}; leave out turns that are padding"
-            )
+    facts = {name: np.asarray(values) for name, values in (facts or {}).items()}
+    turns = (len(trajectory.turns),)
+    wrong = [("credit", name, x.shape) for name, x in credit.items() if x.shape != turns]
+    wrong += [("fact", name, x.shape) for name, x in facts.items() if x.shape not in ((), turns)]
+    for kind, name, shape in wrong:
+        raise ValueError(
+            f"{kind} {name!r} of a trajectory of {len(trajectory.turns)} turns must be one"
+            f" number a turn, got shape {shape}; leave out turns that are padding"
+        )
     problem = trajectory.problem
     return {
         "version": VERSION,
@@ -79,6 +87,7 @@ def trajectory_record(
         "answer": trajectory.answer,
         "success": trajectory.success,
         "included": trajectory.included,
+        "facts": {name: _number(values.tolist()) for name, values in facts.items()},
         "turns": [
             _turn_record(turn, tokenizer, {name: values[i] for name, values in credit.items()})
             for i, turn in enumerate(trajectory.turns)
@@ -98,7 +107,7 @@ def _turn_record(turn: Turn, tokenizer: Tokenizer, credit: Mapping[str, float]) 
         "results": [_result_record(result) for result in turn.results],
         "observation": tokenizer.decode(turn.observation.tolist()),
         "observation_dropped": int(turn.observation_dropped),
-        "credit": {name: _finite(float(f"{value:.6g}")) for name, value in credit.items()},
+        "credit": {name: _number(float(value)) for name, value in credit.items()},
     }
 
 
@@ -138,6 +147,13 @@ def token_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[list[str], l
     if unfinished:
         pieces[-1] += unfinished
     return pieces, markers
+
+
+def _number(value: Any) -> Any:
+    """A number, or a list of them: floats with 6 significant digits, truth values as 0 and 1."""
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    return _finite(float(f"{value:.6g}")) if isinstance(value, float) else int(value)
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -17,7 +17,8 @@ import pytest
 from rich.console import Console
 
 from gtpo_jax import methods
-from gtpo_jax.learner import packing
+from gtpo_jax.learner import measured, packing
+from gtpo_jax.parts import credit, facts
 from gtpo_jax.parts.prompts import Prompts, Proposal, all_groups
 from gtpo_jax.results import metrics, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
@@ -403,8 +404,16 @@ def test_named_project_of_weights_and_biases_gets_the_figures_of_training(tmp_pa
     assert [{"step": step, **values} for step, values in sent] == told and len(told) == 2
 
 
-def test_training_keeps_the_trajectories_of_some_steps_with_their_credit(tmp_path, monkeypatch):
+def asking() -> methods.Modifier:
+    """A method reads facts of all kinds, and is as without them."""
+    needs = (*measured.FACTS, facts.CALLS, facts.CODE, facts.STEP)
+    link = credit.stateless(lambda values, _: values, needs=needs)
+    return lambda method: methods.method.add_link(method, link)
+
+
+def test_training_keeps_the_trajectories_of_some_steps_with_facts_and_credit(tmp_path, monkeypatch):
     options = ("--train.keep-every", "2", "--train.steps", "5", "--train.eval-every", "0")
+    options += ("--train.method", "gtpo", "+", f"{__name__}:asking")
     with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
         session.source = Numbers()
         engine = ScriptedEngine(lambda problem, sample: sample == 0)
@@ -417,6 +426,12 @@ def test_training_keeps_the_trajectories_of_some_steps_with_their_credit(tmp_pat
         kept = list(records.read_records(saved[4]))
         told = metrics.read_metrics(tmp_path / "train" / "metrics.jsonl")
     assert [(r["group"], r["sample"]) for r in kept] == [(g, s) for g in (0, 1) for s in range(3)]
+    for record in kept:
+        read = record["facts"]
+        before, after = read.pop("answer_logprobs_before"), read.pop("answer_logprobs")
+        assert before < 0 and after == [before, before]  # no turn has an observation
+        assert read.pop("reference_answer_logprobs") < 0
+        assert read == {"calls": [1, 0], "step": 3}
     credits = [turn["credit"] for record in kept for turn in record["turns"]]
     names = {"reward", "return", "advantage", "outcome", "partial", "format"}
     assert all(set(given) == names for given in credits)

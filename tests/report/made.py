@@ -92,7 +92,8 @@ def make_record(trajectory: Trajectory, step: int) -> dict:
         "advantage": np.array([0.5, 1.0]) * sign,
         "outcome": np.array([0.0, float(trajectory.success)]),
     }
-    return records.trajectory_record(trajectory, TOKENIZER, step=step, credit=credit)
+    facts = {"response_tokens": np.int32(30), "turn_entropies": np.array([0.25, 0.5])}
+    return records.trajectory_record(trajectory, TOKENIZER, step=step, credit=credit, facts=facts)
 
 
 def make_step(step: int, groups: int = 4, samples: int = 3) -> list[dict]:

@@ -55,6 +55,8 @@ def test_turns_show_what_was_written_and_earned(page):
     assert page.texts(last + ".advantage b") == ["−0.50", "−1.00"]
     assert page.texts(last + ".violation") == ["no call"]
     assert page.texts(".trajectory:first-child .credit")[1] == "reward+1.00outcome+1.00return+1.00"
+    assert page.texts(last + "> .known") == ["response tokens30"]
+    assert page.texts(last + ".turn .known") == ["turn entropies0.25", "turn entropies0.50"]
     assert "no action" in page.texts(last + ".ended")[0]
     # A token of this tokenizer is a byte; kinds go on from one to the next.
     assert "".join(page.texts(last + ".py-keyword")) == "forin"
@@ -213,6 +215,7 @@ def test_what_a_trajectory_holds_stays_text(driver, tmp_path):
     )
     record = made.make_record(trajectory, 1)
     record["turns"][0]["credit"][attack] = 1.0
+    record["facts"][attack] = 1.0
     record["stop_reason"] = attack
     sampled = samples(attack, RIGHT)
     held_out = made.make_held_out(attack, sampled=sampled, greedy=sampled)
@@ -231,8 +234,9 @@ def test_what_a_trajectory_holds_stays_text(driver, tmp_path):
     page.press("j", "l", "t", "t", "?", keys.Keys.ESCAPE)
     for selector in ("#title", "#subtitle", "#note", "#question", ".truth b", ".code", ".violation",
                      ".stdout", ".stderr", ".asked", ".row .where", ".facts p", ".credit dt",
-                     ".ended", "#choices label", ".trajectory header b", "#evaluations h3",
-                     ".bars b", ".comparison summary", ".comparison p"):  # fmt: skip
+                     ".known dt", ".ended", "#choices label", ".trajectory header b",
+                     "#evaluations h3", ".bars b", ".comparison summary",
+                     ".comparison p"):  # fmt: skip
         texts = "".join(page.texts(selector))
         assert attack in texts or attack.replace("_", " ") in texts, selector
     assert page.driver.title == attack

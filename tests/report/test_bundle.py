@@ -38,7 +38,7 @@ def test_the_index_says_what_the_records_say():
         ]
         family = found.index["families"][problem.pop("family")]
         assert problem | {"family": family} == record["problem"]
-        assert body == {name: record[name] for name in ("prompt", "answer", "turns")}
+        assert body == {name: record[name] for name in ("prompt", "answer", "turns", "facts")}
         assert row["verdict"] == record["verdict"]
         assert found.index["stops"][row["stop"]] == record["stop_reason"]
         assert row["violations"] == sum(t["violation"] is not None for t in record["turns"])
@@ -71,6 +71,13 @@ def test_reward_is_unknown_where_a_turn_has_none():
     del record["turns"][0]["credit"]["reward"]
     found = bundle.bundle({"train": [record]})
     assert found.index["trajectories"]["reward"] == [None]
+
+
+def test_records_of_earlier_versions_have_no_facts():
+    record = made.make_step(1)[0]
+    del record["facts"]
+    [[body]] = bundle.bundle({"train": [record]}).chunks
+    assert body["facts"] == {}
 
 
 def test_scales_are_of_the_largest_sizes():

@@ -75,8 +75,12 @@ TRAJECTORY = Trajectory(
 CREDIT = {"reward": np.array([0.0, 1.0]), "advantage": np.array([-1 / 3, 2 / 3], np.float32)}
 
 
-def make_record(trajectory=TRAJECTORY, credit=CREDIT):
-    return records.trajectory_record(trajectory, TOKENIZER, step=7, credit=credit)
+FACTS = {"problems": np.int32(3), "calls": np.array([1, 0]), "ids": np.array([2**31 - 1, 7])}
+FACTS |= {"entropy": np.array([1 / 3, np.nan], np.float32), "right": np.bool_(True)}
+
+
+def make_record(trajectory=TRAJECTORY, credit=CREDIT, facts=None):
+    return records.trajectory_record(trajectory, TOKENIZER, step=7, credit=credit, facts=facts)
 
 
 def test_a_record_says_what_happened():
@@ -94,6 +98,7 @@ def test_a_record_says_what_happened():
         "answer": "4 €",
         "success": True,
         "included": True,
+        "facts": {},
     }
     assert first["pieces"] == [*"so ", "<code>", *"print(2)", "</code>", "<|end|>"]
     assert first["markers"] == [3, 12, 13]
@@ -169,10 +174,19 @@ def test_credit_of_other_turns_is_refused(values):
         make_record(credit={"reward": values})
 
 
+def test_facts_are_numbers_of_the_trajectory_or_of_its_turns():
+    assert make_record(facts=FACTS)["facts"] == {
+        **{"problems": 3, "calls": [1, 0], "ids": [2**31 - 1, 7]},
+        **{"entropy": [0.333333, None], "right": 1},
+    }
+    with pytest.raises(ValueError, match="fact 'calls' of a trajectory of 2 turns"):
+        make_record(facts={"calls": np.zeros(3)})
+
+
 @pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz"])
 def test_records_come_back(tmp_path, name):
     path = tmp_path / "new" / name
-    made = [make_record(), make_record(credit=None)]
+    made = [make_record(facts=FACTS), make_record(credit=None)]
     records.write_records(path, iter(made))
     assert list(records.read_records(path)) == made
     assert [p.name for p in path.parent.iterdir()] == [name]

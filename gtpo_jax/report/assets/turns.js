@@ -125,6 +125,16 @@ function creditOf({ reward, return: later, advantage, ...parts }) {
   return entries.length ? el("dl", { class: "credit" }, ...entries) : null;
 }
 
+// A fact as it was read: whole numbers with all digits, since ids are compared.
+const factual = (value) => (Number.isInteger(value) ? String(value) : formatted(value));
+
+// The facts that the method read, of a turn or of a whole trajectory.
+function factsOf(facts) {
+  const entries = facts.map(([name, value]) => el("div", { class: "entry" },
+    el("dt", {}, worded(name)), el("dd", {}, factual(value))));
+  return entries.length ? el("dl", { class: "known" }, ...entries) : null;
+}
+
 function turnHeading({ credit }, number) {
   const advantage = credit.advantage === undefined ? null
     : el("p", { class: "advantage" }, "advantage ", el("b", {}, credited(credit.advantage)));
@@ -151,9 +161,9 @@ function observationOf(turn) {
     el("summary", {}, `What the policy was shown${cut}`), el("pre", {}, turn.observation));
 }
 
-function turnNode(turn, number) {
+function turnNode(turn, number, facts) {
   const node = el("section", { class: "turn", "aria-label": `Turn ${number + 1}` },
-    turnHeading(turn, number), creditOf(turn.credit),
+    turnHeading(turn, number), creditOf(turn.credit), factsOf(facts),
     turn.violation === null ? null : el("p", { class: "violation" }, turn.violation),
     tokensOf(turn),
     ...turn.results.map(resultOf),

@@ -90,11 +90,16 @@ function trajectoryHeading(i, body) {
 }
 
 function trajectoryNode(i, body) {
+  const facts = Object.entries(body.facts);
+  const ofTurns = facts.filter(([, value]) => Array.isArray(value));
+  const ofAll = facts.filter(([, value]) => !Array.isArray(value));
+  const turns = body.turns.map((turn, number) =>
+    turnNode(turn, number, ofTurns.map(([name, values]) => [name, values[number]])));
   const node = el("article", {
     class: `trajectory${filtered() && !trajectoryMatches(i) ? " unmatched" : ""}`,
     "aria-label": `Sample ${index.trajectories.sample[i]}`, tabindex: "-1",
     "data-sample": index.trajectories.sample[i],
-  }, trajectoryHeading(i, body), ...body.turns.map(turnNode));
+  }, trajectoryHeading(i, body), factsOf(ofAll), ...turns);
   node.addEventListener("click", () => choose({ sample: node.dataset.sample }));
   return node;
 }

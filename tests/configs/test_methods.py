@@ -1,5 +1,6 @@
 """Methods by name and by path, as a command line spells them."""
 
+import dataclasses
 import pathlib
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 
 from configs.methods import import_path, make_method, spell, split
 from gtpo_jax import methods
-from gtpo_jax.parts import credit, losses, rewards
+from gtpo_jax.parts import credit, facts, losses, rewards
 from launch import methods as table
 
 OWN = '''
@@ -138,6 +139,20 @@ def test_page_of_the_methods_is_that_of_their_docstrings():
     )
 
 
+def test_facts_are_listed_with_their_providers():
+    kinds = [
+        facts.Fact("hits", None, "[M, K] float32, |hits|", "an environment with entities"),
+        facts.Fact("goals", facts.PROBLEMS.gather, "[M] float32", fields=("goal", "span")),
+        facts.PROBLEMS,
+    ]
+    row = next(row for row in table.rows() if row.name == "rloo")
+    rows = [dataclasses.replace(row, facts=tuple(kinds)), dataclasses.replace(row, facts=())]
+    text = "\n".join(table.facts_table([*rows, dataclasses.replace(rows[0], name="mine")]))
+    assert "| `hits` | [M, K] float32, \\|hits\\| | an environment with entities |" in text
+    assert "| records of problems with the fields `goal`, `span` | rloo, mine |" in text
+    assert f"| `problems` | {facts.PROBLEMS.meaning} | every trajectory | rloo, mine |" in text
+
+
 def test_every_method_tells_its_paper_and_its_equation():
     for row in table.rows():
         assert row.summary and row.equation, row.name
@@ -152,7 +167,9 @@ def test_table_of_methods_shows_names_options_and_one_of_them_whole(capsys):
     for name in (*methods.METHODS, *methods.MODIFIERS):
         assert name in shown
     table.run(["gtpo"])
-    assert "Published: discount .9, shaping .5" in " ".join(capsys.readouterr().out.split())
+    whole = " ".join(capsys.readouterr().out.split())
+    assert "fact code: bytes [M, C] and lengths [M] of the code of all turns" in whole
+    assert "Published: discount .9, shaping .5" in whole
     with pytest.raises(ValueError, match="no method 'gtqo'"):
         table.run(["gtqo"])
 

@@ -14,6 +14,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gtpo_jax import methods
+from gtpo_jax.learner import measured
 from gtpo_jax.maths import logprobs, ratios, similarity, turns
 from gtpo_jax.parts import credit, facts, losses, reductions
 from gtpo_jax.parts.credit.discounted import discounted_returns, discounted_returns_closed_form
@@ -70,6 +71,11 @@ CALLS |= {
     for name, over in credit.SETS.items()
 }
 CALLS |= {
+    "states before turns": (
+        functools.partial(measured.states_before_turns, trajectories=8, turns=K),
+        (HIDDEN, BATCH),
+    ),
+    "last turns": (functools.partial(measured.last_turn_means, trajectories=8), (OTHER, BATCH)),
     "gtpo": (assigned(methods.gtpo()), (EPISODES,)),
     "grpo": (assigned(methods.grpo()), (EPISODES,)),
     "token_mean": (reductions.token_mean, (LOSS, BATCH)),

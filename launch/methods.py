@@ -29,12 +29,13 @@ HEAD = """# Methods
 
 `--train.method NAME option=value … + MODIFIER option=value …`, and those of your own as
 `my.module:function` ([own.md](own.md)). In Python: `gtpo_jax.methods.NAME(option=value, …)`,
-composed by `gtpo_jax.methods.chain`. This page is written by `python -m launch.methods --write`.
+composed by `gtpo_jax.methods.chain`. [elsewhere.md](elsewhere.md) names systems of the field that
+are not here, and why. This page is written by `python -m launch.methods --write`.
 """
 
-FACTS = """Methods ask these of trajectories, besides outcome, turns and violations. A run that lacks
-a fact of its method stops before it begins. `[M]` is a number of each trajectory, `[M, K]` of each
-turn; such facts are kept in the [records](trajectory.md#7-credit) of trajectories.
+FACTS = """Methods ask these of trajectories, besides outcome, turns and violations. A run that
+lacks a fact of its method stops before it begins. `[M]` is a number of each trajectory, `[M, K]` of
+each turn; such facts are kept in the [records](trajectory.md#7-credit) of trajectories.
 """
 
 BAR = "\\|"

@@ -570,8 +570,8 @@ OPTIONS = {  # option → the programs that it adds, and whether the update then
     "group_size": ("16", (), True),
     "temperature": ("0.7", (), False),
     "method": (
-        "gtpo embed=policy_states + importance limit=2 + kl weight=0.01",
-        ("proximal log-probs", "reference log-probs", "policy states"),
+        "gtpo + importance limit=2 + kl weight=0.01 + tests.launch.test_train:asking",
+        ("proximal log-probs", "reference log-probs", "policy states", "answer log-probs"),
         False,
     ),
     "epochs": ("3", (), False),

@@ -63,7 +63,8 @@ class Measures:
         """`trajectories`: the largest number in a part. `logprobs` is `scores.stepwise_logprobs`,
         jitted. Facts that others compute are ignored.
         """
-        self.names = [fact.name for fact in FACTS if fact in set(needs)]
+        needed = {fact.name for fact in needs}
+        self.names = [fact.name for fact in FACTS if fact.name in needed]
         self.logprobs, self.answer_tokens = logprobs, answer_tokens
         self.trajectories, self.max_turns, self.row_tokens = trajectories, max_turns, row_tokens
         of_states = self._needed(*OF_STATES)

@@ -156,21 +156,8 @@ def asking(*needs):
     return methods.method.add_link(methods.grpo(), credit.stateless(read, name="read", needs=needs))
 
 
-def make(method, **options):
-    return training.Training(
-        toys.TOY, optax.sgd(0.1), method, toys.LAYOUT, answer_tokens=answer_tokens, **options
-    )
-
-
-def toy_trajectories(groups=3):
-    return [
-        dataclasses.replace(t, problem=dataclasses.replace(t.problem, answer="1"))
-        for t in toys.make_trajectories(groups)
-    ]
-
-
 def test_a_step_measures_what_its_method_asks_for_and_scores_the_reference_once():
-    step = make(methods.chain(asking(*ALL), methods.kl(weight=0.1)))
+    step = toys.make(methods.chain(asking(*ALL), methods.kl(weight=0.1)))
     state = toys.start(step)
     listed = {p.name: p for p in step.programs(state, jax.ShapeDtypeStruct)}
     assert set(listed) == {
@@ -180,7 +167,7 @@ def test_a_step_measures_what_its_method_asks_for_and_scores_the_reference_once(
     step.logprobs = step.measures.logprobs = lambda params, batch: (
         calls.append(params is step.reference) or logprobs(params, batch)
     )
-    state, report = step.step(0, state, toy_trajectories())
+    state, report = step.step(0, state, toys.make_trajectories())
     assert calls.count(True) == listed["reference log-probs"].calls == toys.LAYOUT.minibatches
     assert 0 < calls.count(False) <= listed["answer log-probs"].calls
     assert set(report.episodes.facts) == {fact.name for fact in ALL}
@@ -190,12 +177,12 @@ def test_a_step_measures_what_its_method_asks_for_and_scores_the_reference_once(
 
 
 def test_only_the_facts_that_a_method_asks_for_are_measured():
-    step = make(asking(facts.REFERENCE_ANSWER_LOGPROBS))
+    step = toys.make(asking(facts.REFERENCE_ANSWER_LOGPROBS))
     state = toys.start(step)
     assert step.needs_reference and step.reference is not None
-    _, report = step.step(0, state, toy_trajectories())
+    _, report = step.step(0, state, toys.make_trajectories())
     assert set(report.episodes.facts) == {"reference_answer_logprobs"}
-    names = {p.name for p in make(asking(facts.STEP)).programs(state, jax.ShapeDtypeStruct)}
+    names = {p.name for p in toys.make(asking(facts.STEP)).programs(state, jax.ShapeDtypeStruct)}
     assert names == {"update", "log-prob gap"}
 
 

@@ -14,13 +14,14 @@ from gtpo_jax import learner, methods, training
 from gtpo_jax.learner import packing
 from gtpo_jax.learner.checkpoint import CheckpointStore
 from gtpo_jax.parts import credit, rewards
-from gtpo_jax.types import Verdict
+from gtpo_jax.types import GoldAnswer, Verdict
 from tests.learner.test_learner import TOY, TOY_VOCABULARY, toy_params
 from tests.tiny import compilations, make_trajectory
 
 LAYOUT = training.Layout(
     groups=3, group_size=4, max_turns=3, row_tokens=24, rows=2, minibatches=2, epochs=2
 )
+GOLD = GoldAnswer(np.array([4], np.int32), np.array([3, 5], np.int32))
 
 
 def make_trajectories(groups=3, seed=0):
@@ -43,6 +44,7 @@ def make_trajectories(groups=3, seed=0):
 def make(method=None, **options) -> training.Training:
     layout = options.pop("layout", LAYOUT)
     method = methods.gtpo() if method is None else method
+    options = {"answer_tokens": lambda problem: GOLD, **options}
     return training.Training(TOY, optax.sgd(0.1), method, layout, **options)
 
 

@@ -20,6 +20,7 @@ from rich.table import Table
 from configs import resuming
 from configs.methods import make_method, split
 from configs.schema import RunConfig, TrainConfig
+from configs.training import check_facts
 from gtpo_jax.learner.checkpoint import has_checkpoint
 from launch import cli
 from launch.run import cluster, display, own
@@ -70,6 +71,8 @@ def compare(arguments: CompareArguments) -> dict:
     cold_start_dir = run_dir / COLD_START
     go_on = cli.command("launch.compare", arguments)
     with Session(config, cold_start_dir) as session:
+        for name in arguments.methods:
+            check_facts(make_method(split(name)), session.source)
         resume = has_checkpoint(cold_start_dir / "sft" / "checkpoints")
         cold_start = run_sft(session, resume=resume, go_on=go_on)
         check_gate(session, Evaluator(session), cold_start, go_on)

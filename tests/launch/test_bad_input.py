@@ -114,7 +114,7 @@ def of_records() -> methods.Method:
     return asking(facts.Fact("goals", gather, "[M] float32, goal", fields=("goal",)))
 
 
-@pytest.mark.parametrize("launcher", ["sft", "train", "plan"])
+@pytest.mark.parametrize("launcher", ["sft", "train", "compare", "plan"])
 @pytest.mark.parametrize(
     ("method", "parts"),
     [
@@ -125,7 +125,8 @@ def of_records() -> methods.Method:
 def test_facts_that_a_run_lacks_are_named_before_any_work(
     launcher, method, parts, tmp_path, capsys, monkeypatch
 ):
-    options = [*small.OPTIONS, "--train.method", f"{__name__}:{method}"]
+    name = "--methods" if launcher == "compare" else "--train.method"
+    options = [*small.OPTIONS, name, f"{__name__}:{method}"]
     if launcher != "plan":
         options += ["--run-dir", tmp_path / "run"]
     message = complaint(launcher, capsys, monkeypatch, *options)

@@ -12,97 +12,33 @@ import numpy as np
 import pytest
 
 from gtpo_jax import methods
+from gtpo_jax.methods.grpo import grpo_credit
 from gtpo_jax.methods.igpo import igpo_credit
 from gtpo_jax.methods.mt_grpo import mt_grpo_credit
 from gtpo_jax.parts import credit, spreads
+from gtpo_jax.parts.credit.tracked import Tracker, retention
 from gtpo_jax.parts.credit.value_head import gae
-from gtpo_jax.parts.rewards.information import information_gains
-from gtpo_jax.parts.rewards.progress import progress_rewards
 from gtpo_jax.parts.spreads.conflicts import conflicts
 from gtpo_jax.parts.spreads.entropy_shares import token_rewards
 from gtpo_jax.parts.spreads.spread import Written
-from gtpo_jax.types import EpisodeBatch
-from tests.golden.loader import floats, golden, integers, load
+from tests.golden.batches import (
+    ROWS,
+    close,
+    column,
+    counted,
+    credited,
+    each,
+    entropies_of,
+    episodes,
+    on_last,
+    one_turn,
+    padded,
+    runs,
+    succeeding,
+)
+from tests.golden.loader import floats, golden, integers
 
 pytestmark = pytest.mark.slow
-
-
-ROWS, TURNS = 12, 8
-"""Every case is padded to this shape, with excluded rows, so that operations compile once."""
-
-
-def padded(values, fill=0):
-    """An array `[M]` or `[M, K]` as one of `[ROWS]` or `[ROWS, TURNS]`."""
-    values = np.asarray(values)
-    out = np.full((ROWS, TURNS)[: values.ndim], fill, values.dtype)
-    out[tuple(slice(size) for size in values.shape)] = values
-    return out
-
-
-def close(actual, expected, atol=1e-5):
-    """Compares the rows and turns that are not padding."""
-    kept = tuple(slice(size) for size in np.shape(expected))
-    np.testing.assert_allclose(np.asarray(actual)[kept], expected, rtol=1e-5, atol=atol)
-
-
-def counted(turn_counts) -> np.ndarray:
-    """The mask `[M, K]` of so many turns a row."""
-    return np.arange(max(turn_counts)) < np.asarray(turn_counts)[:, None]
-
-
-def episodes(mask, groups, **facts) -> EpisodeBatch:
-    """Included rows of these groups with facts `[M, K]`; the rows of the padding are excluded."""
-    mask = padded(np.asarray(mask, bool))
-    return EpisodeBatch(
-        group_ids=integers(padded(groups)),
-        included=jnp.arange(ROWS) < len(groups),
-        success=jnp.zeros(ROWS, bool),
-        turn_mask=jnp.asarray(mask | (np.arange(ROWS) >= len(groups))[:, None]),
-        violations=jnp.zeros(mask.shape, bool),
-        facts={name: jnp.asarray(padded(fact, fill=3)) for name, fact in facts.items()},
-    )
-
-
-def one_turn(groups, **facts) -> EpisodeBatch:
-    """Included rows of one turn each, with facts `[M]` of the turn."""
-    columns = {name: np.asarray(fact)[:, None] for name, fact in facts.items()}
-    return episodes(np.ones((len(groups), 1)), groups, **columns)
-
-
-def entropies_of(values, tokens=1) -> dict:
-    """The facts that tell the mean entropies `[M]` of trajectories of one turn."""
-    values = np.asarray(values, np.float32)
-    return {"turn_entropies": values, "turn_tokens": np.broadcast_to(np.int32(tokens), len(values))}
-
-
-def column(values) -> np.ndarray:
-    return np.asarray(values)[:, None]
-
-
-def runs(count: int, size: int) -> np.ndarray:
-    """Groups of `size` neighboring rows."""
-    return np.arange(count) // size
-
-
-def on_last(values, mask) -> np.ndarray:
-    """Values `[M]` on the last turns of a mask without gaps."""
-    return column(values) * (mask & ~np.pad(mask[:, 1:], ((0, 0), (0, 1))))
-
-
-def credited(link, values, batch) -> np.ndarray:
-    """The advantages that a credit makes of rewards `[M, K]`; 100 stands on the padding."""
-    rewards = floats(padded(np.asarray(values, np.float32), fill=100))
-    return np.asarray(credit.trace(link, link.init(), rewards, batch).advantages)
-
-
-def each(file, *, without=(), where=None):
-    """Parametrizes over the cases of a file; `where` chooses them by their inputs."""
-    names = [
-        name
-        for name, case in load(file).items()
-        if name not in without and (where is None or where(case["inputs"]))
-    ]
-    return pytest.mark.parametrize("case", names)
 
 
 # Advantages of turns
@@ -165,12 +101,14 @@ def test_mt_grpo_matches_its_authors(case):
 
 @each("step_grpo")
 def test_step_grpo_matches_easy_r1(case):
-    # The context of a step is the prompt and the steps before it, so steps are never pooled.
+    # The context of a step is the prompt and the steps before it. Here the states tell the prompts
+    # apart, in one group.
     inputs, outputs = golden("step_grpo", case)
     contexts = np.asarray(inputs["contexts"])
-    batch = episodes(counted(inputs["turn_counts"]), contexts[:, 0])
-    link = credit.standardized(credit.turn_index, ddof=1, eps=inputs["epsilon"])
-    close(credited(link, inputs["step_rewards"], batch), outputs["advantages"])
+    facts = {"anchors": contexts, "actions": np.zeros_like(contexts)}
+    batch = episodes(counted(inputs["turn_counts"]), [0] * len(contexts), **facts)
+    method = methods.step_grpo(ddof=1, eps=inputs["epsilon"])
+    close(credited(method.credit, inputs["step_rewards"], batch), outputs["advantages"])
 
 
 @each("areal_turn_gae")
@@ -218,7 +156,132 @@ def check_decoupled(parts, batch, weights, eps, expected):
     close(credited(method.credit, sum(parts.values()), batch), expected)
 
 
-# Weights of advantages
+@each("igpo", where=lambda inputs: "turn_counts" in inputs)
+def test_released_advantage_of_igpo_is_centered_at_each_turn(case):
+    # Neither divided by a std nor discounted, and an absent turn counts as a return of 0. The paper
+    # normalizes both kinds of rewards and discounts them, and so do we.
+    inputs, outputs = golden("igpo", case)
+    mask = counted(inputs["turn_counts"])
+    centered = credit.chain(
+        credit.discounted(1.0), credit.standardized(credit.turn_index, divide_by_std=False)
+    )
+    ours = credited(centered, inputs["turn_rewards"], episodes(mask, inputs["index"]))
+    if mask.all():
+        close(ours, outputs["advantages"])
+    else:
+        close(ours[:2, 2], [0.0, 0.0])
+        close(outputs["advantages"][:, 2], [0.0, 0.5])
+    paper = credited(igpo_credit(), inputs["turn_rewards"], episodes(mask, inputs["index"]))
+    assert np.max(np.abs(paper[tuple(map(slice, mask.shape))] - outputs["advantages"])) > 0.1
+
+
+@each("rank_grpo")
+def test_rank_grpo_matches_its_authors(case):
+    inputs, outputs = golden("rank_grpo", case)
+    hits = np.asarray(inputs["hits"])
+    batch = episodes(np.ones_like(hits), runs(len(hits), inputs["num_generations"]))
+    close(credited(credit.ranked(), hits, batch), outputs["rewards"])
+    by_rank = methods.rank_grpo(ddof=1, eps=inputs["epsilon"]).credit
+    if not inputs["scale_rewards"]:
+        centered = credit.standardized(credit.turn_index, divide_by_std=False)
+        by_rank = credit.chain(credit.ranked(), centered)
+    close(credited(by_rank, hits, batch), outputs["advantages"])
+
+
+def brpo_case(case, prior):
+    inputs, outputs = golden("brpo", case)
+    scores = np.asarray(inputs["summary_scores"])
+    scores = scores.reshape(len(scores), inputs["S"], -1).mean(axis=2)  # answers at a budget
+    batch = episodes(np.ones_like(scores), runs(len(scores), inputs["G"]))
+    return credited(methods.brpo(prior=prior).credit, scores, batch), outputs
+
+
+@pytest.mark.parametrize(
+    "case, prior",
+    [
+        ("hand", "uniform"),
+        ("one_budget", "uniform"),
+        ("random", "uniform"),
+        ("linear_two_answers", "linear"),
+        ("last_budget_only", "base"),
+    ],
+)
+def test_brpo_matches_its_authors(case, prior):
+    ours, outputs = brpo_case(case, prior)
+    close(ours, outputs["cot_advantages"])
+
+
+def test_brpo_has_no_group_baseline_for_one_member_where_its_authors_have_zero():
+    ours, outputs = brpo_case("single_member", "uniform")
+    close(outputs["cot_advantages"][:, 0], [0.5, 0.5])  # the return itself
+    close(ours[:, 0], [0.0, 0.0])
+
+
+@each("spo", without=("initial",))
+def test_spo_matches_its_recipe(case):
+    inputs, outputs = golden("spo", case)
+    outcomes = inputs["r"]
+    batch = one_turn(np.zeros(len(outcomes), int))
+    facts = {"problems": integers(padded(np.arange(len(outcomes)), fill=3))}
+    batch = dataclasses.replace(batch, facts=facts)
+    tracker = Tracker(*(floats(padded(inputs[key], fill=1)) for key in ("alpha", "beta")))
+    # Our drift is a number of the step; theirs is measured for each problem. Row 0 tells.
+    link = methods.spo(slots=ROWS, drift=outputs["D"][0], ddof=1, eps=1e-8).credit
+    state = tuple(tracker if isinstance(part, Tracker) else part for part in link.init())
+    rewards = floats(padded(column(outcomes), fill=100))
+    state, advantages, _ = credit.trace(link, state, rewards, batch)
+    close(advantages[:, 0], outputs["advantages"])
+    (after,) = (part for part in state if isinstance(part, Tracker))
+    close([after.right[0], after.wrong[0]], [outputs["alpha"][0], outputs["beta"][0]])
+    close(retention(floats(outputs["D"])), outputs["rho"])
+
+
+# Weights of rewards and advantages
+
+
+def lead_case(case):
+    inputs, outputs = golden("grpo_lead", case)
+    rewards = np.asarray(inputs["rewards"])
+    method = methods.chain(methods.grpo(ddof=1, eps=inputs["epsilon"]), methods.grpo_lead())
+    batch = succeeding(one_turn(inputs["index"]), rewards > 0)
+    return credited(method.credit, column(rewards), batch)[:, 0], outputs["advantages"]
+
+
+DIFFICULTY = ["hand", "all_right", "all_wrong", "random"]
+
+
+@pytest.mark.parametrize("case", DIFFICULTY)
+def test_grpo_lead_weighs_as_its_authors(case):
+    ours, expected = lead_case(f"difficulty_{case}")
+    close(ours, expected)
+
+
+def unlikely_case(case):
+    inputs, outputs = golden("unlikeliness", case)
+    mask, rewards = np.asarray(inputs["response_mask"]), np.asarray(inputs["rewards"])
+    tokens = mask.sum(axis=1)
+    means = (np.asarray(inputs["old_log_probs"]) * mask).sum(axis=1) / tokens
+    facts = {"turn_logprobs": means.astype(np.float32), "turn_tokens": tokens.astype(np.int32)}
+    batch = succeeding(one_turn(inputs["uid"], **facts), rewards > 0)
+    link = credit.unlikely(inputs["rank_penalty"])
+    grpo = credit.chain(link, grpo_credit(ddof=1, eps=inputs["epsilon"]))
+    return [credited(x, column(rewards), batch)[:, 0] for x in (link, grpo)], outputs
+
+
+@each("unlikeliness", without=("single",))
+def test_unlikeliness_matches_its_authors(case):
+    (modified, advantages), outputs = unlikely_case(case)
+    close(modified, outputs["modified_scores"])
+    close(advantages, outputs["advantages"])
+
+
+def test_single_rows_get_nothing_where_the_authors_of_both_give_the_reward():
+    ours, expected = lead_case("difficulty_single")
+    close(ours[1:], expected[1:])
+    (_, advantages), outputs = unlikely_case("single")
+    close(advantages[1:], outputs["advantages"][1:])
+    assert expected[0] > 0.4 and outputs["advantages"][0] > 0.9
+    close([ours[0], advantages[0]], [0.0, 0.0])
 
 
 @each("edge_grpo")
@@ -309,46 +372,3 @@ def test_grpo_s_of_tan_matches_a_reimplementation(case):
     )
     batch = one_turn(inputs["index"], **entropies_of(inputs["mean_entropies"]))
     close(credited(method.credit, column(inputs["rewards"]), batch)[:, 0], outputs["advantages"])
-
-
-# Rewards
-
-
-@each("igpo", where=lambda inputs: inputs["function"] == "information gain")
-def test_information_gains_match_igpo(case):
-    inputs, outputs = golden("igpo", case)
-    means = np.asarray(inputs["log_probs"]).mean(axis=2)
-    mask = np.ones_like(means, bool)  # the last turn answers
-    after, before = floats(padded(means[:, 1:])), floats(padded(means[:, 0]))
-    close(information_gains(after, before, jnp.asarray(padded(mask))), outputs["rewards"])
-
-
-@each("igpo", where=lambda inputs: "turn_counts" in inputs)
-def test_released_advantage_of_igpo_is_centered_at_each_turn(case):
-    # Neither divided by a std nor discounted, and an absent turn counts as a return of 0. The paper
-    # normalizes both kinds of rewards and discounts them, and so do we.
-    inputs, outputs = golden("igpo", case)
-    mask = counted(inputs["turn_counts"])
-    centered = credit.chain(
-        credit.discounted(1.0), credit.standardized(credit.turn_index, divide_by_std=False)
-    )
-    ours = credited(centered, inputs["turn_rewards"], episodes(mask, inputs["index"]))
-    if mask.all():
-        close(ours, outputs["advantages"])
-    else:
-        close(ours[:2, 2], [0.0, 0.0])
-        close(outputs["advantages"][:, 2], [0.0, 0.5])
-    paper = credited(igpo_credit(), inputs["turn_rewards"], episodes(mask, inputs["index"]))
-    assert np.max(np.abs(paper[tuple(map(slice, mask.shape))] - outputs["advantages"])) > 0.1
-
-
-@each("turn_credit")
-def test_progress_matches_prime_rl(case):
-    # Theirs adds progress to the rewards of a trajectory and centers the credit within it; ours is
-    # a reward of turns like any other.
-    inputs, outputs = golden("turn_credit", case)
-    scores = floats(padded(np.array(inputs["turn_scores"], float), fill=np.nan))
-    mask = jnp.asarray(padded(counted(inputs["turn_counts"])))
-    close(progress_rewards(scores, mask, start=None), outputs["progress"])
-    smeared = progress_rewards(scores, mask, start=None, smear=inputs["gamma"])
-    close(smeared, outputs["credit"])

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gtpo_jax.parts.credit.successes import productivity_factors
 from gtpo_jax.parts.rewards.agents import agent_outcomes
 from gtpo_jax.parts.rewards.consistency import consistency_bonuses
 from gtpo_jax.parts.rewards.information import information_gains
@@ -102,3 +103,11 @@ def test_agent_outcomes_match_mrlx():
         floor=inputs["format_score"],
     )
     close(ours, np.concatenate([outputs["main"], outputs["sub"]]))
+
+
+@each("otc_po")
+def test_factors_of_calls_match_a_reimplementation_of_otc_po(case):
+    inputs, outputs = golden("otc_po", case)
+    calls = integers(padded(inputs["m"]))
+    fewest = jnp.full_like(calls, inputs["n"])
+    close(productivity_factors(calls, fewest, limit=inputs["c"]), outputs["tool_reward"])

@@ -10,7 +10,6 @@ from gtpo_jax.parts.rewards.agreement import (
 )
 from gtpo_jax.parts.rewards.budget_scores import BUDGET_SCORES, budget_scores
 from gtpo_jax.parts.rewards.consistency import (
-    REFERENCE_ANSWER_LOGPROBS,
     consistency,
     consistency_bonuses,
 )
@@ -76,7 +75,6 @@ __all__ = [
     "POLICY_STATES",
     "PREFERENCES",
     "PROGRESS",
-    "REFERENCE_ANSWER_LOGPROBS",
     "TURN_SCORES",
     "EmbedTexts",
     "Embedding",

@@ -9,18 +9,9 @@ from jaxtyping import Array, Bool, Float, Int
 from gtpo_jax.maths import checks
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts, groups
-from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.reward import Reward
 from gtpo_jax.parts.rewards.whole import whole
 from gtpo_jax.types import EpisodeBatch, Scalar
-
-REFERENCE_ANSWER_LOGPROBS = Fact(
-    "reference_answer_logprobs",
-    None,
-    "[M] float32, nats, mean log-prob of the tokens of the last turn under the policy that training"
-    " began with",
-    "`training.Training` computes it with the reference policy",
-)
 
 
 def consistency_bonuses(
@@ -53,7 +44,7 @@ def consistency(coefficient: Scalar = 0.5, *, cap: Scalar = 0.95, margin: Scalar
     def apply(episodes: EpisodeBatch) -> jax.Array:
         return consistency_bonuses(
             jnp.where(episodes.success, 1.0, 0.0),
-            jnp.asarray(facts.read(episodes, REFERENCE_ANSWER_LOGPROBS)),
+            jnp.asarray(facts.read(episodes, facts.REFERENCE_ANSWER_LOGPROBS)),
             groups.members(episodes),
             episodes.group_ids,
             coefficient=coefficient,
@@ -61,4 +52,4 @@ def consistency(coefficient: Scalar = 0.5, *, cap: Scalar = 0.95, margin: Scalar
             margin=margin,
         )
 
-    return whole(apply, REFERENCE_ANSWER_LOGPROBS)
+    return whole(apply, facts.REFERENCE_ANSWER_LOGPROBS)

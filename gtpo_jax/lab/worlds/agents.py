@@ -44,7 +44,7 @@ def agents(*, needed: int = 2, turns: int = 7, skill: float = 0.4) -> World:
             done=answered,
             violation=broken,
             calls=(~answered & ~broken).astype(jnp.int32),
-            facts={"agent": agent, "progress": done / needed},
+            facts={"agent": agent, "progress": done.astype(float) / needed},
         )
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:
@@ -58,7 +58,7 @@ def agents(*, needed: int = 2, turns: int = 7, skill: float = 0.4) -> World:
         return {"agent": zero, "good": no, "done": zero, "answered": no}
 
     def observe(state: dict) -> jax.Array:
-        sub = 1 + state["good"]
+        sub = 1 + state["good"].astype(jnp.int32)
         return 3 * state["done"] + jnp.where(state["agent"] == MAIN, 0, sub)
 
     return World(

@@ -21,7 +21,7 @@ def fatal(*, depth: int = 5, branching: int = 2) -> World:
         right = action == state["position"] % branching
         position = jnp.minimum(state["position"] + 1, depth)
         alive = state["alive"] & right
-        progress = jnp.where(alive, position, 0) / depth
+        progress = jnp.where(alive, position, 0).astype(float) / depth
         state = {"position": position, "alive": alive}
         return state, Event(done=position == depth, facts={"progress": progress})
 
@@ -59,7 +59,7 @@ def irrelevant(*, depth: int = 3, branching: int = 3, turns: int = 6, signals: i
         decisions = jax.tree.map(
             lambda new, old: jnp.where(tool, old, new), decided, state["decisions"]
         )
-        progress = jnp.where(decisions["alive"], decisions["position"], 0) / depth
+        progress = jnp.where(decisions["alive"], decisions["position"], 0).astype(float) / depth
         return {"decisions": decisions, "signal": jnp.where(tool, chance, state["signal"])}, Event(
             done=~tool & event.done,
             calls=tool.astype(jnp.int32),

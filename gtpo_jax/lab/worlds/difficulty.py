@@ -34,7 +34,7 @@ def difficulty(
         right = action == (state["problem"] + state["position"]) % branching
         position = jnp.minimum(state["position"] + 1, depth)
         alive = state["alive"] & right
-        progress = jnp.where(alive, position, 0) / depth
+        progress = jnp.where(alive, position, 0).astype(float) / depth
         state = {"problem": state["problem"], "position": position, "alive": alive}
         return state, Event(done=position == depth, facts={"progress": progress})
 

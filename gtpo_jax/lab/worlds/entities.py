@@ -28,7 +28,9 @@ def entities(*, count: int = 3, turns: int = 6, finds: float = 0.8) -> World:
             "answered": state["answered"] | ~search,
         }
         return state, Event(
-            done=~search, calls=search.astype(jnp.int32), facts={"progress": hits(state) / count}
+            done=~search,
+            calls=search.astype(jnp.int32),
+            facts={"progress": hits(state).astype(float) / count},
         )
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:

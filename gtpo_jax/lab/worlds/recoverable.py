@@ -41,7 +41,7 @@ def recoverable(
             done=answered,
             calls=(~answered).astype(jnp.int32),
             call_errors=error.astype(jnp.int32),
-            facts={"progress": done / needed},
+            facts={"progress": done.astype(float) / needed},
         )
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:

@@ -23,7 +23,7 @@ def resembling(*, length: int = 4, branching: int = 5, turns: int = 6) -> World:
         del chance
         done = jnp.minimum(state["done"] + (action == state["done"]), length)
         state = {"done": done, "seen": (action + 1).astype(jnp.int32)}
-        return state, Event(done=done == length, facts={"progress": done / length})
+        return state, Event(done=done == length, facts={"progress": done.astype(float) / length})
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:
         del outcome
@@ -63,7 +63,7 @@ def misleading(
         right = begins | (action == state["position"] % branching)
         position = jnp.minimum(state["position"] + 1, length)
         state = {"position": position, "lost": lost, "alive": state["alive"] & right}
-        progress = jnp.where(state["alive"] & ~lost, position, 0) / length
+        progress = jnp.where(state["alive"] & ~lost, position, 0).astype(float) / length
         return state, Event(done=position == length, facts={"progress": progress})
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:

@@ -27,7 +27,7 @@ def styles(*, ways: int = 4, depth: int = 2, likely: float = 0.3, unlikely: floa
         bit = jnp.where(wrong | ~before, 0, jnp.left_shift(1, action))
         position = jnp.minimum(state["position"] + 1, depth)
         alive = state["alive"] & ~wrong
-        progress = jnp.where(alive, position, 0) / depth
+        progress = jnp.where(alive, position, 0).astype(float) / depth
         used = (state["used"] | bit).astype(jnp.int32)
         state = {"position": position, "used": used, "alive": alive}
         return state, Event(done=position == depth, facts={"progress": progress})
@@ -36,7 +36,9 @@ def styles(*, ways: int = 4, depth: int = 2, likely: float = 0.3, unlikely: floa
         del outcome
         right = state["alive"] & (state["position"] == depth)
         bits = (state["used"] >> jnp.arange(ways, dtype=jnp.int32)) & 1
-        return Judgment(success=right, solved=right, facts={"diversity": jnp.sum(bits) / depth})
+        return Judgment(
+            success=right, solved=right, facts={"diversity": jnp.sum(bits).astype(float) / depth}
+        )
 
     def reset(problem: jax.Array) -> dict:
         del problem

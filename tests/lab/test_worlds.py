@@ -15,24 +15,44 @@ import pytest
 from gtpo_jax.lab.worlds import WORLDS, World
 
 SMALL: dict[str, dict[str, Any]] = {
+    "agents": {"needed": 1, "turns": 4},
     "chain": {"needed": 1, "turns": 3},
+    "difficulty": {"priors": (0.9, 0.1), "branching": 2},
+    "entities": {"count": 2, "turns": 3},
     "failing": {"needed": 1, "turns": 3},
+    "fatal": {"depth": 3},
+    "irrelevant": {"depth": 2, "branching": 2, "turns": 3},
     "lengths": {"stages": 2, "longest": 3, "needed": 1, "turns": 2},
+    "misleading": {"length": 3},
     "noisy": {"needed": 1, "turns": 3},
+    "plans": {"qualities": (0.9, 0.2)},
+    "recoverable": {"needed": 1, "turns": 3},
     "recurring": {"width": 2, "turns": 3, "slip": 0.1},
+    "resembling": {"length": 2, "branching": 3, "turns": 3},
     "stopping": {"turns": 4},
+    "styles": {"ways": 2},
     "verification": {"rights": (0.3, 0.9), "turns": 3},
 }
 """Knobs under which all paths of a world can be listed."""
 
-BEST: dict[str, Callable[[World], list[int]]] = {
-    "chain": lambda world: [0] * (world.observations - 1) + [2],
-    "failing": lambda world: [0] * (world.observations - 1) + [2],
-    "lengths": lambda world: [int(o // 4 % 2 == 0 and o % 4 < 2) for o in range(20)],
-    "noisy": lambda world: [0] * (world.observations - 1) + [2],
-    "recurring": lambda world: [int(o >= 6) for o in range(9)],
-    "stopping": lambda world: [0] * world.observations,
-    "verification": lambda world: [1] * (world.observations - 1) + [0],
+BEST: dict[str, Callable[[int], int]] = {
+    "agents": lambda o: 2 if o == 6 else 0,
+    "chain": lambda o: 2 if o == 4 else 0,
+    "difficulty": lambda o: (o // 3 + o % 3) % 4,
+    "entities": lambda o: next(i for i in range(4) if i == 3 or not o >> i & 1),
+    "failing": lambda o: 2 if o == 2 else 0,
+    "fatal": lambda o: o % 2,
+    "irrelevant": lambda o: o // 2 % 3,
+    "lengths": lambda o: int(o // 4 % 2 == 0 and o % 4 < 2),
+    "misleading": lambda o: o // 2 % 2,
+    "noisy": lambda o: 2 if o == 2 else 0,
+    "plans": lambda o: 0 if o == 0 else ((o - 1) // 3 + (o - 1) % 3) % 3,
+    "recoverable": lambda o: 2 if o == 4 else o % 2,
+    "recurring": lambda o: int(o >= 6),
+    "resembling": lambda o: o % 5,
+    "stopping": lambda o: 0,
+    "styles": lambda o: 0,
+    "verification": lambda o: 0 if o == 3 else 1,
 }
 """The best action for each observation, at default knobs."""
 
@@ -78,7 +98,7 @@ def tabulate(world: World) -> Table:
         assert len(numbers) < 5_000, f"{world.name} has states without end"
         batch = list(numbers)[done : done + BATCH]
         padded = batch + [batch[0]] * (BATCH - len(batch))
-        columns = [np.array(c, leaf.dtype) for c, leaf in zip(zip(*padded), leaves, strict=True)]
+        columns = [c.astype(leaf.dtype) for c, leaf in zip(np.array(padded).T, leaves, strict=True)]
         seen, after, event, judge = look(jax.tree.unflatten(structure, columns))
         stay &= jax.tree.structure(after) == structure
         after = [np.asarray(leaf) for leaf in jax.tree.leaves(after)]
@@ -240,41 +260,39 @@ def test_a_world_states_its_first_and_its_best_success(name):
     table = tabulate(world)
     first, best = stated(name)
     assert forward(world, table, first_policy(world)) == pytest.approx(first, abs=6e-4)
-    by_hand = np.eye(world.actions)[BEST[name](world)]
+    by_hand = np.eye(world.actions)[[BEST[name](o) for o in range(world.observations)]]
     assert forward(world, table, by_hand) == pytest.approx(best, abs=6e-4)
     assert bound(world, table) == pytest.approx(best, abs=6e-4)
 
 
-def rollout(world: World, key: jax.Array) -> tuple:
-    """The last state and the events of random tokens; the world is stepped beyond its end."""
+def rollout(world: World, actions: jax.Array, chances: jax.Array) -> tuple:
+    """The last state, what was seen on the way, and the judgment; the end does not stop it."""
 
-    def step(state, key):
-        action, chance = jax.random.split(key)
-        action = jax.random.randint(action, (), 0, world.actions)
-        chance = jax.random.randint(chance, (), 0, len(world.chances))
+    def step(state, drawn):
         seen = world.observe(state)
-        state, event = world.step(state, action, chance)
+        state, event = world.step(state, *drawn)
         return state, (seen, event)
 
     problem = jnp.asarray(len(world.problems) - 1, jnp.int32)
-    state, recorded = jax.lax.scan(
-        step, world.reset(problem), jax.random.split(key, world.tokens + 3)
-    )
+    state, recorded = jax.lax.scan(step, world.reset(problem), (actions, chances))
     return state, recorded, world.judge(state, jnp.zeros((), jnp.int32))
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_random_tokens_under_jit_vmap_and_scan(name):
     world = WORLDS[name](**SMALL[name])
-    keys = jax.random.split(jax.random.key(0), 8)
-    state, (seen, event), judgment = jax.jit(jax.vmap(lambda key: rollout(world, key)))(keys)
+    rng = np.random.default_rng(0)
+    shape = (8, world.tokens + 3)
+    actions = rng.integers(0, world.actions, shape, np.int32)
+    chances = rng.integers(0, len(world.chances), shape, np.int32)
+    run = jax.jit(jax.vmap(lambda a, c: rollout(world, a, c)))
+    state, (seen, event), judgment = run(actions, chances)
     assert all(leaf.shape == (8,) for leaf in jax.tree.leaves(state))
-    assert seen.shape == (8, world.tokens + 3)
+    assert seen.shape == shape
     assert seen.dtype == jnp.int32
-    assert 0 <= int(seen.min()) <= int(seen.max()) < world.observations
+    assert 0 <= np.min(seen) <= np.max(seen) < world.observations
     for leaf in jax.tree.leaves((state, event, judgment)):
-        assert bool(jnp.all(jnp.isfinite(leaf)))
+        assert np.all(np.isfinite(leaf))
         assert leaf.dtype in (jnp.int32, jnp.float32, jnp.bool_)
-    if "progress" in event.facts:
-        progress = event.facts["progress"]
-        assert 0 <= float(progress.min()) <= float(progress.max()) <= 1
+    progress = np.asarray(event.facts.get("progress", 0.0))
+    assert 0 <= progress.min() <= progress.max() <= 1

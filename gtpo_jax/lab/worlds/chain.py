@@ -30,7 +30,7 @@ def chain(*, needed: int = 4, turns: int = 10) -> World:
             violation=action == BROKEN,
             calls=((action == RIGHT) | (action == IDLE)).astype(jnp.int32),
             call_errors=jnp.zeros((), jnp.int32),
-            facts={"progress": done / needed},
+            facts={"progress": done.astype(float) / needed},
         )
 
     def judge(state: dict, chance: jax.Array) -> Judgment:

@@ -30,7 +30,7 @@ def lengths(*, stages: int = 4, longest: int = 4, needed: int = 2, turns: int = 
         words = state["words"] + 1
         ends = stop | (words == longest)
         return {"stage": stage, "words": jnp.where(ends, 0, words)}, Event(
-            ends_turn=ends, done=stage == stages, facts={"progress": stage / stages}
+            ends_turn=ends, done=stage == stages, facts={"progress": stage.astype(float) / stages}
         )
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:

@@ -28,7 +28,7 @@ def recurring(*, width: int = 3, turns: int = 6, slip: float = 0.0) -> World:
         return {"row": row, "column": column}, Event(
             done=row + column == 2 * last,
             calls=jnp.ones((), jnp.int32),
-            facts={"progress": (row + column) / (2 * last)},
+            facts={"progress": (row + column).astype(float) / (2 * last)},
         )
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:

@@ -31,7 +31,7 @@ def stopping(
     rights = odds([success - decline * taken for taken in range(turns)])
 
     def step(state: dict, action: jax.Array, outcome: jax.Array) -> tuple[dict, Event]:
-        scored = jnp.where(outcome == 0, score, 0.0)
+        scored = jnp.asarray(jnp.where(outcome == 0, score, 0.0), float)
         state = {"taken": jnp.minimum(state["taken"] + 1, turns)}
         return state, Event(done=action == STOP, facts={"turn_scores": scored})
 

@@ -38,7 +38,8 @@ def verification(
 
     def judge(state: dict, outcome: jax.Array) -> Judgment:
         right = state["answered"] & levels.right(state["checks"], outcome)
-        return Judgment(success=right, solved=right)
+        before = jnp.log(jnp.asarray(rights[0], float))
+        return Judgment(success=right, solved=right, facts={"answer_logprobs_before": before})
 
     return World(
         name="verification",

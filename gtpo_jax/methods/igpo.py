@@ -20,9 +20,6 @@ def igpo_credit(
     return credit.chain(both, credit.discounted(discount))
 
 
-igpo_advantages = credit.as_function(igpo_credit)
-
-
 def igpo(
     *, discount: float = 1.0, turn_weight: float = 1.0, ddof: int = 0, eps: float = 1e-6
 ) -> Method:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gtpo_jax.maths import masking
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.credit import rows
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
 
@@ -26,20 +27,17 @@ def certainty_weights(
     The weights of a group have mean 1. They are 1 for equal entropies and outside `mask`.
     """
     entropies = as_float(entropies)
-    low = -_largest(-entropies, mask, group_ids)
-    width = _largest(entropies, mask, group_ids) - low
+
+    def largest(x: jax.Array) -> jax.Array:
+        of_rows = jnp.max(x, axis=1, where=mask, initial=-jnp.inf)
+        return rows.group_max(of_rows, jnp.any(mask, axis=1), group_ids)[:, None]
+
+    low = -largest(-entropies)
+    width = largest(entropies) - low
     relative = jnp.where(mask & (width > 0), (entropies - low) / jnp.where(width > 0, width, 1), 0)
     raw = jnp.exp(-rate * relative)
     mean = masking.group_moments(raw, mask, group_ids).mean[:, None]
     return jnp.where(mask, raw / jnp.where(mean > 0, mean, 1.0), 1.0)
-
-
-def _largest(x: jax.Array, mask: jax.Array, group_ids: jax.Array) -> jax.Array:
-    """The largest value of the group in `mask`, `[M, 1]`."""
-    group_ids = masking.everywhere(group_ids)
-    rows = masking.everywhere(jnp.max(jnp.where(mask, x, -jnp.inf), axis=1))
-    largest = jax.ops.segment_max(rows, group_ids, num_segments=len(x))[group_ids]
-    return jnp.where(jnp.isfinite(largest), largest, 0.0)[:, None]
 
 
 def concentrated(rate: Scalar = 1.0) -> Credit:

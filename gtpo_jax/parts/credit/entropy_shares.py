@@ -6,22 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax.maths import masking
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.credit import rows, sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
-
-
-def mean_entropies(
-    turn_entropies: Float[Array, "M K"],
-    turn_tokens: Int[Array, "M K"],
-    turn_mask: Bool[Array, "M K"],
-) -> Float[Array, " M"]:
-    """The mean entropy of the tokens of each trajectory, in nats; 0 without tokens."""
-    tokens = jnp.where(turn_mask, as_float(turn_tokens), 0.0)
-    total = jnp.sum(jnp.where(turn_mask, as_float(turn_entropies), 0.0) * tokens, axis=1)
-    return total / jnp.maximum(jnp.sum(tokens, axis=1), 1.0)
 
 
 def shared_rewards(
@@ -50,7 +39,7 @@ def shared_rewards(
 
 def _relative(x: jax.Array, mask: jax.Array, group_ids: jax.Array) -> jax.Array:
     """`x_i / mean(x)` over the rows of the group in `mask`; 1 where all x are 0."""
-    mean = masking.group_moments(x[:, None], mask[:, None], group_ids).mean
+    mean = rows.row_moments(x, sets.group, mask, group_ids).mean
     return jnp.where(mean > 0, x / jnp.where(mean > 0, mean, 1.0), 1.0)
 
 
@@ -58,7 +47,7 @@ def mixed_groups(
     right: Bool[Array, " M"], counted: Bool[Array, " M"], group_ids: Int[Array, " M"]
 ) -> Bool[Array, " M"]:
     """True for the rows of groups in which some counted rows are right and some are not."""
-    share = masking.group_moments(as_float(right)[:, None], counted[:, None], group_ids).mean
+    share = rows.row_moments(right, sets.group, counted, group_ids).mean
     return (share > 0) & (share < 1)
 
 
@@ -71,12 +60,8 @@ def shared_by_entropy(
     """
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:
-        entropies = mean_entropies(
-            facts.read(episodes, facts.TURN_ENTROPIES),
-            facts.read(episodes, facts.TURN_TOKENS),
-            episodes.turn_mask,
-        )
-        counted = episodes.included & jnp.any(episodes.turn_mask, axis=1)
+        entropies = rows.read_mean_of_tokens(episodes, facts.TURN_ENTROPIES)
+        counted = rows.kept_rows(episodes)
         rewards = as_float(x)[:, 0]
         options = {"base": base, "weight": weight, "floor": floor}
         shaped = shared_rewards(rewards, entropies, counted, episodes.group_ids, **options)

@@ -18,11 +18,13 @@ def gtpo_conflicts(
     n_i counts them. `w = gain` in a run of A > 0, 0 in a run of A < 0, the product in both runs, 1
     elsewhere. No KL term.
 
-    Published: gain 2, limit .7 (about ln 2), weight .1. Deviations: for several turns, the first
-    run ends with the first turn and the last run begins with the last turn, which is our reading;
-    entropies are those of sampling; the surrogate is clipped as in `gtpo`, where the paper takes
-    one step, on which the two gradients are equal. As in the paper's code, a dropped trajectory
-    still puts its tokens in conflict, and a group of equal outcomes keeps the entropy term.
+    Published: gain 2, limit .7 (about ln 2), weight .1. A policy whose entropy is above the limit
+    everywhere learns nothing: raise the limit for small vocabularies. Deviations: for several
+    turns, the first run ends with the first turn and the last run begins with the last turn, which
+    is our reading; entropies are those of sampling; the surrogate is clipped as in `gtpo`, where
+    the paper takes one step, on which the two gradients are equal. As in the paper's code, a
+    dropped trajectory still puts its tokens in conflict, and a group of equal outcomes keeps the
+    entropy term.
     """
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},

@@ -22,9 +22,9 @@ def gtpo_conflicts(
     everywhere learns nothing: raise the limit for small vocabularies. Deviations: for several
     turns, the first run ends with the first turn and the last run begins with the last turn, which
     is our reading; entropies are those of sampling; the surrogate is clipped as in `gtpo`, where
-    the paper takes one step, on which the two gradients are equal. As in the paper's code, a
+    the paper takes one step, on which the two gradients are equal. As in the released code, a
     dropped trajectory still puts its tokens in conflict, and a group of equal outcomes keeps the
-    entropy term.
+    entropy term; that code divides by the length of the longer run, here n_i counts both.
     """
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},

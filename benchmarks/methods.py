@@ -45,6 +45,8 @@ class MethodsArguments:
     """Folder of a run of `tiny` with a cold start, for the runs on the model; None: none."""
     steps: int = 20
     """Steps of a run on the model."""
+    prompts: int = 4
+    """Problems of a step on the model."""
     folder: pathlib.Path = pathlib.Path("runs/methods")
     """Folder of cells and runs."""
     json: pathlib.Path | None = None
@@ -146,9 +148,10 @@ def model_run(text: str, arguments: MethodsArguments) -> str:
     if kept.exists():
         return json.loads(kept.read_text(encoding="utf-8"))
     options = ["--cold-start", str(arguments.cold_start), "--run-dir", str(folder)]
-    steps = ["--train.steps", str(arguments.steps), "--train.eval-every", "0"]
+    options += ["--train.steps", str(arguments.steps), "--train.eval-every", "0"]
+    options += ["--train.prompts", str(arguments.prompts), "--train.gate", "0"]
     try:
-        train.run([*options, *steps, "--train.method", *split(text)])
+        train.run([*options, "--train.method", *split(text)])
     except ValueError as error:
         outcome = f"refused: {str(error).splitlines()[0]}"
     else:

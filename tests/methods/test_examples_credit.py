@@ -9,7 +9,8 @@ import pytest
 
 from gtpo_jax import methods
 from gtpo_jax.learner import packing
-from gtpo_jax.parts import credit
+from gtpo_jax.parts import credit, rewards
+from gtpo_jax.types import ToolResult, ToolStatus, Verdict
 from tests.methods.examples import advantages, episodes, exactly, plain, scores, values
 from tests.methods.rows_weights import turn_credit
 from tests.tiny import make_trajectory
@@ -99,6 +100,25 @@ def test_brpo_of_a_row_that_ends_early_keeps_its_last_score():
     found, expected = (advantages(methods.brpo(), batch) for batch in (early, late))
     exactly(found[1], expected[1], 1e-6)
     exactly(found[0], [expected[0, 0], 0], 1e-6)
+
+
+def test_answer_after_a_turn_is_the_last_line_printed():
+    made = make_trajectory(np.random.default_rng(0), [(2, 1)] * 5, success=True)
+    printed = ["", "12\n  Seven  x\n\n", None, "8", "seven x"]
+    turns = tuple(
+        dataclasses.replace(
+            turn, results=() if text is None else (ToolResult(status=ToolStatus.OK, stdout=text),)
+        )
+        for turn, text in zip(made.turns, printed, strict=True)
+    )
+    problem = dataclasses.replace(made.problem, answer="seven X")
+    right = dataclasses.replace(made, turns=turns, problem=problem)
+    assert rewards.shown_answers(right) == [0, 1, 1, 0, 1]
+    wrong = dataclasses.replace(right, verdict=Verdict.WRONG)
+    assert rewards.shown_answers(wrong) == [0, 1, 1, 0, 0]
+    assert rewards.shown_answers(dataclasses.replace(right, turns=())) == []
+    batch = packing.episode_batch([right], max_turns=6, needs=methods.brpo().facts)
+    assert batch.facts["budget_scores"].tolist() == [[0, 1, 1, 0, 1, 0]]
 
 
 def test_brpo_takes_a_function_of_a_trajectory():

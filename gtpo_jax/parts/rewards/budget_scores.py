@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
+import numpy as np
 
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.reward import Reward
+from gtpo_jax.types import Trajectory
+
+
+def shown_answers(trajectory: Trajectory) -> list[float]:
+    """One score for each turn: 1 if the last line that the tool has printed by then is the right
+    answer, as a text. The score of the last turn is the verdict.
+    """
+    right = _plain(trajectory.problem.answer)
+    scores, shown = [], ""
+    for turn in trajectory.turns:
+        lines = [line for result in turn.results for line in result.stdout.splitlines()]
+        shown = next((line for line in map(_plain, reversed(lines)) if line), shown)
+        scores.append(float(shown == right and right != ""))
+    return [*scores[:-1], float(trajectory.success)] if scores else []
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).lower()
+
+
+def _gather(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+    scores = np.zeros((len(trajectories), max_turns), np.float32)
+    for row, trajectory in enumerate(trajectories):
+        scores[row, : len(trajectory.turns)] = shown_answers(trajectory)
+    return scores
+
 
 BUDGET_SCORES = Fact(
     "budget_scores",
-    None,
-    "[M, K] float32, score of the answer if it had to be given after turn k",
-    "a plan that asks for the answer after each turn provides it, or a function of your own",
+    _gather,
+    "[M, K] float32, score of the answer if it had to be given after turn k; with the Python tool"
+    " that answer is the last line printed",
 )
 
 
 def budget_scores() -> Reward:
-    """`score[m, k]`, the score of an answer given after turn k."""
+    """`score[m, k]`, the score of an answer given after turn k; see `shown_answers`."""
     return Reward(lambda e: jnp.asarray(facts.read(e, BUDGET_SCORES)), (BUDGET_SCORES,))

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
+from gtpo_jax.maths import turns
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.reward import Reward
-from gtpo_jax.types import Trajectory
+from gtpo_jax.types import EpisodeBatch, Trajectory
 
 
 def shown_answers(trajectory: Trajectory) -> list[float]:
     """One score for each turn: 1 if the last line that the tool has printed by then is the right
-    answer, as a text. The score of the last turn is the verdict.
+    answer, as a text.
     """
     right = _plain(trajectory.problem.answer)
     scores, shown = [], ""
@@ -23,7 +25,7 @@ def shown_answers(trajectory: Trajectory) -> list[float]:
         lines = [line for result in turn.results for line in result.stdout.splitlines()]
         shown = next((line for line in map(_plain, reversed(lines)) if line), shown)
         scores.append(float(shown == right and right != ""))
-    return [*scores[:-1], float(trajectory.success)] if scores else []
+    return scores
 
 
 def _plain(text: str) -> str:
@@ -45,6 +47,15 @@ BUDGET_SCORES = Fact(
 )
 
 
-def budget_scores() -> Reward:
-    """`score[m, k]`, the score of an answer given after turn k; see `shown_answers`."""
-    return Reward(lambda e: jnp.asarray(facts.read(e, BUDGET_SCORES)), (BUDGET_SCORES,))
+def budget_scores(scores: Reward | None = None) -> Reward:
+    """`score[m, k]`, the score of an answer given after turn k, for turns before the last.
+
+    The last turn gives its answer, or none: its score is the outcome, another part of the reward.
+    `scores` are those of one's own, by default the fact `budget_scores`; see `shown_answers`.
+    """
+    source = scores or Reward(lambda e: jnp.asarray(facts.read(e, BUDGET_SCORES)), (BUDGET_SCORES,))
+
+    def apply(episodes: EpisodeBatch) -> Array:
+        return jnp.where(turns.last_turns(episodes.turn_mask), 0.0, source.apply(episodes))
+
+    return Reward(apply, source.facts)

@@ -47,6 +47,17 @@ def test_salt_counts_a_repeated_transition_each_time_and_tells_next_states_apart
     exactly(found, [[1 / 3, 1 / 3, 0], [1 / 3, 0, 0]], 1e-6)  # twice 1, once −1; both end alike
 
 
+def test_salt_keeps_the_sum_over_equal_transitions():
+    ids = dict(anchors=np.zeros((2, 3), int), actions=[[3, 3, 0], [3, 0, 0]])
+    batch = episodes([True, False], [3, 2], **ids)
+    before = advantages(plain(), batch)
+    after = advantages(methods.chain(plain(), methods.salt()), batch)
+    shared = np.array([[True, True, False], [True, False, False]])
+    for place in (shared, ~shared):
+        exactly(after[place].sum(), before[place].sum(), 1e-6)
+    assert np.any(before != after)
+
+
 @pytest.mark.parametrize("parent", ["grpo", "gtpo", "rloo"])
 def test_salt_is_its_parent_where_no_transition_recurs(parent):
     method = methods.METHODS[parent]()

@@ -19,16 +19,21 @@ def brpo(
     of S, where `V1_s = (Σ_{j<s} 2^j score_j / Σ_{j<s} 2^j) Σ_{j ≥ s} p_j` comes from the row's own
     earlier scores and `V2_s = mean_g(R_s)`.
 
-    `score_j` is that of an answer given after turn j; `scores` is a function of a trajectory to one
-    score for each turn, without it a plan has to provide them. `prior` p over budgets: uniform,
-    linear, or base (all on the last turn). Deviations: budgets count turns, the paper's count
-    tokens; S counts the turns of the longest row of the group, and a shorter row keeps its last
-    score; the answers at the budgets get no gradient of their own (there each is compared with
-    others at its budget); and a group of one gets `V2 = R` (in the released code 0).
+    `score_j` is that of an answer given after turn j, and the outcome for the last turn. The paper
+    asks for it at every budget; here it is the last line that the tool has printed by then, or
+    `scores`, a function of a trajectory to one score for each turn. `prior` p over budgets:
+    uniform, linear, or base (all on the last turn). Deviations: budgets count turns, the paper's
+    count tokens; S counts the turns of the longest row of the group, and a shorter row keeps its
+    last score; the answers at the budgets get no gradient (there each is compared with others at
+    its budget); a group of one gets `V2 = R` (in the released code 0).
     """
-    part = rewards.own("scores", scores) if scores is not None else rewards.budget_scores()
+    own = rewards.own("scores", scores) if scores is not None else None
     return Method(
-        rewards={"scores": part},
+        rewards={
+            "outcome": rewards.outcome(),
+            "format": rewards.forfeit(),
+            "scores": rewards.budget_scores(own),
+        },
         credit=credit.over_budgets(prior),
         loss=losses.clipped(low=0.2, high=0.28),
         reduce=reductions.token_mean,

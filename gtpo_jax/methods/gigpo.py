@@ -39,9 +39,10 @@ def gigpo(
     `A[m, k] = A_episode[m] + step_weight · (R[m, k] − mean_s(R)) [/ std_s(R)]`, where s are the
     turns of the group with the same anchor and R discounted returns.
 
-    Anchor: the problem and the tool output before the turn. Deviations: a trajectory counts once in
-    the episode statistics (the released code counts it once a turn by default), a group of one
-    gets 0 (there its raw reward), and clip range, averaging and missing KL are those of `grpo`.
+    Anchor: the problem and the tool output before the turn, which have to be equal; the released
+    code can match similar texts as well. Deviations: a trajectory counts once in the episode
+    statistics (the released code counts it once a turn by default), a group of one gets 0 (there
+    its raw reward), and clip range, averaging and missing KL are those of `grpo`.
     """
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},

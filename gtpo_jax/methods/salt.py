@@ -15,6 +15,7 @@ def salt() -> Modifier:
     A transition that occurs once keeps its own advantage. The paper applies it to GRPO or RLOO; it
     takes any method. Unknown: how states and actions are compared, and how much of the history has
     to match. Here the tool output before and after the turn and its code have to be equal, and a
-    trajectory that repeats a transition counts each time.
+    trajectory that repeats a transition counts each time. The sum over equal transitions stays, so
+    on policy the gradient is that of the parent if the policy depends on nothing but that state.
     """
     return lambda method: add_link(method, credit.mean_of_transitions())

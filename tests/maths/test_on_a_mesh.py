@@ -4,6 +4,7 @@ Under `Auto` axes the compiler does; under `Explicit` ones every room has to say
 rows.
 """
 
+import dataclasses
 import functools
 
 import chex
@@ -21,6 +22,7 @@ from gtpo_jax.parts.credit.discounted import discounted_returns, discounted_retu
 from gtpo_jax.parts.credit.standardized import normalize
 from gtpo_jax.types import EpisodeBatch
 from tests import reference
+from tests.methods import rows_weights
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +65,14 @@ def assigned(method):
     return lambda episodes: methods.assign(method, method.credit.init(), episodes)[1]
 
 
+def relative(*modifiers):
+    """A method with modifiers, and episodes with the facts that it needs."""
+    method = methods.chain(*modifiers)
+    made = rows_weights.relatives.with_facts(EPISODES, np.random.default_rng(1)).facts
+    given = {fact.name: jnp.asarray(made[fact.name]) for fact in method.facts}
+    return assigned(method), (dataclasses.replace(EPISODES, facts=given),)
+
+
 CALLS = {
     name: (getattr(methods, name), FACTS) for name in dir(methods) if name.endswith("_advantages")
 }
@@ -78,6 +88,22 @@ CALLS |= {
     "last turns": (functools.partial(measured.last_turn_means, trajectories=8), (OTHER, BATCH)),
     "gtpo": (assigned(methods.gtpo()), (EPISODES,)),
     "grpo": (assigned(methods.grpo()), (EPISODES,)),
+    "weights": relative(
+        methods.gigpo(),
+        methods.salt(),
+        methods.seed_grpo(),
+        methods.edge_grpo(),
+        methods.egpo(),
+        methods.gcpo(),
+        methods.dr_irl(),
+        methods.tempsamp(shaping="anchor"),
+        methods.grpo_lead(),
+        methods.silenced(equal="reward"),
+    ),
+    "spo": relative(methods.spo(slots=8)),
+    "brpo": relative(methods.brpo()),
+    "rank_grpo": relative(methods.rank_grpo(), methods.tempsamp()),
+    "step_grpo": relative(methods.step_grpo(discount=0.9)),
     "token_mean": (reductions.token_mean, (LOSS, BATCH)),
     "sequence_mean": (reductions.sequence_mean, (LOSS, BATCH)),
     "turn_mean": (reductions.turn_mean, (LOSS, BATCH)),

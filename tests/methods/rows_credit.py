@@ -129,6 +129,8 @@ def rank_grpo(batch, *, skip):
 
 def brpo(batch, *, weigh):
     out, scores = np.zeros(batch.turn_mask.shape), batch.facts["budget_scores"].astype(np.float64)
+    for i in present(batch):
+        scores[i, batch.turn_mask[i].sum() - 1] = outcome_and_forfeit(batch)[i]
 
     def returns(j, longest):
         own = scores[j][batch.turn_mask[j]]

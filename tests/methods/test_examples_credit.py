@@ -9,7 +9,8 @@ import pytest
 
 from gtpo_jax import methods
 from gtpo_jax.learner import packing
-from gtpo_jax.parts import credit
+from gtpo_jax.parts import credit, rewards
+from gtpo_jax.types import ToolResult, ToolStatus
 from tests.methods.examples import advantages, episodes, exactly, plain, scores, values
 from tests.methods.rows_weights import turn_credit
 from tests.tiny import make_trajectory
@@ -44,6 +45,17 @@ def test_salt_counts_a_repeated_transition_each_time_and_tells_next_states_apart
     batch = episodes([True, False], [3, 2], **looping)
     found = advantages(methods.chain(plain(), methods.salt()), batch)
     exactly(found, [[1 / 3, 1 / 3, 0], [1 / 3, 0, 0]], 1e-6)  # twice 1, once −1; both end alike
+
+
+def test_salt_keeps_the_sum_over_equal_transitions():
+    ids = dict(anchors=np.zeros((2, 3), int), actions=[[3, 3, 0], [3, 0, 0]])
+    batch = episodes([True, False], [3, 2], **ids)
+    before = advantages(plain(), batch)
+    after = advantages(methods.chain(plain(), methods.salt()), batch)
+    shared = np.array([[True, True, False], [True, False, False]])
+    for place in (shared, ~shared):
+        exactly(after[place].sum(), before[place].sum(), 1e-6)
+    assert np.any(before != after)
 
 
 @pytest.mark.parametrize("parent", ["grpo", "gtpo", "rloo"])
@@ -88,7 +100,8 @@ def test_rank_grpo_counts_a_missing_turn_as_nothing_earned():
 
 
 def test_brpo_rewards_every_budget():
-    batch = episodes([True] * 3, [2, 2, 2], budget_scores=[[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    scores_after = [[0.0, 9.0], [1.0, 9.0], [0.0, 9.0]]  # of last turns: the outcome
+    batch = episodes([True, True, False], [2, 2, 2], budget_scores=scores_after)
     expected = [[0, 0.333333], [0.5, 0.083333], [-0.5, -0.166667]]
     exactly(advantages(methods.brpo(), batch), expected, 1e-5)
 
@@ -101,12 +114,29 @@ def test_brpo_of_a_row_that_ends_early_keeps_its_last_score():
     exactly(found[0], [expected[0, 0], 0], 1e-6)
 
 
+def test_answer_after_a_turn_is_the_last_line_printed():
+    made = make_trajectory(np.random.default_rng(0), [(2, 1)] * 5)
+    printed = ["", "12\n  Seven  x\n\n", None, "8", "seven x"]
+    turns = tuple(
+        dataclasses.replace(
+            turn, results=() if text is None else (ToolResult(status=ToolStatus.OK, stdout=text),)
+        )
+        for turn, text in zip(made.turns, printed, strict=True)
+    )
+    problem = dataclasses.replace(made.problem, answer="seven X")
+    right = dataclasses.replace(made, turns=turns, problem=problem)
+    assert rewards.shown_answers(right) == [0, 1, 1, 0, 1]
+    assert rewards.shown_answers(dataclasses.replace(right, turns=())) == []
+    batch = packing.episode_batch([right], max_turns=6, needs=methods.brpo().facts)
+    assert batch.facts["budget_scores"].tolist() == [[0, 1, 1, 0, 1, 0]]
+
+
 def test_brpo_takes_a_function_of_a_trajectory():
     given = [make_trajectory(np.random.default_rng(0), [(2, 1)] * turns) for turns in (1, 2)]
     method = methods.brpo(scores=lambda t: [0.25] * len(t.turns))
     batch = packing.episode_batch(given, max_turns=2, needs=method.facts)
     found = methods.assign(method, (), jax.tree.map(jnp.asarray, batch))[1]
-    exactly(found.rewards, [[0.25, 0], [0.25, 0.25]], 0)
+    exactly(found.parts["scores"], [[0, 0], [0.25, 0]], 0)
 
 
 def test_step_grpo_never_pools_two_contexts():

@@ -10,6 +10,10 @@
 | `scaled(over)` | `x / (std + eps)` over a set |
 | `leave_one_out(over)` | `x − mean` of the others of a set |
 | `before_last(credit)` | result of `credit` without last turns, 0 on them |
+| `ranked()` | `Σ_{j ≥ k} x[m, j] / log2(j + 1)` |
+| `standardized_by_rank()` | `(x − mean) / (std + eps)` over turn k, missing turns counted as 0 |
+| `minus_tracked_value()` | `x −` the success rate of the problem in earlier steps |
+| `over_budgets()` | x as scores at each budget of turns, minus two baselines |
 | `among_anchors()` | `x − mean` over turns of the group that begin in the same state |
 | `among_histories()` | `(x − mean) / (std + eps)` over turns with the same history |
 | `mean_of_transitions()` | mean over turns with the same state, action and next state |
@@ -23,6 +27,16 @@
 | `thoughts()` | x by the labels of turns |
 | `plan_turn()` | score of the plan on the first turn, x on others |
 | `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
+
+Modifiers add one of these at the end of a credit, or before it:
+
+| link | changes |
+|---|---|
+| `less_if_uncertain()` | advantages of groups whose answers disagree |
+| `over_relative_entropy()`, `entropy_bonus()` | by the entropy of the trajectory |
+| `times_alignment()`, `times_hardness()`, `times_difficulty()` | by factors of trajectories |
+| `silence_equal_groups()` | groups of equal outcomes, to 0 |
+| `softened()`, `anchored(credit)` | rewards near the best one; responses from elsewhere |
 
 `chain`, `add` and `weighted` compose them. `discounted_returns` and `normalize` are the formulas of
 their links as plain functions.

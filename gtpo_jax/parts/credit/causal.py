@@ -69,7 +69,8 @@ def times_alignment(*, scale: Scalar = 2.0) -> Credit:
     checks.check_positive("scale", scale, hint="2 is the paper's")
 
     def factor(episodes: EpisodeBatch) -> jax.Array:
-        vectors = (jnp.asarray(facts.read(episodes, fact)) for fact in STATES)
-        return scale * causal_alignment(*vectors, rows.kept_rows(episodes), episodes.group_ids)
+        states, resampled, means = (jnp.asarray(facts.read(episodes, fact)) for fact in STATES)
+        kept = rows.kept_rows(episodes)
+        return scale * causal_alignment(states, resampled, means, kept, episodes.group_ids)
 
     return rows.times(factor, needs=STATES)

@@ -38,7 +38,9 @@ def equal_ids(ids: Int[Array, "*several M K"]) -> Set:
 
     def moments(values: jax.Array, mask: jax.Array, group_ids: jax.Array, ddof: int) -> Moments:
         shape = values.shape
-        numbers = dense_ids(ids, jnp.broadcast_to(mask, shape), group_ids).ravel()
+        # Turns become rows of their own: their numbers are compared on every device.
+        values, mask = masking.everywhere(values), masking.everywhere(jnp.broadcast_to(mask, shape))
+        numbers = dense_ids(ids, mask, group_ids).ravel()
         entries = masking.group_moments(
             values.reshape(-1, 1), mask.reshape(-1, 1), numbers, ddof=ddof
         )

@@ -34,16 +34,17 @@ def semantic_entropy(
     `mean` is `−(1 / n) Σ_C log p(C)` over the n clusters. A negative cluster id is a cluster of its
     own.
     """
-    ids = masking.everywhere(group_ids)
+    logprobs, clusters, kept, ids = map(
+        masking.everywhere, (as_float(logprobs), clusters, kept, group_ids)
+    )
     alone = -1 - jnp.arange(len(ids), dtype=clusters.dtype)
     ids_of_clusters = jnp.where(clusters < 0, alone, clusters)[:, None]
-    numbers = dense_ids(ids_of_clusters, kept[:, None], group_ids)[:, 0]
+    numbers = dense_ids(ids_of_clusters, kept[:, None], ids)[:, 0]
 
     def total(x: jax.Array, within: jax.Array) -> jax.Array:
-        summed = masking.everywhere(jnp.where(kept, x, 0.0))
+        summed = jnp.where(kept, x, 0.0)
         return jax.ops.segment_sum(summed, within, num_segments=len(within))[within]
 
-    logprobs = as_float(logprobs)
     likelihoods = jnp.exp(jnp.where(kept, logprobs - rows.group_max(logprobs, kept, ids), 0.0))
     tiny = jnp.finfo(likelihoods.dtype).tiny
     shares = likelihoods / jnp.maximum(total(likelihoods, ids), tiny)

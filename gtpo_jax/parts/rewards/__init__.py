@@ -8,7 +8,7 @@ from gtpo_jax.parts.rewards.agreement import (
     bleu,
     count_ngrams,
 )
-from gtpo_jax.parts.rewards.budget_scores import BUDGET_SCORES, budget_scores
+from gtpo_jax.parts.rewards.budget_scores import BUDGET_SCORES, budget_scores, shown_answers
 from gtpo_jax.parts.rewards.consistency import (
     consistency,
     consistency_bonuses,
@@ -125,6 +125,7 @@ __all__ = [
     "scores",
     "scores_by",
     "shaped_outcomes",
+    "shown_answers",
     "token_budget",
     "turn_scores",
     "weighted",

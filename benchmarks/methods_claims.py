@@ -45,16 +45,20 @@ CLAIMS: tuple[Claim, ...] = (
     _modifier("grpo_care", "styles"),
     _modifier("grpo_lead shortest=0", "lengths", "tokens", lower=True),
     _modifier("unlikeliness", "styles", "entropy"),
-    Claim(method="step_grpo", parent="grpo", world="recurring"),
+    Claim(method="step_grpo + progress", parent="grpo + progress", world="recurring"),
     _modifier("m_grpo", "agents"),
     _modifier("craft_gui judge=builtins:len", "chain"),
     Claim(
         method="open_rs longest=24", parent="grpo", world="lengths", measure="tokens", lower=True
     ),
     Claim(method="wireless_math", parent="grpo", world="chain", measure="violations", lower=True),
-    _modifier("tempsamp", "verification"),
+    Claim(
+        method="grpo + craft_gui judge=builtins:len weight=0.5 + tempsamp",
+        parent="grpo + craft_gui judge=builtins:len weight=0.5",
+        world="chain",
+    ),
     # Class (b): advantages and baselines.
-    Claim(method="gigpo", parent="grpo", world="recurring"),
+    Claim(method="gigpo", parent="grpo divide_by_std=false", world="recurring"),
     _modifier("salt", "recurring"),
     Claim(method="flow_grpo", parent="grpo", world="chain"),
     Claim(method="gtpo_conflicts entropy_limit=9", parent="dr_grpo", world="lengths"),

@@ -21,7 +21,7 @@ from configs.methods import spell_value
 from gtpo_jax import methods
 from gtpo_jax.parts.facts import Fact
 from launch import cli
-from launch.run.display import CONSOLE
+from launch.run.display import CONSOLE, PLAIN
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "methods.md"
 
@@ -178,11 +178,11 @@ def run(argv: Sequence[str]) -> None:
         if name not in known:
             raise ValueError(f"there is no method {name!r}; there are {', '.join(known)}")
         row = known[name]
-        CONSOLE.print(f"{name} {row.options}\n\n{row.text}\n", highlight=False)
+        CONSOLE.print(f"{name} {row.options}\n\n{row.text}\n", **PLAIN)
         for fact in row.facts:
             said = f"fact {fact.name}: {fact.meaning}; {provider(fact)}"
-            CONSOLE.print(said, highlight=False, markup=False)
-        CONSOLE.print(row.file, highlight=False)
+            CONSOLE.print(said, **PLAIN)
+        CONSOLE.print(row.file, **PLAIN)
     if arguments.write:
         PAGE.write_text(page(), encoding="utf-8")
     elif not arguments.names:

@@ -38,7 +38,9 @@ CLAIMS: tuple[Claim, ...] = (
     _modifier("ws_grpo", "fatal", END),
     _modifier("ps_grpo", "styles"),
     _modifier("multirole_r1", "styles", "entropy"),
-    _modifier("multi_objective scores=builtins:len weights=[1.0,0.2]", "chain", "turns", lower=True),
+    _modifier(
+        "multi_objective scores=builtins:len weights=[1.0,0.2]", "chain", "turns", lower=True
+    ),
     Claim(method="eapo", parent="grpo", world="chain", measure="turns", lower=True),
     _modifier("conciser longest=24", "lengths", "tokens", lower=True),
     _modifier("length_curriculum start=24 every=30", "lengths", "tokens", lower=True),

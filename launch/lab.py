@@ -40,6 +40,17 @@ QUICK_METHODS = (
 QUICK_WORLDS = ("chain", "verification", "recoverable", "resembling", "stopping", "lengths")
 """Worlds of `make lab`."""
 
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+HEAD = """# Results of the laboratory
+
+Written by `python -m launch.lab suite --write`; [lab.md](lab.md) says what the numbers mean, and
+[lab-hypotheses.md](lab-hypotheses.md) what was expected. Means over seeds with 95 % bootstrap
+intervals; `solved@N` is the true success over the ten updates up to N. Ranks are those at the last
+budget and at the end; methods whose intervals overlap may share one. `first turn` is the mean
+advantage of first turns of successes of several turns.
+"""
+
 QUICK = ("suite", "--seeds", "64", "--updates", "100")
 """Arguments of `make lab`."""
 
@@ -76,6 +87,9 @@ def make_parser() -> argparse.ArgumentParser:
     many.add_argument("--budgets", type=int, nargs="+", default=[30, 60])
     many.add_argument(
         "--folder", type=pathlib.Path, default=pathlib.Path("runs/lab"), help="cells and pictures"
+    )
+    many.add_argument(
+        "--write", action="store_true", help="write docs/lab-results.md and its pictures, too"
     )
     many.set_defaults(run=run_suite)
     return parser
@@ -150,22 +164,31 @@ def run_suite(arguments: argparse.Namespace) -> None:
             else:
                 missing.append(result)
             tell(count)
-    write_results(cells, missing, arguments.folder)
+    write_results(cells, missing, arguments.folder / "lab.md")
+    if arguments.write:
+        write_results(cells, missing, DOCS / "lab-results.md", head=HEAD)
     display.CONSOLE.print(f"{arguments.folder}/lab.md", **display.PLAIN)
 
 
-def write_results(cells: Sequence[Cell], missing: Sequence[Missing], folder: pathlib.Path) -> None:
-    """Writes `lab.md` and the pictures."""
+def write_results(
+    cells: Sequence[Cell], missing: Sequence[Missing], path: pathlib.Path, *, head: str = ""
+) -> None:
+    """Writes a page, and beside it pictures: a map, profiles and curves."""
     early = f"solved@{cells[0].budgets[-1]}" if cells and cells[0].budgets else "solved"
-    pictures.draw_map(cells, early, folder / "map.png", title=f"success: {early}")
-    pictures.draw_profiles(cells, early, folder / "profiles.png")
-    pictures.draw_curves(cells, folder / "curves.png")
+    name = path.stem.removesuffix("-results")
+    drawn = {kind: path.with_name(f"{name}-{kind}.png") for kind in ("map", "profiles", "curves")}
+    pictures.draw_map(cells, early, drawn["map"], title=f"success: {early}")
+    pictures.draw_profiles(cells, early, drawn["profiles"])
+    pictures.draw_curves(cells, drawn["curves"])
     text = [
+        head,
+        *(f"![{kind.capitalize()}]({picture.name})" for kind, picture in drawn.items()),
         page.average_table(cells),
         page.success_tables(cells),
         page.missing_table(missing),
     ]
-    (folder / "lab.md").write_text("\n".join(filter(None, text)), encoding="utf-8")
+    pieces = (piece.strip() for piece in text if piece)
+    path.write_text("\n\n".join(pieces) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -112,13 +112,10 @@ def test_page_ranks_methods_and_pictures_are_drawn(tmp_path):
     assert "0.805 [0.800, 0.810]" in text
     missing = page.missing_table([Missing("c", "u", ("moon",)), Missing("c", "v", ("moon",))])
     assert "| `c` | moon | u, v |" in missing
-    lab.write_results(cells, [], tmp_path)
-    assert {p.name for p in tmp_path.iterdir()} == {
-        "lab.md",
-        "map.png",
-        "profiles.png",
-        "curves.png",
-    }
+    lab.write_results(cells, [], tmp_path / "lab.md", head="# Results")
+    pictures_of_it = {f"lab-{kind}.png" for kind in ("map", "profiles", "curves")}
+    assert {p.name for p in tmp_path.iterdir()} == {"lab.md", *pictures_of_it}
+    assert (tmp_path / "lab.md").read_text().startswith("# Results\n\n![Map](lab-map.png)")
     assert np.isnan(pictures.grid([*cells, make_cell("c", "u", 0.1)], "solved")[2, 1])
 
 

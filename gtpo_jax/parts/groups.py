@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from gtpo_jax.maths import masking
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.types import EpisodeBatch, Scalar
 
 
@@ -23,17 +24,37 @@ def pairs(ids: Int[Array, " M"], kept: Bool[Array, " M"]) -> Bool[Array, "M M"]:
 
 
 def largest(
-    values: Num[Array, " M"], kept: Bool[Array, " M"], group_ids: Int[Array, " M"], *, empty: Scalar
+    values: Num[Array, " M"],
+    kept: Bool[Array, " M"],
+    group_ids: Int[Array, " M"],
+    *,
+    empty: Scalar = 0,
 ) -> Num[Array, " M"]:
     """The largest value among the rows of the group that are kept; `empty` if there are none."""
-    return _over(jax.ops.segment_max, jnp.where(kept, values, empty), group_ids)
+    return _extreme(jax.ops.segment_max, values, kept, group_ids, -jnp.inf, empty)
 
 
 def smallest(
-    values: Num[Array, " M"], kept: Bool[Array, " M"], group_ids: Int[Array, " M"], *, empty: Scalar
+    values: Num[Array, " M"],
+    kept: Bool[Array, " M"],
+    group_ids: Int[Array, " M"],
+    *,
+    empty: Scalar = 0,
 ) -> Num[Array, " M"]:
     """The smallest value among the rows of the group that are kept; `empty` if there are none."""
-    return _over(jax.ops.segment_min, jnp.where(kept, values, empty), group_ids)
+    return _extreme(jax.ops.segment_min, values, kept, group_ids, jnp.inf, empty)
+
+
+def _extreme(
+    segment: Callable[..., jax.Array],
+    values: jax.Array,
+    kept: jax.Array,
+    group_ids: jax.Array,
+    beyond: float,
+    empty: Scalar,
+) -> jax.Array:
+    found = _over(segment, jnp.where(kept, as_float(values), beyond), group_ids)
+    return jnp.where(jnp.isfinite(found), found, empty).astype(values.dtype)
 
 
 def total(

@@ -89,7 +89,7 @@ from gtpo_jax.parts.credit.recurring import (
     same,
     transitions,
 )
-from gtpo_jax.parts.credit.rows import ROW_SETS, kept_rows, mean_of_tokens, row_moments, times
+from gtpo_jax.parts.credit.rows import ROW_SETS, mean_of_tokens, row_moments, times
 from gtpo_jax.parts.credit.semantic import certainty_factors, less_if_uncertain, semantic_entropy
 from gtpo_jax.parts.credit.sets import (
     SETS,
@@ -158,7 +158,6 @@ __all__ = [
     "gae",
     "group",
     "histories",
-    "kept_rows",
     "last_reward",
     "learned_values",
     "leave_one_out",

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts.credit import rows, sets
+from gtpo_jax.parts import groups
+from gtpo_jax.parts.credit import sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 
 Prior = Literal["uniform", "linear", "base"]
@@ -46,7 +47,7 @@ def budget_advantages(
     last = jnp.maximum(jnp.sum(turn_mask, axis=1) - 1, 0)[:, None]
     held = jnp.take_along_axis(as_float(scores), jnp.minimum(index, last), axis=1)
     held = jnp.where(jnp.any(turn_mask, axis=1, keepdims=True), held, 0.0)
-    budgets = rows.group_max(jnp.sum(turn_mask, axis=1), kept, group_ids).astype(held.dtype)
+    budgets = groups.largest(jnp.sum(turn_mask, axis=1), kept, group_ids).astype(held.dtype)
     weights = budget_weights(budgets, len(index), prior)
 
     def from_here(x: Array) -> Array:
@@ -65,5 +66,5 @@ def budget_advantages(
 def over_budgets(prior: Prior = "uniform") -> Credit:
     """`budget_advantages` of scores `x[m, k]`, each of an answer given after turn k."""
     return stateless(
-        lambda x, e: budget_advantages(x, e.turn_mask, rows.kept_rows(e), e.group_ids, prior=prior)
+        lambda x, e: budget_advantages(x, e.turn_mask, groups.members(e), e.group_ids, prior=prior)
     )

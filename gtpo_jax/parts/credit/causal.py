@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.parts.facts import Fact
@@ -70,7 +70,7 @@ def times_alignment(*, scale: Scalar = 2.0) -> Credit:
 
     def factor(episodes: EpisodeBatch) -> jax.Array:
         states, resampled, means = (jnp.asarray(facts.read(episodes, fact)) for fact in STATES)
-        kept = rows.kept_rows(episodes)
+        kept = groups.members(episodes)
         return scale * causal_alignment(states, resampled, means, kept, episodes.group_ids)
 
     return rows.times(factor, needs=STATES)

@@ -8,8 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import masking
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts import facts
-from gtpo_jax.parts.credit import rows
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
 
@@ -30,7 +29,7 @@ def certainty_weights(
 
     def largest(x: jax.Array) -> jax.Array:
         of_rows = jnp.max(x, axis=1, where=mask, initial=-jnp.inf)
-        return rows.group_max(of_rows, jnp.any(mask, axis=1), group_ids)[:, None]
+        return groups.largest(of_rows, jnp.any(mask, axis=1), group_ids)[:, None]
 
     low = -largest(-entropies)
     width = largest(entropies) - low

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from gtpo_jax.maths import checks
 from gtpo_jax.maths.precision import as_float
+from gtpo_jax.parts import groups
 from gtpo_jax.parts.credit import rows, sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -40,7 +41,7 @@ def times_difficulty(
     curve = {"lowest": lowest, "highest": highest, "steepness": steepness, "center": center}
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:
-        kept = rows.kept_rows(episodes)
+        kept = groups.members(episodes)
         success = episodes.success.astype(x.dtype)
         moments = rows.row_moments(success, sets.group, kept, episodes.group_ids)
         rate = moments.mean[:, None]

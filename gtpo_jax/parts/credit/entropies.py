@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gtpo_jax.maths import checks
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows, sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -22,7 +22,7 @@ def over_relative_entropy(over: sets.Set = sets.batch, *, floor: Scalar = 1e-3) 
     checks.check_positive("floor", floor, hint="it bounds a divisor, 0.001 nats is our choice")
 
     def factor(episodes: EpisodeBatch) -> jax.Array:
-        kept = rows.kept_rows(episodes)
+        kept = groups.members(episodes)
         entropies = jnp.maximum(rows.read_mean_of_tokens(episodes, facts.TURN_ENTROPIES), floor)
         mean = rows.row_moments(entropies, over, kept, episodes.group_ids).mean
         return mean / entropies

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows, sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -61,7 +61,7 @@ def shared_by_entropy(
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:
         entropies = rows.read_mean_of_tokens(episodes, facts.TURN_ENTROPIES)
-        counted = rows.kept_rows(episodes)
+        counted = groups.members(episodes)
         rewards = as_float(x)[:, 0]
         options = {"base": base, "weight": weight, "floor": floor}
         shaped = shared_rewards(rewards, entropies, counted, episodes.group_ids, **options)

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 
 from gtpo_jax.maths import checks, turns
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts import facts
-from gtpo_jax.parts.credit import rows
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit.credit import Credit, State, stateless
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -61,7 +60,7 @@ def anchored(credit: Credit, *, scale: Scalar = 1.2) -> Credit:
         sampled = dataclasses.replace(episodes, included=episodes.included & ~elsewhere)
         state, values = credit.apply(state, values, sampled)
         best = jnp.max(values, axis=1, initial=-jnp.inf, where=episodes.turn_mask)
-        best = rows.group_max(best, rows.kept_rows(sampled), episodes.group_ids)
+        best = groups.largest(best, groups.members(sampled), episodes.group_ids)
         return state, jnp.where(elsewhere[:, None], scale * best[:, None], values)
 
     needs = facts.union(credit.facts, (OFF_POLICY,))

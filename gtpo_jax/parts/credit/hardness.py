@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from gtpo_jax.maths import checks, masking
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.parts.facts import Fact
@@ -61,7 +61,7 @@ def times_hardness(
     )
 
     def factor(episodes: EpisodeBatch) -> jax.Array:
-        kept = rows.kept_rows(episodes)
+        kept = groups.members(episodes)
         distances, gaps = (jnp.asarray(facts.read(episodes, fact)) for fact in (distance, gap))
         return data_hardness(distances, kept) * model_hardness(gaps, kept, tau=tau)
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts.credit import rows, sets
+from gtpo_jax.parts import groups
+from gtpo_jax.parts.credit import sets
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.parts.credit.standardized import check_options, normalize
 from gtpo_jax.types import EpisodeBatch, Scalar
@@ -45,7 +46,7 @@ def standardized_by_rank(
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:
         counted = episodes.turn_mask & episodes.included[:, None]
         if missing == "zero":
-            counted = jnp.broadcast_to(rows.kept_rows(episodes)[:, None], x.shape)
+            counted = jnp.broadcast_to(groups.members(episodes)[:, None], x.shape)
         scores = normalize(
             jnp.where(episodes.turn_mask, x, 0.0),
             counted,

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from gtpo_jax.maths import masking
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.credit import sets
@@ -18,11 +17,6 @@ from gtpo_jax.types import EpisodeBatch
 
 ROW_SETS: dict[str, sets.Set] = {"group": sets.group, "batch": sets.batch}
 """Sets of rows by name."""
-
-
-def kept_rows(episodes: EpisodeBatch) -> Bool[Array, " M"]:
-    """True for the included trajectories that have a turn."""
-    return episodes.included & jnp.any(episodes.turn_mask, axis=1)
 
 
 def row_moments(
@@ -46,16 +40,6 @@ def read_mean_of_tokens(episodes: EpisodeBatch, fact: Fact) -> Float[Array, " M"
     """`mean_of_tokens` of a fact that holds the mean of each turn; reads `facts.TURN_TOKENS`."""
     tokens = jnp.asarray(facts.read(episodes, facts.TURN_TOKENS))
     return mean_of_tokens(jnp.asarray(facts.read(episodes, fact)), tokens, episodes.turn_mask)
-
-
-def group_max(
-    values: Shaped[Array, " M"], kept: Bool[Array, " M"], group_ids: Int[Array, " M"]
-) -> Float[Array, " M"]:
-    """The largest value of the kept rows of each row's group; 0 for a group without any."""
-    lowest = jnp.where(kept, as_float(values), -jnp.inf)
-    ids = masking.everywhere(group_ids)
-    largest = jax.ops.segment_max(masking.everywhere(lowest), ids, num_segments=len(ids))[ids]
-    return jnp.where(jnp.isfinite(largest), largest, 0.0)
 
 
 def times(factor: Callable[[EpisodeBatch], jax.Array], *, needs: tuple[Fact, ...] = ()) -> Credit:

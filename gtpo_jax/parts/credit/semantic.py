@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking
 from gtpo_jax.maths.precision import as_float
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows, sets
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.parts.credit.recurring import dense_ids
@@ -45,7 +45,7 @@ def semantic_entropy(
         summed = jnp.where(kept, x, 0.0)
         return jax.ops.segment_sum(summed, within, num_segments=len(within))[within]
 
-    likelihoods = jnp.exp(jnp.where(kept, logprobs - rows.group_max(logprobs, kept, ids), 0.0))
+    likelihoods = jnp.exp(jnp.where(kept, logprobs - groups.largest(logprobs, kept, ids), 0.0))
     tiny = jnp.finfo(likelihoods.dtype).tiny
     shares = likelihoods / jnp.maximum(total(likelihoods, ids), tiny)
     log_mass = jnp.log(jnp.maximum(total(shares, numbers), tiny))
@@ -75,7 +75,7 @@ def less_if_uncertain(
     )
 
     def factor(episodes: EpisodeBatch) -> jax.Array:
-        kept = rows.kept_rows(episodes)
+        kept = groups.members(episodes)
         answers = jnp.asarray(facts.read(episodes, facts.ANSWERS))
         logprobs = rows.read_mean_of_tokens(episodes, facts.TURN_LOGPROBS)
         entropies = semantic_entropy(

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows, sets
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.parts.credit.standardized import RELATIVE_THRESHOLD
@@ -23,7 +23,7 @@ def silence_equal_groups(outcome: Outcome = "success") -> Credit:
     """
 
     def factor(episodes: EpisodeBatch) -> jax.Array:
-        kept = rows.kept_rows(episodes)
+        kept = groups.members(episodes)
         moments = rows.row_moments(_outcomes(episodes), sets.group, kept, episodes.group_ids)
         return (moments.std > RELATIVE_THRESHOLD * moments.largest).astype(moments.std.dtype)
 

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gtpo_jax.maths import checks, masking
-from gtpo_jax.parts import facts
-from gtpo_jax.parts.credit import rows
+from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.types import EpisodeBatch, Scalar
 
@@ -47,7 +46,7 @@ def minus_tracked_value(
         state: Tracker, values: jax.Array, episodes: EpisodeBatch
     ) -> tuple[Tracker, jax.Array]:
         slot = masking.everywhere(jnp.asarray(facts.read(episodes, facts.PROBLEMS)) % slots)
-        kept = masking.everywhere(rows.kept_rows(episodes))
+        kept = masking.everywhere(groups.members(episodes))
         outcomes = masking.everywhere(jnp.clip(values[:, 0], 0.0, 1.0))
         estimates = (state.right / (state.right + state.wrong))[slot]
 

@@ -75,12 +75,21 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(method="igpo", parent="grpo", world="verification"),
     Claim(method="turn_ppo", parent="grpo", world="recurring"),
     _modifier("progress", "fatal", END),
-    Claim(method="gtpo + decoupled weights='{\"format\":0.1}'", parent="gtpo", world="chain"),
+    Claim(
+        method="gtpo silence_equal=false + decoupled weights='{\"format\":0.1}'",
+        parent="gtpo silence_equal=false",
+        world="chain",
+    ),
     _modifier("aepo_entropy", "styles"),
     _modifier("aem", "recoverable"),
     Claim(method="gtpo_tokens", parent="grpo", world="lengths"),
     Claim(method="grpo_s", parent="grpo", world="lengths"),
-    Claim(method="gtpo + silenced", parent="gtpo", world="chain"),
+    Claim(method="gtpo", parent="gtpo silence_equal=false", world="chain"),
+    Claim(
+        method="gtpo silence_equal=false + silenced",
+        parent="gtpo silence_equal=false",
+        world="noisy",
+    ),
     # The older methods of the table.
     Claim(method="gtpo", parent="grpo", world="chain", measure="turns", lower=True),
     Claim(method="gtpo shaping=0.5", parent="gtpo shaping=0", world="resembling"),

@@ -86,7 +86,7 @@ QWEN2_5_7B_GTPO = dataclasses.replace(
         steps=500,
         prompts=64,
         group_size=16,
-        method=("gtpo", "discount=0.9", "shaping=0.5", "format_penalty=0.1"),
+        method=("gtpo", "discount=0.9", "shaping=0.5", "format_penalty=0.1", "silence_equal=false"),
         rows=64,
         logprob_chunk=512,
     ),
@@ -98,8 +98,9 @@ QWEN2_5_7B_GTPO = dataclasses.replace(
 GPUs.
 
 The paper gives the discount .9, the largest partial credit .5 and the format penalty .1 (see
-`docs/algorithms.md`). Everything else is our choice: the paper's batch, group, lengths, learning
-rate, clip range and base model are not known to us."""
+`docs/algorithms.md`), and makes no exception for groups of equal outcome. Everything else is our
+choice: the paper's batch, group, lengths, learning rate, clip range and base model are not known to
+us."""
 
 PRESETS: dict[str, RunConfig] = {
     "tiny": TINY,

@@ -42,6 +42,7 @@ def gtpo(
     divide_by_std: bool = True,
     ddof: int = 0,
     eps: float = 1e-6,
+    silence_equal: bool = True,
 ) -> Method:
     """GTPO, Group Turn Policy Optimization (arXiv 2511.14846): credit to turns.
 
@@ -52,20 +53,20 @@ def gtpo(
     (`normalize`), `ddof`, `eps`, whether negative cosines count (`floor` −1 counts them), the clip
     range (here DAPO's), KL and averaging (here over tokens). The paper embeds code with Amazon
     Titan Text Embeddings V2; `embed` is ngrams, policy_states, or a function of texts to vectors.
+
+    Deviation: groups whose trajectories are all right or all wrong have advantages of 0
+    (docs/lab.md says why); `silence_equal=false` normalizes them like any other, as the paper does.
     """
+    turns = gtpo_credit(
+        discount=discount, normalize=normalize, divide_by_std=divide_by_std, ddof=ddof, eps=eps
+    )
     return Method(
         rewards={
             "outcome": rewards.outcome(),
             "partial": rewards.resemblance(shaping, floor=floor, embed=embed),
             "format": rewards.format_penalty(format_penalty),
         },
-        credit=gtpo_credit(
-            discount=discount,
-            normalize=normalize,
-            divide_by_std=divide_by_std,
-            ddof=ddof,
-            eps=eps,
-        ),
+        credit=credit.chain(turns, credit.silence_equal_groups()) if silence_equal else turns,
         loss=losses.clipped(low=0.2, high=0.28),
         reduce=reductions.token_mean,
     )

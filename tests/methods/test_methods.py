@@ -37,8 +37,18 @@ class Expected:
     failure: float = 0.0  # reward of a failure
 
 
+def silent_gtpo(rewards, groups, included):
+    """GTPO, with advantages of 0 in groups of equal outcome."""
+    advantages = reference.gtpo(rewards, groups, included, discount=0.9)
+    for i, group in enumerate(groups):
+        peers = [t for t in trajectories() if t.group == group and t.included and t.turns]
+        if len({t.success for t in peers}) < 2:
+            advantages[i] = [0.0] * len(advantages[i])
+    return advantages
+
+
 METHODS = {
-    "gtpo": Expected(functools.partial(reference.gtpo, discount=0.9)),
+    "gtpo": Expected(silent_gtpo),
     "grpo": Expected(reference.grpo),
     "dr_grpo": Expected(reference.dr_grpo, "constant_length", high=0.2),
     "rloo": Expected(reference.rloo),

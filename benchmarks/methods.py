@@ -15,7 +15,7 @@ import json
 import math
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
@@ -29,6 +29,7 @@ from gtpo_jax.lab import suite
 from gtpo_jax.lab.learning import Settings
 from gtpo_jax.lab.suite import Arm, Cell
 from gtpo_jax.results.metrics import read_metrics
+from gtpo_jax.types import Trajectory
 from launch import cli, train
 from launch.run import display
 
@@ -49,8 +50,65 @@ class MethodsArguments:
     """Problems of a step on the model."""
     folder: pathlib.Path = pathlib.Path("runs/methods")
     """Folder of cells and runs."""
+    write: bool = False
+    """Write docs/lab-claims.md too."""
     json: pathlib.Path | None = None
     """File for the figures."""
+
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "lab-claims.md"
+
+HEAD = """# Claims of the relatives
+
+Written by `python -m benchmarks.methods --write`. Each method stands in a world that was made for
+its claim, beside its parent and beside a copy with its advantages turned around: 128 seeds, 150
+updates, 95 % bootstrap intervals ([lab.md](lab.md)). *Holds*: the interval lies beyond the
+parent's. A claim that does not hold here may hold elsewhere: the worlds are small, and options are
+the defaults. *Learns*: success ends above where it began. *Mirror*: success of the copy at the end.
+
+| method | parent | world | measure | method's | parent's | holds | learns | mirror |
+|---|---|---|---|---|---|---|---|---|
+"""
+
+MODEL_HEAD = """
+## On a language model
+
+Runs of `launch.train tiny` from one cold start, a few steps each; success in the first and in the
+last five steps.
+
+| method | outcome |
+|---|---|
+"""
+
+
+def economy(trajectory: Trajectory) -> float:
+    """One over the number of turns."""
+    return 1.0 / max(len(trajectory.turns), 1)
+
+
+def aspects(trajectory: Trajectory) -> list[float]:
+    """Success and economy."""
+    return [float(trajectory.success), economy(trajectory)]
+
+
+def shown(trajectory: Trajectory) -> list[float]:
+    """For each turn 1 if the right answer was printed by then, else 0."""
+    printed = [any(r.stdout.strip() for r in turn.results) for turn in trajectory.turns]
+    right = trajectory.problem.answer
+    found = [
+        p and any(right in r.stdout for r in turn.results)
+        for p, turn in zip(printed, trajectory.turns, strict=True)
+    ]
+    return [float(any(found[: k + 1])) for k in range(len(found))]
+
+
+OPTIONS = {
+    "craft_gui": "judge=benchmarks.methods:economy weight=0.1",
+    "multi_objective": "scores=benchmarks.methods:aspects weights=[1.0,0.2]",
+    "progress": "function=benchmarks.methods:shown weight=0.2",
+    "ws_grpo": "prefer=benchmarks.methods:shown",
+}
+"""Functions of one's own for the modifiers that need one."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,6 +178,26 @@ def names(text: str) -> set[str]:
     return {piece.split()[0] for piece in pieces}
 
 
+def page(tried: Sequence[Result], outcomes: Mapping[str, str]) -> str:
+    """The results as Markdown."""
+    rows = [f"| {' | '.join(words(result))} |" for result in tried]
+    text = HEAD + "\n".join(rows) + "\n"
+    if outcomes:
+        told = (f"| `{method}` | {outcome} |" for method, outcome in outcomes.items())
+        text += MODEL_HEAD + "\n".join(told) + "\n"
+    return text
+
+
+def words(result: Result) -> list[str]:
+    """The cells of the row of a claim."""
+    claim = result.claim
+    said = [f"`{claim.method}`", f"`{claim.parent}`", claim.world]
+    said.append(f"{claim.measure}, lower" if claim.lower else claim.measure)
+    said += [str(cell.interval(claim.measure)) for cell in (result.own, result.parent)]
+    said += ["yes" if x else "no" for x in (result.holds, result.learns)]
+    return [*said, f"{result.flipped.interval('solved').mean:.3f}"]
+
+
 def model_runs(arguments: MethodsArguments) -> dict[str, str]:
     """Spelling → the outcome of its short run: a refusal, or finite with its last figures."""
     assert arguments.cold_start is not None
@@ -133,9 +211,9 @@ def model_runs(arguments: MethodsArguments) -> dict[str, str]:
 
 
 def spelled(arguments: MethodsArguments) -> list[str]:
-    """Every method, and every modifier after GRPO, without further options."""
+    """Every method, and every modifier after GRPO."""
     alone = sorted(methods.METHODS)
-    after = [f"grpo + {name}" for name in sorted(methods.MODIFIERS)]
+    after = [f"grpo + {name} {OPTIONS.get(name, '')}".strip() for name in sorted(methods.MODIFIERS)]
     chosen = arguments.only
     return [text for text in (*alone, *after) if not chosen or names(text) & {*chosen}]
 
@@ -175,20 +253,13 @@ def _summary(folder: pathlib.Path) -> str:
 
 
 def measure(arguments: MethodsArguments) -> tuple[dict[str, Figure], list[str]]:
+    tried = list(results(arguments))
     table = Table(title="claims")
-    for column in ("method", "world", "measure", "method's", "parent's", "holds", "learns", "−"):
+    heads = ("method", "parent", "world", "measure", "method's", "parent's", "holds", "learns")
+    for column in (*heads, "mirror"):
         table.add_column(column)
-    tried = []
-    for result in results(arguments):
-        tried.append(result)
-        claim = result.claim
-        words = [claim.method, claim.world, claim.measure]
-        words += [
-            str(result.own.interval(claim.measure)),
-            str(result.parent.interval(claim.measure)),
-        ]
-        words += ["yes" if x else "no" for x in (result.holds, result.learns)]
-        table.add_row(*words, "yes" if result.flipped_does_not else "NO")
+    for result in tried:
+        table.add_row(*(word.strip("`") for word in words(result)))
     display.CONSOLE.print(table)
     count = max(len(tried), 1)
     figures = {
@@ -199,15 +270,17 @@ def measure(arguments: MethodsArguments) -> tuple[dict[str, Figure], list[str]]:
             value=sum(r.flipped_does_not for r in tried) / count, unit="share", at_least=1.0
         ),
     }
-    notes = []
-    if arguments.cold_start is not None:
-        outcomes = model_runs(arguments)
+    notes: list[str] = []
+    outcomes = model_runs(arguments) if arguments.cold_start is not None else {}
+    if outcomes:
         notes = [f"{text}: {outcome}" for text, outcome in outcomes.items()]
         diverged = sum(outcome.startswith("DIVERGED") for outcome in outcomes.values())
         refused = sum(outcome.startswith("refused") for outcome in outcomes.values())
         figures["model_runs"] = Figure(value=len(outcomes) - refused, unit="runs")
         figures["model_runs_diverged"] = Figure(value=diverged, unit="runs", at_most=0)
         figures["model_runs_refused"] = Figure(value=refused, unit="methods")
+    if arguments.write:
+        PAGE.write_text(page(tried, outcomes), encoding="utf-8")
     return figures, notes
 
 

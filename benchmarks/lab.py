@@ -63,7 +63,7 @@ def exactness() -> dict[str, float]:
             methods.rloo(), plain.expected_update(leave_one_out, SIZE, forfeit=True)
         ),
         "update_gtpo": gap(
-            methods.gtpo(shaping=0.0),
+            methods.gtpo(shaping=0.0, silence_equal=False),
             plain.expected_update(discounted_scores, SIZE, penalty=0.1),
         ),
     }

@@ -119,7 +119,7 @@ def init_params(mesh: Mesh) -> Params:
     return jax.jit(init, out_shardings=placed)(jax.random.key(0))
 
 
-METHOD = methods.gtpo(discount=0.9)
+METHOD = methods.gtpo(discount=0.9, silence_equal=False)
 
 
 @functools.cache

@@ -76,6 +76,8 @@ def check(command: Command, monkeypatch) -> None:
             importlib.import_module("gtpo_jax.tools.doctor")
         case ["python", "-m", "launch.methods" as program]:
             importlib.import_module(program).run([])
+        case ["python", "-m", "launch.lab" as program, *options]:
+            importlib.import_module(program).make_parser().parse_args(options)
         case ["python", "-m", program, *options]:
             check_options(program, options, monkeypatch)
         case ["make", target]:

@@ -39,7 +39,11 @@ def test_expected_update_is_that_of_plain_recursion(name):
             lambda rows: reference.grpo(rows, [0] * len(rows), [True] * len(rows)),
             {"forfeit": True},
         ),
-        "gtpo": (methods.gtpo(shaping=0.0), discounted_scores, {"penalty": 0.1}),
+        "gtpo": (
+            methods.gtpo(shaping=0.0, silence_equal=False),
+            discounted_scores,
+            {"penalty": 0.1},
+        ),
     }[name]
     expected = PLAIN.expected_update(advantages, 2, **rewarded)
     report = audits.audit(small(), method, size=2, params=LOGITS)
@@ -85,8 +89,8 @@ def test_discounting_pushes_down_first_turns_of_right_trajectories():
     arms = {
         name: audits.audit(small(), outcome_only(method), size=3, params=likely)
         for name, method in {
-            "discounted": methods.gtpo(shaping=0.0),
-            "plain": methods.gtpo(shaping=0.0, discount=1.0),
+            "discounted": methods.gtpo(shaping=0.0, silence_equal=False),
+            "plain": methods.gtpo(shaping=0.0, silence_equal=False, discount=1.0),
         }.items()
     }
     assert arms["discounted"].first_turn_of_right < -0.5

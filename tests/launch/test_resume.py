@@ -37,14 +37,16 @@ OPTIONS = [
     *("--task.families", "arithmetic", "--sft.steps", "50", "--sft.checkpoint-every", "5"),
     *("--sft.optimizer.learning-rate", "0.03", "--sft.optimizer.warmup-steps", "5"),
     *("--train.group-size", "4", "--rollout.turn-tokens", "20", "--train.eval-every", "0"),
-    *("--train.epochs", "2", "--train.method", "gtpo", "+", "kl", "weight=0.1"),
+    *("--train.epochs", "2", "--train.method", "gtpo", "silence_equal=false"),
+    *("+", "kl", "weight=0.1"),
     *("--tool.preload", "numpy"),
 ]
 
 
 DYNAMIC = (
     "--train.method",
-    *["gtpo", "+", "kl", "weight=0.1", "+", "dynamic_sampling", "rounds=2"],
+    *["gtpo", "silence_equal=false", "+", "kl", "weight=0.1"],
+    *["+", "dynamic_sampling", "rounds=2"],
 )
 
 

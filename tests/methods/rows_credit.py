@@ -205,6 +205,6 @@ ROWS: dict[str, Row] = {
         methods.eapo,
         eapo,
         neutral=lambda: methods.eapo(discount=0.9),
-        parent=lambda: methods.gtpo()._replace(rewards=methods.grpo().rewards),
+        parent=lambda: methods.gtpo(silence_equal=False)._replace(rewards=methods.grpo().rewards),
     ),
 }

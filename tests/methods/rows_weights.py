@@ -98,7 +98,7 @@ def dr_irl(batch, *, tau):
 def turn_credit():
     """GTPO without partial rewards, which need code."""
     parts = {"outcome": rewards.outcome(), "format": rewards.format_penalty(0.1)}
-    return methods.gtpo()._replace(rewards=parts)
+    return methods.gtpo(silence_equal=False)._replace(rewards=parts)
 
 
 def silenced(batch):

@@ -119,10 +119,17 @@ def provided(name: str) -> bool:
 
 PROVIDED = [name for name in methods.METHODS if provided(name)]
 
+# One of each kind of credit, loss, spread and fact; the others repeat them.
+KINDS = ("gtpo", "grpo", "cispo", "gspo", "spo", "igpo", "turn_ppo", "gtpo_conflicts")
 
-@pytest.mark.parametrize(
-    "name", [n if n == "gspo" else pytest.param(n, marks=pytest.mark.slow) for n in PROVIDED]
-)
+
+def marked(name):
+    if name == "gspo":
+        return name
+    return pytest.param(name, marks=pytest.mark.slow if name in KINDS else pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", map(marked, PROVIDED))
 def test_every_method_trains(name):
     step = make(methods.METHODS[name]())
     state, report = step.step(0, start(step), make_trajectories())

@@ -598,8 +598,17 @@ def test_every_training_option_is_one_of_the_plan():
     assert fields - UNSEEN - {"optimizer"} == set(OPTIONS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", OPTIONS)
+SEEN_HERE = ("method", "row_buckets", "shared_prompts", "minibatches", "epochs")
+"""Options that change which programs there are; the others change a number of one of them."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in SEEN_HERE else pytest.mark.long)
+        for name in OPTIONS
+    ],
+)
 def test_plan_counts_what_a_training_option_changes(name):
     value, added, other_tokens = OPTIONS[name]
     before, after = planned(), planned(f"--train.{name.replace('_', '-')}", *value.split())

@@ -32,7 +32,7 @@ def test_notebook_trains_a_policy_that_improves_and_draws_it():
     assert NOTEBOOK.stat().st_size < 100_000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_script_prints_the_success_after_each_step():
     done = subprocess.run(
         [sys.executable, SCRIPT, "--updates", "20", "--steps", "2"],

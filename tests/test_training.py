@@ -129,7 +129,7 @@ def marked(name):
     return pytest.param(name, marks=pytest.mark.slow if name in KINDS else pytest.mark.long)
 
 
-@pytest.mark.parametrize("name", map(marked, PROVIDED))
+@pytest.mark.parametrize("name", [marked(name) for name in PROVIDED])
 def test_every_method_trains(name):
     step = make(methods.METHODS[name]())
     state, report = step.step(0, start(step), make_trajectories())

@@ -95,7 +95,7 @@ def seconds_of_make_lab() -> float:
 def measure(arguments: LabArguments) -> tuple[dict[str, Figure], list[str]]:
     gaps, taken = exactness(), seconds_of_runs(arguments)
     figures = {
-        f"audit_gap_{name}": Figure(value=value, unit="absolute", at_most=1e-10)
+        f"audit_gap_{name}": Figure(value=float(value), unit="absolute", at_most=1e-10)
         for name, value in gaps.items()
     }
     figures["run_seconds_median"] = Figure(

@@ -68,6 +68,7 @@ CLAIMS: tuple[Claim, ...] = (
     _modifier("seed_grpo", "styles"),
     _modifier("edge_grpo", "difficulty"),
     _modifier("dr_irl", "chain"),
+    Claim(method="rank_grpo", parent="grpo", world="verification"),
     Claim(method="rank_grpo + turn_scores", parent="grpo + turn_scores", world="stopping"),
     Claim(method="brpo", parent="grpo", world="verification"),
     _modifier("egpo", "styles", "entropy"),
@@ -98,4 +99,4 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(method="mt_grpo", parent="grpo", world="recoverable"),
     Claim(method="reinforce_pp_baseline", parent="reinforce_pp", world="chain"),
 )
-"""One claim a method; `gcpo` is missing, since no world samples answers again."""
+"""The claims; `gcpo` has none, since no world samples answers again."""

@@ -93,7 +93,7 @@ class _Level(NamedTuple):
         parent = np.repeat(np.arange(count), verdicts)
         verdict = np.tile(np.arange(verdicts, dtype=np.int32), count)
         state = jax.tree.map(lambda x: jnp.asarray(x)[parent], self.moment.state)
-        judgment = jax.vmap(world.judge)(state, verdict)
+        judgment = jax.vmap(world.judge)(state, jnp.asarray(verdict))
         observations, actions, alive, turns, events = (
             jax.tree.map(lambda *xs: jnp.asarray(np.stack(xs, axis=1)[parent]), *parts)
             for parts in zip(*self.tokens, strict=True)

@@ -78,8 +78,17 @@ def _episode(
 
     begun = (begin(world, problem), policy.start(params))
     (moment, _), recorded = jax.lax.scan(step, begun, (chances, noise))
+    observations, taken, alive, turn_ids, events = recorded
     judgment = world.judge(moment.state, _draw(verdict_key, world.verdicts, ()))
-    return History(problem, *recorded, jax.tree.map(jnp.asarray, judgment))
+    return History(
+        problems=problem,
+        observations=observations,
+        actions=taken,
+        alive=alive,
+        turn_ids=turn_ids,
+        events=events,
+        judgment=jax.tree.map(jnp.asarray, judgment),
+    )
 
 
 def _draw(key: jax.Array, probabilities: tuple[float, ...], shape: tuple[int, ...]) -> jax.Array:

@@ -148,10 +148,12 @@ def measures(curves: learning.Curves, budgets: Iterable[int]) -> dict[str, list[
         return [round(float(x), 6) for x in values[:, max(0, budget - WINDOW) : budget].mean(1)]
 
     found = {
-        f"solved@{budget}": upto(curves.solved, budget) for budget in budgets if budget <= updates
+        f"solved@{budget}": upto(np.asarray(curves.solved), budget)
+        for budget in budgets
+        if budget <= updates
     }
     for name, values in curves._asdict().items():
-        found[name] = upto(values, updates)
+        found[name] = upto(np.asarray(values), updates)
     kernel = np.ones(min(WINDOW, updates)) / min(WINDOW, updates)
     smooth = np.array([np.convolve(row, kernel, "valid") for row in curves.solved])
     fallen = smooth.max(axis=1) - smooth[:, -1] > COLLAPSE

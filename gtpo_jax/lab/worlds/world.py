@@ -17,15 +17,19 @@ State = Any
 """State of a world: a pytree of scalars, the problem among them."""
 
 
+Number = Any
+"""A scalar array, or a Python number that becomes one."""
+
+
 class Event(NamedTuple):
     """The consequences of one token, scalars."""
 
-    ends_turn: jax.Array | bool = True
-    done: jax.Array | bool = False  # the episode ends with this token
-    violation: jax.Array | bool = False  # the turn broke the rules of the dialogue
-    calls: jax.Array | int = 0  # tool calls of the turn
-    call_errors: jax.Array | int = 0  # calls that failed through the fault of the policy
-    facts: Mapping[str, jax.Array | float] = {}
+    ends_turn: Number = True
+    done: Number = False  # the episode ends with this token
+    violation: Number = False  # the turn broke the rules of the dialogue
+    calls: Number = 0  # tool calls of the turn
+    call_errors: Number = 0  # calls that failed through the fault of the policy
+    facts: Mapping[str, Number] = {}
     """Further facts of the turn; the value at its last token counts. The same names in all steps.
     """
 
@@ -33,10 +37,10 @@ class Event(NamedTuple):
 class Judgment(NamedTuple):
     """The end of an episode, scalars."""
 
-    success: jax.Array | bool  # the verdict, from which methods learn
-    solved: jax.Array | bool  # the truth
-    included: jax.Array | bool = True  # the verdict is known
-    facts: Mapping[str, jax.Array | float] = {}  # further facts of the trajectory
+    success: Number  # the verdict, from which methods learn
+    solved: Number  # the truth
+    included: Number = True  # the verdict is known
+    facts: Mapping[str, Number] = {}  # further facts of the trajectory
 
 
 class World(NamedTuple):

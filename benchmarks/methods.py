@@ -93,12 +93,8 @@ def aspects(trajectory: Trajectory) -> list[float]:
 
 def shown(trajectory: Trajectory) -> list[float]:
     """For each turn 1 if the right answer was printed by then, else 0."""
-    printed = [any(r.stdout.strip() for r in turn.results) for turn in trajectory.turns]
     right = trajectory.problem.answer
-    found = [
-        p and any(right in r.stdout for r in turn.results)
-        for p, turn in zip(printed, trajectory.turns, strict=True)
-    ]
+    found = [any(right in r.stdout for r in turn.results) for turn in trajectory.turns]
     return [float(any(found[: k + 1])) for k in range(len(found))]
 
 

@@ -197,9 +197,7 @@ def group_update(
     group_ids = jnp.zeros(len(rows.problems), jnp.int32)
     credited = learning.credit(method, context, group_ids, method.credit.init())
     loss_gradient = jax.grad(learning.loss_of)(params, method, policy, credited)
-    turns = jnp.sum(jnp.any(context.turns, axis=1), axis=1)
-    right = rows.judgment.success & rows.judgment.included & (turns > 1)
-    firsts = credited.advantages[:, 0]
+    right, firsts = learning.first_turns_of_right(credited)
     return (
         -jax.flatten_util.ravel_pytree(loss_gradient)[0],
         jnp.sum(jnp.where(right, firsts, 0.0)),

@@ -28,12 +28,6 @@ def _one_step(world: World) -> tuple[dict, dict]:
     return dict(event.facts), dict(world.judge(state, zero).facts)
 
 
-def provides(world: World, needs: Iterable[Fact]) -> bool:
-    """True if the world provides all facts that a method needs."""
-    known = known_facts(world)
-    return all(fact.name in known for fact in needs)
-
-
 def episode_batch(context: Context, group_ids: jax.Array, needs: Iterable[Fact]) -> EpisodeBatch:
     """The inputs of credit assignment, with the facts that a method needs.
 

@@ -176,14 +176,18 @@ def loss_of(params: Params, method: Method, policy: Policy, credited: Credited) 
     return method.reduce(method.loss(scores, credited.batch)[0], credited.batch).mean()
 
 
+def first_turns_of_right(credited: Credited) -> tuple[jax.Array, jax.Array]:
+    """Two arrays `[M]`: true for successes of several turns, and advantages of first turns."""
+    judged = credited.context.history.judgment
+    several = facts.count_turns(credited.context) > 1
+    return judged.success & judged.included & several, credited.advantages[:, 0]
+
+
 def measure(sampled: history.History, credited: Credited) -> Curves:
     """The measures of one step; `sampled` are its episodes before they are split by agents."""
     judged, alive = sampled.judgment, sampled.alive
     context = credited.context
-    rows = context.history.judgment
-    turns = jnp.sum(jnp.any(context.turns, axis=1), axis=1)
-    right = rows.success & rows.included & (turns > 1)
-    firsts = credited.advantages[:, 0]
+    right, firsts = first_turns_of_right(credited)
 
     def mean(values: jax.Array) -> jax.Array:
         return jnp.mean(values, dtype=jnp.result_type(float))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gtpo_jax import methods
-from gtpo_jax.lab import agents, enumeration, episodes, history, learning
+from gtpo_jax.lab import agents, enumeration, episodes, history, learning, suite
 from gtpo_jax.lab import facts as lab_facts
 from gtpo_jax.lab.policies import recurrent, score, table
 from gtpo_jax.lab.worlds import Event, Judgment, World, chain
@@ -189,6 +189,7 @@ def test_agents_have_trajectories_of_their_own():
 def test_a_world_without_a_needed_fact_is_named_with_what_it_has():
     link = credit.stateless(lambda x, e: x + facts.read(e, HITS), needs=(HITS,))
     method = methods.add_link(methods.rloo(), link)
-    assert not episodes.provides(small(), method.facts) and episodes.provides(words(), method.facts)
+    assert suite.missing_facts(method, small()) == ("hits",)
+    assert suite.missing_facts(method, words()) == ()
     with pytest.raises(ValueError, match=r"'hits' .* the world chain does not provide"):
         learning.learn(small(), method, seeds=(0,), settings=SETTINGS)

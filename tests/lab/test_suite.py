@@ -1,6 +1,7 @@
 """Cells, intervals, ranks, pictures, and the command."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -117,6 +118,11 @@ def test_page_ranks_methods_and_pictures_are_drawn(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"lab.md", *pictures_of_it}
     assert (tmp_path / "lab.md").read_text().startswith("# Results\n\n![Map](lab-map.png)")
     assert np.isnan(pictures.grid([*cells, make_cell("c", "u", 0.1)], "solved")[2, 1])
+
+
+def test_quick_suite_is_that_of_the_makefile():
+    makefile = (pathlib.Path(lab.__file__).parents[1] / "Makefile").read_text(encoding="utf-8")
+    assert f"$(or $(ARGS),{' '.join(lab.QUICK)})" in makefile
 
 
 def test_commands_print_an_audit_and_write_a_suite(tmp_path, capsys):

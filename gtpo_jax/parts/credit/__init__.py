@@ -43,8 +43,6 @@ their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
-from gtpo_jax.parts.credit.at_last import at_last
-from gtpo_jax.parts.credit.before_last import before_last
 from gtpo_jax.parts.credit.budgets import budget_advantages, over_budgets
 from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
 from gtpo_jax.parts.credit.concentrated import certainty_weights, concentrated
@@ -77,6 +75,7 @@ from gtpo_jax.parts.credit.hardness import (
     model_hardness,
     times_hardness,
 )
+from gtpo_jax.parts.credit.last_turns import at_last, before_last
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
 from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn

@@ -136,7 +136,17 @@ class Request:
 
     problem: Problem
     group: int  # index of the group within the rollout
-    sample: int  # index of the trajectory within its group
+    sample: int  # number of the trajectory, part of its random key; distinct within its group
+    question: str | None = None
+    """Question that the prompt asks in place of the problem's, such as one with a hint."""
+    turns: tuple[Turn, ...] = ()
+    """Turns of another trajectory that this one begins with, observations included."""
+    opening: str = ""
+    """Text that its first own turn begins with; it counts as the environment's, not as written."""
+    script: tuple[str, ...] = ()
+    """Texts of its first own turns, written for the policy, as those of a gold answer are."""
+    temperature: float = 1.0
+    """Factor on the temperature of the sampler; 0 is greedy."""
 
 
 class GoldAnswer(NamedTuple):
@@ -178,6 +188,7 @@ class Turn:
         default_factory=lambda: np.zeros(0, np.int32)
     )  # [m] int32, appended by the environment, including separators
     observation_dropped: int = 0  # tokens of tool output cut to fit the budget
+    given: int = 0  # tokens at its beginning that the policy did not write; they are not trained
 
     @property
     def code(self) -> str | None:
@@ -197,6 +208,10 @@ class Trajectory:
     stop_reason: StopReason
     verdict: Verdict
     answer: str | None = None
+    shared_turns: int = 0  # turns at its beginning that are those of another trajectory
+    off_policy: bool = False  # its turns were written for the policy: their log-probs are unknown
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Facts that its plan found, by name: numbers, or arrays of one number for each turn."""
 
     @property
     def success(self) -> bool:

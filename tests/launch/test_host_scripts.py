@@ -1,10 +1,7 @@
-"""Pods, Slurm and Kubernetes: a dry run prints what a run does, and it is well formed."""
+"""Scripts that launch on Slurm and on TPU pods, against programs that stand in for the cluster."""
 
 from __future__ import annotations
 
-import contextlib
-import fnmatch
-import io
 import json
 import os
 import pathlib
@@ -13,21 +10,15 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 
 import pytest
-import yaml
 
 from launch import cli
-from launch.hosts import jobset
 from launch.hosts.check import check_options
 from launch.train import TrainArguments
+from tests.launch.hosts import HOSTS, OPTIONS, ROOT, SHAPES, cli_preempted, manifest, rendered
 
-ROOT = pathlib.Path(__file__).parents[2]
-HOSTS = ROOT / "launch" / "hosts"
 SCRIPTS = sorted([*HOSTS.glob("*.sh"), *HOSTS.glob("*.sbatch")])
-OPTIONS = ["tiny", "--task.train-file", "it's here.jsonl", "--train.steps", "3"]
-"""Words that a shell would misread if they were quoted carelessly."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -114,8 +105,6 @@ def verbs(calls: list[list[str]]) -> list[str]:
     return [call[4] for call in calls if call[0] == "gcloud"]
 
 
-# ------------------------------------------------------------------------------------------ Slurm
-
 RUNNING, CANCELED = "JobId=17 JobState=RUNNING x", "JobId=17 JobState=CANCELLED x"
 
 
@@ -157,8 +146,6 @@ def test_slurm_queues_again_what_was_preempted(cluster, tmp_path, status, state,
     assert done.returncode == status
     assert (["scontrol", "requeue", "17"] in cluster.calls) == again
 
-
-# -------------------------------------------------------------------------------------------- TPU
 
 TPU = ["--name", "pod", "--zone", "z", "--run-dir", "/mnt/runs/a", "--pause", 0]
 MADE = ["--create", "v5p-16", "--version", "v2", "--spot", "--setup", "mount 'x' /mnt"]
@@ -231,8 +218,6 @@ def test_the_archive_holds_the_launchers(cluster, tmp_path):
     ).splitlines()
     assert {"launch/train.py", "constraints/py312.txt", "pyproject.toml"} <= set(names)
 
-
-# ------------------------------------------------------------------------------- bad input, resume
 
 BAD = [
     ("slurm.sh", ["--"], "--run-dir is needed"),
@@ -322,10 +307,6 @@ def test_help_explains_every_option(cluster, script):
     assert {o for o in options if f"  {o}" not in done.stdout} == set()
 
 
-def rendered(*options: str, train: tuple[str, ...] = ("tiny",)) -> list[str]:
-    return pod_of(manifest(*options, train=train))["containers"][0]["args"]
-
-
 @pytest.mark.parametrize("resume", ["--resume", "--resume-if-any", None])
 def test_every_host_resumes_what_there_is_unless_told_otherwise(cluster, resume, tmp_path):
     options = ["tiny", *([resume] if resume else [])]
@@ -352,18 +333,6 @@ def test_launch_train_takes_what_the_hosts_add(cluster, tmp_path):
         cli.parse(TrainArguments, line[line.index("launch.train") + 1 :], program="launch.train")
 
 
-def cli_preempted() -> int:
-    """The exit status after which every machine continues, as scripts and manifest know it."""
-    known = {cli.EXIT_PREEMPTED}
-    for script in (HOSTS / "common.sh", HOSTS / "slurm.sbatch"):
-        known |= {
-            int(n)
-            for n in re.findall(r"^PREEMPTED=(\d+)", script.read_text(encoding="utf-8"), flags=re.M)
-        }
-    (status,) = known
-    return status
-
-
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script):
     found = shutil.which(
@@ -379,274 +348,3 @@ def test_shellcheck_finds_nothing(script):
         encoding="utf-8",
     )
     assert done.returncode == 0, done.stdout
-
-
-# ------------------------------------------------------------------------------------- Kubernetes
-
-GIVEN = ("--name", "first", "--image", "a/b:1", "--volume-claim", "runs")
-SHAPES = {
-    "tpu": ("--topology", "v5p:4x4x4"),
-    "tpu host": ("--topology", "v6e:1x1", "--sandbox", "namespaces"),
-    "gpus": ("--gpus", "8", "--hosts", "2", "--spot"),
-    "gpu host": ("--gpus", "1", "--node-label", "kind=h200", "--sandbox", "namespaces"),
-}
-
-
-def manifest(*options: str, train: tuple[str, ...] = ("tiny",)) -> dict:
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text):
-        jobset.run([*GIVEN, *options, "--", *train])
-    return yaml.safe_load(text.getvalue())
-
-
-def job_of(manifest: dict) -> dict:
-    (job,) = manifest["spec"]["replicatedJobs"]
-    return job["template"]["spec"]
-
-
-def pod_of(manifest: dict) -> dict:
-    return job_of(manifest)["template"]["spec"]
-
-
-FIELDS = {  # of jobset.x-k8s.io/v1alpha2, those that are used; a tuple: one of these
-    "apiVersion": ("jobset.x-k8s.io/v1alpha2",),
-    "kind": ("JobSet",),
-    "metadata": {"name": str, "annotations": dict},
-    "spec": {
-        "network": {"enableDNSHostnames": bool, "publishNotReadyAddresses": bool},
-        "failurePolicy": {
-            "maxRestarts": int,
-            "restartStrategy": ("Recreate", "BlockingRecreate"),
-            "rules": [
-                {
-                    "name": str,
-                    "action": (
-                        "FailJobSet",
-                        "RestartJobSet",
-                        "RestartJobSetAndIgnoreMaxRestarts",
-                    ),
-                    "onJobFailureReasons": [
-                        (
-                            "BackoffLimitExceeded",
-                            "DeadlineExceeded",
-                            "FailedIndexes",
-                            "MaxFailedIndexesExceeded",
-                            "PodFailurePolicy",
-                        )
-                    ],
-                }
-            ],
-        },
-        "replicatedJobs": [{"name": str, "replicas": int, "template": dict}],
-    },
-}
-
-
-def misfits(value: object, schema: object, at: str = "") -> list[str]:
-    """Places where a manifest differs from the description of its fields."""
-    if isinstance(schema, dict):
-        if not isinstance(value, dict):
-            return [at]
-        return [
-            miss
-            for key, part in value.items()
-            for miss in (
-                misfits(part, schema[key], f"{at}.{key}") if key in schema else [f"{at}.{key}"]
-            )
-        ]
-    if isinstance(schema, list):
-        if not isinstance(value, list):
-            return [at]
-        return [m for i, part in enumerate(value) for m in misfits(part, schema[0], f"{at}[{i}]")]
-    if isinstance(schema, tuple):
-        return [] if value in schema else [at]
-    return [] if type(value) is schema else [at]
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_manifest_is_a_jobset(shape):
-    found = manifest(*shape)
-    assert misfits(found, FIELDS) == []
-    broken = found | {"spec": found["spec"] | {"replicas": 1}}
-    assert misfits(broken, FIELDS) == [".spec.replicas"]
-
-
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_its_job_has_the_schema_of_kubernetes(shape):
-    schemas = pytest.importorskip(
-        "kubernetes_validate", reason="kubernetes-validate, of the extra `test`, is not there"
-    )
-    found = manifest(*shape)
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": found["metadata"]}
-    schemas.validate(job | {"spec": job_of(found)}, "1.31", strict=True)
-    wrong = job | {"spec": job_of(found) | {"backoffLimits": 0}}
-    with pytest.raises(schemas.ValidationError):
-        schemas.validate(wrong, "1.31", strict=True)
-
-
-def test_a_preemption_is_not_counted_and_all_pods_start_anew():
-    found = manifest(*SHAPES["tpu"], "--max-restarts", "5")
-    job, policy = job_of(found), found["spec"]["failurePolicy"]
-    statuses, evicted = job["podFailurePolicy"]["rules"]
-    assert statuses["onExitCodes"]["values"] == [cli_preempted()]
-    assert statuses["onExitCodes"]["containerName"] == pod_of(found)["containers"][0]["name"]
-    assert evicted["onPodConditions"][0]["type"] == "DisruptionTarget"
-    assert {statuses["action"], evicted["action"]} == {"FailJob"}, "a pod alone cannot go on"
-    (rule,) = policy["rules"]
-    assert rule["onJobFailureReasons"] == ["PodFailurePolicy"]
-    assert rule["action"] == "RestartJobSetAndIgnoreMaxRestarts"
-    assert policy["maxRestarts"] == 5 and job["backoffLimit"] == 0
-    assert pod_of(found)["restartPolicy"] == "Never"
-
-
-@pytest.mark.parametrize(
-    ("topology", "hosts", "chips", "label"),
-    [
-        ("v5p:4x4x4", 16, 4, "tpu-v5p-slice"),
-        ("v5e:4x8", 8, 4, "tpu-v5-lite-podslice"),
-        ("v6e:1x1", 1, 1, "tpu-v6e-slice"),
-        ("tpu7x:2x2x1", 1, 4, "tpu7x"),
-    ],
-)
-def test_hosts_of_a_slice_follow_from_its_topology(topology, hosts, chips, label):
-    found = manifest("--topology", topology)
-    job, pod = job_of(found), pod_of(found)
-    assert job["completions"] == job["parallelism"] == hosts
-    assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": chips}
-    assert pod["nodeSelector"] == {
-        "cloud.google.com/gke-tpu-accelerator": label,
-        "cloud.google.com/gke-tpu-topology": topology.partition(":")[2],
-    }
-
-
-def test_gpu_processes_find_the_first_by_its_name_in_the_network_of_the_jobset():
-    found = manifest(*SHAPES["gpus"])
-    args = pod_of(found)["containers"][0]["args"]
-    (job,) = found["spec"]["replicatedJobs"]
-    first = f"{found['metadata']['name']}-{job['name']}-0-0.{found['metadata']['name']}"
-    at = args.index("--distributed.coordinator")
-    assert args[at + 1].rpartition(":")[0] == first
-    assert args[args.index("--distributed.processes") + 1] == "2"
-    assert args[args.index("--distributed.process-id") + 1] == "$(JOB_COMPLETION_INDEX)"
-    assert found["spec"]["network"]["enableDNSHostnames"]
-    assert job_of(found)["completionMode"] == "Indexed", "it sets the index"
-
-
-def test_options_reach_the_pod_as_they_are():
-    args = rendered("--gpus", "8", "--no-check", train=(*OPTIONS, "$(HOME)"))
-    assert args[3 : 3 + len(OPTIONS)] == OPTIONS
-    assert args[3 + len(OPTIONS)] == "$$(HOME)", "Kubernetes would put a variable there"
-    shell = rendered("--topology", "v6e:1x1", train=tuple(OPTIONS))
-    assert shell[:2] == ["sh", "-c"] and shell[2].endswith('exec "$@"')
-    script = shell[2].replace("ulimit -l 68719476736", "true").replace("exec", "printf '%s\\n'")
-    echoed = subprocess.check_output(["sh", "-c", script, *shell[3:]], text=True, encoding="utf-8")
-    assert echoed.splitlines() == shell[4:]
-
-
-def test_pods_give_the_tools_sandbox_what_it_needs():
-    """Landlock and seccomp work under the filter of the runtime; namespaces do not."""
-    for shape, user in ((SHAPES["tpu"], 0), (SHAPES["gpus"], 1000)):
-        pod = pod_of(manifest(*shape))
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert pod["securityContext"]["runAsUser"] == user
-        container = pod["containers"][0]["securityContext"]
-        assert container["allowPrivilegeEscalation"] is False and "privileged" not in container
-        assert pod["automountServiceAccountToken"] is False
-        open_pod = pod_of(manifest(*shape, "--sandbox", "namespaces"))["securityContext"]
-        assert open_pod["seccompProfile"] == open_pod["appArmorProfile"] == {"type": "Unconfined"}
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ((), "either --topology"),
-        (("--gpus", "8", "--topology", "v5p:2x2x1"), "either --topology"),
-        (("--topology", "v9:2x2"), "one of v4"),
-        (("--topology", "v5p:4x4"), "3 axes"),
-        (("--topology", "v6e:3x3"), "not divisible"),
-        (("--topology", "v6e:4x4", "--hosts", "2"), "--hosts is for --gpus"),
-        (("--gpus", "8", "--hosts", "0"), "--hosts takes"),
-        (("--gpus", "8", "--node-label", "h200"), "KEY=VALUE"),
-        (("--gpus", "8", "--name", "No_Name"), "--name takes"),
-        (("--gpus", "8", "--grace-second", "1"), "--grace-seconds"),
-        (("--gpus", "8", "--max-restarts", "-1"), "--max-restarts takes"),
-    ],
-)
-def test_bad_shapes_are_one_line(options, message):
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        manifest(*options)
-    assert "\n" not in str(error.value)
-
-
-def test_the_run_folder_is_the_claims():
-    with pytest.raises(ValueError, match="leave out --run-dir"):
-        manifest("--gpus", "8", train=("tiny", "--run-dir", "/elsewhere"))
-
-
-# ------------------------------------------------------------------------------------------ image
-
-DOCKERFILE = (HOSTS / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-
-
-def test_everything_the_image_copies_is_there_and_not_ignored():
-    rules = [
-        line
-        for line in (HOSTS / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
-        if line and not line.startswith("#")
-    ]
-    copied = [
-        w for line in re.findall(r"^COPY (.*)", DOCKERFILE, flags=re.M) for w in line.split()[:-1]
-    ]
-    assert {"constraints/", "gtpo_jax/", "models/", "configs/", "launch/"} <= set(copied)
-    for source in copied:
-        path = ROOT / source
-        assert path.exists(), source
-        files = [path] if path.is_file() else sorted(path.glob("*.txt")) + sorted(path.glob("*.py"))
-        names = [str(file.relative_to(ROOT)) for file in files]
-        assert [name for name in names if not ignored(name, rules)] == names != []
-    assert ignored("runs/mine/metrics.jsonl", rules) and ignored(".git/config", rules)
-    assert ignored("gtpo_jax/__pycache__", rules)
-
-
-def ignored(name: str, rules: list[str]) -> bool:
-    """The result of Docker's ignore rules: the last rule that matches a path, or a parent folder,
-    decides.
-    """
-    verdict = False
-    for rule in rules:
-        pattern = rule.removeprefix("!").removeprefix("**/")
-        parts = pathlib.PurePath(name).parts
-        places = ["/".join(parts[: i + 1]) for i in range(len(parts))]
-        if "**/" in rule:
-            places = list(parts)
-        if any(fnmatch.fnmatchcase(place, pattern) for place in places):
-            verdict = not rule.startswith("!")
-    return verdict
-
-
-def test_the_image_installs_exact_versions_and_extras_that_exist():
-
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
-        "optional-dependencies"
-    ]
-    named = re.search(r"an extra of pyproject.toml: ([^.]*)\.", DOCKERFILE).group(1)
-    assert set(re.split(r", | or ", named)) <= set(extras) and "hf" in extras
-    installs = re.findall(r"-m pip install ([^&]*)", DOCKERFILE)
-    assert installs and all('--constraint "constraints/${minor}.txt"' in i for i in installs)
-    for minor in re.findall(r'"(py3\d+)"', DOCKERFILE):
-        assert (ROOT / "constraints" / f"{minor}.txt").is_file()
-
-
-def test_the_image_is_not_root_and_hands_signals_on():
-    """SIGTERM asks a run to save; process 1 would not get it by default."""
-    users = re.findall(r"^USER (.*)", DOCKERFILE, flags=re.M)
-    assert users[-1].split(":")[0] not in ("root", "0")
-    assert json.loads(re.search(r"^ENTRYPOINT (.*)", DOCKERFILE, flags=re.M).group(1)) == [
-        "tini",
-        "--",
-    ]
-    assert "command" not in pod_of(manifest("--gpus", "8"))["containers"][0], (
-        "tini would be left out"
-    )
-    (folder,) = re.findall(r"^WORKDIR (.*)", DOCKERFILE, flags=re.M)
-    assert f"--container-workdir={folder}" in (HOSTS / "slurm.sh").read_text(encoding="utf-8")

@@ -5,11 +5,22 @@ from gtpo_jax.parts.losses.clipped import Clip, clipped, clipped_surrogate
 from gtpo_jax.parts.losses.divergence import divergence
 from gtpo_jax.parts.losses.entropy import entropy
 from gtpo_jax.parts.losses.imitation import imitation
-from gtpo_jax.parts.losses.loss import NEEDS, Diagnostics, Loss, Scores, Term, add, term
+from gtpo_jax.parts.losses.loss import (
+    FIELDS,
+    NEEDS,
+    Diagnostics,
+    Loss,
+    Scores,
+    Term,
+    TermOfCandidates,
+    add,
+    term,
+)
 from gtpo_jax.parts.losses.mismatch import ImportanceWeights, truncated_importance_weights
 from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, Unit
 
 __all__ = [
+    "FIELDS",
     "NEEDS",
     "Clip",
     "Diagnostics",
@@ -19,6 +30,7 @@ __all__ = [
     "Scores",
     "Surrogate",
     "Term",
+    "TermOfCandidates",
     "Unit",
     "WeightClip",
     "add",

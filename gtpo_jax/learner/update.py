@@ -118,7 +118,7 @@ def _make_micro_loss(
         trained: Params, frozen: dict[str, Params], batch: TokenBatch
     ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
         params = {**frozen, **trained}
-        batch = _without_junk(batch)
+        batch = without_junk(batch)
         scores = Scores(
             *batch_logprobs(
                 forward, params, batch, temperature=temperature, chunk=chunk, needs=loss.needs
@@ -148,7 +148,7 @@ def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
 MASKED = ("behavior_logprobs", "token_advantages", "proximal_logprobs", "reference_logprobs")
 
 
-def _without_junk(batch: TokenBatch) -> TokenBatch:
+def without_junk(batch: TokenBatch) -> TokenBatch:
     """The batch with 0 wherever no token is trained.
 
     Leaving such a token out of the sum does not keep its NaN out of the gradient; its inputs have

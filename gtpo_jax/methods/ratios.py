@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from gtpo_jax.maths import checks
 from gtpo_jax.methods.method import Method, Modifier, change_policy_term, correct_policy_term
 from gtpo_jax.parts.losses import Acceptance, Truncation, Unit
 
@@ -53,6 +54,7 @@ def importance(
     product (`over=product`), which is unbiased and varies most. An infinite `limit` is the
     decoupled objective of arXiv 2505.24298; see `decoupled_ppo`. Turns are our own.
     """
+    checks.check_positive("limit", limit, hint="2 is usual, infinity truncates nothing")
     how = "sum" if over == "product" else "mean"
     correction = Truncation(low=low, high=limit, unit=unit, how=how)
     return lambda method: correct_policy_term(method, correction, name="importance")

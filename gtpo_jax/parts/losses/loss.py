@@ -20,7 +20,7 @@ FIELDS = ("proximal_logprobs", "reference_logprobs", "candidates")
 candidates are recorded by the sampler."""
 
 NEEDS = (*FIELDS, *logprobs.EXTRAS)
-"""What a term may need: `FIELDS` of the batch, and the extras of `Scores`."""
+"""Names that a term may need: `FIELDS` of the batch, and the extras of `Scores`."""
 
 
 class Scores(NamedTuple):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 
 from configs.parts import make_optimizer
 from configs.schema import RunConfig
+from gtpo_jax.decoding import sampling
 from gtpo_jax.methods import Method
 from gtpo_jax.parts import facts
 from gtpo_jax.tasks.source import ProblemSource
@@ -27,6 +30,16 @@ def make_layout(config: RunConfig) -> Layout:
         row_buckets=train.row_buckets,
         shared_prompts=train.shared_prompts,
     )
+
+
+def make_sampler(config: RunConfig, method: Method) -> sampling.Sampler:
+    """The sampler of the rollouts that are trained on; it records what the loss compares with."""
+    temperature = config.train.temperature
+    sampler = functools.partial(sampling.categorical, temperature=temperature)
+    count = method.loss.candidates
+    if not count:
+        return sampler
+    return sampling.recording(sampler, count=count, temperature=temperature)
 
 
 def check_facts(method: Method, source: ProblemSource | None) -> None:

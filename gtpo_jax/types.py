@@ -160,6 +160,16 @@ AnswerTokens = Callable[[Problem], GoldAnswer]
 """Writes gold answers. Raises `ValueError` for an answer that cannot be written."""
 
 
+class Candidates(NamedTuple):
+    """The likeliest tokens of the distributions that tokens were drawn from, the likeliest first.
+
+    Places beyond the vocabulary have id 0 and log-prob −inf.
+    """
+
+    ids: Any  # [..., K] int32
+    logprobs: Any  # [..., K] float32, of the sampler at its temperature
+
+
 def _no_floats() -> np.ndarray:
     return np.zeros(0, np.float32)
 
@@ -179,6 +189,7 @@ class Turn:
     entropies: np.ndarray = dataclasses.field(
         default_factory=_no_floats
     )  # [n] float32, nats, of the policy at the temperature of the sampler
+    candidates: Candidates | None = None  # [n, K], if the method asks for them
     version: int = 0  # oldest parameter version that a token was sampled with
     text: str
     codes: tuple[str, ...] = ()  # the code of each call, if the turn holds valid calls
@@ -255,6 +266,8 @@ class TokenBatch:
     """float32, of the policy that a step began with, by the learner; None: `behavior_logprobs`."""
     reference_logprobs: jax.Array | None = None
     """float32, of the policy that the trained one is held to; None: it is held to none."""
+    candidates: Candidates | None = None
+    """`[..., B, T, K]`, recorded by the sampler beside each token; None: nothing was recorded."""
 
 
 @jax.tree_util.register_dataclass

@@ -15,9 +15,8 @@ import jax
 import numpy as np
 
 from configs.methods import spell
-from configs.training import make_training
+from configs.training import make_sampler, make_training
 from gtpo_jax import learner, rollout
-from gtpo_jax.decoding import sampling
 from gtpo_jax.language.gold import gold_answer
 from gtpo_jax.learner import measured
 from gtpo_jax.parts.prompts import Proposal
@@ -58,9 +57,7 @@ class Trainer:
         self.session = session
         self.config = session.config.train
         self.prompts = session.method.prompts
-        self.engine = session.engine(
-            functools.partial(sampling.categorical, temperature=self.config.temperature)
-        )
+        self.engine = session.engine(make_sampler(session.config, session.method))
         problems = (
             session.source.train_problem(index)
             for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)

@@ -9,6 +9,7 @@ otherwise its values are NaN.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import numbers
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from gtpo_jax.maths import checks
-from gtpo_jax.types import Scalar
+from gtpo_jax.types import Candidates, Scalar
 
 INFINITY_BITS = 0x7F800000  # of float32
 TINY = float(jnp.finfo(jnp.float32).tiny)
@@ -36,6 +37,7 @@ class Draw:
     logprobs: jax.Array  # [B] float32, log p(token), nats
     sampled_logprobs: jax.Array  # [B] float32, log q(token), nats
     entropies: jax.Array  # [B] float32, −Σ p log p, nats
+    candidates: Candidates | None = None  # [B, K], log p of the likeliest tokens; see `recording`
 
 
 class Sampler(Protocol):
@@ -133,6 +135,30 @@ def greedy(keys: jax.Array, logits: jax.Array) -> Draw:
         logprobs=_chosen(whole.distances, tokens) - jnp.log(whole.mass),
         sampled_logprobs=jnp.zeros(tokens.shape, jnp.float32),
         entropies=whole.entropies,
+    )
+
+
+def recording(sampler: Sampler, *, count: int, temperature: Scalar = 1.0) -> Sampler:
+    """A sampler that draws as the given one does, and records the `count` likeliest tokens.
+
+    `candidates.logprobs[b, j] = log p(ids[b, j])`, the likeliest first, with
+    `p = softmax(logits / temperature)`; `temperature` must be that of the sampler. Tokens that
+    cannot be drawn, and places beyond the vocabulary, have log-prob −inf.
+    """
+    checks.check_range("count", count, 1, float("inf"), hint="it counts tokens, 8 to 64 is usual")
+    return functools.partial(_record, sampler, count=count, temperature=temperature)
+
+
+def _record(
+    sampler: Sampler, keys: jax.Array, logits: jax.Array, *, count: int, temperature: Scalar
+) -> Draw:
+    whole = _softmax(keys, logits, temperature)
+    size = whole.distances.shape[-1]
+    distances, ids = jax.lax.top_k(whole.distances, min(count, size))
+    missing = [(0, 0), (0, max(count - size, 0))]
+    logprobs = jnp.pad(distances, missing, constant_values=-jnp.inf) - jnp.log(whole.mass)[:, None]
+    return dataclasses.replace(
+        sampler(keys, logits), candidates=Candidates(jnp.pad(ids, missing), logprobs)
     )
 
 

@@ -32,7 +32,7 @@ class DecodeState:
 class Segment:
     """The samples of one decode segment. Row b wrote the first `counts[b]` of the `n` columns."""
 
-    draws: sampling.Draw  # leaves [B, n]
+    draws: sampling.Draw  # leaves [B, n], candidates [B, n, K]
     counts: jax.Array  # [B] int32
     matched: jax.Array  # [B] bool, the last token completed a stop string
     active: jax.Array  # [B] bool, still in the middle of a turn

@@ -137,22 +137,18 @@ def decode_segment(
         )
         return index + 1, next_state, segment
 
-    begun = (jnp.int32(0), state, _blank_segment(state.active, steps))
+    logits = jax.ShapeDtypeStruct((len(state.active), policy.forward.vocab_size), jnp.float32)
+    draw = jax.eval_shape(policy.sampler, state.keys, logits)
+    begun = (jnp.int32(0), state, _blank_segment(state.active, draw, steps))
     _, state, segment = jax.lax.while_loop(unfinished, body, begun)
     return state, segment
 
 
-def _blank_segment(active: jax.Array, steps: int) -> Segment:
-    """A segment in which no row has written yet."""
+def _blank_segment(active: jax.Array, draw: sampling.Draw, steps: int) -> Segment:
+    """A segment in which no row has written yet; `draw` has the shapes of a step."""
     rows = len(active)
-    blank = jnp.zeros((rows, steps), jnp.float32)
     return Segment(
-        draws=sampling.Draw(
-            tokens=blank.astype(jnp.int32),
-            logprobs=blank,
-            sampled_logprobs=blank,
-            entropies=blank,
-        ),
+        draws=jax.tree.map(lambda x: jnp.zeros((rows, steps, *x.shape[1:]), x.dtype), draw),
         counts=jnp.zeros(rows, jnp.int32),
         matched=jnp.zeros(rows, bool),
         active=active,

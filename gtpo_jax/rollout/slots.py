@@ -69,6 +69,7 @@ class Slot:
             logprobs=draws.logprobs,
             sampled_logprobs=draws.sampled_logprobs,
             entropies=draws.entropies,
+            candidates=draws.candidates,
             version=self.version,
             text=parsed.text,
             codes=parsed.codes,

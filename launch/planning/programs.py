@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from configs.methods import make_method
 from configs.parts import make_lora
 from configs.schema import RunConfig
-from configs.training import make_training
+from configs.training import make_sampler, make_training
 from gtpo_jax import decoding, learner
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
@@ -81,9 +81,8 @@ def build(config: RunConfig, mesh: Mesh, local: Mesh, workload: Workload) -> lis
     sharding.check_rows(config.rollout.slots, local, "rollout.slots")
     network = Network(config.model, mesh, lora=make_lora(config.lora))
     forward = _forward(config, mesh)
-    training = make_training(
-        config, forward, make_method(config.train.method), answer_tokens=_unwritten
-    )
+    method = make_method(config.train.method)
+    training = make_training(config, forward, method, answer_tokens=_unwritten)
     state = abstract_state(network, training.optimizer)
     here = Network(config.model, local, lora=make_lora(config.lora)).abstract
     # Rollouts read the parameters of the state, unless they are gathered from other processes.
@@ -92,7 +91,7 @@ def build(config: RunConfig, mesh: Mesh, local: Mesh, workload: Workload) -> lis
         held -= tree_bytes(state.params)
     return [
         *_training(config, mesh, training, state, workload),
-        *_rollout(config, local, here, resident=held),
+        *_rollout(config, make_sampler(config, method), local, here, resident=held),
     ]
 
 
@@ -187,12 +186,14 @@ def _row_tokens(config: RunConfig, workload: Workload) -> float:
     return workload.trajectory - prompt * (1 - 1 / train.group_size)
 
 
-def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> list[Program]:
+def _rollout(
+    config: RunConfig, sampler: sampling.Sampler, mesh: Mesh, params: Any, *, resident: int
+) -> list[Program]:
     limits = config.rollout
     forward = _forward(config, mesh)
     programs = decoding.make_programs(
         forward,
-        functools.partial(sampling.categorical, temperature=config.train.temperature),
+        sampler,
         segment_steps=limits.segment_steps,
         stop_ids=(0,),
         vocab_size=forward.vocab_size,

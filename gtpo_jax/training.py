@@ -28,7 +28,7 @@ import optax
 from gtpo_jax import learner
 from gtpo_jax.learner import measured, packing
 from gtpo_jax.methods import Method, TurnCredit, assign
-from gtpo_jax.parts import facts
+from gtpo_jax.parts import facts, losses
 from gtpo_jax.parts.spreads import evenly, written_tokens
 from gtpo_jax.types import (
     AnswerTokens,
@@ -62,6 +62,8 @@ class Layout:
     shared_prompts: bool = False
     """Trajectories of a group share their prompt within a row; minibatches consist of whole groups.
     """
+    whole_groups: bool = False
+    """Minibatches consist of whole groups, as a loss over groups needs them."""
 
     @property
     def trajectories(self) -> int:
@@ -71,7 +73,7 @@ class Layout:
     @property
     def dealt_together(self) -> int:
         """Number of trajectories that must go into the same minibatch."""
-        return self.group_size if self.shared_prompts else 1
+        return self.group_size if self.shared_prompts or self.whole_groups else 1
 
     @property
     def minibatch_deals(self) -> int:
@@ -100,24 +102,49 @@ class Layout:
 
     def minibatches_of(self, trajectories: Sequence[Trajectory], *, seed: str) -> list[list[int]]:
         """Indices of the trajectories of each minibatch, dealt at random, in whole groups if they
-        share prompts.
+        share prompts or the loss needs them.
 
         There are as few minibatches as hold them at the size of a full step, and at least one,
-        which may be empty.
+        which may be empty. Groups of unequal sizes may need one or two more.
         """
         dealt = [[index] for index in range(len(trajectories))]
-        if self.shared_prompts:
+        if self.shared_prompts or self.whole_groups:
             groups: dict[int, list[int]] = {}
             for index, trajectory in enumerate(trajectories):
                 groups.setdefault(trajectory.group, []).append(index)
             dealt = list(groups.values())
         random.Random(seed).shuffle(dealt)
-        count = max(-(-len(dealt) // self.minibatch_deals), 1)
-        share = -(-len(dealt) // count)
         return [
-            [index for deal in dealt[i * share : (i + 1) * share] for index in deal]
-            for i in range(count)
+            [index for deal in part for index in deal]
+            for part in _divided(dealt, most=self.minibatch_trajectories)
         ]
+
+
+def _divided(deals: Sequence[Sequence[int]], *, most: int) -> list[list[Sequence[int]]]:
+    """Divides deals, in order, into parts of at most `most` items and of about equal size.
+
+    Raises `ValueError` if one deal has more.
+    """
+    sizes = [len(deal) for deal in deals]
+    if max(sizes, default=0) > most:
+        raise ValueError(
+            f"a group has {max(sizes)} trajectories, and a minibatch holds {most}, in whole groups;"
+            " use fewer minibatches, or smaller groups"
+        )
+    count = max(-(-sum(sizes) // most), 1)
+    while True:
+        share = -(-sum(sizes) // count)
+        parts: list[list[Sequence[int]]] = [[]]
+        filled = 0
+        for deal in deals:
+            if parts[-1] and (filled >= share or filled + len(deal) > most):
+                parts.append([])
+                filled = 0
+            parts[-1].append(deal)
+            filled += len(deal)
+        if len(parts) <= count:
+            return parts + [[] for _ in range(count - len(parts))]
+        count = len(parts)
 
 
 class StepReport(NamedTuple):
@@ -178,11 +205,18 @@ class Training:
         """`answer_tokens` writes the gold answers that some facts need."""
         absent = measured.OF_ANSWERS if answer_tokens is None else ()
         facts.check_provided(method.facts, [fact for fact in COMPUTED if fact not in absent])
+        if method.loss.group_terms:
+            layout = dataclasses.replace(layout, whole_groups=True)
         self.method, self.layout, self.optimizer = method, layout, optimizer
         self.seed, self.put = seed, put
         options = {"temperature": temperature, "chunk": chunk}
         self._update = learner.make_update(
-            forward, optimizer, method.loss, method.reduce, **options
+            forward,
+            optimizer,
+            method.loss,
+            method.reduce,
+            trajectories=layout.minibatch_trajectories,
+            **options,
         )
         self.assign = jax.jit(functools.partial(assign, method))
         self.spread = jax.jit(method.spread)
@@ -293,6 +327,7 @@ class Training:
                     1,
                     shared_prompts=self.layout.shared_prompts,
                     candidates=self.method.loss.candidates,
+                    groups=self._packs_groups,
                 ),
             )
             scored = dataclasses.replace(
@@ -366,6 +401,7 @@ class Training:
                 shared_prompts=layout.shared_prompts,
                 token_advantages=None if spread is None else [spread[index] for index in part],
                 candidates=self.method.loss.candidates,
+                groups=self._packs_groups,
             )
             yield self.put(batch)
 
@@ -383,6 +419,11 @@ class Training:
             for name in self._scored
         }
         return dataclasses.replace(batch, **scores)
+
+    @property
+    def _packs_groups(self) -> bool:
+        """True if the loss needs the groups and successes of trajectories."""
+        return bool(self.method.loss.needs & set(losses.GROUP_FIELDS))
 
     @property
     def _scored(self) -> list[str]:

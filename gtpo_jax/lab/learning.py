@@ -23,6 +23,7 @@ from gtpo_jax.lab import agents, episodes, facts, history
 from gtpo_jax.lab.policies import Params, Policy, score, table
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.methods import Method, assign
+from gtpo_jax.parts.losses import with_group_share
 from gtpo_jax.types import TokenBatch
 
 
@@ -161,6 +162,12 @@ def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: 
     state, turn_credit = assign(method, state, batch)
     advantages = method.spread(turn_credit.advantages, episodes.written(context), batch)
     tokens = episodes.token_batch(context, batch.included, advantages)
+    shape = tokens.tokens.shape
+    tokens = dataclasses.replace(
+        tokens,
+        group_ids=jnp.broadcast_to(batch.group_ids[:, None], shape),
+        successes=jnp.broadcast_to(batch.success[:, None], shape),
+    )
     return Credited(
         batch=jax.lax.stop_gradient(tokens),
         observations=context.history.observations,
@@ -173,7 +180,14 @@ def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: 
 def loss_of(params: Params, method: Method, policy: Policy, credited: Credited) -> jax.Array:
     """The loss that an update descends."""
     scores = score(policy, params, credited.observations, credited.batch.tokens)
-    return method.reduce(method.loss(scores, credited.batch)[0], credited.batch).mean()
+    batch = with_group_share(
+        method.loss,
+        method.reduce,
+        scores.logprobs,
+        credited.batch,
+        trajectories=len(credited.batch.tokens),
+    )
+    return method.reduce(method.loss(scores, batch)[0], batch).mean()
 
 
 def first_turns_of_right(credited: Credited) -> tuple[jax.Array, jax.Array]:

@@ -83,6 +83,7 @@ def pack(
     shared_prompts: bool = False,
     token_advantages: Sequence[np.ndarray] | None = None,
     candidates: int = 0,
+    groups: bool = False,
 ) -> TokenBatch:
     """Packs trajectories into `[micro_batches, rows, row_length]`; the rest is padding.
 
@@ -94,6 +95,7 @@ def pack(
     row; the next row repeats it. Either way there are at most as many rows as trajectories.
 
     `candidates`: how many of the tokens that the sampler recorded beside each draw go along.
+    `groups`: the groups and successes of trajectories go along.
     """
     included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
@@ -104,8 +106,15 @@ def pack(
             f" are {micro_batches} x {rows}; raise the number of micro-batches"
         )
     batch = empty_batch(
-        micro_batches * rows, row_length, shared_prompts=shared_prompts, candidates=candidates
+        micro_batches * rows,
+        row_length,
+        shared_prompts=shared_prompts,
+        candidates=candidates,
+        groups=groups,
     )
+    numbers: dict[int, int] = {}
+    for index in included:
+        numbers.setdefault(trajectories[index].group, len(numbers))
     for row, items in enumerate(layout):
         start, segment = 0, 1
         for piece in (pieces[item] for item in items):
@@ -117,7 +126,11 @@ def pack(
             for index in piece:
                 facts = index, trajectories[index], turn_advantages[index]
                 tokens = None if token_advantages is None else token_advantages[index]
-                start = _write(batch, row, start, segment, *facts, prefix=prefix, tokens=tokens)
+                end = _write(batch, row, start, segment, *facts, prefix=prefix, tokens=tokens)
+                if batch.group_ids is not None and batch.successes is not None:
+                    batch.group_ids[row, start:end] = numbers[trajectories[index].group]
+                    batch.successes[row, start:end] = trajectories[index].success
+                start = end
                 segment += 1
     return jax.tree.map(lambda x: x.reshape(micro_batches, rows, *x.shape[1:]), batch)
 
@@ -177,11 +190,17 @@ def pack_stream(
 
 
 def empty_batch(
-    rows: int, row_length: int, *, shared_prompts: bool = False, candidates: int = 0
+    rows: int,
+    row_length: int,
+    *,
+    shared_prompts: bool = False,
+    candidates: int = 0,
+    groups: bool = False,
 ) -> TokenBatch:
     """A batch of padding, as NumPy arrays.
 
-    It has `prefix_ids` only with `shared_prompts`, and `candidates` only if there are any.
+    It has `prefix_ids` only with `shared_prompts`, `candidates` only if there are any, and
+    `group_ids` and `successes` only with `groups`.
     """
     shape = (rows, row_length)
     recorded = Candidates(
@@ -198,6 +217,8 @@ def empty_batch(
         "token_advantages": np.zeros(shape, np.float32),
         "prefix_ids": np.zeros(shape, np.int32) if shared_prompts else None,
         "candidates": recorded if candidates else None,
+        "group_ids": np.zeros(shape, np.int32) if groups else None,
+        "successes": np.zeros(shape, bool) if groups else None,
     }
     return TokenBatch(**fields)
 

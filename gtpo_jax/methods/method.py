@@ -106,7 +106,7 @@ def change_policy_term(
     if not any(isinstance(term, PolicyTerm) for term in terms):
         raise ValueError(f"{name} changes a policy-gradient term, and this method's loss has none")
     changed = (change(term) if isinstance(term, PolicyTerm) else term for term in terms)
-    return method._replace(loss=Loss(tuple(changed)))
+    return method._replace(loss=method.loss._replace(terms=tuple(changed)))
 
 
 def change_surrogate(method: Method, kind: type, *, name: str, **fields: object) -> Method:

@@ -7,6 +7,7 @@ from gtpo_jax.parts.losses.entropy import entropy
 from gtpo_jax.parts.losses.imitation import imitation
 from gtpo_jax.parts.losses.loss import (
     FIELDS,
+    GROUP_FIELDS,
     NEEDS,
     Diagnostics,
     Loss,
@@ -14,18 +15,24 @@ from gtpo_jax.parts.losses.loss import (
     Term,
     TermOfCandidates,
     add,
+    over_groups,
     term,
 )
+from gtpo_jax.parts.losses.members import GroupTerm, Members, members_of
 from gtpo_jax.parts.losses.mismatch import ImportanceWeights, truncated_importance_weights
 from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, Unit
+from gtpo_jax.parts.losses.shares import with_group_share
 
 __all__ = [
     "FIELDS",
+    "GROUP_FIELDS",
     "NEEDS",
     "Clip",
     "Diagnostics",
+    "GroupTerm",
     "ImportanceWeights",
     "Loss",
+    "Members",
     "PolicyTerm",
     "Scores",
     "Surrogate",
@@ -41,6 +48,9 @@ __all__ = [
     "divergence",
     "entropy",
     "imitation",
+    "members_of",
+    "over_groups",
     "term",
     "truncated_importance_weights",
+    "with_group_share",
 ]

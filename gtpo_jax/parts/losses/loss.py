@@ -10,14 +10,18 @@ import jax
 import jax.numpy as jnp
 
 from gtpo_jax.maths import logprobs
+from gtpo_jax.parts.losses.members import GroupTerm
 from gtpo_jax.types import TokenBatch
 
 Diagnostics = dict[str, jax.Array]
 """Name → values per token `[B, T]`; their means over trained tokens become metrics."""
 
-FIELDS = ("proximal_logprobs", "reference_logprobs", "candidates")
+GROUP_FIELDS = ("group_ids", "successes")
+"""Fields of `TokenBatch` that terms over groups need, always."""
+
+FIELDS = ("proximal_logprobs", "reference_logprobs", "candidates", *GROUP_FIELDS)
 """Fields of `TokenBatch` that a term may need. `training` computes the log-probs that a loss names;
-candidates are recorded by the sampler."""
+candidates are recorded by the sampler, groups and successes are packed."""
 
 NEEDS = (*FIELDS, *logprobs.EXTRAS)
 """What a term may need: `FIELDS` of the batch, and the extras of `Scores`."""
@@ -55,14 +59,19 @@ class TermOfCandidates(Term, Protocol):
 
 
 class Loss(NamedTuple):
-    """The sum of its terms: `loss(scores, batch) → loss per token [B, T], diagnostics`."""
+    """The sum of its terms: `loss(scores, batch) → loss per token [B, T], diagnostics`.
+
+    Terms over whole groups enter by the batch's `group_share`; see `shares.with_group_share`.
+    """
 
     terms: tuple[Term, ...]
+    group_terms: tuple[GroupTerm, ...] = ()
 
     @property
     def needs(self) -> frozenset[str]:
         """Fields of the batch that its terms read besides advantages and behavior log-probs."""
-        named = frozenset().union(*(term.needs for term in self.terms))
+        named = frozenset().union(*(term.needs for term in (*self.terms, *self.group_terms)))
+        named |= set(GROUP_FIELDS if self.group_terms else ())
         return named | {"candidates"} if "candidate_logprobs" in named else named
 
     @property
@@ -78,6 +87,12 @@ class Loss(NamedTuple):
                 f"the loss needs a batch with {', '.join(missing)}; `training.Training` computes"
                 " log-probs and packs recorded candidates, or set them with dataclasses.replace"
             )
+        share = batch.group_share
+        if self.group_terms and share is None:
+            raise ValueError(
+                "the loss has terms over groups, which need the batch's group_share; the update of"
+                " `learner.make_update` sets it, and so does `losses.with_group_share`"
+            )
         absent = sorted(needs - set(FIELDS) - set(scores.extras))
         if absent:
             raise ValueError(
@@ -85,6 +100,9 @@ class Loss(NamedTuple):
                 " `learner.batch_logprobs`"
             )
         parts = [term(scores, batch) for term in self.terms]
+        if self.group_terms and share is not None:
+            moved = scores.logprobs - jax.lax.stop_gradient(scores.logprobs)
+            parts.append((share.coefficients * moved + share.values, share.diagnostics))
         diagnostics: Diagnostics = {}
         for _, named in parts:
             diagnostics |= named
@@ -125,4 +143,12 @@ def term(
 
 def add(*losses: Loss) -> Loss:
     """The sum of losses."""
-    return Loss(tuple(term for loss in losses for term in loss.terms))
+    return Loss(
+        tuple(term for loss in losses for term in loss.terms),
+        tuple(term for loss in losses for term in loss.group_terms),
+    )
+
+
+def over_groups(*terms: GroupTerm) -> Loss:
+    """A loss of terms over whole groups alone."""
+    return Loss((), terms)

@@ -1,8 +1,19 @@
 """Losses per token: sums of terms, each of which names the scores it needs. One idea per file."""
 
+from gtpo_jax.parts.losses.centering import score_centering
 from gtpo_jax.parts.losses.cispo import WeightClip, cispo, cispo_surrogate
 from gtpo_jax.parts.losses.clipped import Clip, clipped, clipped_surrogate
+from gtpo_jax.parts.losses.contrasts import contrast, drift_limit
+from gtpo_jax.parts.losses.corrections import (
+    Acceptance,
+    Correction,
+    Measure,
+    Truncation,
+    Unit,
+    binary_kl,
+)
 from gtpo_jax.parts.losses.divergence import divergence
+from gtpo_jax.parts.losses.dppo import Divergence, TrustRegion, dppo_surrogate
 from gtpo_jax.parts.losses.entropy import entropy
 from gtpo_jax.parts.losses.imitation import imitation
 from gtpo_jax.parts.losses.loss import (
@@ -20,36 +31,49 @@ from gtpo_jax.parts.losses.loss import (
 )
 from gtpo_jax.parts.losses.members import GroupTerm, Members, members_of
 from gtpo_jax.parts.losses.mismatch import ImportanceWeights, truncated_importance_weights
-from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, Unit
+from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, SurrogateFn, TokenSurrogate
 from gtpo_jax.parts.losses.shares import with_group_share
 
 __all__ = [
     "FIELDS",
     "GROUP_FIELDS",
     "NEEDS",
+    "Acceptance",
     "Clip",
+    "Correction",
     "Diagnostics",
+    "Divergence",
     "GroupTerm",
     "ImportanceWeights",
     "Loss",
+    "Measure",
     "Members",
     "PolicyTerm",
     "Scores",
     "Surrogate",
+    "SurrogateFn",
     "Term",
     "TermOfCandidates",
+    "TokenSurrogate",
+    "Truncation",
+    "TrustRegion",
     "Unit",
     "WeightClip",
     "add",
+    "binary_kl",
     "cispo",
     "cispo_surrogate",
     "clipped",
     "clipped_surrogate",
+    "contrast",
     "divergence",
+    "dppo_surrogate",
+    "drift_limit",
     "entropy",
     "imitation",
     "members_of",
     "over_groups",
+    "score_centering",
     "term",
     "truncated_importance_weights",
     "with_group_share",

@@ -125,6 +125,8 @@ def data(seed: int) -> Data:
     ids = np.argsort(-sampler, axis=-1)[..., :CANDIDATES].astype(np.int32)
     turn_advantages = rng.standard_normal((16, 3))
     rows, turns = (np.maximum(np.asarray(x), 0) for x in (batch.trajectory_ids, batch.turn_ids))
+    group_ids = np.array([0, 0, 0, 1, 1, 1, 1, 2, 3, 3])
+    successes = np.array([True, False, False, True, True, False, False, False, True, False])
     p = np.exp(trained)
     filled = {
         "tokens": tokens.astype(np.int32),
@@ -136,8 +138,6 @@ def data(seed: int) -> Data:
         "successes": np.where(batch.trajectory_ids >= 0, successes[rows], False),
         "candidates": Candidates(ids, float64(np.take_along_axis(sampler, ids, axis=-1))),
     }
-    group_ids = np.array([0, 0, 0, 1, 1, 1, 1, 2, 3, 3])
-    successes = np.array([True, False, False, True, True, False, False, False, True, False])
     known = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     arrays = {name: None if x is None else np.asarray(x) for name, x in known.items()}
     return Data(

@@ -26,6 +26,7 @@
 | `productive()`, `unlikely()` | x, scaled on the last turn of a success |
 | `thoughts()` | x by the labels of turns |
 | `plan_turn()` | score of the plan on the first turn, x on others |
+| `preferred()` | 1 if it passes a filter, −1 if another of the group does |
 | `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
 
 Modifiers add one of these at the end of a credit, or before it:
@@ -79,6 +80,7 @@ from gtpo_jax.parts.credit.last_turns import at_last, before_last
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
 from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
+from gtpo_jax.parts.credit.preferred import CONSISTENT, preferences, preferred
 from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
 from gtpo_jax.parts.credit.recurring import (
     dense_ids,
@@ -113,6 +115,7 @@ from gtpo_jax.parts.credit.tracked import Tracker, minus_tracked_value, retentio
 from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
 
 __all__ = [
+    "CONSISTENT",
     "DEMONSTRATION_DISTANCE",
     "DEMONSTRATION_GAP",
     "OFF_POLICY",
@@ -174,6 +177,8 @@ __all__ = [
     "over_relative_entropy",
     "plan_scores",
     "plan_turn",
+    "preferences",
+    "preferred",
     "productive",
     "productivity_factors",
     "rank_returns",

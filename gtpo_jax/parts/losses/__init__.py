@@ -31,7 +31,10 @@ from gtpo_jax.parts.losses.loss import (
 )
 from gtpo_jax.parts.losses.members import GroupTerm, Members, members_of
 from gtpo_jax.parts.losses.mismatch import ImportanceWeights, truncated_importance_weights
+from gtpo_jax.parts.losses.pairs import pair_gradient
 from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, SurrogateFn, TokenSurrogate
+from gtpo_jax.parts.losses.preferences import group_preference, pair_preference
+from gtpo_jax.parts.losses.regression import regression
 from gtpo_jax.parts.losses.shares import with_group_share
 
 __all__ = [
@@ -70,9 +73,13 @@ __all__ = [
     "dppo_surrogate",
     "drift_limit",
     "entropy",
+    "group_preference",
     "imitation",
     "members_of",
     "over_groups",
+    "pair_gradient",
+    "pair_preference",
+    "regression",
     "score_centering",
     "term",
     "truncated_importance_weights",

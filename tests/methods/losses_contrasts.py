@@ -213,6 +213,7 @@ def soft_of_one_temperature() -> methods.Method:
 
 
 ROWS: dict[str, Row] = {
+    "dpo": Row(reference=dpo),
     "disco": Row(
         reference=disco(),
         neutral=soft_of_one_temperature,
@@ -235,7 +236,6 @@ ROWS: dict[str, Row] = {
         parent=methods.gtpo,
     ),
     "oorl weight=.2": Row(reference=oorl),
-    "dpo": Row(reference=dpo),
     "reg_grpo": Row(reference=reg_grpo()),
     "reg_grpo scale=.5 kl=.1 recompute=true": Row(
         reference=reg_grpo(scale=0.5, kl=0.1, recompute=True)

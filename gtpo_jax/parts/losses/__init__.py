@@ -12,6 +12,7 @@ from gtpo_jax.parts.losses.corrections import (
     Unit,
     binary_kl,
 )
+from gtpo_jax.parts.losses.curvature import predicted_shift, steady
 from gtpo_jax.parts.losses.divergence import divergence
 from gtpo_jax.parts.losses.dppo import Divergence, TrustRegion, dppo_surrogate
 from gtpo_jax.parts.losses.entropy import entropy
@@ -25,6 +26,7 @@ from gtpo_jax.parts.losses.loss import (
     Scores,
     Term,
     TermOfCandidates,
+    TokenChoice,
     add,
     over_groups,
     term,
@@ -57,6 +59,7 @@ __all__ = [
     "SurrogateFn",
     "Term",
     "TermOfCandidates",
+    "TokenChoice",
     "TokenSurrogate",
     "Truncation",
     "TrustRegion",
@@ -79,8 +82,10 @@ __all__ = [
     "over_groups",
     "pair_gradient",
     "pair_preference",
+    "predicted_shift",
     "regression",
     "score_centering",
+    "steady",
     "term",
     "truncated_importance_weights",
     "with_group_share",

@@ -18,7 +18,7 @@ from gtpo_jax.parts.plans import Plan, independent
 from gtpo_jax.parts.prompts import Prompts, in_order
 from gtpo_jax.parts.reductions import Reduction
 from gtpo_jax.parts.rewards import Reward
-from gtpo_jax.parts.spreads import Spread, evenly
+from gtpo_jax.parts.spreads import Spread, evenly, facts_of
 from gtpo_jax.types import EpisodeBatch
 
 
@@ -36,7 +36,11 @@ class Method(NamedTuple):
     @property
     def facts(self) -> tuple[Fact, ...]:
         """Facts of trajectories that its parts read, but for those that `assign` itself passes."""
-        needs = facts.union(*(part.facts for part in self.rewards.values()), self.credit.facts)
+        needs = facts.union(
+            *(part.facts for part in self.rewards.values()),
+            self.credit.facts,
+            facts_of(self.spread),
+        )
         return tuple(fact for fact in needs if fact != facts.REWARD_PARTS)
 
 

@@ -270,6 +270,8 @@ ROWS: dict[str, Row] = {
         neutral=lambda: methods.capo(learning_rate=1e-6)(methods.gtpo()),
         parent=methods.gtpo,
     ),
+    # The loss stays as it is: the spread has its own tests, in `tests/learner/test_likeness.py`.
+    "nthr": Row(reference=lambda data, fixed: surrogate_of_gtpo(data)),
     "p3o kl=.1": Row(
         reference=p3o("separate", 0.2, 0.1),
         rtol=1e-3,

@@ -50,7 +50,7 @@ def mean(values) -> float:
 
 
 def gap(group: Group, score, tau: float | None) -> float:
-    """What a question adds to DisCO's objective."""
+    """The part of a question in DisCO's objective."""
     right, wrong = divided(group.means(score), group.right)
     if not right or not wrong:
         return 0.0

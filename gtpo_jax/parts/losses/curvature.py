@@ -16,7 +16,7 @@ from gtpo_jax.types import Scalar, TokenBatch
 
 
 class PredictedShift(NamedTuple):
-    """What a step on one token alone would do, to second order; each `[*B]`."""
+    """Changes by a step on one token alone, to second order; each `[*B]`."""
 
     objective: jax.Array  # change of the policy gradient's objective
     policy: jax.Array  # KL divergence of the policy after it from the policy before

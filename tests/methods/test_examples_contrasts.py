@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ WIDTH, ROWS = 5, 12
 def batch(lengths, groups, successes, advantages, *, behavior=0.0, reference=0.0) -> TokenBatch:
     """One row for each trajectory of one turn, padded to `[ROWS, WIDTH]`."""
 
-    def rows(values, dtype=np.float32):
+    def rows(values, dtype: Any = np.float32):
         column = np.zeros(ROWS, dtype)
         column[: len(lengths)] = values
         return np.broadcast_to(column[:, None], (ROWS, WIDTH)).copy()
@@ -52,7 +53,7 @@ def batch(lengths, groups, successes, advantages, *, behavior=0.0, reference=0.0
     )
 
 
-def one_token(scores, successes, advantages=0.0, groups=0, **options):
+def one_token(scores, successes, advantages: Any = 0.0, groups: Any = 0, **options):
     """Trajectories of one token each, whose log-probs are the scores."""
     made = batch(np.ones(len(scores), int), groups, successes, advantages, **options)
     logprobs = np.zeros((ROWS, WIDTH), np.float32)
@@ -102,6 +103,7 @@ LONG = ("discob_logL_0", "discob_logL_1", "disco_logL_3", "disco_Lratio_5")
 def test_disco_is_that_of_the_public_code(case):
     inputs, outputs = golden("disco", case)
     soft = "disco_" in case
+    estimators: Any = {"kl": "k1", "low_var_kl": "k3"}
     loss = losses.add(
         losses.contrast(
             score="ratio" if "Lratio" in case else "likelihood",
@@ -110,7 +112,7 @@ def test_disco_is_that_of_the_public_code(case):
         losses.drift_limit(
             limit=inputs["delta"],
             weight=inputs["beta"],
-            estimator={"kl": "k1", "low_var_kl": "k3"}[inputs["kl_type"]],
+            estimator=estimators[inputs["kl_type"]],
         ),
     )
     lengths = np.sum(inputs["eos_mask"], axis=1).astype(int)
@@ -204,7 +206,7 @@ def test_dpo_of_two_pairs():
 
 def test_filter_prefers_what_is_right_short_and_new():
     rng = np.random.default_rng(0)
-    made = [make_trajectory(rng, [(8, 0)], success=right) for right in (1, 1, 1, 0)]
+    made = [make_trajectory(rng, [(8, 0)], success=right) for right in (True, True, True, False)]
     looped = np.tile(np.array([1, 2], np.int32), 4)
     turn = dataclasses.replace(made[1].turns[0], tokens=looped)
     made[1] = dataclasses.replace(made[1], turns=(turn,))
@@ -215,7 +217,9 @@ def test_filter_prefers_what_is_right_short_and_new():
     method = methods.dpo(longest=10, most_repetition=0.5)
     np.testing.assert_array_equal(signs_of(method, made)[:, 0], [1, -1, -1, -1])
     np.testing.assert_array_equal(signs_of(methods.dpo(), made)[:, 0], [1, 1, 1, -1])
-    np.testing.assert_allclose(credit.REPETITION.gather(made, 2), [0, 0.6, 0, 0])
+    repeated = credit.REPETITION.gather
+    assert repeated is not None
+    np.testing.assert_allclose(repeated(made, 2), [0, 0.6, 0, 0])
 
 
 def signs_of(method, trajectories):

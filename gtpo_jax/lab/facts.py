@@ -12,6 +12,7 @@ from gtpo_jax.lab.history import History
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.parts.facts import Code
 from gtpo_jax.parts.losses import Scores
+from gtpo_jax.types import Candidates
 
 
 class Context(NamedTuple):
@@ -25,17 +26,44 @@ class Context(NamedTuple):
     scored: Scores  # under the policy that sampled
     reference: Scores  # under the policy that training began with
     step: jax.Array  # [] int32, number of the update
+    version: jax.Array  # [] int32, of the policy that sampled
+    proximal: Scores  # under the policy that the step begins with
+    candidates: Candidates | None  # [M, T, K], recorded by the sampler
 
 
 def make_context(
-    world: World, history: History, scored: Scores, reference: Scores, step: jax.Array
+    world: World,
+    history: History,
+    scored: Scores,
+    reference: Scores,
+    step: jax.Array,
+    *,
+    version: jax.Array | None = None,
+    proximal: Scores | None = None,
+    candidates: Candidates | None = None,
 ) -> Context:
-    """The context of the facts of a history."""
+    """The context of the facts of a history.
+
+    Without a `version` and `proximal` scores, the policy that sampled is the one that the step
+    begins with.
+    """
     ids = history.turn_ids[..., None]
     turns = ids == jnp.arange(world.turns)
     after = jnp.pad(turns[:, 1:], ((0, 0), (0, 1), (0, 0)))
     before = jnp.pad(turns[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    return Context(world, history, turns, turns & ~before, turns & ~after, scored, reference, step)
+    return Context(
+        world=world,
+        history=history,
+        turns=turns,
+        first=turns & ~before,
+        last=turns & ~after,
+        scored=scored,
+        reference=reference,
+        step=step,
+        version=step if version is None else version,
+        proximal=scored if proximal is None else proximal,
+        candidates=candidates,
+    )
 
 
 def sums_of_turns(context: Context, values: jax.Array) -> jax.Array:
@@ -160,7 +188,7 @@ FACTS: dict[str, Callable[[Context], Any]] = {
     "actions": _actions,
     "answers": _answers,
     "problems": lambda c: c.history.problems,
-    "versions": lambda c: jnp.broadcast_to(c.step, c.turns[:, 0].shape),
+    "versions": lambda c: jnp.broadcast_to(c.version, c.turns[:, 0].shape),
     "step": lambda c: jnp.broadcast_to(c.step, c.history.problems.shape),
     "code": _code,
     "policy_states": lambda c: jnp.sum(_states(c) * jnp.any(c.turns, 1)[..., None], axis=1),

@@ -12,8 +12,8 @@ def rec(
     sides: losses.Sides = "one",
     low: float = 0.2,
     high: float = 0.2,
-    ring_low: float = 0.4,
-    ring_high: float = 0.4,
+    ring_low: float = 0.6,
+    ring_high: float = 2.0,
     weight: losses.Weight = "none",
     temperature: float = 1.0,
     drop: bool = False,
@@ -27,8 +27,8 @@ def rec(
 
     `weight=ratio` is importance sampling, with which `sides=one` has PPO's gradient;
     `weight=advantage` is RED-Weight, `w = exp(A / temperature)`; `drop` is RED-Drop: surplus
-    failures of a group leave it, at random. Published: .2 and .2; for `ring` also .4 and .4. The
-    paper finds wide ranges (.6, 2) best without weights. Deviation: a group of one has A = 0.
+    failures of a group leave it, at random. Published: .2 and .2; for `ring` also .6 and 2 (the
+    authors' examples). Deviation: a group of one has A = 0.
     """
     surrogate = Reinforce(
         sides=sides,

@@ -39,8 +39,8 @@ class Reinforce:
     sides: Sides = "one"
     low: float = 0.2
     high: float = 0.2
-    ring_low: float = 0.4
-    ring_high: float = 0.4
+    ring_low: float = 0.6
+    ring_high: float = 2.0
     weight: Weight = "none"
     temperature: float = 1.0
     scale: float = 1.0

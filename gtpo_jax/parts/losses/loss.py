@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from gtpo_jax.maths import logprobs, ratios, units
 from gtpo_jax.parts.losses.members import GroupTerm
+from gtpo_jax.parts.spreads import Mark
 from gtpo_jax.types import TokenBatch
 
 Diagnostics = dict[str, jax.Array]
@@ -70,6 +71,16 @@ class TokenChoice(Protocol):
     def __call__(self, scores: Scores, batch: TokenBatch) -> jax.Array: ...
 
 
+@runtime_checkable
+class TermOfMarks(Term, Protocol):
+    """A term that reads `batch.marks`."""
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks that it reads."""
+        ...
+
+
 class Loss(NamedTuple):
     """The sum of its terms: `loss(scores, batch) → loss per token [B, T], diagnostics`.
 
@@ -96,8 +107,29 @@ class Loss(NamedTuple):
         """Number of candidates that the sampler has to record for its terms; 0: none."""
         return max((t.candidates for t in self.terms if isinstance(t, TermOfCandidates)), default=0)
 
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks of tokens that its terms read, each once.
+
+        Raises `ValueError` if two differ and have one name.
+        """
+        marks: dict[str, Mark] = {}
+        for mark in (m for term in self.terms if isinstance(term, TermOfMarks) for m in term.marks):
+            if marks.setdefault(mark.name, mark) != mark:
+                raise ValueError(
+                    f"two terms of the loss read different marks named {mark.name!r}; leave one of"
+                    " the modifiers out, or give them the same options"
+                )
+        return tuple(marks.values())
+
     def __call__(self, scores: Scores, batch: TokenBatch) -> tuple[jax.Array, Diagnostics]:
         needs = self.needs
+        unmarked = sorted({mark.name for mark in self.marks} - set(batch.marks or {}))
+        if unmarked:
+            raise ValueError(
+                f"the loss needs a batch with marks {', '.join(unmarked)}; `training.Training`"
+                " computes them, and `methods.method.token_numbers` does"
+            )
         missing = sorted(n for n in needs & set(FIELDS) if getattr(batch, n) is None)
         if missing:
             raise ValueError(

@@ -53,6 +53,19 @@ def facts_of(spread: Spread) -> tuple[Fact, ...]:
     return spread.facts if isinstance(spread, _Needing) else ()
 
 
+class Mark(NamedTuple):
+    """A number of every token that a term of the loss reads as `batch.marks[name]`.
+
+    `function(advantages of tokens [M, L], Written, episodes) → [M, L]` is computed once a step,
+    with the credit, so it is the same for every update of the step and however minibatches are
+    divided. Unlike a spread, it leaves the advantages alone.
+    """
+
+    name: str
+    function: Callable[[jax.Array, Written, EpisodeBatch], jax.Array]
+    facts: tuple[Fact, ...] = ()  # facts of trajectories that it reads
+
+
 def evenly(advantages: jax.Array, written: Written, episodes: EpisodeBatch) -> jax.Array:
     """Every token has the advantage of its turn; 0 on padding."""
     del episodes

@@ -77,8 +77,9 @@ def token_batch(context: Context, included: jax.Array, token_advantages: jax.Arr
         ),
         behavior_logprobs=context.scored.logprobs,
         token_advantages=jnp.where(trained, token_advantages, 0.0),
-        proximal_logprobs=context.scored.logprobs,
+        proximal_logprobs=context.proximal.logprobs,
         reference_logprobs=context.reference.logprobs,
+        candidates=context.candidates,
     )
 
 

@@ -91,16 +91,11 @@ class Trainer:
     ) -> tuple[learner.TrainState, rollout.CollectedGroups]:
         """Samples the groups of a step, from the problems that the method proposes."""
         config, local = self.config, self.session.localize(state.params)
+        rounds = self.engine.rounds(local, seed=self.session.config.seed, step=step)
 
         def run(requests: Sequence[Request]):
             with display.rollout("rollout", bar) as on_progress:
-                return self.engine.run(
-                    local,
-                    requests,
-                    seed=self.session.config.seed,
-                    step=step,
-                    on_progress=on_progress,
-                )
+                return rounds(requests, on_progress=on_progress)
 
         stateful = "prompts" in state.method
         before = state.method["prompts"] if stateful else self.prompts.init(None)
@@ -109,7 +104,7 @@ class Trainer:
             before, key, step, wanted=config.prompts, group_size=config.group_size
         )
         groups = rollout.collect_groups(
-            functools.partial(sharing.share, run),
+            sharing.Shared(run),
             map(self.session.source.train_problem, proposal.problems.tolist()),
             wanted=config.prompts,
             group_size=proposal.group_sizes.tolist(),

@@ -1,6 +1,6 @@
 """Plans: which episodes a problem gets, and which follow them. One idea per file."""
 
 from gtpo_jax.parts.plans.independent import independent
-from gtpo_jax.parts.plans.plan import Episodes, Plan
+from gtpo_jax.parts.plans.plan import Capacity, Episodes, EpisodesFn, Plan
 
-__all__ = ["Episodes", "Plan", "independent"]
+__all__ = ["Capacity", "Episodes", "EpisodesFn", "Plan", "independent"]

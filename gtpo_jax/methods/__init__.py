@@ -25,6 +25,7 @@ from gtpo_jax.methods.method import (
     chain,
     change_policy_term,
     change_surrogate,
+    set_plan,
     wrap_reward,
 )
 
@@ -71,5 +72,6 @@ __all__ = [
     "chain",
     "change_policy_term",
     "change_surrogate",
+    "set_plan",
     "wrap_reward",
 ]

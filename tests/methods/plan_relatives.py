@@ -5,11 +5,14 @@ sample and what the request puts in front of it, and on nothing else.
 """
 
 import dataclasses
-import zlib
+import hashlib
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 
+from gtpo_jax import methods
+from gtpo_jax.learner import packing
 from gtpo_jax.methods import Method
 from gtpo_jax.parts.plans import Moment, Need, at_moment
 from gtpo_jax.rollout import RolloutStats
@@ -42,7 +45,7 @@ def ids(text: str) -> np.ndarray:
 
 
 def chance(*parts: object) -> float:
-    return zlib.crc32(repr(parts).encode()) / 2**32
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:6], "big") / 2**48
 
 
 def write_answer(thought: str, answer: str) -> str:
@@ -178,5 +181,44 @@ def play(
     return Played([groups.get(n, []) for n in range(len(names))], run)
 
 
+def on_grpo(modifier) -> Callable[[], Method]:
+    """GRPO with a modifier."""
+    return lambda: methods.chain(methods.grpo(), modifier)
+
+
 def needs_of(method: Method) -> tuple[Need, ...]:
     return getattr(method.plan, "needs", ())
+
+
+def after(modifier, base=None):
+    return methods.chain(base or methods.grpo(eps=0.0), modifier)
+
+
+def credit_of(method, group):
+    """Advantages `[M]` of the first turns of a group."""
+    needs = [fact for fact in method.facts if fact.gather is not None]
+    batch = packing.episode_batch(group, max_turns=4, needs=needs)
+    assign = jax.jit(lambda batch: methods.assign(method, method.credit.init(), batch)[1])
+    return np.asarray(assign(batch).advantages)[:, 0]
+
+
+def calling(letters):
+    """Verdicts by sample."""
+    return lambda request, draw: letters[request.sample]
+
+
+def well_formed(group):
+    """The group with no turn against the rules."""
+    return [
+        dataclasses.replace(
+            t, turns=tuple(dataclasses.replace(turn, violation=None) for turn in t.turns)
+        )
+        for t in group
+    ]
+
+
+def group_of(modifier, verdict, *, size=4, services=usual_services, base=None, step=60):
+    method = after(modifier, base)
+    row = Row(lambda: method, services=services, step=step)
+    played = play(row, method, "a", verdict=verdict, size=size)
+    return method, played.groups[0], played.run

@@ -1,11 +1,7 @@
 """Rows of the suite of plans: those that need no other run."""
 
 from gtpo_jax import methods
-from tests.methods.plan_relatives import Row, by_chance
-
-
-def on_grpo(modifier):
-    return lambda: methods.chain(methods.grpo(), modifier)
+from tests.methods.plan_relatives import Row, by_chance, on_grpo
 
 
 def mostly_wrong(request, draw):

@@ -101,9 +101,8 @@ def test_degenerate_groups_have_finite_credit(name, letter):
     row, method = TABLE[name], made(name)
     played = play(row, method, verdict=constant(letter))
     found = [t for group in played.groups for t in group]
-    for method_facts in (method.facts,):
-        gathered = [fact for fact in method_facts if fact.gather is not None]
-        batch = packing.episode_batch(found, max_turns=4, needs=gathered)
+    gathered = [fact for fact in method.facts if fact.gather is not None]
+    batch = packing.episode_batch(found, max_turns=4, needs=gathered)
     assert len(batch.included) == len(found)
     for fact in gathered:
         for leaf in jax.tree.leaves(batch.facts[fact.name]):
@@ -132,7 +131,7 @@ def test_neutral_options_are_independent_samples(name):
 
 @pytest.mark.parametrize("name", [n for n in TABLE if plan_relatives.needs_of(made(n))])
 def test_missing_services_are_named_before_any_rollout(name):
-    with pytest.raises(ValueError, match="the plan needs the service '.*, the host provides none"):
+    with pytest.raises(ValueError, match=r"the plan needs the service '.*, the host provides none"):
         at_moment(made(name).plan, Moment())
 
 

@@ -14,10 +14,10 @@ def guided_correction(*, solution: str | None = "solution") -> Modifier:
     problem's record; None: there is none, and the answer has 1/2. `edge_grpo` is the part of the
     paper that changes advantages; the two compose.
 
-    The chances are those of the released code. Deviations: there the failed text and the cue are
-    trained, here they are given, so that only the text after them is; a text that was written for
-    the policy has the log-probs of the learner. The cue is ours, as are the words before the
-    answer.
+    The chances are those of the released code, where the whole text of a row is trained, as here
+    but for the cue, which is what the environment says after the failed answer. A failure that has
+    used all its turns goes on before the last of them, without the cue. Texts that are written for
+    the policy have the log-probs of the learner. The words before the answer are ours.
     """
     plan = plans.guided(solution=solution)
     return lambda method: set_plan(method, plan, name="guided_correction")

@@ -46,7 +46,9 @@ class Services:
     def at(self, step: int) -> Plan:
         """The plan as it is at a step."""
         seed = self.session.config.seed
-        return at_moment(self.plan, Moment(seed=seed, step=step, services=self.services))
+        limits = self.session.config.rollout
+        moment = Moment(seed, step, self.services, max_turns=limits.max_turns)
+        return at_moment(self.plan, moment)
 
     def _experiences(self, options: Mapping[str, Any]) -> ExperienceFile:
         path = self.folder / "experiences.jsonl"

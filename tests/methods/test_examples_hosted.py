@@ -11,7 +11,7 @@ from gtpo_jax.parts import plans
 from gtpo_jax.parts.plans import Moment
 from gtpo_jax.parts.plans.experienced import Edit, extract
 from gtpo_jax.parts.plans.swarm import draw
-from gtpo_jax.parts.plans.texts import check_template, fill, plain, shortened
+from gtpo_jax.parts.plans.texts import check_template, fill, said, shortened
 from gtpo_jax.types import Verdict
 from tests.golden.loader import load
 from tests.methods.plan_relatives import (
@@ -164,5 +164,5 @@ def test_texts_are_cut_in_the_middle_and_templates_are_checked():
     ):
         with pytest.raises(ValueError, match=words):
             check_template("template", template, "question", "draft")
-    assert plain(turn("so <answer>5</answer><|end|>")) == "so 5"
+    assert said(turn("so <answer>5</answer><|end|>")) == "so <answer>5</answer>"
     assert write_answer("", "4") == "<answer>4</answer>"

@@ -10,10 +10,10 @@ from gtpo_jax import methods
 from gtpo_jax.learner import packing
 from gtpo_jax.parts import plans
 from gtpo_jax.parts.plans import Moment
-from gtpo_jax.parts.plans.guided import CUE, WAYS, choose
+from gtpo_jax.parts.plans.guided import CUE, WAYS, begun_anew, choose
 from gtpo_jax.parts.plans.hinted import hints, replaced
 from gtpo_jax.parts.plans.refined import best, outcome
-from gtpo_jax.parts.plans.texts import attempt, plain
+from gtpo_jax.parts.plans.texts import attempt
 from gtpo_jax.types import Verdict
 from tests.golden.loader import load
 from tests.methods.plan_relatives import (
@@ -27,6 +27,7 @@ from tests.methods.plan_relatives import (
     group_of,
     play,
     problem,
+    usual_services,
     well_formed,
 )
 
@@ -213,14 +214,22 @@ def test_failures_are_replaced_by_their_corrections():
             if way == "solution":
                 assert request.script == ("<code>print(2+2)</code>", "<answer>4</answer>")
                 continue
-            assert [t.text for t in request.turns] == [t.text for t in wrong.turns[:-1]]
-            said = plain(wrong.turns[-1]) + CUE
-            if way == "reflect":
-                assert request.opening == said and "<answer>" not in said
-            else:
-                assert request.script[0].startswith(said)
-                assert request.script[0].endswith("<answer>4</answer>")
+            assert [t.text for t in request.turns] == [t.text for t in wrong.turns]
+            cue = bytes(request.turns[-1].observation.astype(np.uint8)).decode()
+            assert cue == f"[{CUE}]"
+            assert [s.endswith("<answer>4</answer>") for s in request.script] == (
+                [] if way == "reflect" else [True]
+            )
+            assert member.shared_turns == 0
     assert seen == set(WAYS)
+
+
+def test_a_failure_without_room_for_a_turn_goes_on_before_its_last():
+    request = next(plans.independent()(problem("a"), 0, 1))[0]
+    wrong = FakeRun(Moment(), constant("W")).answer(request)
+    full = Moment(services=usual_services(), max_turns=len(wrong.turns))
+    assert begun_anew(wrong, full) == wrong.turns[:-1]
+    assert len(begun_anew(wrong, full._replace(max_turns=9))) == len(wrong.turns)
 
 
 def test_gold_rows_join_always_or_where_all_fail():

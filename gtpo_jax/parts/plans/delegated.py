@@ -54,7 +54,11 @@ def delegated(*, rounds: int = 2, subs: int = 1, main: str = MAIN, sub: str = SU
         ]
         workers: list[Trajectory] = []
         for number in range(rounds):
-            tasks = {n: task for n, row in enumerate(mains) if (task := delegation(row))}
+            tasks = {
+                n: task
+                for n, row in enumerate(mains)
+                if (task := delegation(row)) and len(row.turns) < moment.max_turns
+            }
             if not tasks:
                 break
             begin = {n: size + (n * rounds + number) * (subs + 1) for n in tasks}

@@ -9,17 +9,18 @@ from typing import Literal
 from gtpo_jax.parts.facts import from_plan
 from gtpo_jax.parts.plans.moment import (
     NOW,
+    OBSERVE,
     WRITE_ANSWER,
     HostedPlan,
     Moment,
     Need,
+    Observe,
     WriteAnswer,
     check_field,
     failed,
 )
 from gtpo_jax.parts.plans.plan import Episodes, Plan
-from gtpo_jax.parts.plans.texts import plain
-from gtpo_jax.types import Problem, Request, Trajectory
+from gtpo_jax.types import Problem, Request, Trajectory, Turn
 
 Way = Literal["reflect", "answer", "solution"]
 WAYS: tuple[Way, ...] = ("reflect", "answer", "solution")
@@ -29,7 +30,7 @@ GUIDED = from_plan(
     "[M] int32, 0 for a sample; 1, 2, 3 for a failure that got a cue, the answer, or the solution",
     missing=0,
 )
-CUE = " Wait! Something is wrong here. "
+CUE = "Wait! Something is wrong here."
 VERIFIED = "After verification, the answer is "
 
 
@@ -59,24 +60,32 @@ def reference_solution(problem: Problem, field: str, write: WriteAnswer) -> tupl
     return turns
 
 
-def correction(
-    wrong: Trajectory, way: Way, sample: int, write: WriteAnswer, solution: str | None
-) -> Request:
-    """The request that corrects a failure.
+def begun_anew(wrong: Trajectory, moment: Moment) -> tuple[Turn, ...]:
+    """The turns of a failure, the cue as what its last turn sees.
 
-    With a cue or the answer, it goes on with the turns before the last, and with the text of the
-    last, whose answer is no answer any more. The solution begins anew.
+    Where there is no room for another turn, the last turn is left out, and the cue with it.
     """
-    problem = wrong.problem
+    if len(wrong.turns) >= moment.max_turns:
+        return wrong.turns[:-1]
+    observe: Observe = moment.ask(OBSERVE)
+    return tuple([*wrong.turns[:-1], *(observe(turn, CUE) for turn in wrong.turns[-1:])])
+
+
+def correction(
+    wrong: Trajectory, way: Way, sample: int, moment: Moment, solution: str | None
+) -> Request:
+    """The request that corrects a failure: it goes on after the cue, alone or with the answer, or
+    begins anew with the solution.
+    """
+    problem, write = wrong.problem, moment.ask(WRITE_ANSWER)
     request = Request(problem=problem, group=wrong.group, sample=sample)
     if way == "solution":
         assert solution is not None
         return dataclasses.replace(request, script=reference_solution(problem, solution, write))
-    said = plain(wrong.turns[-1]) if wrong.turns else ""
-    request = dataclasses.replace(request, turns=wrong.turns[:-1])
+    request = dataclasses.replace(request, turns=begun_anew(wrong, moment))
     if way == "reflect":
-        return dataclasses.replace(request, opening=said + CUE)
-    return dataclasses.replace(request, script=(write(said + CUE + VERIFIED, problem.answer),))
+        return request
+    return dataclasses.replace(request, script=(write(VERIFIED, problem.answer),))
 
 
 def guided(*, solution: str | None = "solution") -> Plan:
@@ -91,15 +100,15 @@ def guided(*, solution: str | None = "solution") -> Plan:
         wrong = failed(members)
         if not wrong:
             return members
-        write = moment.ask(WRITE_ANSWER)
         ways = [choose(moment, problem, n, solution=solution is not None) for n in wrong]
         changed = yield [
-            correction(members[n], way, size + n, write, solution)
+            correction(members[n], way, size + n, moment, solution)
             for n, way in zip(wrong, ways, strict=True)
         ]
         for n, way, trajectory in zip(wrong, ways, changed, strict=True):
             facts = {**trajectory.facts, GUIDED.name: 1 + WAYS.index(way)}
-            members[n] = dataclasses.replace(trajectory, facts=facts)
+            # The failure is in no other row, so that its turns are this row's own.
+            members[n] = dataclasses.replace(trajectory, facts=facts, shared_turns=0)
         return members
 
     def check(problem: Problem) -> None:
@@ -110,6 +119,6 @@ def guided(*, solution: str | None = "solution") -> Plan:
         episodes=episodes,
         sampled=lambda size: 2 * size,
         off_policy=True,
-        needs=(Need(WRITE_ANSWER),),
+        needs=(Need(WRITE_ANSWER), Need(OBSERVE)),
         check=check,
     )

@@ -26,6 +26,7 @@ class Moment(NamedTuple):
     seed: int = 0
     step: int = 0  # number of the training step, from 0
     services: Mapping[str, Any] = {}  # by name
+    max_turns: int = 1_000_000  # maximum turns per trajectory
 
     def dice(self, problem: Problem, sample: int, purpose: str) -> random.Random:
         """Random numbers of one trajectory for one purpose."""

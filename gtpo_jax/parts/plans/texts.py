@@ -9,20 +9,12 @@ from gtpo_jax.parts.facts import seen_text
 from gtpo_jax.types import Trajectory, Turn
 
 _END = re.compile(r"(?:\s*<\|[^|<>]*\|>)+\s*$")
-_MARKS = re.compile(r"</?(?:answer|code)>")
 GAP = " … "
 
 
 def said(turn: Turn) -> str:
     """The text of a turn without the marker that ended it."""
     return _END.sub("", turn.text)
-
-
-def plain(turn: Turn) -> str:
-    """The text of a turn without its end marker and the marks of calls and answers, so that neither
-    is one any more.
-    """
-    return _MARKS.sub("", said(turn))
 
 
 def attempt(trajectory: Trajectory, longest: int) -> str:

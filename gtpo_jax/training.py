@@ -287,11 +287,16 @@ class Training:
         calls = self.layout.minibatches
         for shape in self.layout.shapes():
             batch = jax.tree.map(
-                lambda leaf, shape=shape: place(shape, leaf.dtype),
-                packing.empty_batch(1, 1, shared_prompts=self.layout.shared_prompts),
+                lambda leaf, shape=shape: place((*shape, *leaf.shape[2:]), leaf.dtype),
+                packing.empty_batch(
+                    1,
+                    1,
+                    shared_prompts=self.layout.shared_prompts,
+                    candidates=self.method.loss.candidates,
+                ),
             )
             scored = dataclasses.replace(
-                batch, **{name: place(shape, jnp.float32) for name in self.method.loss.needs}
+                batch, **{name: place(shape, jnp.float32) for name in self._scored}
             )
             yield Program(
                 name="update",
@@ -360,6 +365,7 @@ class Training:
                 row_length=row_length,
                 shared_prompts=layout.shared_prompts,
                 token_advantages=None if spread is None else [spread[index] for index in part],
+                candidates=self.method.loss.candidates,
             )
             yield self.put(batch)
 
@@ -374,6 +380,11 @@ class Training:
         known = {} if reference is None else {"reference_logprobs": reference}
         scores = {
             name: known[name] if name in known else self.logprobs(policies[name], batch)
-            for name in sorted(self.method.loss.needs)
+            for name in self._scored
         }
         return dataclasses.replace(batch, **scores)
+
+    @property
+    def _scored(self) -> list[str]:
+        """Fields of a batch that hold log-probs under further policies, which the loss needs."""
+        return sorted(self.method.loss.needs & {"proximal_logprobs", "reference_logprobs"})

@@ -15,9 +15,8 @@ import jax
 import numpy as np
 
 from configs.methods import spell
-from configs.training import make_training
+from configs.training import make_sampler, make_training
 from gtpo_jax import learner, rollout
-from gtpo_jax.decoding import sampling
 from gtpo_jax.language.gold import gold_answer
 from gtpo_jax.learner import measured
 from gtpo_jax.parts.prompts import Proposal
@@ -59,9 +58,7 @@ class Trainer:
         self.session = session
         self.config = session.config.train
         self.prompts = session.method.prompts
-        self.engine = session.engine(
-            functools.partial(sampling.categorical, temperature=self.config.temperature)
-        )
+        self.engine = session.engine(make_sampler(session.config, session.method))
         problems = (
             session.source.train_problem(index)
             for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)
@@ -96,16 +93,11 @@ class Trainer:
     ) -> tuple[learner.TrainState, rollout.CollectedGroups]:
         """Samples the groups of a step, from the problems that the method proposes."""
         config, local = self.config, self.session.localize(state.params)
+        rounds = self.engine.rounds(local, seed=self.session.config.seed, step=step)
 
         def run(requests: Sequence[Request]):
             with display.rollout("rollout", bar) as on_progress:
-                return self.engine.run(
-                    local,
-                    requests,
-                    seed=self.session.config.seed,
-                    step=step,
-                    on_progress=on_progress,
-                )
+                return rounds(requests, on_progress=on_progress)
 
         stateful = "prompts" in state.method
         before = state.method["prompts"] if stateful else self.prompts.init(None)
@@ -114,7 +106,7 @@ class Trainer:
             before, key, step, wanted=config.prompts, group_size=config.group_size
         )
         groups = rollout.collect_groups(
-            functools.partial(sharing.share, run),
+            sharing.Shared(run),
             map(self.session.source.train_problem, proposal.problems.tolist()),
             wanted=config.prompts,
             group_size=proposal.group_sizes.tolist(),

@@ -14,7 +14,7 @@ from gtpo_jax import learner, methods, training
 from gtpo_jax.learner import packing
 from gtpo_jax.learner.checkpoint import CheckpointStore
 from gtpo_jax.parts import credit, rewards
-from gtpo_jax.types import GoldAnswer, Verdict
+from gtpo_jax.types import Candidates, GoldAnswer, Verdict
 from tests.learner.test_learner import TOY, TOY_VOCABULARY, toy_params
 from tests.tiny import compilations, make_trajectory
 
@@ -148,6 +148,45 @@ def test_only_scores_that_the_loss_needs_are_computed():
         assert len(calls) == passes
     assert plain.reference is None
     chex.assert_trees_all_equal(jax.device_get(needy.reference), toy_params())
+
+
+def corrected() -> methods.Method:
+    """A method with every kind of correction for its sampler."""
+    return methods.chain(
+        methods.gtpo(),
+        methods.importance(unit="sequence"),
+        methods.rejection(unit="turn", low=0.0, high=1e9),
+        methods.kpop(limit=1e9),
+        methods.score_centering(count=2),
+    )
+
+
+def with_candidates(trajectory):
+    """The trajectory with two candidates beside each token, one of them the token itself."""
+
+    def recorded(turn):
+        ids = np.stack([turn.tokens, (turn.tokens + 1) % 5], axis=-1).astype(np.int32)
+        logprobs = np.stack([turn.logprobs, turn.logprobs - 1.0], axis=-1)
+        return dataclasses.replace(turn, candidates=Candidates(ids, logprobs))
+
+    return dataclasses.replace(trajectory, turns=tuple(map(recorded, trajectory.turns)))
+
+
+def test_candidates_reach_the_loss_and_the_programs_of_a_plan():
+    step, seen = make(corrected()), []
+    state = start(step)
+    update = step.update
+    step.update = lambda state, batch: seen.append(batch) or update(state, batch)
+    for number in range(3):
+        state, report = step.step(number, state, [*map(with_candidates, make_trajectories())])
+    assert all(float(metrics["centering"]) > 0 for metrics in report.updates)
+    assert not np.allclose(state.params["first"], toy_params()["first"])
+    [planned] = [p for p in step.programs(state, jax.ShapeDtypeStruct) if p.name == "update"]
+
+    def shapes(batch):
+        return jax.tree.map(lambda x: (x.shape, x.dtype), batch)
+
+    assert shapes(planned.arguments[2]) == shapes(seen[0])
 
 
 def test_policy_states_are_means_over_the_turns_with_code():

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from gtpo_jax.parts.facts import Fact
-from gtpo_jax.types import EpisodeBatch, TokenBatch, Trajectory
+from gtpo_jax.types import Candidates, EpisodeBatch, TokenBatch, Trajectory, Turn
 
 
 def episode_batch(
@@ -82,6 +82,7 @@ def pack(
     row_length: int,
     shared_prompts: bool = False,
     token_advantages: Sequence[np.ndarray] | None = None,
+    candidates: int = 0,
 ) -> TokenBatch:
     """Packs trajectories into `[micro_batches, rows, row_length]`; the rest is padding.
 
@@ -91,6 +92,8 @@ def pack(
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
     row; the next row repeats it. Either way there are at most as many rows as trajectories.
+
+    `candidates`: how many of the tokens that the sampler recorded beside each draw go along.
     """
     included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
@@ -100,7 +103,9 @@ def pack(
             f"{len(included)} trajectories take {len(layout)} rows of {row_length} tokens, there"
             f" are {micro_batches} x {rows}; raise the number of micro-batches"
         )
-    batch = empty_batch(micro_batches * rows, row_length, shared_prompts=shared_prompts)
+    batch = empty_batch(
+        micro_batches * rows, row_length, shared_prompts=shared_prompts, candidates=candidates
+    )
     for row, items in enumerate(layout):
         start, segment = 0, 1
         for piece in (pieces[item] for item in items):
@@ -114,7 +119,7 @@ def pack(
                 tokens = None if token_advantages is None else token_advantages[index]
                 start = _write(batch, row, start, segment, *facts, prefix=prefix, tokens=tokens)
                 segment += 1
-    return jax.tree.map(lambda x: x.reshape(micro_batches, rows, row_length), batch)
+    return jax.tree.map(lambda x: x.reshape(micro_batches, rows, *x.shape[1:]), batch)
 
 
 def row_shape(
@@ -171,9 +176,17 @@ def pack_stream(
         yield batch
 
 
-def empty_batch(rows: int, row_length: int, *, shared_prompts: bool = False) -> TokenBatch:
-    """A batch of padding, as NumPy arrays. It has `prefix_ids` only with `shared_prompts`."""
+def empty_batch(
+    rows: int, row_length: int, *, shared_prompts: bool = False, candidates: int = 0
+) -> TokenBatch:
+    """A batch of padding, as NumPy arrays.
+
+    It has `prefix_ids` only with `shared_prompts`, and `candidates` only if there are any.
+    """
     shape = (rows, row_length)
+    recorded = Candidates(
+        np.zeros((*shape, candidates), np.int32), np.full((*shape, candidates), -np.inf, np.float32)
+    )
     fields: dict[str, Any] = {
         "tokens": np.zeros(shape, np.int32),
         "positions": np.zeros(shape, np.int32),
@@ -184,6 +197,7 @@ def empty_batch(rows: int, row_length: int, *, shared_prompts: bool = False) -> 
         "behavior_logprobs": np.zeros(shape, np.float32),
         "token_advantages": np.zeros(shape, np.float32),
         "prefix_ids": np.zeros(shape, np.int32) if shared_prompts else None,
+        "candidates": recorded if candidates else None,
     }
     return TokenBatch(**fields)
 
@@ -266,6 +280,8 @@ def _write(
         batch.loss_mask[written] = True
         batch.turn_ids[written] = turn_index
         batch.behavior_logprobs[written] = turn.logprobs
+        if batch.candidates is not None:
+            _write_candidates(batch.candidates, written, turn)
         batch.token_advantages[written] = (
             1.0 if turn_advantages is None else turn_advantages[turn_index]
         )
@@ -276,6 +292,20 @@ def _write(
         batch.tokens[row, start : start + len(turn.observation)] = turn.observation
         start += len(turn.observation)
     return end
+
+
+def _write_candidates(candidates: Candidates, written: tuple[int, slice], turn: Turn) -> None:
+    """Writes the candidates of a turn; a turn that nobody sampled has none."""
+    if turn.candidates is None:
+        return
+    count = candidates.ids.shape[-1]
+    if turn.candidates.ids.shape[-1] < count:
+        raise ValueError(
+            f"the loss needs {count} candidates of every token, the sampler recorded"
+            f" {turn.candidates.ids.shape[-1]}; sample with sampling.recording(count={count})"
+        )
+    candidates.ids[written] = turn.candidates.ids[:, :count]
+    candidates.logprobs[written] = turn.candidates.logprobs[:, :count]
 
 
 def _check_fits(length: int, row_length: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,12 @@ def batch_logprobs(
     *,
     temperature: float = 1.0,
     chunk: int | None = None,
+    needs: Collection[str] = (),
 ) -> logprobs.TokenStatistics:
     """Log-probs and entropies `[B, T]` of the tokens of a batch under `params`.
 
     `chunk`: number of positions of every row whose logits are in memory at once. None: all.
+    `needs`: further statistics, names of `logprobs.EXTRAS`; others are ignored.
     """
     hidden, _ = forward.hidden(
         params,
@@ -31,14 +34,16 @@ def batch_logprobs(
         prefix_ids=batch.prefix_ids,
     )
     head = functools.partial(forward.logits, params)
+    compute = logprobs.token_statistics
     if chunk is not None:
-        return logprobs.chunked_statistics(
-            hidden, batch.tokens, head, temperature=temperature, chunk=chunk
-        )
-    logits = head(hidden)
-    return logprobs.TokenStatistics(
-        logprobs.token_logprobs(logits, batch.tokens, temperature=temperature),
-        logprobs.token_entropies(logits, temperature=temperature),
+        compute = functools.partial(logprobs.chunked_statistics, chunk=chunk)
+    return compute(
+        hidden,
+        batch.tokens,
+        head,
+        temperature=temperature,
+        needs=sorted(set(needs) & set(logprobs.EXTRAS)),
+        candidates=None if batch.candidates is None else batch.candidates.ids,
     )
 
 
@@ -58,9 +63,9 @@ def logprob_gap(
 
     def larger(index: jax.Array, gap: jax.Array) -> jax.Array:
         micro_batch = micro_batch_at(batch, index)
-        policy_logprobs, _ = batch_logprobs(
+        policy_logprobs = batch_logprobs(
             forward, params, micro_batch, temperature=temperature, chunk=chunk
-        )
+        ).logprobs
         gaps = jnp.abs(policy_logprobs - micro_batch.behavior_logprobs)
         return jnp.maximum(gap, jnp.max(jnp.where(micro_batch.loss_mask, gaps, 0.0)))
 
@@ -78,10 +83,10 @@ def stepwise_logprobs(
     """Log-probs `[A, B, T]` of the tokens of a batch, by micro-batches; 0 in empty ones."""
 
     def write(index: jax.Array, written: jax.Array) -> jax.Array:
-        policy_logprobs, _ = batch_logprobs(
+        found = batch_logprobs(
             forward, params, micro_batch_at(batch, index), temperature=temperature, chunk=chunk
         )
-        return written.at[index].set(policy_logprobs)
+        return written.at[index].set(found.logprobs)
 
     return jax.lax.fori_loop(
         0, filled_micro_batches(batch), write, jnp.zeros(batch.tokens.shape, jnp.float32)

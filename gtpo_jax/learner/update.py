@@ -16,7 +16,7 @@ from gtpo_jax.learner.state import TrainState, changing
 from gtpo_jax.maths import masking
 from gtpo_jax.parts.losses import Loss, Scores
 from gtpo_jax.parts.reductions import Reduction
-from gtpo_jax.types import ForwardFn, Params, TokenBatch
+from gtpo_jax.types import Candidates, ForwardFn, Params, TokenBatch
 
 Metrics = dict[str, jax.Array]
 Sums = dict[str, masking.WeightedSum]
@@ -118,10 +118,12 @@ def _make_micro_loss(
         trained: Params, frozen: dict[str, Params], batch: TokenBatch
     ) -> tuple[jax.Array, tuple[Sums, Metrics]]:
         params = {**frozen, **trained}
+        batch = without_junk(batch)
         scores = Scores(
-            *batch_logprobs(forward, params, batch, temperature=temperature, chunk=chunk)
+            *batch_logprobs(
+                forward, params, batch, temperature=temperature, chunk=chunk, needs=loss.needs
+            )
         )
-        batch = _without_junk(batch)
         per_token, diagnostics = loss(scores, batch)
         reduced = reduce(per_token, batch)
         diagnostics = diagnostics | {"entropy": scores.entropies}
@@ -146,20 +148,24 @@ def _at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
 MASKED = ("behavior_logprobs", "token_advantages", "proximal_logprobs", "reference_logprobs")
 
 
-def _without_junk(batch: TokenBatch) -> TokenBatch:
+def without_junk(batch: TokenBatch) -> TokenBatch:
     """The batch with 0 wherever no token is trained.
 
     Leaving such a token out of the sum does not keep its NaN out of the gradient; its inputs have
     to be finite.
     """
-    return dataclasses.replace(
-        batch,
-        **{
-            name: jnp.where(batch.loss_mask, values, 0.0)
-            for name in MASKED
-            if (values := getattr(batch, name)) is not None
-        },
-    )
+    trained = batch.loss_mask
+    clean: dict[str, Any] = {
+        name: jnp.where(trained, values, 0.0)
+        for name in MASKED
+        if (values := getattr(batch, name)) is not None
+    }
+    if batch.candidates is not None:
+        ids, recorded = batch.candidates
+        clean["candidates"] = Candidates(
+            jnp.where(trained[..., None], ids, 0), jnp.where(trained[..., None], recorded, -jnp.inf)
+        )
+    return dataclasses.replace(batch, **clean)
 
 
 class CompiledUpdate:

@@ -36,7 +36,11 @@ def kl_k3(
 
     Its gradient is that of KL(π_ref ‖ π), not of the divergence that its value estimates.
     """
-    log_ratio = -_reference_log_ratios(policy_logprobs, reference_logprobs)
+    return k3(-_reference_log_ratios(policy_logprobs, reference_logprobs))
+
+
+def k3(log_ratio: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """`r − 1 − log r` of log-ratios `log r`."""
     return jnp.exp(log_ratio) - 1.0 - log_ratio
 
 

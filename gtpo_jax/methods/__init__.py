@@ -25,6 +25,7 @@ from gtpo_jax.methods.method import (
     chain,
     change_policy_term,
     change_surrogate,
+    correct_policy_term,
     set_plan,
     wrap_reward,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "chain",
     "change_policy_term",
     "change_surrogate",
+    "correct_policy_term",
     "set_plan",
     "wrap_reward",
 ]

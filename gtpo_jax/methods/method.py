@@ -13,7 +13,7 @@ from gtpo_jax.parts import credit as credits_
 from gtpo_jax.parts import facts, rewards
 from gtpo_jax.parts.credit.credit import Credit, State
 from gtpo_jax.parts.facts import Fact
-from gtpo_jax.parts.losses import Loss, PolicyTerm
+from gtpo_jax.parts.losses import Correction, Loss, PolicyTerm
 from gtpo_jax.parts.plans import Plan, independent
 from gtpo_jax.parts.prompts import Prompts, in_order
 from gtpo_jax.parts.reductions import Reduction
@@ -123,6 +123,18 @@ def change_policy_term(
         raise ValueError(f"{name} changes a policy-gradient term, and this method's loss has none")
     changed = (change(term) if isinstance(term, PolicyTerm) else term for term in terms)
     return method._replace(loss=Loss(tuple(changed)))
+
+
+def correct_policy_term(method: Method, correction: Correction, *, name: str) -> Method:
+    """The method with one more correction of its policy-gradient terms for the sampler, which turns
+    on `recompute`. An equal one that is there already stays alone.
+    """
+
+    def change(term: PolicyTerm) -> PolicyTerm:
+        others = tuple(other for other in term.corrections if other != correction)
+        return dataclasses.replace(term, recompute=True, corrections=(*others, correction))
+
+    return change_policy_term(method, change, name=name)
 
 
 def change_surrogate(method: Method, kind: type, *, name: str, **fields: object) -> Method:

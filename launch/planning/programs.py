@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 from configs.methods import make_method
 from configs.parts import make_lora
 from configs.schema import RunConfig
-from configs.training import make_training
+from configs.training import make_sampler, make_training
 from gtpo_jax import decoding, learner
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
@@ -81,9 +81,8 @@ def build(config: RunConfig, mesh: Mesh, local: Mesh, workload: Workload) -> lis
     sharding.check_rows(config.rollout.slots, local, "rollout.slots")
     network = Network(config.model, mesh, lora=make_lora(config.lora))
     forward = _forward(config, mesh)
-    training = make_training(
-        config, forward, make_method(config.train.method), answer_tokens=_unwritten
-    )
+    method = make_method(config.train.method)
+    training = make_training(config, forward, method, answer_tokens=_unwritten)
     state = abstract_state(network, training.optimizer)
     here = Network(config.model, local, lora=make_lora(config.lora)).abstract
     # Rollouts read the parameters of the state, unless they are gathered from other processes.
@@ -92,7 +91,7 @@ def build(config: RunConfig, mesh: Mesh, local: Mesh, workload: Workload) -> lis
         held -= tree_bytes(state.params)
     return [
         *_training(config, mesh, training, state, workload),
-        *_rollout(config, local, here, resident=held),
+        *_rollout(config, make_sampler(config, method), local, here, resident=held),
     ]
 
 
@@ -161,7 +160,8 @@ def _training(
     )
     for program in programs:
         micro_batches, rows, length = program.shape
-        packed = training.layout.minibatch_trajectories * _row_tokens(config, workload)
+        members = training.layout.group_size
+        packed = training.layout.minibatch_trajectories * _row_tokens(config, workload, members)
         filled = min(-(-math.ceil(packed / length) // rows), micro_batches)
         updates = program.name == "update"
         beside = reference if updates else whole + reference - tree_bytes(state.params)
@@ -178,21 +178,23 @@ def _training(
         )
 
 
-def _row_tokens(config: RunConfig, workload: Workload) -> float:
-    """Tokens of a packed row that a trajectory uses, including its share of a shared prompt."""
-    train = config.train
-    if not train.shared_prompts:
+def _row_tokens(config: RunConfig, workload: Workload, members: int) -> float:
+    """Tokens of a packed row that a trajectory uses, including its share of a prompt that
+    `members` trajectories share."""
+    if not config.train.shared_prompts:
         return workload.trajectory
     prompt = min(config.rollout.prompt_tokens, workload.trajectory)
-    return workload.trajectory - prompt * (1 - 1 / train.group_size)
+    return workload.trajectory - prompt * (1 - 1 / members)
 
 
-def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> list[Program]:
+def _rollout(
+    config: RunConfig, sampler: sampling.Sampler, mesh: Mesh, params: Any, *, resident: int
+) -> list[Program]:
     limits = config.rollout
     forward = _forward(config, mesh)
     programs = decoding.make_programs(
         forward,
-        functools.partial(sampling.categorical, temperature=config.train.temperature),
+        sampler,
         segment_steps=limits.segment_steps,
         stop_ids=(0,),
         vocab_size=forward.vocab_size,
@@ -218,7 +220,7 @@ def _rollout(config: RunConfig, mesh: Mesh, params: Any, *, resident: int) -> li
         pending=each,
         keys=given(state.keys.shape, state.keys.dtype),
         limits=each,
-        begins=given((), jnp.bool_),
+        begins=given((limits.slots,), jnp.bool_),
     )
     segment = programs.decode_segment
     assert isinstance(segment, functools.partial)

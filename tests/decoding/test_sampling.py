@@ -1,5 +1,6 @@
 """Choosing the next token."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -431,6 +432,28 @@ def test_arguments_of_other_shapes_are_refused(sampler, key):
     for keys, shape in [(key, (8,)), (key, (1, 8)), (jax.random.split(key, 2), (3, 8))]:
         with pytest.raises(ValueError, match="one key per row"):
             sampler(keys, jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_recording_draws_the_same_and_keeps_the_likeliest_tokens(count, key):
+    logits = sampling.mask_vocabulary(random_logits(5), 6)
+    plain = SAMPLERS["top_k"]
+    recorder = jax.jit(sampling.recording(plain, count=count, temperature=0.7))
+    keys = jax.random.split(key, 5)
+    draw, alone = recorder(keys, logits), plain(keys, logits)
+    chex.assert_trees_all_equal(dataclasses.replace(draw, candidates=None), alone)
+    assert draw.candidates.ids.shape == draw.candidates.logprobs.shape == (5, count)
+    for row, ids, found in zip(np.asarray(logits), *draw.candidates, strict=True):
+        log_p = reference.log_softmax(row, 0.7)
+        expected = sorted(range(8), key=lambda i: (-log_p[i], i))[: min(count, 6)]
+        assert ids[: len(expected)].tolist() == expected
+        np.testing.assert_allclose(found[: len(expected)], [log_p[i] for i in expected], atol=1e-5)
+        assert np.all(np.isneginf(found[6:]))  # ids that are masked, and places beyond all ids
+
+
+def test_recording_of_no_token_is_refused():
+    with pytest.raises(ValueError, match=r"count must lie in \[1, inf\], got 0"):
+        sampling.recording(sampling.greedy, count=0)
 
 
 def test_trajectory_keys_depend_on_the_trajectory_and_not_on_its_batch():

@@ -9,7 +9,7 @@ import pytest
 
 from gtpo_jax.learner import packing
 from gtpo_jax.parts import facts
-from gtpo_jax.types import StopReason, TokenBatch, Trajectory, Turn, Verdict
+from gtpo_jax.types import Candidates, StopReason, TokenBatch, Trajectory, Turn, Verdict
 from tests import reference
 
 
@@ -99,6 +99,36 @@ def test_pack_trains_the_token_that_ends_a_turn_and_nothing_around_the_turn():
     batch = packing.pack([trajectory], np.ones((1, 1)), micro_batches=1, rows=1, row_length=8)
     assert batch.tokens[0, 0].tolist() == [2, 2, 11, 12, 2, 2, 21, 0]
     assert batch.loss_mask[0, 0].tolist() == [False, False, True, True, True, False, False, False]
+
+
+def with_candidates(trajectory, count):
+    rng = np.random.default_rng(0)
+
+    def recorded(turn):
+        shape = (len(turn.tokens), count)
+        ids = rng.integers(0, 9, shape).astype(np.int32)
+        return dataclasses.replace(
+            turn, candidates=Candidates(ids, -rng.random(shape).astype(np.float32))
+        )
+
+    return dataclasses.replace(trajectory, turns=tuple(map(recorded, trajectory.turns)))
+
+
+def test_pack_writes_candidates_beside_their_tokens_and_none_elsewhere():
+    plain, other = random_trajectories(0, 2)
+    trajectories = [with_candidates(plain, 3), other]  # nobody sampled the other
+    room = dict(micro_batches=1, rows=2, row_length=64)
+    batch = packing.pack(trajectories, np.ones((2, 4)), candidates=2, **room)
+    ids, logprobs = batch.candidates
+    assert ids.shape == logprobs.shape == (1, 2, 64, 2)
+    sampled = batch.loss_mask & (batch.trajectory_ids == 0)
+    for field, values in (("ids", ids), ("logprobs", logprobs)):
+        parts = [getattr(turn.candidates, field)[:, :2] for turn in trajectories[0].turns]
+        np.testing.assert_array_equal(values[sampled], np.concatenate(parts))
+    assert not np.any(ids[~sampled]) and np.all(np.isneginf(logprobs[~sampled]))
+    assert packing.pack(trajectories, np.ones((2, 4)), **room).candidates is None
+    with pytest.raises(ValueError, match=r"needs 4 candidates .* recorded 3; .*count=4"):
+        packing.pack(trajectories, np.ones((2, 4)), candidates=4, **room)
 
 
 def test_pack_of_excluded_trajectories_only_is_all_padding():

@@ -163,6 +163,47 @@ def test_chunked_statistics_equal_the_plain_ones_in_value_and_gradient(length, c
     assert_same_sums(chunked, total(plain_statistics), depth=depth)
 
 
+def test_extras_are_those_of_a_float64_loop_and_equal_in_chunks():
+    hidden, head, tokens = head_inputs(8)
+    ids = jnp.asarray(np.random.default_rng(4).integers(0, VOCABULARY, (2, 8, 3)))
+    options = {"temperature": 0.7, "needs": tuple(logprobs.EXTRAS), "candidates": ids}
+
+    def total(statistics):
+        def call(hidden, head):
+            extras = statistics(hidden, tokens, lambda h: h @ head, **options).extras
+            return sum(jnp.sum(jnp.sin(x)) for x in extras.values()), extras
+
+        return jax.jit(jax.value_and_grad(call, argnums=(0, 1), has_aux=True))(hidden, head)
+
+    (plain, extras), gradient = total(logprobs.token_statistics)
+    (chunked, _), other = total(functools.partial(logprobs.chunked_statistics, chunk=3))
+    np.testing.assert_allclose(chunked, plain, rtol=1e-5)
+    chex.assert_trees_all_close(other, gradient, rtol=1e-4, atol=1e-5)
+    states = np.asarray(hidden, np.float64)
+    for b, t in np.ndindex(2, 8):
+        if t == 0:
+            assert not any(np.any(x[b, 0]) for x in extras.values())
+            continue
+        log_p = reference.log_softmax(states[b, t - 1] @ np.asarray(head, np.float64), 0.7)
+        p = np.exp(log_p)
+        expected = [np.sum(p**2), np.sum(p**3)]
+        np.testing.assert_allclose(extras["collisions"][b, t], expected, rtol=1e-5)
+        expected = [log_p[i] for i in ids[b, t]]
+        np.testing.assert_allclose(extras["candidate_logprobs"][b, t], expected, rtol=1e-5)
+        expected = np.sum(states[b, t - 1] ** 2)
+        np.testing.assert_allclose(extras["state_norms"][b, t], expected, rtol=1e-5)
+
+
+def test_unknown_extra_and_missing_candidates_are_told():
+    hidden, head, tokens = head_inputs(3)
+    for needs, message in (
+        (["logits"], "needs may name .*got logits"),
+        (["candidate_logprobs"], "needs the candid"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            logprobs.token_statistics(hidden, tokens, lambda h: h @ head, needs=needs)
+
+
 def test_chunked_statistics_give_no_gradient_to_states_that_predict_nothing_weighed():
     # Exactly zero wherever the next token is not trained.
     hidden, head, tokens = head_inputs(13)

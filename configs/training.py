@@ -11,7 +11,7 @@ from configs.schema import RunConfig
 from gtpo_jax.decoding import sampling
 from gtpo_jax.methods import Method
 from gtpo_jax.parts import facts
-from gtpo_jax.parts.plans import Plan
+from gtpo_jax.parts.plans import HostedPlan, Plan
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.training import COMPUTED, Layout, Put, Training
 from gtpo_jax.types import AnswerTokens, ForwardFn
@@ -50,9 +50,12 @@ def check_facts(method: Method, source: ProblemSource | None) -> None:
     records of all others. None: the problems are not at hand.
     """
     facts.check_provided(method.facts, COMPUTED)
-    if source is not None and any(fact.fields for fact in method.facts):
+    hosted = isinstance(method.plan, HostedPlan)
+    if source is not None and (hosted or any(fact.fields for fact in method.facts)):
         problem = source.train_problem(0)
         facts.check_fields(method.facts, problem.info, problem.id)
+        if hosted:
+            method.plan.check(problem)
 
 
 def make_training(

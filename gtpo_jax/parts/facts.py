@@ -70,6 +70,32 @@ def of_trajectories(
     return gather
 
 
+def from_plan(
+    name: str,
+    meaning: str,
+    *,
+    provider: str = "",
+    missing: int | None = None,
+    kind: type = np.int32,
+) -> Fact:
+    """A fact `[M]` that the plan recorded as `Trajectory.facts[name]`.
+
+    Where it recorded none the fact is `missing`; if that is None, gathering raises `ValueError`
+    with `provider`, the plans that record it.
+    """
+
+    def read_recorded(trajectory: Trajectory) -> Any:
+        value = trajectory.facts.get(name, missing)
+        if value is None:
+            raise ValueError(
+                f"the method needs the fact {name!r} ({meaning}), which the plan did not record for"
+                f" problem {trajectory.problem.id!r}; {provider}"
+            )
+        return value
+
+    return Fact(name, of_trajectories(read_recorded, kind), meaning, provider)
+
+
 def measured(fact: Fact, function: Callable[[Trajectory], float] | None) -> Fact:
     """The fact `[M]` as a function of one's own measures it; unchanged without a function."""
     return fact if function is None else fact._replace(gather=of_trajectories(function))

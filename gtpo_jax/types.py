@@ -215,6 +215,11 @@ class Turn:
     given: int = 0  # tokens at its beginning that the environment wrote; they are not trained
 
     @property
+    def own_tokens(self) -> int:
+        """Number of tokens that the policy wrote."""
+        return len(self.tokens) - self.given
+
+    @property
     def code(self) -> str | None:
         """The code of all calls, joined; None if the turn calls nothing."""
         return "\n".join(self.codes) if self.codes else None

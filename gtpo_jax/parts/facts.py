@@ -156,12 +156,12 @@ def _mean(values: np.ndarray) -> float:
 CODE = Fact("code", gather_code, "bytes [M, C] and lengths [M] of the code of all turns")
 RESPONSE_TOKENS = Fact(
     "response_tokens",
-    of_trajectories(lambda t: sum(len(turn.tokens) for turn in t.turns), np.int32),
+    of_trajectories(lambda t: sum(turn.own_tokens for turn in t.turns), np.int32),
     "[M] int32, tokens that the policy wrote",
 )
 TURN_TOKENS = Fact(
     "turn_tokens",
-    of_turns(lambda turn: len(turn.tokens), np.int32),
+    of_turns(lambda turn: turn.own_tokens, np.int32),
     "[M, K] int32, tokens that the policy wrote in the turn",
 )
 CALLS = Fact("calls", of_turns(lambda turn: len(turn.codes), np.int32), "[M, K] int32, tool calls")
@@ -172,12 +172,12 @@ CALL_ERRORS = Fact(
 )
 TURN_ENTROPIES = Fact(
     "turn_entropies",
-    of_turns(lambda turn: _mean(turn.entropies)),
+    of_turns(lambda turn: _mean(turn.entropies[turn.given :])),
     "[M, K] float32, nats, mean entropy of the policy over the tokens of the turn",
 )
 TURN_LOGPROBS = Fact(
     "turn_logprobs",
-    of_turns(lambda turn: _mean(turn.logprobs)),
+    of_turns(lambda turn: _mean(turn.logprobs[turn.given :])),
     "[M, K] float32, nats, mean log-prob of the tokens of the turn when they were sampled",
 )
 ANCHORS = Fact(

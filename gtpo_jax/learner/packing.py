@@ -279,6 +279,8 @@ def _write(
         batch.tokens[written] = turn.tokens
         batch.loss_mask[written] = True
         batch.turn_ids[written] = turn_index
+        if len(turn.places):
+            batch.positions[written] = len(trajectory.prompt) + turn.places
         batch.behavior_logprobs[written] = turn.logprobs
         if batch.candidates is not None:
             _write_candidates(batch.candidates, written, turn)

@@ -6,7 +6,6 @@ from gtpo_jax.maths.elbo import Quadrature
 from gtpo_jax.methods.dr_grpo import dr_grpo_credit
 from gtpo_jax.methods.method import Method
 from gtpo_jax.parts import losses, reductions, rewards
-from gtpo_jax.parts.losses.sequence import SequenceTerm
 
 
 def gdpo(*, nodes: int = 2, masks: int = 1, clip: float = 0.2) -> Method:
@@ -17,12 +16,12 @@ def gdpo(*, nodes: int = 2, masks: int = 1, clip: float = 0.2) -> Method:
 
     `nodes` N and `masks` K are those of the quadrature over the noise level (`maths.elbo`); both
     bounds see the same masks. An autoregressive model has the probabilities themselves. |y| counts
-    the end tokens that fill a response. Not known to us are the paper's clip range (`clip` is PPO's)
-    and the weight and estimator of its KL term, which is left to `+ kl weight=…`, k3 of the parts of
-    the bound. NVIDIA's method of the same name is the modifier `decoupled`.
+    the end tokens that fill a response. Not known to us are the paper's clip range (`clip` is that
+    of PPO) and the weight and estimator of its KL term, which is left to `+ kl weight=…`: k3 of the
+    parts of the bound. NVIDIA's method of the same name is the modifier `decoupled`.
     """
     surrogate = losses.Clip(low=clip, high=clip)
-    term = SequenceTerm(surrogate=surrogate, quadrature=Quadrature(nodes=nodes, masks=masks))
+    term = losses.SequenceTerm(surrogate=surrogate, quadrature=Quadrature(nodes=nodes, masks=masks))
     return Method(
         rewards={"outcome": rewards.outcome(), "format": rewards.forfeit()},
         credit=dr_grpo_credit(),

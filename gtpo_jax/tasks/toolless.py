@@ -2,7 +2,7 @@
 
 | family | question at level 1 | at level n |
 |---|---|---|
-| sum | What is a+b? | numbers of n + 1 digits, whose last digits give a carry |
+| sum | a+b | numbers of n + 1 digits, whose last digits give a carry |
 
 Demonstrators usually forget all carries: imitation alone learns that too, and reinforcement
 learning must change the most likely digits.
@@ -30,7 +30,7 @@ def addition(rng: random.Random, level: int = 1) -> Case:
         wrong = rng.random() < FORGETS
         yield Answer(thought="", text=without_carries(a, b) if wrong else str(a + b))
 
-    return Case(f"What is {a}+{b}?", a + b, script)
+    return Case(f"{a}+{b}", a + b, script)
 
 
 def without_carries(a: int, b: int) -> str:

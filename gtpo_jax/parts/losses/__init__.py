@@ -14,7 +14,7 @@ from gtpo_jax.parts.losses.corrections import (
 from gtpo_jax.parts.losses.divergence import divergence
 from gtpo_jax.parts.losses.dppo import Divergence, TrustRegion, dppo_surrogate
 from gtpo_jax.parts.losses.entropy import entropy
-from gtpo_jax.parts.losses.imitation import imitation
+from gtpo_jax.parts.losses.imitation import denoising, imitation
 from gtpo_jax.parts.losses.loss import (
     FIELDS,
     NEEDS,
@@ -28,6 +28,7 @@ from gtpo_jax.parts.losses.loss import (
 )
 from gtpo_jax.parts.losses.mismatch import ImportanceWeights, truncated_importance_weights
 from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, SurrogateFn, TokenSurrogate
+from gtpo_jax.parts.losses.sequence import SequenceTerm
 
 __all__ = [
     "FIELDS",
@@ -42,6 +43,7 @@ __all__ = [
     "Measure",
     "PolicyTerm",
     "Scores",
+    "SequenceTerm",
     "Surrogate",
     "SurrogateFn",
     "Term",
@@ -57,6 +59,7 @@ __all__ = [
     "cispo_surrogate",
     "clipped",
     "clipped_surrogate",
+    "denoising",
     "divergence",
     "dppo_surrogate",
     "entropy",

@@ -20,7 +20,14 @@ TINY = ModelConfig(
     residual_init=0.0,
 )
 
-TINY_DIFFUSION = dataclasses.replace(TINY, vocab_size=264, mask_id=256)
+TINY_DIFFUSION = dataclasses.replace(
+    # Short texts: a rotary base that tells near places apart.
+    TINY,
+    vocab_size=264,
+    head_dim=32,
+    rope_theta=30.0,
+    mask_id=256,
+)
 
 QWEN2_5_0_5B = ModelConfig(
     vocab_size=151_936,

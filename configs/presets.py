@@ -102,8 +102,33 @@ The paper gives the discount .9, the largest partial credit .5 and the format pe
 choice: the paper's batch, group, lengths, learning rate, clip range and base model are not known to
 us."""
 
+DIFFUSION = RunConfig(
+    model=presets.TINY_DIFFUSION,
+    task=TaskConfig(families=("sum",), skip_tool=0.0, unclosed_call=0.0),
+    sft=SftConfig(
+        steps=1500,
+        rows=64,
+        row_tokens=24,
+        demonstrations=20_000,
+        checkpoint_every=500,
+        optimizer=dataclasses.replace(SftConfig.optimizer, final_fraction=0.02),
+    ),
+    train=TrainConfig(
+        steps=60,
+        method=("cj_grpo",),
+        rows=128,
+        minibatches=1,
+        gate=0.0,
+        optimizer=OptimizerConfig(learning_rate=6e-4, final_fraction=0.1),
+    ),
+    rollout=RolloutLimits(context=24, prompt_tokens=16),
+    tool=ToolConfig(preload=(), factory="gtpo_jax.tools.absent:make_tool"),
+)
+"""A diffusion model of 200k parameters learns to add from scratch, without tools."""
+
 PRESETS: dict[str, RunConfig] = {
     "tiny": TINY,
+    "diffusion": DIFFUSION,
     "word-problems": WORD_PROBLEMS,
     "chat": CHAT,
     "qwen2.5-7b-gtpo": QWEN2_5_7B_GTPO,

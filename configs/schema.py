@@ -8,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 import tyro
 
 from gtpo_jax import settings
+from gtpo_jax.decoding.diffusion import Canvas
 from gtpo_jax.rollout import RolloutLimits
 from gtpo_jax.settings import (
     AT_LEAST_1,
@@ -366,6 +367,10 @@ class RunConfig:
     rollout: Annotated[RolloutLimits, Section(decides="what a trajectory may be")] = (
         dataclasses.field(default_factory=RolloutLimits)
     )
+    diffusion: Annotated[Canvas, Section(decides="how responses are written")] = dataclasses.field(
+        default_factory=Canvas
+    )
+    """Responses of a diffusion model (`model.mask_id`); others write token by token."""
     tool: Annotated[ToolConfig, Section(decides="what programs give")] = ToolConfig()
     verifier: Annotated[VerifierConfig, Section(decides="what is rewarded")] = VerifierConfig()
     evaluation: Changeable[EvalConfig] = EvalConfig()

@@ -9,6 +9,8 @@ import jax
 from configs.parts import make_optimizer
 from configs.schema import RunConfig
 from gtpo_jax.decoding import sampling
+from gtpo_jax.decoding.diffusion import Canvas
+from gtpo_jax.learner import diffusion
 from gtpo_jax.methods import Method
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.plans import HostedPlan, Plan
@@ -23,7 +25,7 @@ def make_layout(config: RunConfig, plan: Plan) -> Layout:
     return Layout(
         groups=train.prompts,
         group_size=plan.returned(train.group_size),
-        max_turns=config.rollout.max_turns,
+        max_turns=config.rollout.max_turns if config.model.causal else config.diffusion.steps,
         row_tokens=train.row_tokens or config.rollout.context,
         rows=train.rows,
         minibatches=train.minibatches,
@@ -58,6 +60,33 @@ def check_facts(method: Method, source: ProblemSource | None) -> None:
             method.plan.check(problem)
 
 
+def check_canvas(config: RunConfig, method: Method) -> None:
+    """Raises `ValueError` for settings that a diffusion model cannot use or that others ignore."""
+    canvas, limits = config.diffusion, config.rollout
+    if config.model.causal:
+        if canvas != Canvas():
+            raise ValueError(
+                "the options --diffusion.* are for a diffusion model, and model.mask_id is not set;"
+                " leave them out, or take the preset diffusion"
+            )
+        return
+    if limits.prompt_tokens + canvas.tokens > limits.context:
+        raise ValueError(
+            f"a prompt of {limits.prompt_tokens} tokens (rollout.prompt_tokens) and a response of"
+            f" {canvas.tokens} (diffusion.tokens) exceed rollout.context {limits.context}; raise it"
+        )
+    if config.train.shared_prompts:
+        raise ValueError(
+            "train.shared_prompts is for causal models: a prompt sees the response here; leave it"
+            " out"
+        )
+    if method.loss.candidates:
+        raise ValueError(
+            "the method compares candidates of every token, which denoising does not record; choose"
+            " another one"
+        )
+
+
 def make_training(
     config: RunConfig,
     forward: ForwardFn,
@@ -71,6 +100,14 @@ def make_training(
     `put` places batches on the devices; `answer_tokens` writes the gold answers of problems.
     """
     train = config.train
+    if config.model.mask_id is not None:
+        forward = diffusion.scored(
+            forward,
+            method.loss,
+            mask_id=config.model.mask_id,
+            steps=config.diffusion.steps,
+            seed=config.seed,
+        )
     return Training(
         forward,
         make_optimizer(

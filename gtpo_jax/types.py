@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -221,6 +221,9 @@ class Turn:
     )  # [m] int32, appended by the environment, including separators
     observation_dropped: int = 0  # tokens of tool output cut to fit the budget
     given: int = 0  # tokens at its beginning that the environment wrote; they are not trained
+    places: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.int32)
+    )  # [n] int32, places in the response of tokens that were not written one after another
 
     @property
     def own_tokens(self) -> int:
@@ -339,6 +342,23 @@ class HiddenFn(Protocol):
     ) -> tuple[jax.Array, Cache | None]: ...
 
 
+class StatisticsFn(Protocol):
+    """Statistics of the tokens of a batch `[B, T]`: log-probs, entropies, extras by name.
+
+    The options are those of `learner.batch_logprobs`.
+    """
+
+    def __call__(
+        self,
+        params: Params,
+        batch: TokenBatch,
+        *,
+        temperature: float,
+        chunk: int | None,
+        needs: Collection[str],
+    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class ForwardFn:
     """A language model as pure functions. The library uses models through this interface only.
@@ -354,6 +374,9 @@ class ForwardFn:
     for_decoding: Callable[[Params], Params] = lambda params: params
     """Converts parameters to the layout that single-token steps read fastest. `hidden` and `logits`
     accept both. Applied once per decode segment, inside its program."""
+    statistics: StatisticsFn | None = None
+    """The statistics of tokens that are not predicted by the token before them, such as those of a
+    diffusion model (`learner.diffusion`). None: every token is predicted by the one before it."""
 
 
 class Tool(Protocol):

@@ -11,24 +11,22 @@ import hashlib
 import itertools
 import json
 import pathlib
-import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from configs.parts import make_optimizer
 from gtpo_jax import learner, verifiers
-from gtpo_jax.learner import packing
-from gtpo_jax.parts import losses, reductions
 from gtpo_jax.results import metrics
 from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
-from gtpo_jax.tasks.imitation import can_be_judged, imitated, judged, render_conversation
+from gtpo_jax.tasks.imitation import can_be_judged, judged, render_conversation
 from gtpo_jax.types import Params, Trajectory
 from launch import cli
 from launch.run import cluster, display, imported_model, own, playing
+from launch.run.lessons import make_lessons
 from launch.run.phase import Phase, check_unused
 from launch.run.session import Session
 
@@ -56,12 +54,9 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
     # First of all, because a file may have to be corrected.
     demonstrations = read_demonstrations(session) if config.files else None
     optimizer = make_optimizer(config.optimizer, steps=config.steps)
+    lessons = make_lessons(session)
     update = learner.make_update(
-        session.forward,
-        optimizer,
-        losses.imitation(),
-        reductions.token_mean,
-        chunk=config.logprob_chunk,
+        lessons.forward, optimizer, lessons.loss, lessons.reduce, chunk=config.logprob_chunk
     )
     params = first_params(session)
     state = learner.init_state(params, optimizer, trained=session.network.trained)
@@ -84,12 +79,7 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         update = learner.CompiledUpdate(update, phase.state)
         if demonstrations is None:
             demonstrations = play_demonstrations(session)
-        batches = packing.pack_stream(
-            repeated([*map(imitated, demonstrations)], session.config.seed),
-            rows=config.rows,
-            row_length=config.row_tokens,
-        )
-        batches = itertools.islice(batches, phase.start, None)
+        batches = itertools.islice(lessons.batches(demonstrations), phase.start, None)
         with display.Display("cold start", config.steps, phase.start) as bar:
             began, tokens = time.monotonic(), 0
             for step in phase.steps(config.steps):
@@ -217,14 +207,6 @@ def check_same(path: pathlib.Path, demonstrations: Sequence[Trajectory], *, resu
             f"{path} was written for other demonstrations than the files have: resume with the"
             " same contents and tokenizer, or start in another --run-dir"
         )
-
-
-def repeated(demonstrations: Sequence[Trajectory], seed: int) -> Iterator[Trajectory]:
-    """All demonstrations, shuffled anew in each epoch, without end."""
-    for epoch in itertools.count():
-        order = list(range(len(demonstrations)))
-        random.Random(f"{seed}/epoch/{epoch}").shuffle(order)
-        yield from (demonstrations[index] for index in order)
 
 
 def run(argv: Sequence[str]) -> None:

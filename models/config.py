@@ -30,7 +30,10 @@ class RopeScaling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A causal decoder: RMSNorm, rotary positions, grouped queries, a gated MLP or experts."""
+    """A decoder: RMSNorm, rotary positions, grouped queries, a gated MLP or experts.
+
+    It is causal, or with a `mask_id` a masked-diffusion model, whose tokens see each other.
+    """
 
     vocab_size: Annotated[int, AT_LEAST_1]  # rows of the embedding; may exceed the tokenizer's
     width: Annotated[int, AT_LEAST_1]  # width of the residual stream (D)
@@ -42,6 +45,7 @@ class ModelConfig:
     qkv_bias: bool = False  # add a bias to queries, keys and values (Qwen2)
     qk_norm: bool = False  # normalize queries and keys (Qwen3, Gemma 3)
     tied_embeddings: bool = True  # use the embedding as the output head
+    mask_id: int | None = None  # id of the mask of a diffusion model; None: a causal model
 
     rope_theta: Annotated[float, POSITIVE] = 1e6  # base of the rotary wavelengths
     rope_scaling: RopeScaling = RopeScaling()
@@ -96,11 +100,25 @@ class ModelConfig:
                 f"local_rope_theta={self.local_rope_theta} is for layers with a window,"
                 " and window is None; give it as rope_theta"
             )
+        if self.mask_id is not None and not 0 <= self.mask_id < self.vocab_size:
+            raise ValueError(
+                f"mask_id must be an id below vocab_size={self.vocab_size}, got {self.mask_id}"
+            )
+        if self.mask_id is not None and self.window is not None:
+            raise ValueError(
+                f"a diffusion model (mask_id={self.mask_id}) has no window,"
+                f" got window={self.window}"
+            )
         if self.experts and not 1 <= self.experts_per_token <= self.experts:
             raise ValueError(
                 f"experts_per_token must be in 1 to experts={self.experts},"
                 f" got {self.experts_per_token}"
             )
+
+    @property
+    def causal(self) -> bool:
+        """True if a token sees none that comes after it."""
+        return self.mask_id is None
 
     @property
     def local_layers(self) -> tuple[bool, ...]:

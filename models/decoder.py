@@ -129,6 +129,7 @@ class Block(nn.Module):
             ids, prefixes = shared.segment_ids, shared.prefixes
             return choice.causal(c, q, k, v, ids, prefixes, local, mesh=self.mesh)
         blocks = shared.prefixes is not None or (flat and q.shape[1] >= plain.LONG)
+        blocks = blocks and c.causal
         run = plain.in_blocks if blocks else plain.plain
         mask = of_kind(shared.masks, local)
         return run(q, k, v, mask, scale=c.score_scale, softcap=c.attention_softcap)
@@ -204,6 +205,15 @@ class Decoder(nn.Module):
         if c.embedding_scale:
             x = x * jnp.asarray(c.width**0.5, dtype)
         rotary = rope.tables(c, positions)
+        if not c.causal:
+            if cache is not None or prefix_ids is not None:
+                raise ValueError(
+                    "a diffusion model (mask_id is set) computes whole rows: it has no cache and"
+                    " shares no prompts; use decoding.diffusion, and leave shared_prompts off"
+                )
+            visible = masks.two_way_masks(tokens, segment_ids)
+            x, _ = self.layers(x, Pass(positions, rotary, visible, segment_ids), None)
+            return self.final_norm(x), None
         if cache is not None:
             visible = masks.cache_masks(positions, cache[0][0].shape[2], window=c.window)
             x, cache = self._unrolled(x, Pass(positions, rotary, visible, None), cache)

@@ -20,6 +20,15 @@ TINY = ModelConfig(
     residual_init=0.0,
 )
 
+TINY_DIFFUSION = dataclasses.replace(
+    # Short texts: a rotary base that tells near places apart.
+    TINY,
+    vocab_size=264,
+    head_dim=32,
+    rope_theta=30.0,
+    mask_id=256,
+)
+
 QWEN2_5_0_5B = ModelConfig(
     vocab_size=151_936,
     width=896,
@@ -207,6 +216,22 @@ GEMMA_3_1B = ModelConfig(
     compute_dtype="bfloat16",
 )
 
+LLADA_8B = ModelConfig(  # a masked-diffusion model
+    vocab_size=126_464,
+    width=4096,
+    layers=32,
+    query_heads=32,
+    kv_heads=32,
+    head_dim=128,
+    mlp_width=12_288,
+    tied_embeddings=False,
+    mask_id=126_336,
+    rope_theta=5e5,
+    norm_eps=1e-5,
+    param_dtype="bfloat16",
+    compute_dtype="bfloat16",
+)
+
 GEMMA_3_12B = dataclasses.replace(  # without the image encoder that the checkpoint also has
     GEMMA_3_1B,
     vocab_size=262_208,
@@ -221,6 +246,7 @@ GEMMA_3_12B = dataclasses.replace(  # without the image encoder that the checkpo
 
 MODELS: dict[str, ModelConfig] = {
     "tiny": TINY,
+    "tiny-diffusion": TINY_DIFFUSION,
     "qwen2.5-0.5b": QWEN2_5_0_5B,
     "qwen2.5-1.5b": QWEN2_5_1_5B,
     "qwen2.5-7b": QWEN2_5_7B,
@@ -231,6 +257,7 @@ MODELS: dict[str, ModelConfig] = {
     "llama-3.1-8b": LLAMA_3_1_8B,
     "llama-3.2-1b": LLAMA_3_2_1B,
     "mistral-7b": MISTRAL_7B,
+    "llada-8b": LLADA_8B,
     "gemma-2-2b": GEMMA_2_2B,
     "gemma-3-1b": GEMMA_3_1B,
     "gemma-3-12b": GEMMA_3_12B,

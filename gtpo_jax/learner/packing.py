@@ -313,6 +313,8 @@ def _write(
         written = (row, slice(start + turn.given, start + len(turn.tokens)))
         batch.loss_mask[written] = True
         batch.turn_ids[written] = turn_index
+        if len(turn.places):
+            batch.positions[written] = len(trajectory.prompt) + turn.places
         unknown = len(turn.logprobs) == 0
         batch.behavior_logprobs[written] = np.nan if unknown else turn.logprobs[turn.given :]
         if batch.candidates is not None:

@@ -26,6 +26,10 @@ def batch_logprobs(
     `chunk`: number of positions of every row whose logits are in memory at once. None: all.
     `needs`: further statistics, names of `logprobs.EXTRAS`; others are ignored.
     """
+    if forward.statistics is not None:
+        return logprobs.TokenStatistics(
+            *forward.statistics(params, batch, temperature=temperature, chunk=chunk, needs=needs)
+        )
     hidden, _ = forward.hidden(
         params,
         batch.tokens,

@@ -1,5 +1,6 @@
 """Rollouts: rows that decode, tools in flight, and the host loop that serves both."""
 
+from gtpo_jax.rollout.diffusion import DiffusionEngine
 from gtpo_jax.rollout.dynamic import (
     CollectedGroups,
     RunFn,
@@ -14,6 +15,7 @@ from gtpo_jax.types import Request
 
 __all__ = [
     "CollectedGroups",
+    "DiffusionEngine",
     "Refresh",
     "Request",
     "RolloutEngine",

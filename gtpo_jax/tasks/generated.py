@@ -1,7 +1,8 @@
-"""Generated problems: our own families, which need the tool, and those of reasoning-gym.
+"""Generated problems: our own families, and those of reasoning-gym.
 
-`families` describes `arithmetic`, `word`, `remainder`, `gcd`, `branch` and `chain`. A name such as
-`reasoning-gym/chain_sum` is a family of that package; see `reasoning`.
+`families` describes `arithmetic`, `word`, `remainder`, `gcd`, `branch` and `chain`, which need the
+tool, and `toolless` describes `sum`, which does not. A name such as `reasoning-gym/chain_sum` is a
+family of that package; see `reasoning`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import random
 from gtpo_jax.tasks import reasoning
 from gtpo_jax.tasks.families import FAMILIES, Case
 from gtpo_jax.tasks.source import Noise, Script, with_noise
+from gtpo_jax.tasks.toolless import TOOLLESS
 from gtpo_jax.types import Problem
 
 HELD_OUT_SHARE = 0.1
+OWN = {**FAMILIES, **TOOLLESS}
 
 
 def is_held_out(question: str) -> bool:
@@ -39,10 +42,10 @@ class GeneratedTask:
 
     def __post_init__(self):
         external = [name for name in self.families if reasoning.is_family(name)]
-        unknown = set(self.families) - set(FAMILIES) - set(external)
+        unknown = set(self.families) - set(OWN) - set(external)
         if unknown or not self.families:
             raise ValueError(
-                f"families must be among {sorted(FAMILIES)}, got {sorted(unknown) or 'none'};"
+                f"families must be among {sorted(OWN)}, got {sorted(unknown) or 'none'};"
                 f" families of reasoning-gym are named like {reasoning.PREFIX}chain_sum"
             )
         if self.level < 1:
@@ -57,11 +60,11 @@ class GeneratedTask:
         return [self._problem("held-out", index, held_out=True) for index in range(count)]
 
     def demonstration(self, index: int) -> tuple[Problem, Script]:
-        own = tuple(name for name in self.families if name in FAMILIES)
+        own = tuple(name for name in self.families if name in OWN)
         if not own:
             raise ValueError(
                 f"the families {', '.join(self.families)} have no demonstrations; add one that has,"
-                f" of {', '.join(FAMILIES)}, or start from a model that can already call the tool"
+                f" of {', '.join(OWN)}, or start from a model that can already call the tool"
             )
         family = own[index % len(own)]
         case = self._case(family, "demonstration", index, held_out=False)
@@ -71,7 +74,7 @@ class GeneratedTask:
 
     def _problem(self, stream: str, index: int, *, held_out: bool) -> Problem:
         family = self.families[index % len(self.families)]
-        if family in FAMILIES:
+        if family in OWN:
             return _problem_of(family, self._case(family, stream, index, held_out=held_out))
         return reasoning.draw(
             family,
@@ -84,7 +87,7 @@ class GeneratedTask:
     def _case(self, family: str, stream: str, index: int, *, held_out: bool) -> Case:
         rng = self._rng(stream, index)
         while True:
-            case = FAMILIES[family](rng, self.level)
+            case = OWN[family](rng, self.level)
             if is_held_out(case.question) == held_out:
                 return case
 

@@ -16,7 +16,7 @@ from configs.methods import make_method
 from configs.parts import make_lora, make_tool, make_verifier
 from configs.problems import make_source
 from configs.schema import RunConfig
-from configs.training import check_facts
+from configs.training import check_canvas, check_facts
 from gtpo_jax import decoding, rollout
 from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
@@ -57,6 +57,7 @@ class Session:
             display.CONSOLE.print(note, highlight=False, soft_wrap=True)
         self.method = make_method(config.train.method)
         check_facts(self.method, self.source)
+        check_canvas(config, self.method)
         self.dialogue = self._make_dialogue()
         self.mesh = sharding.make_mesh(**dataclasses.asdict(config.mesh))
         self.local_mesh = sharding.local_mesh(self.mesh)
@@ -107,10 +108,21 @@ class Session:
         """Parameters as the engines of this process take them; valid until the next update."""
         return sharding.localize(params, self.mesh)
 
-    def engine(self, sampler: sampling.Sampler) -> rollout.RolloutEngine:
+    def engine(self, sampler: sampling.Sampler) -> rollout.RolloutEngine | rollout.DiffusionEngine:
         """An engine on the devices of this process."""
         alone = self.local_mesh is self.mesh
         forward = self.network.forward if alone else self._make_network(self.local_mesh).forward
+        if self.config.model.mask_id is not None:
+            return rollout.DiffusionEngine(
+                self._restricted(forward),
+                self.dialogue,
+                self.verifier,
+                self.config.rollout,
+                self.config.diffusion,
+                sampler,
+                mask_id=self.config.model.mask_id,
+                mesh=self.local_mesh,
+            )
         return rollout.RolloutEngine(
             self._restricted(forward),
             self.dialogue,
@@ -126,11 +138,10 @@ class Session:
         return Network(config.model, mesh, lora=make_lora(config.lora), seed=config.seed)
 
     def _restricted(self, forward: ForwardFn) -> ForwardFn:
-        """The forward pass without the token ids that the tokenizer does not have."""
-        tokenizer = self.dialogue.tokenizer
-        return decoding.restrict_vocabulary(
-            forward, tokenizer.vocab_size, unused=getattr(tokenizer, "unused_ids", ())
-        )
+        """The forward pass without the token ids that the tokenizer does not have, or the mask."""
+        tokenizer, mask_id = self.dialogue.tokenizer, self.config.model.mask_id
+        unused = (*getattr(tokenizer, "unused_ids", ()), *(() if mask_id is None else (mask_id,)))
+        return decoding.restrict_vocabulary(forward, tokenizer.vocab_size, unused=unused)
 
     def check_prompts(self, problems: Iterable[Problem], *, scored: bool = False) -> None:
         """Raises if the prompt of a problem is longer than the rollout allows, or if answers to it

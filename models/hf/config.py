@@ -43,7 +43,8 @@ def from_hf(config: Json, *, dtype: str = "float32") -> ModelConfig:
     for key, absent in ABSENT.items():
         if config.get(key) is not None and config[key] not in absent:
             raise _unsupported(family, key, config[key])
-    said = hf_values.read({ALIASES.get(key, key): value for key, value in config.items()})
+    names = {**ALIASES, **{theirs: common for common, theirs in family.renamed.items()}}
+    said = hf_values.read({names.get(key, key): value for key, value in config.items()})
     known = {**COMMON_DEFAULTS, **family.defaults, **said}
     theirs = {**COMMON, **family.keys}
     _complete_heads(config, known)
@@ -52,6 +53,12 @@ def from_hf(config: Json, *, dtype: str = "float32") -> ModelConfig:
         raise ValueError(f"config.json of {family.architecture} lacks {', '.join(missing)}")
     if known[family.activation] not in ACTIVATIONS:
         raise _unsupported(family, family.activation, known[family.activation])
+    for key, only in family.asserted.items():
+        if known[key] != only:
+            raise _unsupported(family, key, known[key])
+    rows = known["vocab_size"]
+    if family.renamed and known.get("embedding_size", rows) != rows:
+        raise _unsupported(family, "embedding_size", known["embedding_size"])
     dtype = _read_dtype(config, dtype)
     return ModelConfig(
         **family.fixed,
@@ -83,11 +90,22 @@ def published_name(config: Json, name: str) -> str:
     """
     wrapper = WRAPPERS.get(_architecture(config))
     if wrapper is None:
+        for theirs, common in _family(config).tensors.items():
+            name = name.replace(theirs, common)
         return name
     if name == "lm_head.weight":
         return wrapper.prefix + name
     if name.startswith(wrapper.modules):
         return f"{wrapper.prefix}{MODULES}{name.removeprefix(wrapper.modules)}"
+    return name
+
+
+def saved_name(config: Json, name: str) -> str:
+    """The name that a tensor has in the files of a family whose names are its own: the inverse of
+    `published_name` there, and the same name elsewhere.
+    """
+    for theirs, common in reversed(_family(config).tensors.items()):
+        name = name.replace(common, theirs)
     return name
 
 
@@ -100,8 +118,7 @@ def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
     """
     family = family_of(config)
     kept = {key: value for key, value in (others or {}).items() if key not in RIVALS}
-    written = {
-        **kept,
+    own = {
         "architectures": [family.architecture],
         "model_type": family.model_type,
         **{key: getattr(config, field) for field, key in {**COMMON, **family.keys}.items()},
@@ -111,7 +128,9 @@ def to_hf(config: ModelConfig, *, others: Json | None = None) -> dict[str, Any]:
             config.activation
         ],
         "torch_dtype": config.param_dtype,
+        **family.asserted,
     }
+    written = {**kept, **{family.renamed.get(key, key): value for key, value in own.items()}}
     if "query_pre_attn_scalar" in written:
         scalar = written["query_pre_attn_scalar"] or config.head_dim
         written["query_pre_attn_scalar"] = int(scalar) if scalar == int(scalar) else scalar
@@ -142,6 +161,12 @@ def _obstacles(family: Family, config: ModelConfig) -> list[str]:
     ]
     if "experts" in family.keys and not config.experts:
         found.append("experts")
+    if "mask_id" in family.keys and config.mask_id is None:
+        found.append("mask_id")
+    if family.renamed and config.head_dim * config.query_heads != config.width:
+        found.append("head_dim")
+    if family.renamed and config.rope_scaling.kind != "none":
+        found.append("rope_scaling")
     local = config.local_layers
     if any(local):
         if family.windows == "none":

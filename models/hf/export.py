@@ -89,9 +89,16 @@ def save_checkpoint(
     with hf_folder.appearing(folder) as partial:
         hf_folder.write_json(partial / "config.json", written)
         for name, part in files.items():
-            write_tensors(partial / name, part, leaves, target)
+            saved = [
+                dataclasses.replace(t, name=hf_config.saved_name(written, t.name)) for t in part
+            ]
+            write_tensors(partial / name, saved, leaves, target)
         if len(files) > 1:
-            places = {tensor.name: name for name, part in files.items() for tensor in part}
+            places = {
+                hf_config.saved_name(written, tensor.name): name
+                for name, part in files.items()
+                for tensor in part
+            }
             index = {"metadata": {"total_size": total}, "weight_map": places}
             hf_folder.write_json(partial / INDEX, index)
         for name, path in copied.items():

@@ -52,6 +52,45 @@ GEMMA_DEFAULTS = {
 }
 GEMMA_FIXED = {"zero_centered_norms": True, "post_norms": True, "embedding_scale": True}
 
+LLADA = {  # after OLMo
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "num_key_value_heads": "n_kv_heads",
+    "intermediate_size": "mlp_hidden_size",
+    "initializer_range": "init_std",
+    "tie_word_embeddings": "weight_tying",
+    "max_position_embeddings": "max_sequence_length",
+    "hidden_act": "activation_type",
+}
+LLADA_ASSERTED = {
+    "block_type": "llama",
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "rope": True,
+    "alibi": False,
+    "include_bias": False,
+    "attention_layer_norm": False,
+    "input_emb_norm": False,
+    "scale_logits": False,
+    "block_group_size": 1,
+}
+LLADA_TENSORS = {
+    "model.transformer.wte.": "model.embed_tokens.",
+    "model.transformer.ln_f.": "model.norm.",
+    "model.transformer.ff_out.": "lm_head.",
+    "model.transformer.blocks.": "model.layers.",
+    ".attn_norm.": ".input_layernorm.",
+    ".ff_norm.": ".post_attention_layernorm.",
+    ".q_proj.": ".self_attn.q_proj.",
+    ".k_proj.": ".self_attn.k_proj.",
+    ".v_proj.": ".self_attn.v_proj.",
+    ".attn_out.": ".self_attn.o_proj.",
+    ".ff_proj.": ".mlp.gate_proj.",
+    ".up_proj.": ".mlp.up_proj.",
+    ".ff_out.": ".mlp.down_proj.",
+}
+
 # RULED: fields with their own rules below. OURS: fields that are no property of a checkpoint.
 RULED = {"rope_theta", "rope_scaling", "local_rope_theta", "window", "window_pattern", "activation"}
 OURS = {"param_dtype", "compute_dtype", "attention", "remat", "residual_init"}
@@ -113,6 +152,7 @@ ABSENT: dict[str, tuple[Any, ...]] = {
     "mlp_only_layers": ([],),
     "partial_rotary_factor": (1,),
     "quantization_config": (),
+    "multi_query_attention": (False,),
 }
 
 
@@ -130,6 +170,13 @@ class Family:
     """Layers that may be local: none; all; from `max_window_layers` on, if `use_sliding_window`; or
     all but every `sliding_window_pattern`-th."""
     local_theta: bool = False  # local layers have their own rotary base
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Key of config.json in the other families → its key in this one."""
+    asserted: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Key → the only value that the decoder can express; `defaults` has that of an absent key."""
+    tensors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Part of the name of a tensor → the part that stands for it in other families, to be replaced
+    in this order."""
 
 
 FAMILIES = (
@@ -216,6 +263,25 @@ FAMILIES = (
         activation="hidden_activation",
         windows="pattern",
         local_theta=True,
+    ),
+    Family(
+        architecture="LLaDAModelLM",
+        model_type="llada",
+        keys={**DENSE, "mask_id": "mask_token_id", "qkv_bias": "include_qkv_bias"},
+        defaults={  # of LLaDAConfig, which are those of GPT-2
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": True,
+            "include_qkv_bias": False,
+            "hidden_act": "swiglu",
+            "max_position_embeddings": 1024,
+            **LLADA_ASSERTED,
+            "block_type": "sequential",
+            "layer_norm_type": "default",
+            "rope": False,
+        },
+        renamed=LLADA,
+        asserted=LLADA_ASSERTED,
+        tensors=LLADA_TENSORS,
     ),
 )
 

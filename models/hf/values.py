@@ -25,6 +25,7 @@ COUNTS = {  # smallest and largest value
     "sliding_window": (1, 2**63 - 1),
     "sliding_window_pattern": (1, 2**16),
     "max_window_layers": (0, 2**31 - 1),
+    "mask_token_id": (0, 2**31 - 1),
 }
 POSITIVE = {
     "rms_norm_eps",
@@ -41,7 +42,7 @@ POSITIVE = {
     "high_freq_factor",
 }
 NOT_NEGATIVE = {"initializer_range", "mscale", "mscale_all_dim"}
-FLAGS = {"tie_word_embeddings", "norm_topk_prob", "use_sliding_window"}
+FLAGS = {"tie_word_embeddings", "norm_topk_prob", "use_sliding_window", "include_qkv_bias"}
 WORDS = {"hidden_act", "hidden_activation", "rope_type", "type"}
 OBJECTS = {
     "rope_scaling",

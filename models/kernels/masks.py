@@ -36,6 +36,15 @@ def causal_masks(
     return mask, mask & (distances(len(index), prefixes) < window)
 
 
+def two_way_masks(tokens: jax.Array, segment_ids: jax.Array | None) -> Masks:
+    """`[B, T, T]`: token t sees all tokens of its segment, those after it too."""
+    rows, length = tokens.shape
+    if segment_ids is None:
+        segment_ids = jnp.ones((rows, length), jnp.int32)
+    mask = together(segment_ids, None)
+    return mask, mask
+
+
 def together(segment_ids: jax.Array, prefixes: Prefixes | None) -> jax.Array:
     """`[B, T, T]`: s belongs to the segment of t or to the prefix of that segment."""
     of_key = segment_ids[:, None, :]

@@ -186,7 +186,7 @@ def test_exported_checkpoint_loads_in_transformers_with_the_same_logits(oracle):
         torch.testing.assert_close(loaded(ids).logits, oracle.model(ids).logits, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name, config in MODELS.items() if config.causal])
 def test_preset_has_as_many_parameters_as_in_transformers(name):
     written = hf_config.to_hf(MODELS[name])
     model = getattr(transformers, written.pop("architectures")[0])

@@ -17,7 +17,7 @@ from gtpo_jax.parts.losses.divergence import divergence
 from gtpo_jax.parts.losses.dppo import Divergence, TrustRegion, dppo_surrogate
 from gtpo_jax.parts.losses.entropy import entropy
 from gtpo_jax.parts.losses.geometric import LogClamp
-from gtpo_jax.parts.losses.imitation import imitation
+from gtpo_jax.parts.losses.imitation import denoising, imitation
 from gtpo_jax.parts.losses.kept_likelihood import kept_likelihood
 from gtpo_jax.parts.losses.loss import (
     FIELDS,
@@ -42,6 +42,7 @@ from gtpo_jax.parts.losses.policy import PolicyTerm, Surrogate, SurrogateFn, Tok
 from gtpo_jax.parts.losses.preferences import group_preference, pair_preference
 from gtpo_jax.parts.losses.regression import regression
 from gtpo_jax.parts.losses.reinforce import Reinforce, Sides, Weight
+from gtpo_jax.parts.losses.sequence import SequenceTerm
 from gtpo_jax.parts.losses.shares import with_group_share
 from gtpo_jax.parts.losses.soft_gate import SoftGate, soft_gate_surrogate
 
@@ -66,6 +67,7 @@ __all__ = [
     "PolicyTerm",
     "Reinforce",
     "Scores",
+    "SequenceTerm",
     "Sides",
     "SoftGate",
     "Surrogate",
@@ -88,6 +90,7 @@ __all__ = [
     "clipped",
     "clipped_surrogate",
     "contrast",
+    "denoising",
     "divergence",
     "dppo_surrogate",
     "drift_limit",

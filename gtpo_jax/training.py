@@ -28,6 +28,7 @@ import optax
 from gtpo_jax import learner
 from gtpo_jax.learner import measured, packing
 from gtpo_jax.methods import Method, TurnCredit, assign
+from gtpo_jax.methods.method import token_numbers
 from gtpo_jax.parts import facts, losses
 from gtpo_jax.parts.spreads import evenly, written_tokens
 from gtpo_jax.types import (
@@ -173,7 +174,7 @@ Put = Callable[[TokenBatch], TokenBatch]
 """Places a batch `[A, B, T]` on the devices."""
 
 
-COMPUTED = (facts.STEP, *measured.FACTS)
+COMPUTED = (facts.STEP, *measured.FACTS, *measured.OF_GROUPS)
 """Facts that a step computes itself; those of `measured.OF_ANSWERS` if it has `answer_tokens`."""
 
 
@@ -205,7 +206,8 @@ class Training:
         """`answer_tokens` writes the gold answers that some facts need."""
         absent = measured.OF_ANSWERS if answer_tokens is None else ()
         facts.check_provided(method.facts, [fact for fact in COMPUTED if fact not in absent])
-        if method.loss.group_terms:
+        compares = bool({fact.name for fact in method.facts} & {f.name for f in measured.OF_GROUPS})
+        if method.loss.group_terms or compares:
             layout = dataclasses.replace(layout, whole_groups=True)
         self.method, self.layout, self.optimizer = method, layout, optimizer
         self.seed, self.put = seed, put
@@ -219,7 +221,7 @@ class Training:
             **options,
         )
         self.assign = jax.jit(functools.partial(assign, method))
-        self.spread = jax.jit(method.spread)
+        self.token_numbers = jax.jit(functools.partial(token_numbers, method))
         self.gap = jax.jit(functools.partial(learner.logprob_gap, forward, **options))
         self.logprobs = jax.jit(functools.partial(learner.stepwise_logprobs, forward, **options))
         self.measures = measured.Measures(
@@ -230,6 +232,8 @@ class Training:
             max_turns=layout.max_turns,
             row_tokens=layout.row_tokens,
             answer_tokens=answer_tokens,
+            groups=min(layout.groups, layout.minibatch_trajectories),
+            **options,
         )
         self.reference: Params | None = None
 
@@ -287,11 +291,11 @@ class Training:
         )
         if "credit" in state.method:
             state = with_method_states(state, {"credit": credit_state})
-        spread = self._spread(turn_credit.advantages, episodes, trajectories)
+        spread, marks = self._token_numbers(turn_credit.advantages, episodes, trajectories)
         turn_credit = jax.device_get(turn_credit)
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         credited = time.monotonic()
-        batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread))
+        batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread, marks))
         gap = float(self.gap(state.params, batches[0]))
         batches = [
             self._with_scores(state.params, batch, known)
@@ -328,6 +332,7 @@ class Training:
                     shared_prompts=self.layout.shared_prompts,
                     candidates=self.method.loss.candidates,
                     groups=self._packs_groups,
+                    marks=[mark.name for mark in self.method.loss.marks],
                 ),
             )
             scored = dataclasses.replace(
@@ -355,16 +360,24 @@ class Training:
                     shape=shape,
                 )
 
-    def _spread(
+    def _token_numbers(
         self, advantages: jax.Array, episodes: EpisodeBatch, trajectories: Sequence[Trajectory]
-    ) -> list[np.ndarray] | None:
-        """The advantages of the tokens of each trajectory; None: those of their turns."""
-        if self.method.spread is evenly:
-            return None
+    ) -> tuple[list[np.ndarray] | None, dict[str, list[np.ndarray]]]:
+        """The advantages of the tokens of each trajectory, or None for those of their turns; and
+        the marks of its tokens that the loss reads.
+        """
+        if self.method.spread is evenly and not self.method.loss.marks:
+            return None, {}
         written = written_tokens(trajectories, rows=len(advantages))
-        spread = jax.device_get(self.spread(advantages, written, self._fill(episodes)))
+        spread, marks = jax.device_get(
+            self.token_numbers(advantages, written, self._fill(episodes))
+        )
         counts = np.sum(written.turn_ids >= 0, axis=1)
-        return [spread[row, : counts[row]] for row in range(len(trajectories))]
+
+        def ragged(values: np.ndarray) -> list[np.ndarray]:
+            return [values[row, : counts[row]] for row in range(len(trajectories))]
+
+        return ragged(spread), {name: ragged(values) for name, values in marks.items()}
 
     def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
         """The episodes, padded to the largest number of a step with excluded episodes without
@@ -381,6 +394,7 @@ class Training:
         advantages: np.ndarray,
         parts: Sequence[Sequence[int]],
         spread: Sequence[np.ndarray] | None = None,
+        marks: Mapping[str, Sequence[np.ndarray]] | None = None,
     ) -> Iterator[TokenBatch]:
         """The packed minibatches of a step, all of one shape."""
         layout = self.layout
@@ -402,6 +416,10 @@ class Training:
                 token_advantages=None if spread is None else [spread[index] for index in part],
                 candidates=self.method.loss.candidates,
                 groups=self._packs_groups,
+                marks={
+                    name: [values[index] for index in part]
+                    for name, values in (marks or {}).items()
+                },
             )
             yield self.put(batch)
 
@@ -422,8 +440,8 @@ class Training:
 
     @property
     def _packs_groups(self) -> bool:
-        """True if the loss needs the groups and successes of trajectories."""
-        return bool(self.method.loss.needs & set(losses.GROUP_FIELDS))
+        """True if the loss or a fact needs the groups and successes of trajectories."""
+        return self.layout.whole_groups or bool(self.method.loss.needs & set(losses.GROUP_FIELDS))
 
     @property
     def _scored(self) -> list[str]:

@@ -276,6 +276,8 @@ class TokenBatch:
     """float32, of the policy that the trained one is held to; None: it is held to none."""
     candidates: Candidates | None = None
     """`[..., B, T, K]`, recorded by the sampler beside each token; None: nothing was recorded."""
+    marks: dict[str, jax.Array] | None = None
+    """Name → float32, further numbers of tokens that the loss reads; see `parts.spreads.Mark`."""
     group_ids: jax.Array | None = None
     """int32, group of the trajectory, counted from 0 within the batch; 0 outside trajectories."""
     successes: jax.Array | None = None

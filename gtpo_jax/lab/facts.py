@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from gtpo_jax.lab.history import History
 from gtpo_jax.lab.worlds.world import World
+from gtpo_jax.maths import draws
 from gtpo_jax.parts.facts import Code
 from gtpo_jax.parts.losses import Scores
 from gtpo_jax.types import Candidates
@@ -103,6 +104,20 @@ def _actions(context: Context) -> jax.Array:
     return jnp.sum(jnp.where(context.turns, digits, 0), axis=1).astype(jnp.int32)
 
 
+def _contexts(context: Context) -> jax.Array:
+    """An id of the problem and of all that was seen and done before each turn."""
+    history = context.history
+
+    def step(before: jax.Array, here: tuple) -> tuple[jax.Array, jax.Array]:
+        seen = draws.mixed(before, here[0])
+        return draws.mixed(seen, here[1]), seen
+
+    first = history.problems.astype(jnp.uint32)
+    columns = (history.observations.T, history.actions.T)
+    ids = jax.lax.scan(step, first, columns)[1].T & 0x7FFFFFFF
+    return at_tokens(context.first, ids.astype(jnp.int32))
+
+
 def _answers(context: Context) -> jax.Array:
     """The id of the last turn of an episode that ended by itself, else −1."""
     turn = jnp.max(context.history.turn_ids, axis=1)
@@ -186,6 +201,7 @@ FACTS: dict[str, Callable[[Context], Any]] = {
     "turn_logprobs": lambda c: means_of_turns(c, c.scored.logprobs),
     "anchors": lambda c: at_tokens(c.first, c.history.observations).astype(jnp.int32),
     "actions": _actions,
+    "contexts": _contexts,
     "answers": _answers,
     "problems": lambda c: c.history.problems,
     "versions": lambda c: jnp.broadcast_to(c.version, c.turns[:, 0].shape),

@@ -24,6 +24,7 @@ from gtpo_jax.lab.policies import Params, Policy, score, table
 from gtpo_jax.lab.samplers import Sampler
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.methods import Method, assign
+from gtpo_jax.methods.method import token_numbers
 from gtpo_jax.parts.losses import with_group_share
 from gtpo_jax.types import TokenBatch
 
@@ -252,13 +253,16 @@ def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: 
     """The advantages of a method for episodes, spread over their tokens; no gradient."""
     batch = episodes.episode_batch(context, group_ids, method.facts)
     state, turn_credit = assign(method, state, batch)
-    advantages = method.spread(turn_credit.advantages, episodes.written(context), batch)
+    advantages, marks = token_numbers(
+        method, turn_credit.advantages, episodes.written(context), batch
+    )
     tokens = episodes.token_batch(context, batch.included, advantages)
     shape = tokens.tokens.shape
     tokens = dataclasses.replace(
         tokens,
         group_ids=jnp.broadcast_to(batch.group_ids[:, None], shape),
         successes=jnp.broadcast_to(batch.success[:, None], shape),
+        marks={name: jnp.where(tokens.loss_mask, x, 0.0) for name, x in marks.items()},
     )
     return Credited(
         batch=jax.lax.stop_gradient(tokens),

@@ -13,7 +13,7 @@ policy. So every token is predicted by the one before it in the row, as without 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,6 +84,7 @@ def pack(
     token_advantages: Sequence[np.ndarray] | None = None,
     candidates: int = 0,
     groups: bool = False,
+    marks: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> TokenBatch:
     """Packs trajectories into `[micro_batches, rows, row_length]`; the rest is padding.
 
@@ -96,7 +97,9 @@ def pack(
 
     `candidates`: how many of the tokens that the sampler recorded beside each draw go along.
     `groups`: the groups and successes of trajectories go along.
+    `marks`: by name, for each trajectory, one more number per token that the policy wrote.
     """
+    marks = marks or {}
     included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     layout = first_fit([_piece_length(trajectories, piece) for piece in pieces], row_length)
@@ -111,6 +114,7 @@ def pack(
         shared_prompts=shared_prompts,
         candidates=candidates,
         groups=groups,
+        marks=tuple(marks),
     )
     numbers: dict[int, int] = {}
     for index in included:
@@ -126,7 +130,10 @@ def pack(
             for index in piece:
                 facts = index, trajectories[index], turn_advantages[index]
                 tokens = None if token_advantages is None else token_advantages[index]
-                end = _write(batch, row, start, segment, *facts, prefix=prefix, tokens=tokens)
+                marked = {name: values[index] for name, values in marks.items()}
+                end = _write(
+                    batch, row, start, segment, *facts, prefix=prefix, tokens=tokens, marks=marked
+                )
                 if batch.group_ids is not None and batch.successes is not None:
                     batch.group_ids[row, start:end] = numbers[trajectories[index].group]
                     batch.successes[row, start:end] = trajectories[index].success
@@ -196,11 +203,12 @@ def empty_batch(
     shared_prompts: bool = False,
     candidates: int = 0,
     groups: bool = False,
+    marks: Sequence[str] = (),
 ) -> TokenBatch:
     """A batch of padding, as NumPy arrays.
 
-    It has `prefix_ids` only with `shared_prompts`, `candidates` only if there are any, and
-    `group_ids` and `successes` only with `groups`.
+    It has `prefix_ids` only with `shared_prompts`, `candidates` and `marks` only if there are any,
+    and `group_ids` and `successes` only with `groups`.
     """
     shape = (rows, row_length)
     recorded = Candidates(
@@ -219,6 +227,7 @@ def empty_batch(
         "candidates": recorded if candidates else None,
         "group_ids": np.zeros(shape, np.int32) if groups else None,
         "successes": np.zeros(shape, bool) if groups else None,
+        "marks": {name: np.zeros(shape, np.float32) for name in marks} if marks else None,
     }
     return TokenBatch(**fields)
 
@@ -276,10 +285,12 @@ def _write(
     *,
     prefix: int = 0,
     tokens: np.ndarray | None = None,
+    marks: Mapping[str, np.ndarray] | None = None,
 ) -> int:
     """Writes a trajectory into a row of a NumPy batch and returns the end of its segment.
 
-    `tokens`: advantages of its tokens, in place of those of its turns.
+    `tokens`: advantages of its tokens, in place of those of its turns. `marks`: further numbers of
+    its tokens.
     `prefix`: segment that holds its prompt without the last token; the trajectory continues it.
     0: no shared prompt.
     """
@@ -308,6 +319,9 @@ def _write(
         )
         if tokens is not None:
             batch.token_advantages[written] = tokens[before : before + len(turn.tokens)]
+        for name, values in (marks or {}).items():
+            assert batch.marks is not None
+            batch.marks[name][written] = values[before : before + len(turn.tokens)]
         before += len(turn.tokens)
         start += len(turn.tokens)
         batch.tokens[row, start : start + len(turn.observation)] = turn.observation

@@ -179,6 +179,10 @@ def without_junk(batch: TokenBatch) -> TokenBatch:
         for name in MASKED
         if (values := getattr(batch, name)) is not None
     }
+    if batch.marks is not None:
+        clean["marks"] = {
+            name: jnp.where(trained, values, 0.0) for name, values in batch.marks.items()
+        }
     if batch.candidates is not None:
         ids, recorded = batch.candidates
         clean["candidates"] = Candidates(

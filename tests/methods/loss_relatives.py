@@ -35,6 +35,10 @@ LAYOUT = [
 """Eight rows of trajectories, each a list of pieces; adjacent trained pieces are two turns."""
 
 
+MARKS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {}
+"""Name of a mark of tokens → random numbers of it, of a shape. Files of rows add theirs."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """A batch and the scores of its tokens, in float64.
@@ -138,6 +142,8 @@ def data(seed: int) -> Data:
         "successes": np.where(batch.trajectory_ids >= 0, successes[rows], False),
         "candidates": Candidates(ids, float64(np.take_along_axis(sampler, ids, axis=-1))),
     }
+    of_tokens = np.random.default_rng(seed)  # of its own: marks do not change the other numbers
+    filled["marks"] = {name: make(of_tokens, shape) for name, make in MARKS.items()}
     known = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     arrays = {name: None if x is None else np.asarray(x) for name, x in known.items()}
     return Data(

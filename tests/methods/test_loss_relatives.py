@@ -56,7 +56,10 @@ def with_junk(batch, scores):
     ids, logprobs = batch.candidates
     ids = np.where(mask[..., None], ids, rng.integers(0, loss_relatives.WORDS, ids.shape))
     changed = dataclasses.replace(
-        batch, candidates=Candidates(ids.astype(np.int32), junk(logprobs)), **fields
+        batch,
+        candidates=Candidates(ids.astype(np.int32), junk(logprobs)),
+        marks={name: junk(values) for name, values in batch.marks.items()},
+        **fields,
     )
 
     def other(x):
@@ -214,6 +217,9 @@ def test_missing_needs_are_named(name):
     needs = method.loss.needs
     assert needs <= set(losses.NEEDS)
     assert ("candidates" in needs) == (method.loss.candidates > 0)
+    if method.loss.marks:
+        with pytest.raises(ValueError, match="the loss needs a batch with marks"):
+            method.loss(scores, dataclasses.replace(batch, marks=None))
     if needs & set(losses.FIELDS):
         with pytest.raises(ValueError, match="the loss needs a batch with"):
             method.loss(scores, bare)

@@ -44,6 +44,13 @@ their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
+from gtpo_jax.parts.credit.balanced import balanced
+from gtpo_jax.parts.credit.baselines import (
+    minus_log_mean_exp,
+    minus_weighted_mean,
+    positive,
+    raised,
+)
 from gtpo_jax.parts.credit.budgets import budget_advantages, over_budgets
 from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
 from gtpo_jax.parts.credit.concentrated import certainty_weights, concentrated
@@ -79,8 +86,9 @@ from gtpo_jax.parts.credit.hardness import (
 from gtpo_jax.parts.credit.last_turns import at_last, before_last
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
+from gtpo_jax.parts.credit.max_variance import max_variance_rows, most_varied
 from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
-from gtpo_jax.parts.credit.preferred import CONSISTENT, preferences, preferred
+from gtpo_jax.parts.credit.preferred import CONSISTENT, REPETITION, preferences, preferred
 from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
 from gtpo_jax.parts.credit.recurring import (
     dense_ids,
@@ -119,6 +127,7 @@ __all__ = [
     "DEMONSTRATION_DISTANCE",
     "DEMONSTRATION_GAP",
     "OFF_POLICY",
+    "REPETITION",
     "ROW_SETS",
     "SETS",
     "AdvantageFn",
@@ -134,6 +143,7 @@ __all__ = [
     "anchored",
     "as_function",
     "at_last",
+    "balanced",
     "batch",
     "batch_first_turn",
     "before_last",
@@ -166,21 +176,27 @@ __all__ = [
     "left_out",
     "less_if_uncertain",
     "likelihood_ranks",
+    "max_variance_rows",
     "mean_of_tokens",
     "mean_of_transitions",
     "mean_over",
+    "minus_log_mean_exp",
     "minus_tracked_value",
+    "minus_weighted_mean",
     "mixed_groups",
     "model_hardness",
+    "most_varied",
     "normalize",
     "over_budgets",
     "over_relative_entropy",
     "plan_scores",
     "plan_turn",
+    "positive",
     "preferences",
     "preferred",
     "productive",
     "productivity_factors",
+    "raised",
     "rank_returns",
     "ranked",
     "retention",

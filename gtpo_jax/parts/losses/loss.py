@@ -9,8 +9,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax.maths import logprobs
+from gtpo_jax.maths import logprobs, ratios, units
 from gtpo_jax.parts.losses.members import GroupTerm
+from gtpo_jax.parts.spreads import Mark
 from gtpo_jax.types import TokenBatch
 
 Diagnostics = dict[str, jax.Array]
@@ -58,19 +59,46 @@ class TermOfCandidates(Term, Protocol):
         ...
 
 
+@runtime_checkable
+class TokenChoice(Protocol):
+    """`(scores, batch) → bool [B, T]`: True for trained tokens that the loss keeps."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names among `NEEDS`."""
+        ...
+
+    def __call__(self, scores: Scores, batch: TokenBatch) -> jax.Array: ...
+
+
+@runtime_checkable
+class TermOfMarks(Term, Protocol):
+    """A term that reads `batch.marks`."""
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks that it reads."""
+        ...
+
+
 class Loss(NamedTuple):
     """The sum of its terms: `loss(scores, batch) → loss per token [B, T], diagnostics`.
 
     Terms over whole groups enter by the batch's `group_share`; see `shares.with_group_share`.
+    `choices` leave tokens out of the terms of tokens. The tokens of a trajectory that are kept, k
+    of n, weigh n / k each, so that the trajectory keeps its weight; a trajectory without any adds
+    0.
     """
 
     terms: tuple[Term, ...]
     group_terms: tuple[GroupTerm, ...] = ()
+    choices: tuple[TokenChoice, ...] = ()
 
     @property
     def needs(self) -> frozenset[str]:
         """Fields of the batch that its terms read besides advantages and behavior log-probs."""
-        named = frozenset().union(*(term.needs for term in (*self.terms, *self.group_terms)))
+        parts = (*self.terms, *self.group_terms, *self.choices)
+        named = frozenset().union(*(part.needs for part in parts))
         named |= set(GROUP_FIELDS if self.group_terms else ())
         return named | {"candidates"} if "candidate_logprobs" in named else named
 
@@ -79,8 +107,29 @@ class Loss(NamedTuple):
         """Number of candidates that the sampler has to record for its terms; 0: none."""
         return max((t.candidates for t in self.terms if isinstance(t, TermOfCandidates)), default=0)
 
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """The marks of tokens that its terms read, each once.
+
+        Raises `ValueError` if two differ and have one name.
+        """
+        marks: dict[str, Mark] = {}
+        for mark in (m for term in self.terms if isinstance(term, TermOfMarks) for m in term.marks):
+            if marks.setdefault(mark.name, mark) != mark:
+                raise ValueError(
+                    f"two terms of the loss read different marks named {mark.name!r}; leave one of"
+                    " the modifiers out, or give them the same options"
+                )
+        return tuple(marks.values())
+
     def __call__(self, scores: Scores, batch: TokenBatch) -> tuple[jax.Array, Diagnostics]:
         needs = self.needs
+        unmarked = sorted({mark.name for mark in self.marks} - set(batch.marks or {}))
+        if unmarked:
+            raise ValueError(
+                f"the loss needs a batch with marks {', '.join(unmarked)}; `training.Training`"
+                " computes them, and `methods.method.token_numbers` does"
+            )
         missing = sorted(n for n in needs & set(FIELDS) if getattr(batch, n) is None)
         if missing:
             raise ValueError(
@@ -100,6 +149,10 @@ class Loss(NamedTuple):
                 " `learner.batch_logprobs`"
             )
         parts = [term(scores, batch) for term in self.terms]
+        if self.choices:
+            factors = _factors(self.choices, scores, batch)
+            parts = [(jnp.where(factors > 0, loss * factors, 0.0), named) for loss, named in parts]
+            parts.append((jnp.zeros_like(factors), {"kept": (factors > 0).astype(factors.dtype)}))
         if self.group_terms and share is not None:
             moved = scores.logprobs - jax.lax.stop_gradient(scores.logprobs)
             parts.append((share.coefficients * moved + share.values, share.diagnostics))
@@ -107,6 +160,20 @@ class Loss(NamedTuple):
         for _, named in parts:
             diagnostics |= named
         return functools.reduce(jnp.add, [loss for loss, _ in parts]), diagnostics
+
+
+def _factors(choices: tuple[TokenChoice, ...], scores: Scores, batch: TokenBatch) -> jax.Array:
+    """`n / k` on tokens that all choices keep, 0 on others, `[B, T]`; see `Loss`."""
+    scores = jax.lax.stop_gradient(scores)
+    kept = functools.reduce(jnp.logical_and, [choice(scores, batch) for choice in choices])
+    kept &= batch.loss_mask
+    share = ratios.unit_values(
+        kept.astype(scores.logprobs.dtype),
+        batch.loss_mask,
+        units.row_unit_ids(batch, turns=False),
+        units=batch.tokens.size,
+    )
+    return jnp.where(kept, 1.0 / jnp.where(kept, share, 1.0), 0.0)
 
 
 class _Function(NamedTuple):
@@ -146,6 +213,7 @@ def add(*losses: Loss) -> Loss:
     return Loss(
         tuple(term for loss in losses for term in loss.terms),
         tuple(term for loss in losses for term in loss.group_terms),
+        tuple(choice for loss in losses for choice in loss.choices),
     )
 
 

@@ -1,0 +1,195 @@
+"""Samplers that are old or noisy, the candidates they record, and runs with them."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gtpo_jax import methods
+from gtpo_jax.lab import agents, audit, history, learning, samplers
+from gtpo_jax.lab.policies import recurrent, score, table
+from gtpo_jax.lab.worlds import agents as two_agents
+from gtpo_jax.lab.worlds import chain
+from gtpo_jax.parts import reductions
+
+WORLD = chain(needed=1, turns=3)
+SETTINGS = learning.Settings(updates=6, groups=4, size=4, learning_rate=0.2)
+KEY = jax.random.key(7)
+
+
+def params_of(world, seed=0):
+    size = (world.observations, world.actions)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=size), jnp.float32)
+
+
+def noise(kind, *, version=3, number=5, world=WORLD, episodes=6, key=KEY):
+    return samplers.noise_of(
+        world, kind, 0.7, key, version=version, number=number, episodes=episodes
+    )
+
+
+def values(made, *, world=WORLD, episodes=6):
+    rows, places = np.arange(episodes)[:, None], np.arange(world.tokens)
+    seen = np.tile(np.arange(world.tokens) % world.observations, (episodes, 1))
+    return np.asarray(made(rows, places, seen))
+
+
+@pytest.mark.parametrize("kind", ["version", "run", "draw"])
+def test_noise_stays_for_as_long_as_its_kind_says(kind):
+    one = values(noise(kind))
+    assert np.array_equal(one, values(noise(kind)))
+    assert not np.array_equal(one, values(noise(kind, key=jax.random.key(8))))
+    assert np.array_equal(one, values(noise(kind, version=4))) == (kind != "version")
+    assert np.array_equal(one, values(noise(kind, number=6))) == (kind != "draw")
+    # Places 0 and 2 have the same observation, and so have all episodes at a place.
+    assert np.array_equal(one[:, 0], one[:, 2]) == (kind != "draw")
+    assert np.array_equal(one[0], one[1]) == (kind != "draw")
+    large = values(noise("draw", episodes=500), episodes=500)
+    assert large.std() == pytest.approx(0.7, rel=0.05)
+
+
+def test_versions_are_those_of_some_steps_ago():
+    kept = samplers.begin({"w": jnp.float32(100.0)}, 4)
+    for number in range(9):
+        kept = samplers.keep(kept, {"w": jnp.float32(number)}, number)
+        for age in range(4):
+            expected = number - age if number >= age else 100.0
+            assert samplers.of_version(kept, jnp.int32(number - age))["w"] == expected
+
+
+@functools.cache
+def written(kind):
+    """Episodes of two agents by a noisy sampler, their context, and the sampler's log-probs."""
+    world = two_agents(needed=1, turns=4)
+    old, learner, first = (params_of(world, seed) for seed in range(3))
+    made = noise(kind, world=world, episodes=64)
+    sampler = samplers.Sampler(old, jnp.int32(3), made)
+    sampled = history.sample(world, table(), old, KEY, jnp.zeros(64, jnp.int32), noise=made)
+    rows = agents.split(world, sampled)
+    found = samplers.make_context(
+        world, table(), sampler, rows, jnp.int32(5), learner=learner, first=first, candidates=2
+    )
+    seen = np.asarray(rows.observations)
+    added = np.stack([np.asarray(made(r % 64, np.arange(4), seen[r])) for r in range(128)])
+    logits = np.asarray(old, np.float64)[seen] + added
+    return found, logits - np.log(np.exp(logits).sum(-1, keepdims=True)), learner
+
+
+@pytest.mark.parametrize("kind", ["version", "draw"])
+def test_a_noisy_sampler_is_scored_as_it_drew(kind):
+    found, log_probs, learner = written(kind)
+    rows = found.history
+    actions = np.asarray(rows.actions)[..., None]
+    drawn = np.take_along_axis(log_probs, actions, -1)[..., 0]
+    np.testing.assert_allclose(found.scored.logprobs, drawn, atol=1e-5)
+    own = score(table(), learner, rows.observations, rows.actions)
+    np.testing.assert_array_equal(found.proximal.logprobs, own.logprobs)
+    best = -np.sort(-log_probs, axis=-1)[..., :2]
+    np.testing.assert_allclose(found.candidates.logprobs, best, atol=1e-5)
+    at = np.take_along_axis(log_probs, np.asarray(found.candidates.ids), -1)
+    np.testing.assert_allclose(found.candidates.logprobs, at, atol=1e-5)
+    assert int(found.version) == 3 and int(found.step) == 5
+
+
+def test_draws_are_as_frequent_as_the_noisy_probabilities():
+    made, count = noise("version", episodes=4000), 4000
+    params = params_of(WORLD)
+    sampled = history.sample(WORLD, table(), params, KEY, jnp.zeros(count, jnp.int32), noise=made)
+    logits = np.asarray(params)[0] + np.asarray(made(0, 0, 0))
+    expected = np.exp(logits) / np.exp(logits).sum()
+    drawn = np.bincount(np.asarray(sampled.actions[:, 0]), minlength=4) / count
+    assert (np.abs(drawn - expected) < 5 * np.sqrt(expected * (1 - expected) / count)).all()
+
+
+def by_hand(seed, settings, method):
+    """The parameters of each step of a run, each step sampled by those of `staleness` ago."""
+    init_key, key = jax.random.split(jax.random.key(seed))
+    params = table().init(WORLD, init_key)
+    optimizer = learning.optax.adam(settings.learning_rate)
+    state = optimizer.init(params)
+    versions, solved = [params], []
+
+    @jax.jit
+    def step(params, state, old, number):
+        carry = learning.Carry(params, state, method.credit.init())
+        sampler = samplers.Sampler(old, number)
+        credited, measured = learning.run_step(
+            WORLD,
+            method,
+            settings,
+            table(),
+            carry,
+            sampler,
+            versions[0],
+            jax.random.fold_in(key, number),
+            number,
+        )
+        for _ in range(settings.epochs):
+            slope = jax.grad(learning.loss_of)(params, method, table(), credited)
+            updates, state = optimizer.update(slope, state, params)
+            params = learning.optax.apply_updates(params, updates)
+        return params, state, measured.solved
+
+    for number in range(settings.updates):
+        old = versions[max(number - settings.staleness, 0)]
+        params, state, share = step(params, state, old, number)
+        versions.append(params)
+        solved.append(float(share))
+    return solved
+
+
+METHOD = methods.chain(methods.rloo(), methods.importance(), methods.score_centering(count=8))
+POINTS = [
+    dataclasses.replace(SETTINGS, epochs=2, staleness=s, noise=n, learning_rate=rate)
+    for s, n, rate in [(2, 0.5, 0.2), (3, 0.0, 0.1)]
+]
+
+
+@functools.cache
+def swept():
+    return jax.device_get(learning.sweep(WORLD, METHOD, POINTS, seeds=(0, 1)))
+
+
+def test_a_stale_run_samples_with_the_versions_it_says():
+    np.testing.assert_allclose(swept().solved[1, 0], by_hand(0, POINTS[1], METHOD), atol=1e-6)
+    assert not np.array_equal(swept().solved, swept().learned)
+
+
+@pytest.mark.long
+def test_points_of_a_sweep_are_runs_of_their_own():
+    alone = learning.learn(WORLD, METHOD, seeds=(0, 1), settings=POINTS[0])
+    np.testing.assert_allclose(swept().solved[0], alone.solved, atol=1e-5)
+    np.testing.assert_allclose(swept().learned[0], alone.learned, atol=1e-5)
+    other = dataclasses.replace(POINTS[0], epochs=1)
+    with pytest.raises(ValueError, match="may differ in learning_rate, staleness and noise"):
+        learning.sweep(WORLD, METHOD, [POINTS[0], other], seeds=(0,))
+
+
+def test_recurrent_policies_have_states_and_candidates():
+    policy = recurrent(width=3)
+    params = policy.init(WORLD, KEY)
+    seen = jnp.array([[0, 1, 0], [1, 1, 1]], jnp.int32)
+    found = score(
+        policy,
+        params,
+        seen,
+        seen,
+        needs=("state_norms", "candidate_logprobs"),
+        candidates=seen[..., None],
+    )
+    np.testing.assert_allclose(
+        found.extras["candidate_logprobs"][..., 0], found.logprobs, atol=1e-6
+    )
+    assert (np.asarray(found.extras["state_norms"]) >= 1.0).all()
+    plain = score(table(), params_of(WORLD), seen, seen, needs=("state_norms",))
+    np.testing.assert_array_equal(plain.extras["state_norms"], np.ones((2, 3)))
+
+
+def test_centering_leaves_an_unbiased_method_unbiased_on_policy():
+    method = methods.chain(methods.rloo(), methods.recompute(), methods.score_centering(count=2))
+    method = method._replace(reduce=reductions.over_length(8.0))
+    report = audit.audit(chain(needed=1, turns=2), method, size=2)
+    assert report.bias < 1e-10

@@ -162,6 +162,9 @@ def gtpo_with(*modifiers):
     return lambda: methods.chain(methods.gtpo(), *modifiers)
 
 
+RECOMPUTED = gtpo_with(methods.recompute())
+WEIGHTED = gtpo_with(methods.importance(limit=math.inf))
+
 ONE = of_tokens(lambda x, p, q: 1.0)
 CAPPED = of_tokens(lambda x, p, q: min(math.exp(x), 1.1))
 BAND = of_tokens(lambda x, p, q: math.exp(x) if 0.9 <= math.exp(x) <= 1.15 else 0.0)
@@ -171,7 +174,7 @@ ROWS: dict[str, Row] = {
     "importance limit=1.1 low=.9": Row(
         reference=corrected(of_tokens(lambda x, p, q: min(max(math.exp(x), 0.9), 1.1))),
         neutral=gtpo_with(methods.importance(low=1.0, limit=1.0)),
-        parent=gtpo_with(methods.recompute()),
+        parent=RECOMPUTED,
     ),
     "importance limit=1.05 unit=turn": Row(
         reference=corrected(of_units("turn", lambda xs: min(math.exp(np.mean(xs)), 1.05))),
@@ -182,24 +185,24 @@ ROWS: dict[str, Row] = {
     "decoupled_ppo limit=1.2": Row(
         reference=corrected(of_tokens(lambda x, p, q: math.exp(x) if math.exp(x) <= 1.2 else 0.0)),
         neutral=gtpo_with(methods.decoupled_ppo(limit=math.inf)),
-        parent=gtpo_with(methods.importance(limit=math.inf)),
+        parent=WEIGHTED,
     ),
     "icepop low=.9 high=1.15": Row(
         reference=corrected(BAND),
         neutral=gtpo_with(methods.icepop(low=0.0, high=math.inf)),
-        parent=gtpo_with(methods.importance(limit=math.inf)),
+        parent=WEIGHTED,
     ),
     "kpop limit=.002": Row(
         reference=corrected(
             of_tokens(lambda x, p, q: float(max(bernoulli_kl(p, q), bernoulli_kl(q, p)) <= 0.002))
         ),
         neutral=gtpo_with(methods.kpop(limit=math.inf)),
-        parent=gtpo_with(methods.recompute()),
+        parent=RECOMPUTED,
     ),
     "rejection low=.95 high=1.04": Row(
         reference=corrected(ACCEPTED),
         neutral=gtpo_with(methods.rejection(low=0.0, high=math.inf)),
-        parent=gtpo_with(methods.recompute()),
+        parent=RECOMPUTED,
     ),
     "rejection unit=turn measure=k3 high=.02 over=max": Row(
         reference=corrected(of_units("turn", lambda xs: float(max(map(kl3, xs)) <= 0.02))),
@@ -224,7 +227,7 @@ ROWS: dict[str, Row] = {
     "importance limit=1.1 + score_centering count=4": Row(
         reference=centered(corrected(CAPPED), lambda r, advantage: min(r, 1.1), count=4),
         neutral=gtpo_with(methods.importance(limit=math.inf), methods.score_centering(count=4)),
-        parent=gtpo_with(methods.importance(limit=math.inf)),  # exact weights leave no drift
+        parent=WEIGHTED,  # exact weights leave no drift
         values=False,
     ),
     "icepop low=.9 high=1.15 + score_centering count=3": Row(

@@ -177,6 +177,7 @@ ROWS: dict[str, Row] = {
         parent=RECOMPUTED,
     ),
     "importance limit=1.05 unit=turn": Row(
+        long=True,
         reference=corrected(of_units("turn", lambda xs: min(math.exp(np.mean(xs)), 1.05))),
     ),
     "grpo + importance limit=1.3 unit=sequence over=product": Row(
@@ -208,6 +209,7 @@ ROWS: dict[str, Row] = {
         reference=corrected(of_units("turn", lambda xs: float(max(map(kl3, xs)) <= 0.02))),
     ),
     "rejection unit=turn measure=k2 high=.02 over=sum": Row(
+        long=True,
         reference=corrected(of_units("turn", lambda xs: float(sum(x * x / 2 for x in xs) <= 0.02))),
     ),
     "dppo low=.1 high=.05": Row(
@@ -216,6 +218,7 @@ ROWS: dict[str, Row] = {
         parent=gtpo_with(methods.clip(low=1.0, high=1e6)),
     ),
     "grpo + dppo low=.01 high=.02 divergence=kl": Row(
+        long=True,
         reference=dppo(low=0.01, high=0.02, distance=lambda p, q: bernoulli_kl(q, p)),
     ),
     "score_centering count=3": Row(
@@ -231,6 +234,7 @@ ROWS: dict[str, Row] = {
         values=False,
     ),
     "icepop low=.9 high=1.15 + score_centering count=3": Row(
+        long=True,
         reference=centered(corrected(BAND), lambda r, advantage: r if 0.9 <= r <= 1.15 else 0.0),
     ),
     "rejection low=.95 high=1.04 + score_centering count=3": Row(

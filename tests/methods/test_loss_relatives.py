@@ -24,7 +24,13 @@ TABLE: dict[str, Row] = {
     for path in sorted(pathlib.Path(__file__).parent.glob("losses_*.py"))
     for name, row in importlib.import_module(f"tests.methods.{path.stem}").ROWS.items()
 }
-each = pytest.mark.parametrize("name", TABLE)
+each = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if row.long else name
+        for name, row in TABLE.items()
+    ],
+)
 SEEDS, DIRECTIONS = 2, 4
 ORDER = np.random.default_rng(5).permutation(len(loss_relatives.LAYOUT))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.learner.scores import filled_micro_batches, micro_batch_at
+from gtpo_jax.maths import masking
 from gtpo_jax.types import ForwardFn, Params, TokenBatch
 
 WORDS = 1024
@@ -66,7 +67,8 @@ def frequent_words(batch: TokenBatch, *, groups: int, vocabulary: int) -> jax.Ar
     """
     assert batch.group_ids is not None
     counts = jnp.zeros((groups, vocabulary), jnp.int32)
-    counts = counts.at[batch.group_ids, batch.tokens].add(batch.loss_mask.astype(jnp.int32))
+    ids, tokens, trained = map(masking.everywhere, (batch.group_ids, batch.tokens, batch.loss_mask))
+    counts = counts.at[ids, tokens].add(trained.astype(jnp.int32))
     found, words = jax.lax.top_k(counts, min(vocabulary, WORDS))
     return jnp.where(found > 0, words, -1)
 
@@ -93,57 +95,63 @@ def token_likeness(
     `successes`; `groups` is the largest number of groups. `chunk`: number of positions of every row
     whose logits are held at once.
     """
-    assert batch.group_ids is not None and batch.successes is not None
     words = frequent_words(batch, groups=groups, vocabulary=forward.vocab_size)
+    head = functools.partial(forward.logits, params)
 
-    def scanned(index: jax.Array, step: Callable, carry: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """A function of errors, states and places of tokens, over chunks of a micro-batch."""
-        micro = micro_batch_at(batch, index)
-        hidden, _ = forward.hidden(
-            params,
-            micro.tokens,
-            micro.positions,
-            segment_ids=micro.segment_ids,
-            prefix_ids=micro.prefix_ids,
-        )
+    def features(states: jax.Array, targets: jax.Array, ids: jax.Array) -> tuple:
+        errors = prediction_errors(head(states) / temperature, targets, words[ids])
+        return errors, states.astype(jnp.float32)
 
-        def one(carry: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
-            states, targets, ids, right = inputs
-            logits = forward.logits(params, states) / temperature
-            errors = prediction_errors(logits, targets, words[ids])
-            return step(carry, errors, states.astype(jnp.float32), ids, right)
+    def gather(sums: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
+        *found, ids, right = inputs
+        more = sums_of_products(*features(*found, ids), right, ids, groups=groups)
+        return sums + more, None
 
-        right = micro.successes & micro.loss_mask
-        inputs = (hidden[:, :-1], *(x[:, 1:] for x in (micro.tokens, micro.group_ids, right)))
-        carry, found = jax.lax.scan(one, carry, jax.tree.map(lambda x: _chunks(x, chunk), inputs))
-        whole = jnp.moveaxis(found, 0, 1).reshape(len(hidden), -1)[:, : hidden.shape[1] - 1]
-        return carry, jnp.pad(whole, ((0, 0), (1, 0)))
+    def multiply(sums: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
+        *found, ids, _ = inputs
+        return sums, products_with_sums(*features(*found, ids), sums, ids)
 
-    def gather(sums, errors, states, ids, right):
-        more = sums_of_products(errors, states, right, ids, groups=groups)
-        return sums + more, jnp.zeros(ids.shape, states.dtype)
+    def chunks(index: jax.Array | int) -> tuple:
+        return _predicted(forward, params, micro_batch_at(batch, index), chunk)
 
-    def multiply(sums, errors, states, ids, right):
-        del right
-        return sums, products_with_sums(errors, states, sums, ids)
+    def scores(index: jax.Array) -> jax.Array:
+        found = jax.lax.scan(multiply, sums, chunks(index))[1]
+        whole = jnp.moveaxis(found, 0, 1).reshape(batch.tokens.shape[1], -1)
+        return jnp.pad(whole[:, : batch.tokens.shape[2] - 1], ((0, 0), (1, 0)))
 
     filled = filled_micro_batches(batch)
-    first = micro_batch_at(batch, 0)
-    width = jax.eval_shape(lambda: forward.hidden(params, first.tokens, first.positions)[0]).shape[
-        -1
-    ]
+    width = jax.eval_shape(chunks, 0)[0].shape[-1]
     sums = jax.lax.fori_loop(
         0,
         filled,
-        lambda index, sums: scanned(index, gather, sums)[0],
+        lambda index, sums: jax.lax.scan(gather, sums, chunks(index))[0],
         jnp.zeros((groups, words.shape[1], width), jnp.float32),
     )
     return jax.lax.fori_loop(
         0,
         filled,
-        lambda index, out: out.at[index].set(scanned(index, multiply, sums)[1]),
+        lambda index, out: out.at[index].set(scores(index)),
         jnp.zeros(batch.tokens.shape, jnp.float32),
     )
+
+
+def _predicted(
+    forward: ForwardFn, params: Params, batch: TokenBatch, chunk: int | None
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Hidden states, the tokens that they predict, the groups of those, and whether they are
+    trained tokens of successes; in chunks of positions.
+    """
+    assert batch.group_ids is not None and batch.successes is not None
+    hidden, _ = forward.hidden(
+        params,
+        batch.tokens,
+        batch.positions,
+        segment_ids=batch.segment_ids,
+        prefix_ids=batch.prefix_ids,
+    )
+    targets = (batch.tokens, batch.group_ids, batch.successes & batch.loss_mask)
+    inputs = (hidden[:, :-1], *(x[:, 1:] for x in targets))
+    return jax.tree.map(lambda x: _chunks(x, chunk), inputs)
 
 
 def _chunks(x: jax.Array, chunk: int | None) -> jax.Array:

@@ -76,7 +76,7 @@ def grpo_d(batch):
 
 
 def d3s_rows(batch, *, share):
-    """Of all subsets of this size, the one whose advantages vary most; ties by the hash."""
+    """The subset of this size whose advantages vary most, among all; ties by the hash."""
     out, keys = base(batch), drawn(batch)
     rows = present(batch)
     ordered = sorted(rows, key=lambda i: (round(float(out[i, 0]), 5), keys[i]))

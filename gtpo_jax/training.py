@@ -174,7 +174,7 @@ Put = Callable[[TokenBatch], TokenBatch]
 """Places a batch `[A, B, T]` on the devices."""
 
 
-COMPUTED = (facts.STEP, *measured.FACTS)
+COMPUTED = (facts.STEP, *measured.FACTS, *measured.OF_GROUPS)
 """Facts that a step computes itself; those of `measured.OF_ANSWERS` if it has `answer_tokens`."""
 
 
@@ -206,7 +206,8 @@ class Training:
         """`answer_tokens` writes the gold answers that some facts need."""
         absent = measured.OF_ANSWERS if answer_tokens is None else ()
         facts.check_provided(method.facts, [fact for fact in COMPUTED if fact not in absent])
-        if method.loss.group_terms:
+        compares = bool({fact.name for fact in method.facts} & {f.name for f in measured.OF_GROUPS})
+        if method.loss.group_terms or compares:
             layout = dataclasses.replace(layout, whole_groups=True)
         self.method, self.layout, self.optimizer = method, layout, optimizer
         self.seed, self.put = seed, put
@@ -231,6 +232,8 @@ class Training:
             max_turns=layout.max_turns,
             row_tokens=layout.row_tokens,
             answer_tokens=answer_tokens,
+            groups=min(layout.groups, layout.minibatch_trajectories),
+            **options,
         )
         self.reference: Params | None = None
 
@@ -437,8 +440,8 @@ class Training:
 
     @property
     def _packs_groups(self) -> bool:
-        """True if the loss needs the groups and successes of trajectories."""
-        return bool(self.method.loss.needs & set(losses.GROUP_FIELDS))
+        """True if the loss or a fact needs the groups and successes of trajectories."""
+        return self.layout.whole_groups or bool(self.method.loss.needs & set(losses.GROUP_FIELDS))
 
     @property
     def _scored(self) -> list[str]:

@@ -213,6 +213,14 @@ TURN_STATES = Fact(
     " where there is no turn",
     "`training.Training` computes it with the policy",
 )
+TOKEN_LIKENESS = Fact(
+    "token_likeness",
+    None,
+    "[M, L] float32, for each token that the policy wrote, the product of the gradient of its"
+    " log-prob by the head of the model with the sum of those of the tokens of the successes of its"
+    " group; 0 on padding",
+    "`training.Training` computes it with the policy",
+)
 REFERENCE_ANSWER_LOGPROBS = Fact(
     "reference_answer_logprobs",
     None,

@@ -50,7 +50,7 @@ def mean(values) -> float:
 
 
 def gap(group: Group, score, tau: float | None) -> float:
-    """What a question adds to DisCO's objective."""
+    """The part of a question in DisCO's objective."""
     right, wrong = divided(group.means(score), group.right)
     if not right or not wrong:
         return 0.0
@@ -212,6 +212,31 @@ def soft_of_one_temperature() -> methods.Method:
     return methods.disco(tau=1e4)
 
 
+def capo(data: Data, fixed: Data) -> float:
+    """GTPO's surrogate on the tokens that are kept; each trajectory keeps its weight."""
+    batch, rate = data.batch, 0.1
+    per_token = np.zeros(data.logprobs.shape)
+    for places in data.units("sequence").values():
+        kept = []
+        for place in places:
+            p, advantage = math.exp(fixed.logprobs[place]), float(batch.token_advantages[place])
+            squares, cubes = fixed.extras["collisions"][place]
+            norm = fixed.extras["state_norms"][place]
+            along = advantage * norm * (1 - 2 * p + squares)
+            # Variance of u = A |h|² (e − p) under p.
+            spread = (p * (1 - 2 * p) + cubes) - (p - squares) ** 2
+            curved = (advantage * norm) ** 2 * spread
+            shift = rate * advantage * along + rate**2 / 2 * advantage * (along**2 - curved)
+            if abs(shift) < 0.1 and rate**2 / 2 * along**2 < 0.01:
+                kept.append(place)
+        for place in kept:
+            log_ratio = data.logprobs[place] - batch.behavior_logprobs[place]
+            advantage = float(batch.token_advantages[place])
+            loss = slow.surrogate(log_ratio, advantage, 0.2, 0.28)[0]
+            per_token[place] = loss * len(places) / len(kept)
+    return slow.reduced(per_token, batch, "token_mean")
+
+
 ROWS: dict[str, Row] = {
     "dpo": Row(reference=dpo),
     "disco": Row(
@@ -240,6 +265,13 @@ ROWS: dict[str, Row] = {
     "reg_grpo scale=.5 kl=.1 recompute=true": Row(
         reference=reg_grpo(scale=0.5, kl=0.1, recompute=True)
     ),
+    "gtpo + capo learning_rate=.1 most_objective=.1 most_policy=.01": Row(
+        reference=capo,
+        neutral=lambda: methods.capo(learning_rate=1e-6)(methods.gtpo()),
+        parent=methods.gtpo,
+    ),
+    # The loss stays as it is: the spread has its own tests, in `tests/learner/test_likeness.py`.
+    "nthr": Row(reference=lambda data, fixed: surrogate_of_gtpo(data)),
     "p3o kl=.1": Row(
         reference=p3o("separate", 0.2, 0.1),
         rtol=1e-3,

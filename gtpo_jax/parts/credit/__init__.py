@@ -88,7 +88,7 @@ from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
 from gtpo_jax.parts.credit.max_variance import max_variance_rows, most_varied
 from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
-from gtpo_jax.parts.credit.preferred import CONSISTENT, preferences, preferred
+from gtpo_jax.parts.credit.preferred import CONSISTENT, REPETITION, preferences, preferred
 from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
 from gtpo_jax.parts.credit.recurring import (
     dense_ids,
@@ -127,6 +127,7 @@ __all__ = [
     "DEMONSTRATION_DISTANCE",
     "DEMONSTRATION_GAP",
     "OFF_POLICY",
+    "REPETITION",
     "ROW_SETS",
     "SETS",
     "AdvantageFn",

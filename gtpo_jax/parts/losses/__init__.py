@@ -12,6 +12,7 @@ from gtpo_jax.parts.losses.corrections import (
     Unit,
     binary_kl,
 )
+from gtpo_jax.parts.losses.curvature import predicted_shift, steady
 from gtpo_jax.parts.losses.divergence import divergence
 from gtpo_jax.parts.losses.dppo import Divergence, TrustRegion, dppo_surrogate
 from gtpo_jax.parts.losses.entropy import entropy
@@ -28,6 +29,7 @@ from gtpo_jax.parts.losses.loss import (
     Term,
     TermOfCandidates,
     TermOfMarks,
+    TokenChoice,
     add,
     over_groups,
     term,
@@ -71,6 +73,7 @@ __all__ = [
     "Term",
     "TermOfCandidates",
     "TermOfMarks",
+    "TokenChoice",
     "TokenSurrogate",
     "Truncation",
     "TrustRegion",
@@ -96,9 +99,11 @@ __all__ = [
     "over_groups",
     "pair_gradient",
     "pair_preference",
+    "predicted_shift",
     "regression",
     "score_centering",
     "soft_gate_surrogate",
+    "steady",
     "term",
     "truncated_importance_weights",
     "with_group_share",

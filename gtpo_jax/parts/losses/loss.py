@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax.maths import logprobs
+from gtpo_jax.maths import logprobs, ratios, units
 from gtpo_jax.parts.losses.members import GroupTerm
 from gtpo_jax.parts.spreads import Mark
 from gtpo_jax.types import TokenBatch
@@ -60,6 +60,18 @@ class TermOfCandidates(Term, Protocol):
 
 
 @runtime_checkable
+class TokenChoice(Protocol):
+    """`(scores, batch) → bool [B, T]`: True for trained tokens that the loss keeps."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names among `NEEDS`."""
+        ...
+
+    def __call__(self, scores: Scores, batch: TokenBatch) -> jax.Array: ...
+
+
+@runtime_checkable
 class TermOfMarks(Term, Protocol):
     """A term that reads `batch.marks`."""
 
@@ -73,15 +85,20 @@ class Loss(NamedTuple):
     """The sum of its terms: `loss(scores, batch) → loss per token [B, T], diagnostics`.
 
     Terms over whole groups enter by the batch's `group_share`; see `shares.with_group_share`.
+    `choices` leave tokens out of the terms of tokens. The tokens of a trajectory that are kept, k
+    of n, weigh n / k each, so that the trajectory keeps its weight; a trajectory without any adds
+    0.
     """
 
     terms: tuple[Term, ...]
     group_terms: tuple[GroupTerm, ...] = ()
+    choices: tuple[TokenChoice, ...] = ()
 
     @property
     def needs(self) -> frozenset[str]:
         """Fields of the batch that its terms read besides advantages and behavior log-probs."""
-        named = frozenset().union(*(term.needs for term in (*self.terms, *self.group_terms)))
+        parts = (*self.terms, *self.group_terms, *self.choices)
+        named = frozenset().union(*(part.needs for part in parts))
         named |= set(GROUP_FIELDS if self.group_terms else ())
         return named | {"candidates"} if "candidate_logprobs" in named else named
 
@@ -132,6 +149,10 @@ class Loss(NamedTuple):
                 " `learner.batch_logprobs`"
             )
         parts = [term(scores, batch) for term in self.terms]
+        if self.choices:
+            factors = _factors(self.choices, scores, batch)
+            parts = [(jnp.where(factors > 0, loss * factors, 0.0), named) for loss, named in parts]
+            parts.append((jnp.zeros_like(factors), {"kept": (factors > 0).astype(factors.dtype)}))
         if self.group_terms and share is not None:
             moved = scores.logprobs - jax.lax.stop_gradient(scores.logprobs)
             parts.append((share.coefficients * moved + share.values, share.diagnostics))
@@ -139,6 +160,20 @@ class Loss(NamedTuple):
         for _, named in parts:
             diagnostics |= named
         return functools.reduce(jnp.add, [loss for loss, _ in parts]), diagnostics
+
+
+def _factors(choices: tuple[TokenChoice, ...], scores: Scores, batch: TokenBatch) -> jax.Array:
+    """`n / k` on tokens that all choices keep, 0 on others, `[B, T]`; see `Loss`."""
+    scores = jax.lax.stop_gradient(scores)
+    kept = functools.reduce(jnp.logical_and, [choice(scores, batch) for choice in choices])
+    kept &= batch.loss_mask
+    share = ratios.unit_values(
+        kept.astype(scores.logprobs.dtype),
+        batch.loss_mask,
+        units.row_unit_ids(batch, turns=False),
+        units=batch.tokens.size,
+    )
+    return jnp.where(kept, 1.0 / jnp.where(kept, share, 1.0), 0.0)
 
 
 class _Function(NamedTuple):
@@ -178,6 +213,7 @@ def add(*losses: Loss) -> Loss:
     return Loss(
         tuple(term for loss in losses for term in loss.terms),
         tuple(term for loss in losses for term in loss.group_terms),
+        tuple(choice for loss in losses for choice in loss.choices),
     )
 
 

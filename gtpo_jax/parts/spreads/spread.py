@@ -73,15 +73,20 @@ def evenly(advantages: jax.Array, written: Written, episodes: EpisodeBatch) -> j
     return jnp.where(written.turn_ids >= 0, values, 0.0)
 
 
+def written_width(trajectories: Sequence[Trajectory]) -> int:
+    """L of the written tokens of trajectories: a power of two, at least 64."""
+    width = 64
+    while width < max((sum(len(turn.tokens) for turn in t.turns) for t in trajectories), default=0):
+        width *= 2
+    return width
+
+
 def written_tokens(trajectories: Sequence[Trajectory], *, rows: int) -> Written:
     """The tokens of trajectories as NumPy arrays of `rows` rows, the last of them empty.
 
     L is a power of two, at least 64, to limit the number of shapes.
     """
-    width = 64
-    while width < max((sum(len(turn.tokens) for turn in t.turns) for t in trajectories), default=0):
-        width *= 2
-    shape = (rows, width)
+    shape = (rows, written_width(trajectories))
     written = Written(
         np.zeros(shape, np.int32),
         np.full(shape, -1, np.int32),

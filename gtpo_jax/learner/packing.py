@@ -88,8 +88,8 @@ def pack(
 
     `turn_advantages [M, K]` are broadcast to the tokens of their turns, unless `token_advantages`
     gives each trajectory one number per token that the policy wrote. Trajectories that are not
-    `included` are skipped; the others are packed whole, and raise ValueError if they do not fit.
-    Given tokens are like those of tool output. Turns that a trajectory shares with another are
+    `included` or not `trained` are skipped; the others are packed whole, and raise ValueError if
+    they do not fit. Given tokens are like those of tool output. Turns that a trajectory shares with another are
     trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
@@ -97,7 +97,7 @@ def pack(
 
     `candidates`: how many of the tokens that the sampler recorded beside each draw go along.
     """
-    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     layout = first_fit([_piece_length(trajectories, piece) for piece in pieces], row_length)
     if len(layout) > micro_batches * rows:
@@ -140,7 +140,7 @@ def row_shape(
     and, with `shared_prompts`, all that share a prompt in one row. One program is compiled for each
     bucket.
     """
-    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     longest = max((_piece_length(trajectories, piece) for piece in pieces), default=1)
     for _ in range(buckets - 1):
@@ -161,7 +161,7 @@ def pack_stream(
     batch, room, segments = empty_batch(rows, row_length), [row_length] * rows, [0] * rows
     count = 0
     for trajectory in trajectories:
-        if not trajectory.included:
+        if not _packed(trajectory):
             continue
         length = trajectory.length
         _check_fits(length, row_length)
@@ -202,6 +202,10 @@ def empty_batch(
         "candidates": recorded if candidates else None,
     }
     return TokenBatch(**fields)
+
+
+def _packed(trajectory: Trajectory) -> bool:
+    return trajectory.included and trajectory.trained
 
 
 def _pieces(

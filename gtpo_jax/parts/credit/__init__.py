@@ -48,6 +48,7 @@ their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
+from gtpo_jax.parts.credit.apart import without
 from gtpo_jax.parts.credit.balanced import balanced
 from gtpo_jax.parts.credit.baselines import (
     minus_log_mean_exp,
@@ -238,4 +239,5 @@ __all__ = [
     "unlikely",
     "value_differences",
     "weighted",
+    "without",
 ]

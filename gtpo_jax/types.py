@@ -142,8 +142,8 @@ class Request:
     turns: tuple[Turn, ...] = ()
     """Turns of another trajectory that this one begins with, observations included."""
     begun: Turn | None = None
-    """Beginning of a turn that the first turn it samples goes on from. Its tokens count as written
-    by the policy, with its log-probs."""
+    """Beginning of a turn that the first turn it samples goes on from, or all of a turn. Its tokens
+    count as written by the policy, with its log-probs."""
     opening: str = ""
     """Text that the first turn it samples begins with; it counts as the environment's."""
     script: tuple[str, ...] = ()
@@ -250,6 +250,7 @@ class Trajectory:
     answer: str | None = None
     shared_turns: int = 0  # turns at its beginning that are those of another trajectory
     off_policy: bool = False  # its turns were written for the policy: their log-probs are unknown
+    trained: bool = True  # otherwise it takes part in the credit, and no token of it is trained
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Facts that its plan found, by name: numbers, or arrays of one number for each turn."""
 

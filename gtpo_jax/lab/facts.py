@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +30,7 @@ class Context(NamedTuple):
     version: jax.Array  # [] int32, of the policy that sampled
     proximal: Scores  # under the policy that the step begins with
     candidates: Candidates | None  # [M, T, K], recorded by the sampler
+    known: Mapping[str, jax.Array] = {}  # further facts by name, such as those of a plan
 
 
 def make_context(

@@ -90,9 +90,9 @@ def pack(
 
     `turn_advantages [M, K]` are broadcast to the tokens of their turns, unless `token_advantages`
     gives each trajectory one number per token that the policy wrote. Trajectories that are not
-    `included` are skipped; the others are packed whole, and raise ValueError if they do not fit.
-    Given tokens are like those of tool output. Turns that a trajectory shares with another are
-    trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
+    `included` or not `trained` are skipped; the others are packed whole, and raise ValueError if
+    they do not fit. Given tokens are like those of tool output. Turns that a trajectory shares with
+    another are trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
     row; the next row repeats it. Either way there are at most as many rows as trajectories.
@@ -102,7 +102,7 @@ def pack(
     `marks`: by name, for each trajectory, one more number per token that the policy wrote.
     """
     marks = marks or {}
-    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     layout = first_fit([_piece_length(trajectories, piece) for piece in pieces], row_length)
     if len(layout) > micro_batches * rows:
@@ -160,7 +160,7 @@ def row_shape(
     and, with `shared_prompts`, all that share a prompt in one row. One program is compiled for each
     bucket.
     """
-    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     longest = max((_piece_length(trajectories, piece) for piece in pieces), default=1)
     for _ in range(buckets - 1):
@@ -181,7 +181,7 @@ def pack_stream(
     batch, room, segments = empty_batch(rows, row_length), [row_length] * rows, [0] * rows
     count = 0
     for trajectory in trajectories:
-        if not trajectory.included:
+        if not _packed(trajectory):
             continue
         length = trajectory.length
         _check_fits(length, row_length)
@@ -232,6 +232,10 @@ def empty_batch(
         "marks": {name: np.zeros(shape, np.float32) for name in marks} if marks else None,
     }
     return TokenBatch(**fields)
+
+
+def _packed(trajectory: Trajectory) -> bool:
+    return trajectory.included and trajectory.trained
 
 
 def _pieces(

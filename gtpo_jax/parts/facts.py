@@ -96,6 +96,26 @@ def from_plan(
     return Fact(name, of_trajectories(read_recorded, kind), meaning, provider)
 
 
+def turns_from_plan(name: str, meaning: str, *, provider: str) -> Fact:
+    """A fact `[M, K]` that the plan recorded as `Trajectory.facts[name]`, one number per turn.
+
+    Gathering raises `ValueError` with `provider` where the plan has recorded none.
+    """
+
+    def gather(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+        values = np.zeros((len(trajectories), max_turns), np.float32)
+        for row, trajectory in enumerate(trajectories):
+            if name not in trajectory.facts:
+                raise ValueError(
+                    f"the method needs the fact {name!r} ({meaning}), which the plan did not record"
+                    f" for problem {trajectory.problem.id!r}; {provider}"
+                )
+            values[row, : len(trajectory.turns)] = trajectory.facts[name]
+        return values
+
+    return Fact(name, gather, meaning, provider)
+
+
 def measured(fact: Fact, function: Callable[[Trajectory], float] | None) -> Fact:
     """The fact `[M]` as a function of one's own measures it; unchanged without a function."""
     return fact if function is None else fact._replace(gather=of_trajectories(function))
@@ -145,12 +165,15 @@ def gather_anchors(trajectories: Sequence[Trajectory], max_turns: int) -> np.nda
 
 
 def gather_contexts(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
-    """Ids `[M, K]` of all tokens before each turn: prompt, earlier turns and their observations."""
+    """Ids `[M, K]` of all tokens before those that the policy wrote in each turn: prompt, earlier
+    turns, observations, and what the turn was given.
+    """
     ids = np.zeros((len(trajectories), max_turns), np.int32)
     for row, trajectory in enumerate(trajectories):
         seen = zlib.crc32(np.asarray(trajectory.prompt, np.int32).tobytes())
         for k, turn in enumerate(trajectory.turns):
-            ids[row, k] = seen & 0x7FFFFFFF
+            given = np.asarray(turn.tokens[: turn.given], np.int32)
+            ids[row, k] = zlib.crc32(given.tobytes(), seen) & 0x7FFFFFFF
             for tokens in (turn.tokens, turn.observation):
                 size = np.int32(len(tokens)).tobytes()
                 seen = zlib.crc32(size + np.asarray(tokens, np.int32).tobytes(), seen)

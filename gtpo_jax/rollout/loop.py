@@ -40,8 +40,8 @@ class Loop:
         self.calls = calls
         self.dialogue = dialogue
         self.limits = limits
-        self.queue = deque(slot for slot in slots if not slot.script)  # in want of a row
-        self.playing = [slot for slot in slots if slot.script]  # in the middle of their scripts
+        self.queue = deque(slot for slot in slots if not slot.plays)  # in want of a row
+        self.playing = [slot for slot in slots if slot.plays]  # in the middle of their scripts
         self.unplayed = list(self.playing)
 
     def advance(self) -> None:
@@ -188,7 +188,7 @@ class Loop:
             self._finish(slot, StopReason.CONTEXT_FULL, None)
         else:
             slot.observe(observation, dropped, results)
-            if slot.script:
+            if slot.plays:
                 self.unplayed.append(slot)
             elif slot in self.playing:
                 self.playing.remove(slot)

@@ -26,16 +26,23 @@ from gtpo_jax.types import (
 class Slot:
     """One trajectory under way: in a row, in the lot, or in neither as long as its script goes on.
 
-    `lead` is the beginning of its first sampled turn, if there is one.
+    `lead` is the beginning of its first sampled turn, if there is one; if `lead_ends`, it is the
+    whole turn.
     """
 
     def __init__(
-        self, number: int, request: Request, prompt: np.ndarray, *, lead: Turn | None = None
+        self,
+        number: int,
+        request: Request,
+        prompt: np.ndarray,
+        *,
+        lead: Turn | None = None,
+        lead_ends: bool = False,
     ):
         self.number = number  # index of the request
         self.request = request
         self.prompt = prompt
-        self.lead = lead
+        self.lead, self.lead_ends = lead, lead_ends
         self.turns: list[Turn] = list(request.turns)
         self.script = list(request.script)  # texts of turns that it still has to write
         self.length = len(prompt) + sum(len(t.tokens) + len(t.observation) for t in self.turns)
@@ -54,6 +61,11 @@ class Slot:
     def waiting(self) -> bool:
         """The last turn has calls whose results are not observed yet."""
         return bool(self.calls or self.to_submit)
+
+    @property
+    def plays(self) -> bool:
+        """Its next turn is known already."""
+        return bool(self.script) or (self.lead is not None and self.lead_ends)
 
     @property
     def plain(self) -> bool:
@@ -121,7 +133,12 @@ class Slot:
         )
 
     def play_turn(self, dialogue: AnyDialogue) -> ParsedTurn:
-        """Writes the next turn of the script."""
+        """Writes the next turn that is known."""
+        if not self.script:
+            assert self.lead is not None
+            lead, self.lead = self.lead, None
+            self.length += len(lead.tokens)
+            return self._close(dialogue, lead)
         tokens = dialogue.turn(self.script.pop(0), before=self.read)
         self.length += len(tokens)
         nothing = np.zeros(0, np.float32)

@@ -45,7 +45,8 @@ def make_slots(
             )
         lead = _lead(request, dialogue)
         _check(request, lead, limits)
-        slot = Slot(number, request, prompts[key], lead=lead)
+        ends = lead is not None and _ends(lead, dialogue)
+        slot = Slot(number, request, prompts[key], lead=lead, lead_ends=ends)
         slot.read_turns(dialogue)
         slots.append(slot)
     return slots
@@ -58,6 +59,14 @@ def _lead(request: Request, dialogue: AnyDialogue) -> Turn | None:
     tokens = np.asarray(dialogue.tokenizer.encode(request.opening), np.int32)
     nothing = np.zeros(len(tokens), np.float32)
     return Turn(tokens=tokens, logprobs=nothing, text=request.opening, given=len(tokens))
+
+
+def _ends(lead: Turn, dialogue: AnyDialogue) -> bool:
+    """True if a turn has ended with its beginning."""
+    if lead.tokens[-1] in dialogue.stop_ids:
+        return True
+    text = dialogue.tokenizer.decode(lead.tokens.tolist()) if dialogue.stop_strings else ""
+    return any(stop in text for stop in dialogue.stop_strings)
 
 
 def _check(request: Request, lead: Turn | None, limits: RolloutLimits) -> None:

@@ -12,6 +12,7 @@ from tests.methods.losses_mismatch import HIGH, LOW, clipped, gtpo_with, per_tok
 loss_relatives.MARKS.update(
     {
         "covariant": lambda rng, shape: (rng.random(shape) < 0.3).astype(np.float64),
+        "resampled": lambda rng, shape: (rng.random(shape) < 0.2).astype(np.float64),
         "kl_weight": lambda rng, shape: float64(rng.uniform(0.0, 0.5, shape)),
     }
 )
@@ -128,6 +129,12 @@ def marked_divergence(data: Data, fixed: Data) -> np.ndarray:
     return per_token(data, value)
 
 
+def marked_reinforce(data: Data, fixed: Data) -> np.ndarray:
+    del fixed
+    marks = data.batch.marks["resampled"]
+    return per_token(data, lambda b, t: -0.5 * marks[b, t] * data.logprobs[b, t])
+
+
 def gspo_of_turns(data: Data, fixed: Data) -> np.ndarray:
     """The clipped surrogate of the mean log-ratio of a turn, with each token's own gradient."""
     out = np.zeros(data.logprobs.shape)
@@ -203,6 +210,7 @@ ROWS: dict[str, Row] = {
     ),
     "kl_schedule": Row(reference=plus(sampled(clipped), marked_divergence)),
     "grpo_d": Row(reference=plus(sampled(clipped), marked_divergence), reduction="sequence_mean"),
+    "aepo_arbitrary weight=.5": Row(reference=plus(sampled(clipped), marked_reinforce)),
     "turn_gspo low=.05 high=.1": Row(
         reference=gspo_of_turns,
         reduction="turn_mean",

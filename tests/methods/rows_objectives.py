@@ -4,6 +4,7 @@ Modifiers that act on tokens leave the advantages of turns alone: `test_token_re
 them.
 """
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,8 +13,11 @@ import numpy as np
 
 from gtpo_jax import methods
 from gtpo_jax.maths import draws
+from tests.methods import relatives
 from tests.methods.relatives import Row, members, outcome_and_forfeit, spread, standard_scores
 from tests.methods.rows_credit import after_grpo, base, present
+
+relatives.FACTS["resampled"] = lambda rng, e: (rng.random(len(e.success)) < 0.3).astype(np.int32)
 
 
 def minus(batch, baseline):
@@ -76,7 +80,7 @@ def grpo_d(batch):
 
 
 def d3s_rows(batch, *, share):
-    """Of all subsets of this size, the one whose advantages vary most; ties by the hash."""
+    """The subset of this size whose advantages vary most, among all; ties by the hash."""
     out, keys = base(batch), drawn(batch)
     rows = present(batch)
     ordered = sorted(rows, key=lambda i: (round(float(out[i, 0]), 5), keys[i]))
@@ -91,6 +95,12 @@ def d3s_rows(batch, *, share):
     for i in set(rows) - set(chosen):
         out[i] = 0.0
     return out
+
+
+def aepo_arbitrary(batch):
+    """GRPO of the rows at the temperature of the sampler."""
+    resampled = batch.facts["resampled"] > 0
+    return base(dataclasses.replace(batch, included=batch.included & ~resampled))
 
 
 def keeping(share):
@@ -136,6 +146,7 @@ ROWS: dict[str, Row] = {
         neutral=after_grpo(keeping(1.0)),
         parent=methods.grpo,
     ),
+    "aepo_arbitrary": Row(after_grpo(methods.aepo_arbitrary()), aepo_arbitrary),
     "clip_cov": on_tokens(methods.clip_cov()),
     "high_entropy": on_tokens(methods.high_entropy()),
     "lambda_grpo": on_tokens(methods.lambda_grpo()),

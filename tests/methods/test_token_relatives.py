@@ -14,7 +14,7 @@ from gtpo_jax import methods, training
 from gtpo_jax.learner import packing
 from gtpo_jax.maths import draws
 from gtpo_jax.methods.method import token_numbers
-from gtpo_jax.parts import credit, facts, schedules, spreads
+from gtpo_jax.parts import credit, facts, plans, schedules, spreads
 from gtpo_jax.types import EpisodeBatch
 from tests.learner.test_learner import TOY, TOY_VOCABULARY, toy_params
 from tests.methods.test_spreads import ROWS, arrays, evenly, ragged
@@ -404,3 +404,33 @@ def test_options_out_of_range_and_marks_that_differ_are_refused():
         _ = twice.loss.marks
     with pytest.raises(ValueError, match="before the mean of their turn or sequence"):
         dataclasses.replace(methods.gmpo().loss.terms[0], unit="token")
+
+
+def test_worked_examples_of_temperatures():
+    steps, smooth = plans.Temperatures(), plans.Temperatures(smooth=True)
+    assert (steps(0.4), steps(0.6)) == (1.2, 0.8)
+    np.testing.assert_allclose([smooth(h) for h in (0.4, 0.1, 2.0)], [1.1, 1.2, 0.8])
+    with pytest.raises(ValueError, match="low <= 1 <= high"):
+        plans.Temperatures(low=1.1)
+
+
+def test_more_rollouts_are_asked_for_at_the_temperature_of_their_entropy():
+    plan = plans.retempered(share=0.5, temperatures=plans.Temperatures())
+    made = trajectories()  # entropies around .35
+    episodes = plan(made[0].problem, 0, 4)
+    assert [r.temperature for r in next(episodes)] == [1.0] * 4
+    asked = episodes.send(made)
+    assert [(r.sample, r.temperature) for r in asked] == [(4, 1.2), (5, 1.2)]
+    with pytest.raises(StopIteration) as end:
+        episodes.send(made[:2])
+    assert [t.facts.get("resampled", 0) for t in end.value.value] == [0, 0, 0, 0, 1, 1]
+    assert (plan.returned(4), plan.sampled(4)) == (6, 6)
+    assert plans.retempered(share=0.25, temperatures=plans.Temperatures()).sampled(6) == 8
+
+
+def test_resampled_successes_alone_are_marked():
+    [mark] = methods.chain(methods.grpo(), methods.aepo_arbitrary()).loss.marks
+    _, written, episodes = rows_of([[0, 0]] * 3, 0, [1.0] * 3, resampled=np.array([1, 0, 1]))
+    episodes = dataclasses.replace(episodes, success=np.array([True, True, False]))
+    found = jax.jit(mark.function)(np.ones((3, 2), np.float32), written, episodes)
+    np.testing.assert_array_equal(found, [[1, 1], [0, 0], [0, 0]])

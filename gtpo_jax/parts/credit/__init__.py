@@ -27,6 +27,8 @@
 | `thoughts()` | x by the labels of turns |
 | `plan_turn()` | score of the plan on the first turn, x on others |
 | `preferred()` | 1 if it passes a filter, −1 if another of the group does |
+| `over_greedy()` | `x −` the x of the greedy rollout of the group |
+| `value_differences()` | `x + V(next boundary) − V(boundary)` with values of a plan |
 | `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
 
 Modifiers add one of these at the end of a credit, or before it:
@@ -46,6 +48,7 @@ their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
+from gtpo_jax.parts.credit.apart import without
 from gtpo_jax.parts.credit.balanced import balanced
 from gtpo_jax.parts.credit.baselines import (
     minus_log_mean_exp,
@@ -77,6 +80,7 @@ from gtpo_jax.parts.credit.discounted import (
 from gtpo_jax.parts.credit.divided import divided, divided_groups
 from gtpo_jax.parts.credit.entropies import bounded_bonus, entropy_bonus, over_relative_entropy
 from gtpo_jax.parts.credit.entropy_shares import mixed_groups, shared_by_entropy, shared_rewards
+from gtpo_jax.parts.credit.greedy import GREEDY, over_greedy
 from gtpo_jax.parts.credit.guided import OFF_POLICY, anchored, softened, softened_rewards
 from gtpo_jax.parts.credit.hardness import (
     DEMONSTRATION_DISTANCE,
@@ -123,16 +127,19 @@ from gtpo_jax.parts.credit.successes import (
 from gtpo_jax.parts.credit.thoughts import LabelTurns, thought_advantages, thoughts
 from gtpo_jax.parts.credit.totals import last_reward, total
 from gtpo_jax.parts.credit.tracked import Tracker, minus_tracked_value, retention
+from gtpo_jax.parts.credit.value_differences import TURN_VALUES, value_differences
 from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
 
 __all__ = [
     "CONSISTENT",
     "DEMONSTRATION_DISTANCE",
     "DEMONSTRATION_GAP",
+    "GREEDY",
     "OFF_POLICY",
     "REPETITION",
     "ROW_SETS",
     "SETS",
+    "TURN_VALUES",
     "AdvantageFn",
     "Credit",
     "LabelTurns",
@@ -192,6 +199,7 @@ __all__ = [
     "normalize",
     "nothing",
     "over_budgets",
+    "over_greedy",
     "over_parent",
     "over_relative_entropy",
     "plan_scores",
@@ -229,5 +237,7 @@ __all__ = [
     "transitions",
     "turn_index",
     "unlikely",
+    "value_differences",
     "weighted",
+    "without",
 ]

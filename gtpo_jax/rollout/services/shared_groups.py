@@ -62,7 +62,14 @@ def _decode(stored: Stored) -> Shared:
     if not texts["question"].strip() or not texts["answer"].strip():
         raise ValueError("the problem must have a question and an answer")
     choices = _list("choices", fields.get("choices"), 64)
-    problem = Problem(**texts, choices=tuple(_text("a choice", choice) for choice in choices))
+    problem = Problem(
+        id=texts["id"],
+        question=texts["question"],
+        answer=texts["answer"],
+        family=texts["family"],
+        verifier=texts["verifier"],
+        choices=tuple(_text("a choice", choice) for choice in choices),
+    )
     rollouts = []
     for entry in _list("rollouts", record.get("rollouts"), MOST_ROLLOUTS):
         rollout = _object("a rollout", entry)

@@ -40,7 +40,7 @@ OPTIONS = [
     *("--train.epochs", "2", "--train.method", "gtpo", "silence_equal=false"),
     *("+", "kl", "weight=0.1", "+", "icepop", "+", "score_centering", "count=4"),
     # A plan of several rounds, whose later ones go on in the caches of earlier ones.
-    *("+", "arpo", "trunks=2", "--rollout.lockstep"),
+    *("+", "arpo", "trunks=2"),
     *("--tool.preload", "numpy"),
 ]
 

@@ -21,6 +21,7 @@ from gtpo_jax.parts.plans.lookahead import (
 )
 from gtpo_jax.parts.plans.tree import branches_here, early_entropy
 from gtpo_jax.types import Candidates, StopReason, Turn, Verdict
+from tests.golden.loader import load
 from tests.methods.plan_relatives import (
     FakeRun,
     calling,
@@ -73,6 +74,38 @@ def with_entropies(trajectory, values):
 )
 def test_arpo_branches_where_entropy_rises(draw, rise, branches):
     assert branches_here(draw, rise, probability=0.5, weight=0.2) is branches
+
+
+def test_arpo_branches_as_the_authors_code_does():
+    case = load("arpo")["branches"]
+    given = case["inputs"]
+    for index, branch in enumerate(case["outputs"]["branch"]):
+        found = branches_here(
+            given["draw"][index],
+            given["entropy_now"][index] - given["entropy_init"][index],
+            probability=given["branch_probability"][index],
+            weight=given["entropy_weight"][index],
+        )
+        assert found == bool(branch)
+
+
+@pytest.mark.parametrize("name", ["forks defaults", "forks math"])
+def test_latr_forks_as_the_authors_code_does(name):
+    case = load("latr")[name]
+    first, second = np.array(case["inputs"]["probs"]).T
+    least, gap = (case["inputs"][f"prob_filter_{kind}_thres"] for kind in ("abs", "rel"))
+    found = forks_here(first, second, least=least, gap=gap)
+    np.testing.assert_array_equal(found, np.array(case["outputs"]["mask"]) > 0)
+
+
+def test_latr_drops_branches_as_the_authors_code_does():
+    case = load("latr")["pruned"]
+    steps, distance = case["inputs"]["rollout_filter_steps"], case["inputs"]["edit_dist_thres"]
+    found = [
+        says_the_same(np.array([*branch, 0]), np.array(parent), steps=steps, distance=distance)
+        for branch, parent in zip(case["inputs"]["branch"], case["inputs"]["parent"], strict=True)
+    ]
+    assert found == [bool(removed) for removed in case["outputs"]["removed"]]
 
 
 def test_early_entropy_is_a_sum_over_the_first_written_tokens():

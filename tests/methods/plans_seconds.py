@@ -25,7 +25,7 @@ ROWS: dict[str, Row] = {
     "multi_layer_grpo parent": Row(
         on_grpo(methods.multi_layer_grpo(corrections=2, baseline="parent", weight=0.5))
     ),
-    "guided_correction": Row(on_grpo(methods.guided_correction())),
+    "guided_correction": Row(on_grpo(methods.guided_correction()), rewritten=True),
     "tempsamp": Row(on_grpo(methods.tempsamp()), rewritten=True),
     "tempsamp anchor": Row(
         on_grpo(methods.tempsamp(shaping="anchor", gold="solution")), rewritten=True

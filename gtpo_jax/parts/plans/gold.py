@@ -40,9 +40,14 @@ def gold_script(problem: Problem, field: str | None, moment: Moment) -> tuple[st
 
 
 def admitted(trajectory: Trajectory) -> Trajectory:
-    """The gold trajectory as a member: the rules of the dialogue are for the policy, not for it."""
-    turns = tuple(dataclasses.replace(turn, violation=None) for turn in trajectory.turns)
-    return dataclasses.replace(trajectory, turns=turns, off_policy=True)
+    """A trajectory with turns written for the policy as a member of a group: the rules of the
+    dialogue are for turns that it wrote itself, those that the trajectory begins with.
+    """
+    own = trajectory.shared_turns
+    written = (dataclasses.replace(turn, violation=None) for turn in trajectory.turns[own:])
+    return dataclasses.replace(
+        trajectory, turns=(*trajectory.turns[:own], *written), off_policy=True
+    )
 
 
 def with_gold(*, when: When = "always", field: str | None = None) -> Plan:

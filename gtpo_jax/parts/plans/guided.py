@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from gtpo_jax.parts.facts import from_plan
+from gtpo_jax.parts.plans.gold import admitted
 from gtpo_jax.parts.plans.moment import (
     NOW,
     OBSERVE,
@@ -107,6 +108,8 @@ def guided(*, solution: str | None = "solution") -> Plan:
         ]
         for n, way, trajectory in zip(wrong, ways, changed, strict=True):
             facts = {**trajectory.facts, GUIDED.name: 1 + WAYS.index(way)}
+            if way != "reflect":
+                trajectory = admitted(trajectory)
             # The failure is in no other row, so that its turns are this row's own.
             members[n] = dataclasses.replace(trajectory, facts=facts, shared_turns=0)
         return members

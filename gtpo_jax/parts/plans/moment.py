@@ -21,7 +21,7 @@ class Service(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What a plan knows beside its problem. Equal moments give equal requests."""
+    """All that a plan knows beside its problem. Equal moments give equal requests."""
 
     seed: int = 0
     step: int = 0  # number of the training step, from 0

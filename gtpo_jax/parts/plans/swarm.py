@@ -78,7 +78,7 @@ def swarm(
     select: Select = "uniform",
     address: str = "",
 ) -> Plan:
-    """Of every `local + external` groups of a step, the last `external` come from other runs.
+    """A step with groups of other runs: the last `external` of every `local + external` groups.
 
     A local group is sampled and shared; up to `joined` rollouts that other runs have of the same
     problem join it. An external group takes the place of a local one: its first `size` rollouts are

@@ -1,4 +1,4 @@
-"""What plans ask of a dialogue: answers as turns, and observations of turns."""
+"""Services by a dialogue: answers as turns, and observations of turns."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Stored(NamedTuple):
 
 
 class Store(Protocol):
-    """Where groups are shared."""
+    """A place where groups are shared."""
 
     def put(self, stored: Stored) -> None:
         """Adds a group of this run. Raises `OSError` if the place cannot be reached."""

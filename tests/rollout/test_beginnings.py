@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ PROBLEM = Problem(id="p0", question="0+1", answer="1")
 OTHER = Problem(id="p1", question="1+1", answer="1")
 LONG = "please add 0 and 1"
 SCRIPT = ("<code>1</code>", "<answer>1</answer>")
-SHAPE = {"slots": 12, "prompt_tokens": 12, "context": 96, "turn_tokens": 14}
+SHAPE: dict[str, Any] = {"slots": 12, "prompt_tokens": 12, "context": 96, "turn_tokens": 14}
 
 
 def plain(samples, problem=PROBLEM, group=0):
@@ -278,7 +279,7 @@ def test_plans_compute_their_tokens_once(engine, params, name):
 @pytest.mark.long
 def test_devices_change_nothing(played, params):
     mesh = sharding.make_mesh(data=4, tensor=2)
-    engine = make_engine(mesh=mesh, **SHAPE | {"slots": 16})
+    engine = make_engine(mesh=mesh, **dict(SHAPE, slots=16))
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
     rounds = engine.rounds(jax.device_put(params, placed), seed=1, step=5)
     roots, first = rounds(ROOTS)

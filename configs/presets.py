@@ -106,7 +106,7 @@ DIFFUSION = RunConfig(
     model=presets.TINY_DIFFUSION,
     task=TaskConfig(families=("sum",), skip_tool=0.0, unclosed_call=0.0),
     sft=SftConfig(
-        steps=1000,
+        steps=1500,
         rows=64,
         row_tokens=16,
         demonstrations=20_000,

@@ -108,23 +108,23 @@ DIFFUSION = RunConfig(
     sft=SftConfig(
         steps=1500,
         rows=64,
-        row_tokens=24,
+        row_tokens=16,
         demonstrations=20_000,
-        checkpoint_every=500,
+        checkpoint_every=250,
         optimizer=dataclasses.replace(SftConfig.optimizer, final_fraction=0.02),
     ),
     train=TrainConfig(
-        steps=60,
+        steps=40,
         method=("cj_grpo",),
         rows=128,
         minibatches=1,
         gate=0.0,
         optimizer=OptimizerConfig(learning_rate=6e-4, final_fraction=0.1),
     ),
-    rollout=RolloutLimits(context=24, prompt_tokens=16),
+    rollout=RolloutLimits(context=16, prompt_tokens=8),
     tool=ToolConfig(preload=(), factory="gtpo_jax.tools.absent:make_tool"),
 )
-"""A diffusion model of 200k parameters learns to add from scratch, without tools."""
+"""A diffusion model of 165k parameters learns to add from scratch, without tools."""
 
 PRESETS: dict[str, RunConfig] = {
     "tiny": TINY,

@@ -175,7 +175,8 @@ def watch(arguments: RolloutArguments) -> None:
             else sampling.greedy
         )
         engine.dialogue = cast(AnyDialogue, WatchedDialogue(engine.dialogue))
-        engine.tool = WatchedTool(engine.tool)
+        if isinstance(engine, rollout.RolloutEngine):
+            engine.tool = WatchedTool(engine.tool)
         problem = Problem(id=arguments.prompt, question=arguments.prompt, answer="")
         display.CONSOLE.print(arguments.prompt, style="bold", markup=False)
         [trajectory], _ = engine.run(

@@ -323,5 +323,5 @@ def forward_fn(
 
     if unstack is None:
         unstack = sharding.platform(mesh) == "cpu"
-    layout = {"for_decoding": unstacked} if unstack else {}
-    return ForwardFn(hidden, logits, init_cache, config.vocab_size, **layout)
+    made = ForwardFn(hidden, logits, init_cache, config.vocab_size)
+    return dataclasses.replace(made, for_decoding=unstacked) if unstack else made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,18 +40,18 @@ def noised_stream(
         chosen, order = np.array(order[:rows]), order[rows:]
         levels = 1.0 - (rng.permutation(rows) + rng.random(rows)) / rows  # in (0, 1]
         hidden = whole.loss_mask[chosen] & (rng.random((rows, row_length)) < levels[:, None])
-        yield TokenBatch(
-            tokens=whole.tokens[chosen],
-            positions=whole.positions[chosen],
-            segment_ids=whole.segment_ids[chosen],
-            loss_mask=hidden,
-            turn_ids=np.where(hidden, 0, -1).astype(np.int32),
-            trajectory_ids=np.where(
-                whole.segment_ids[chosen] > 0, np.arange(rows)[:, None], -1
-            ).astype(np.int32),
-            behavior_logprobs=np.zeros((rows, row_length), np.float32),
-            token_advantages=np.where(hidden, 1.0 / levels[:, None], 0.0).astype(np.float32),
-        )
+        written = whole.segment_ids[chosen] > 0
+        fields: dict[str, Any] = {
+            "tokens": whole.tokens[chosen],
+            "positions": whole.positions[chosen],
+            "segment_ids": whole.segment_ids[chosen],
+            "loss_mask": hidden,
+            "turn_ids": np.where(hidden, 0, -1).astype(np.int32),
+            "trajectory_ids": np.where(written, np.arange(rows)[:, None], -1).astype(np.int32),
+            "behavior_logprobs": np.zeros((rows, row_length), np.float32),
+            "token_advantages": np.where(hidden, 1 / levels[:, None], 0.0).astype(np.float32),
+        }
+        yield TokenBatch(**fields)
 
 
 def _rows(

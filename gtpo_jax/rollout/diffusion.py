@@ -133,8 +133,9 @@ class DiffusionEngine:
         """The trajectories; all answers are submitted before the first verdict is awaited."""
         parsed = []
         for _, _, response in written:
-            ends = np.flatnonzero(response.tokens == self.stop_id)
-            text = response.tokens[: ends[0] + 1] if len(ends) else response.tokens
+            tokens = np.asarray(response.tokens)
+            ends = np.flatnonzero(tokens == self.stop_id)
+            text = tokens[: ends[0] + 1] if len(ends) else tokens
             parsed.append((self.dialogue.parse(text), len(ends) > 0))
         verdicts = [
             None if turn.answer is None else verifiers.submit(self.verifier, r.problem, turn.answer)
@@ -161,16 +162,17 @@ class DiffusionEngine:
 
     def _turns(self, response: Denoised, violation: str | None) -> tuple[Turn, ...]:
         """One turn for each denoising step; the last has the violation of the whole response."""
+        tokens, logprobs = np.asarray(response.tokens), np.asarray(response.logprobs)
+        entropies, steps = np.asarray(response.entropies), np.asarray(response.steps)
         turns = []
         for step in range(self.canvas.steps):
-            places = np.flatnonzero(response.steps == step).astype(np.int32)
-            tokens = response.tokens[places]
+            places = np.flatnonzero(steps == step).astype(np.int32)
             turns.append(
                 Turn(
-                    tokens=tokens,
-                    logprobs=response.logprobs[places],
-                    entropies=response.entropies[places],
-                    text=self.dialogue.tokenizer.decode(tokens.tolist()),
+                    tokens=tokens[places],
+                    logprobs=logprobs[places],
+                    entropies=entropies[places],
+                    text=self.dialogue.tokenizer.decode(tokens[places].tolist()),
                     violation=violation if step == self.canvas.steps - 1 else None,
                     places=places,
                 )

@@ -1,4 +1,4 @@
-"""What a cold start learns from demonstrations: the next token, or hidden tokens."""
+"""Lessons of a cold start: the next token of demonstrations, or tokens that were hidden in them."""
 
 from __future__ import annotations
 

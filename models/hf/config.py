@@ -104,7 +104,7 @@ def saved_name(config: Json, name: str) -> str:
     """The name that a tensor has in the files of a family whose names are its own: the inverse of
     `published_name` there, and the same name elsewhere.
     """
-    for theirs, common in reversed(_family(config).tensors.items()):
+    for theirs, common in reversed([*_family(config).tensors.items()]):
         name = name.replace(common, theirs)
     return name
 

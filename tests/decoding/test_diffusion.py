@@ -19,6 +19,8 @@ CONFIG = dataclasses.replace(tiny.CONFIG, vocab_size=MASK + 1, mask_id=MASK, lay
 PARAMS = tiny.make_params(CONFIG)
 FORWARD = decoding.restrict_vocabulary(decoder.forward_fn(CONFIG), MASK)
 WIDTH = 5
+SAMPLER = functools.partial(sampling.categorical, temperature=1.3)
+DRAW = jax.jit(SAMPLER)
 CANVASES = {
     "even": Canvas(tokens=6, steps=4),
     "blocks": Canvas(tokens=6, steps=4, blocks=2, eos_floor=0.01),
@@ -28,8 +30,7 @@ CANVASES = {
 
 @functools.cache
 def denoise(name):
-    sampler = functools.partial(sampling.categorical, temperature=1.3)
-    return make_denoise(FORWARD, sampler, CANVASES[name], mask_id=MASK, stop_id=STOP)
+    return make_denoise(FORWARD, SAMPLER, CANVASES[name], mask_id=MASK, stop_id=STOP)
 
 
 @functools.cache
@@ -42,9 +43,11 @@ def inputs():
 
 
 @jax.jit
-def log_softmax_of(tokens):
-    positions = jnp.arange(tokens.shape[1])[None]
-    hidden, _ = FORWARD.hidden(PARAMS, tokens, positions)
+def logits_of(tokens, length):
+    """Logits of a row whose tokens from `length` on are none."""
+    places = jnp.arange(tokens.shape[1])[None]
+    segments = (places < length).astype(jnp.int32)
+    hidden, _ = FORWARD.hidden(PARAMS, tokens, places, segment_ids=segments)
     return FORWARD.logits(PARAMS, hidden)
 
 
@@ -53,16 +56,21 @@ def slow(canvas, prompt, key):
     tokens, steps = np.full(canvas.tokens, MASK), np.full(canvas.tokens, -1)
     logprobs = np.zeros(canvas.tokens)
     for step in range(canvas.steps):
-        logits = log_softmax_of(np.concatenate([prompt, tokens])[None])[0, len(prompt) :]
+        row = np.zeros((1, WIDTH + canvas.tokens), np.int32)
+        end = len(prompt) + canvas.tokens
+        row[0, :end] = np.concatenate([prompt, tokens])
+        logits = logits_of(row, end)[0, len(prompt) : end]
         step_key = jax.random.fold_in(key, step)
+        weights = np.exp(np.asarray(logits, np.float64))
+        probabilities = weights / weights.sum(axis=1, keepdims=True)
         found = []
         for place in np.flatnonzero(steps < 0):
             if place >= canvas.ends()[step]:
                 continue
             draw_key = jax.random.fold_in(step_key, place)
-            draw = sampling.categorical(draw_key[None], logits[place][None], temperature=1.3)
+            draw = DRAW(draw_key[None], logits[place][None])
             token = int(draw.tokens[0])
-            confidence = float(jax.nn.softmax(logits[place])[token])
+            confidence = probabilities[place, token]
             if token == STOP:
                 confidence *= canvas.factors()[step]
             found.append((-confidence, place, token, float(draw.logprobs[0])))

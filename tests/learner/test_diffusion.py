@@ -134,7 +134,7 @@ def test_packing_and_the_order_in_a_row_change_nothing():
     trajectories = rollout()[1][0]
     alone = compiled()(PARAMS, packed(trajectories)).logprobs
     dense = packed(trajectories, rows=3, row_length=44)
-    together = jax.jit(functools.partial(learner.batch_logprobs, BY_STEP))(PARAMS, dense)
+    together = compiled()(PARAMS, dense)
     for batch, found in ((packed(trajectories), alone), (dense, together.logprobs)):
         mask = np.asarray(batch.loss_mask)
         gaps = np.abs(np.asarray(found) - np.asarray(batch.behavior_logprobs))[mask]
@@ -161,17 +161,20 @@ def bound(seed, quadrature):
 
 
 def test_bound_is_that_of_its_masks():
-    """The masks are read off the gradient: only hidden tokens have a part."""
     quadrature, batch = Quadrature(nodes=2, masks=1), packed(rollout()[1][0])
     found = np.asarray(bound(0, quadrature)(PARAMS, batch).logprobs)
     masked = np.asarray(diffusion._random_masks(batch, quadrature, 0))
     assert masked.shape == (2, 1, 6, 22) and not np.any(masked & ~np.asarray(batch.loss_mask))
     expected = np.zeros(found.shape)
-    for t, hidden in zip((0.2113248654, 0.7886751346), masked[:, 0], strict=True):
-        tokens = jnp.where(hidden, MASK, batch.tokens)
+
+    @jax.jit
+    def predicted(tokens):
         states, _ = FORWARD.hidden(PARAMS, tokens, batch.positions, segment_ids=batch.segment_ids)
-        logprobs = jax.nn.log_softmax(FORWARD.logits(PARAMS, states))
-        taken = np.take_along_axis(np.asarray(logprobs), np.asarray(batch.tokens)[..., None], -1)
+        return jax.nn.log_softmax(FORWARD.logits(PARAMS, states))
+
+    for t, hidden in zip((0.2113248654, 0.7886751346), masked[:, 0], strict=True):
+        logprobs = np.asarray(predicted(np.where(hidden, MASK, batch.tokens)))
+        taken = np.take_along_axis(logprobs, np.asarray(batch.tokens)[..., None], -1)
         expected += 0.5 / t * np.where(hidden, taken[..., 0], 0.0)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -200,7 +203,7 @@ def test_extras_of_a_bound_are_refused():
         learner.batch_logprobs(forward, PARAMS, packed(rollout()[1][0]), needs=["collisions"])
 
 
-@pytest.mark.parametrize("name", ["cj_grpo", "gdpo"])
+@pytest.mark.parametrize("name", ["gdpo", pytest.param("cj_grpo", marks=pytest.mark.long)])
 def test_a_step_of_training_raises_what_earned_more(name):
     """One group; the first trajectory succeeds. Its probability rises, the others' fall."""
     method = methods.METHODS[name]()

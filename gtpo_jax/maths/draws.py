@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped, UInt32
+from jaxtyping import Array, Bool, Float, Shaped, UInt32
 
 from gtpo_jax.types import Scalar
 
@@ -28,3 +28,12 @@ def of_numbers(values: Float[Array, "*B"], *, salt: Scalar = 0) -> UInt32[Array,
     """A hash of the bits of float32 numbers, which look uniform and independent."""
     bits = jax.lax.bitcast_convert_type(jnp.asarray(values, jnp.float32), jnp.uint32)
     return mixed(bits, jnp.asarray(salt))
+
+
+def of_rows(values: Float[Array, "M K"], mask: Bool[Array, "M K"]) -> UInt32[Array, " M"]:
+    """A hash of the numbers of each row within `mask`."""
+    hashes = jnp.where(mask, of_numbers(values), 0)
+    state = jnp.zeros(len(values), jnp.uint32)
+    for column in range(values.shape[1]):
+        state = mixed(state, hashes[:, column])
+    return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gtpo_jax.maths import checks
 from gtpo_jax.methods.method import Modifier
 from gtpo_jax.parts import spreads
 
@@ -15,6 +16,7 @@ def high_entropy(*, share: float = 0.2) -> Modifier:
     those of the step, so the choice does not depend on how minibatches are divided. The mean of the
     loss still counts all tokens, as in the paper.
     """
+    checks.check_range("share", share, 0.0, 1.0, hint="0.2 is the paper's, 1 keeps all tokens")
     return lambda method: method._replace(
         spread=spreads.of_high_entropy(method.spread, share=share)
     )

@@ -19,7 +19,7 @@ def balanced(*, divide_by_std: bool = False, eps: Scalar = 1e-6) -> Credit:
     of arXiv 2509.24203).
 
     Of the trajectories below the mean of the group as many are kept as there are others; dropped
-    ones get 0. Which ones is drawn by a hash of the mean log-prob of their tokens, so neither the
+    ones get 0. Which ones is drawn by a hash of the mean log-probs of their turns, so neither the
     order of rows nor a restart changes it. The value of a trajectory is that of its first turn.
     """
 
@@ -28,7 +28,9 @@ def balanced(*, divide_by_std: bool = False, eps: Scalar = 1e-6) -> Credit:
         first = jnp.where(kept, as_float(x)[:, 0], 0.0)
         below = kept & (first < rows.row_moments(first, sets.group, kept, ids).mean)
         others = groups.total((kept & ~below).astype(jnp.int32), kept, ids)
-        keys = draws.of_numbers(rows.read_mean_of_tokens(episodes, facts.TURN_LOGPROBS))
+        keys = draws.of_rows(
+            jnp.asarray(facts.read(episodes, facts.TURN_LOGPROBS)), episodes.turn_mask
+        )
         earlier = masking.everywhere(keys) < keys[:, None]
         place = jnp.sum(groups.pairs(ids, below) & earlier, axis=1)
         stays = (kept & ~below) | (below & (place < others))
@@ -36,4 +38,4 @@ def balanced(*, divide_by_std: bool = False, eps: Scalar = 1e-6) -> Credit:
         options = {"over": sets.first_turn, "divide_by_std": divide_by_std, "eps": eps}
         return jnp.where(mask, normalize(x, mask, ids, **options), 0.0)
 
-    return stateless(values, needs=(facts.TURN_LOGPROBS, facts.TURN_TOKENS))
+    return stateless(values, needs=(facts.TURN_LOGPROBS,))

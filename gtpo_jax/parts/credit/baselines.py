@@ -47,8 +47,9 @@ def minus_log_mean_exp(temperature: Scalar = 1.0) -> Credit:
         kept, ids = groups.members(episodes), episodes.group_ids
         first = jnp.where(kept, as_float(x)[:, 0], 0.0)
         largest = groups.largest(first, kept, ids)
-        mean = groups.mean(jnp.exp((first - largest) / temperature), kept, ids)
-        baseline = largest + temperature * jnp.log(jnp.where(mean > 0, mean, 1.0))
+        # Of numbers near 1 for a high temperature only what they differ from 1 is exact.
+        mean = groups.mean(jnp.expm1((first - largest) / temperature), kept, ids)
+        baseline = largest + temperature * jnp.log1p(mean)
         return x - baseline[:, None]
 
     return stateless(values)

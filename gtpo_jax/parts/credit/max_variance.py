@@ -9,7 +9,6 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 from gtpo_jax.maths import draws
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts, groups
-from gtpo_jax.parts.credit import rows
 from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.parts.schedules import Schedule
 from gtpo_jax.types import EpisodeBatch
@@ -52,7 +51,7 @@ def max_variance_rows(share: Schedule) -> Credit:
 
     The value of a trajectory is the mean of x over its turns. Of n trajectories `⌈share · n⌉` are
     kept, with the share of the step. Advantages are not normalized again. Among equal values a hash
-    of the mean log-prob of the tokens decides, so the order of rows does not.
+    of the mean log-probs of its turns decides, so the order of rows does not.
     """
 
     def values(x: jax.Array, episodes: EpisodeBatch) -> jax.Array:
@@ -63,7 +62,9 @@ def max_variance_rows(share: Schedule) -> Credit:
         step = jnp.max(jnp.where(kept, jnp.asarray(facts.read(episodes, facts.STEP)), 0))
         # Less than a thousandth of a row is rounding, not a row.
         number = jnp.ceil(share(step) * jnp.sum(kept) - 1e-3).astype(jnp.int32)
-        keys = draws.of_numbers(rows.read_mean_of_tokens(episodes, facts.TURN_LOGPROBS))
+        keys = draws.of_rows(
+            jnp.asarray(facts.read(episodes, facts.TURN_LOGPROBS)), episodes.turn_mask
+        )
         return jnp.where(most_varied(means, kept, number, keys)[:, None], x, 0.0)
 
-    return stateless(values, needs=(facts.STEP, facts.TURN_LOGPROBS, facts.TURN_TOKENS))
+    return stateless(values, needs=(facts.STEP, facts.TURN_LOGPROBS))

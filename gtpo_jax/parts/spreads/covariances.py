@@ -45,7 +45,7 @@ def without_covariant(
         within = mask & (found > low) & (found < high)
         places = jnp.arange(mask.shape[1])
         keys = draws.mixed(draws.mixed(draws.of_numbers(logprobs), places), written.tokens)
-        ordered = jnp.sort(jnp.where(within, keys, jnp.iinfo(jnp.uint32).max).ravel())
+        ordered = jnp.sort(jnp.where(within, keys, jnp.uint32(0xFFFFFFFF)).ravel())
         last = ordered[jnp.minimum(covered(mask, share) - 1, ordered.size - 1)]
         return jnp.where(within & (keys <= last), 0.0, values)
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from gtpo_jax.maths import checks
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts import facts
 from gtpo_jax.parts.schedules import Schedule
@@ -32,7 +31,6 @@ def of_high_entropy(before: Spread = evenly, *, share: float = 0.2) -> Spread:
     """The advantages of another spread for the `⌈share · n⌉` of the n tokens of the step that have
     the highest entropies, 0 for the others (arXiv 2506.01939).
     """
-    checks.check_range("share", share, 0.0, 1.0, hint="0.2 is the paper's, 1 keeps all tokens")
 
     def spread(advantages: jax.Array, written: Written, episodes: EpisodeBatch) -> jax.Array:
         mask = written_mask(written, episodes)

@@ -49,7 +49,7 @@ def share(
     """The trajectories of all requests in their order, on every process; each runs its own part.
 
     `run` must not communicate with other processes. Trajectories travel uncompressed: about 20
-    bytes a token.
+    bytes a token, and 8 for each candidate that is recorded beside it.
     """
     if jax.process_count() == 1:
         return run(requests)

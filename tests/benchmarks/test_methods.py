@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from benchmarks import lab, methods
-from benchmarks.methods_claims import CLAIMS, Claim
+from benchmarks.claims import CLAIMS, Claim
 from configs.methods import make_method, split
 from configs.worlds import make_world
 from gtpo_jax import methods as known
@@ -19,7 +19,7 @@ OLDER = {
 """Methods and modifiers of tokens and prompts, which claim nothing about credit."""
 
 BASELINES = {"grpo", "reinforce_pp"}
-WITHOUT_WORLD = {"gcpo"}
+WITHOUT_WORLD = {"gcpo", "nthr"}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.method)

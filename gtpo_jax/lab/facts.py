@@ -192,6 +192,31 @@ def _judge(context: Context) -> jax.Array:
     return jnp.where(place, _last_progress(context)[:, None], 0.0)
 
 
+def _token_likeness(context: Context, group_ids: jax.Array) -> jax.Array:
+    """`Σ_k (err_k · err_t) (h_k · h_t)` over the tokens k of the successes of the group, `[M, T]`.
+
+    h is a zero for each observation, and a one, as the table of logits has it: only tokens at the
+    same observation have a product, and those share a distribution p. So it is
+    `n[y] − Σ_k p(y_k) − n p(y) + n Σ p²`, with n of such tokens k, of which n[y] are the token y.
+    """
+    history, world = context.history, context.world
+    judged = history.judgment
+    counted = (history.alive & (judged.success & judged.included)[:, None]).astype(jnp.int32)
+    chances = jnp.exp(context.proximal.logprobs)
+    squares = context.proximal.extras["collisions"][..., 0]
+    place = (jnp.broadcast_to(group_ids[:, None], counted.shape), history.observations)
+    shape = (len(group_ids), world.observations)
+    numbers = jnp.zeros((*shape, world.actions), jnp.int32)
+    numbers = numbers.at[(*place, history.actions)].add(counted)[place]
+    total = jnp.sum(numbers, axis=-1)
+    expected = jnp.zeros(shape, chances.dtype).at[place].add(counted * chances)[place]
+    same = jnp.take_along_axis(numbers, history.actions[..., None], axis=-1)[..., 0]
+    return jnp.where(history.alive, same - expected - total * (chances - squares), 0.0)
+
+
+OF_GROUPS: dict[str, Callable[[Context, jax.Array], Any]] = {"token_likeness": _token_likeness}
+"""Name → facts made from the groups `[M]` as well."""
+
 FACTS: dict[str, Callable[[Context], Any]] = {
     "calls": lambda c: sums_of_turns(c, c.history.events.calls).astype(jnp.int32),
     "call_errors": lambda c: sums_of_turns(c, c.history.events.call_errors).astype(jnp.int32),

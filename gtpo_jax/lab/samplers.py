@@ -89,7 +89,8 @@ def make_context(
     """
     seen = rows.observations
     noise = None if sampler.noise is None else _noise_at(sampler.noise, seen)
-    scored = score(policy, sampler.params, seen, rows.actions, noise=noise)
+    needs = ("collisions",)  # a fact may need them; unused, they are not computed
+    scored = score(policy, sampler.params, seen, rows.actions, noise=noise, needs=needs)
     same = sampler.params is learner and noise is None
     return facts.make_context(
         world,
@@ -98,7 +99,7 @@ def make_context(
         score(policy, first, seen, rows.actions),
         number,
         version=sampler.version,
-        proximal=scored if same else score(policy, learner, seen, rows.actions),
+        proximal=scored if same else score(policy, learner, seen, rows.actions, needs=needs),
         candidates=_record(policy, sampler.params, noise, seen, candidates) if candidates else None,
     )
 

@@ -86,6 +86,10 @@ class Measures:
                 token_likeness, forward, groups=groups, temperature=temperature, chunk=chunk
             )
         )
+        self.of_tokens = jax.jit(
+            functools.partial(of_written_tokens, trajectories=trajectories),
+            static_argnames="width",
+        )
         self.last_turns = jax.jit(functools.partial(last_turn_means, trajectories=trajectories))
 
     @property
@@ -132,8 +136,12 @@ class Measures:
             found |= _joined(pooled, parts, len(trajectories))
         if self._needed(*OF_GROUPS):
             batches = pack(trajectories, self._marks(trajectories), parts)
-            scored = [(batch, self.likeness(params, batch)) for batch in batches]
-            found[facts.TOKEN_LIKENESS.name] = of_written_tokens(scored, parts, trajectories)
+            width, name = written_width(trajectories), facts.TOKEN_LIKENESS.name
+            scored = [
+                {name: self.of_tokens(self.likeness(params, batch), batch, width=width)}
+                for batch in batches
+            ]
+            found |= _joined(jax.device_get(scored), parts, len(trajectories))
         if self._needed(*OF_ANSWERS):
             found |= self._answers(params, trajectories, pack)
         return Measured({name: found[name] for name in self.names}, scores)
@@ -178,21 +186,20 @@ def _joined(
 
 
 def of_written_tokens(
-    scored: Sequence[tuple[TokenBatch, jax.Array]],
-    parts: Sequence[Sequence[int]],
-    trajectories: Sequence[Trajectory],
-) -> np.ndarray:
-    """Numbers `[A, B, T]` of the tokens of each part as `[M, L]`, as `spreads.Written` has them; 0
-    on padding and for trajectories that are not in a batch.
+    values: jax.Array, batch: TokenBatch, *, trajectories: int, width: int
+) -> jax.Array:
+    """Numbers `[A, B, T]` of tokens as `[trajectories, width]`, in the order of `spreads.Written`;
+    0 on padding and for trajectories that are not in the batch.
     """
-    found = np.zeros((len(trajectories), written_width(trajectories)), np.float32)
-    for (batch, values), part in zip(scored, parts, strict=True):
-        ids, trained, values = jax.device_get((batch.trajectory_ids, batch.loss_mask, values))
-        # A trajectory is whole in one row, in order.
-        for number, index in enumerate(part):
-            own = values[trained & (ids == number)]
-            found[index, : len(own)] = own
-    return found
+    ids = masking.everywhere(jnp.maximum(batch.trajectory_ids, 0))
+    trained = masking.everywhere(batch.loss_mask & (batch.trajectory_ids >= 0))
+    # A trajectory is whole in one row, so its trained tokens have consecutive counts.
+    counts = jnp.cumsum(trained, axis=-1, dtype=jnp.int32)
+    first = jnp.full(trajectories, counts.shape[-1] + 1, jnp.int32)
+    first = first.at[ids].min(jnp.where(trained, counts, counts.shape[-1] + 1))
+    place = jnp.where(trained, counts - first[ids], width)
+    kept = jnp.where(trained, masking.everywhere(values), 0.0)
+    return jnp.zeros((trajectories, width), values.dtype).at[ids, place].add(kept, mode="drop")
 
 
 def pooled_states(

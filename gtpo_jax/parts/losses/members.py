@@ -13,6 +13,7 @@ from gtpo_jax.maths.precision import as_float
 from gtpo_jax.types import TokenBatch
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Members:
     """At most M trajectories of a batch `[..., B, T]`; each array is `[M]`.

@@ -52,7 +52,7 @@ def with_group_share(
         return jnp.where(batch.loss_mask, x, jnp.zeros_like(logprobs))
 
     share = GroupShare(
-        coefficients=slopes * scale,
+        coefficients=jnp.where(weighed, slopes * scale, 0.0),
         values=of_tokens(jnp.where(jnp.any(weighed), value * weight / summed, 0.0)),
         diagnostics={name: of_tokens(x) for name, x in diagnostics.items()},
     )

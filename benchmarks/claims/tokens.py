@@ -58,5 +58,5 @@ CLAIMS: tuple[Claim, ...] = (
     modifier("gepo", "plans"),
     Claim(method="p3o", parent="reinforce_pp", world="chain"),
     Claim(method="dpo", parent="grpo", world="styles"),
+    modifier("nthr", "recoverable"),
 )
-"""The claims; `nthr` has none, since policies of the laboratory have no hidden states."""

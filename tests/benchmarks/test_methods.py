@@ -19,7 +19,7 @@ OLDER = {
 """Methods and modifiers of tokens and prompts, which claim nothing about credit."""
 
 BASELINES = {"grpo", "reinforce_pp"}
-WITHOUT_WORLD = {"gcpo", "nthr"}
+WITHOUT_WORLD = {"gcpo"}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.method)

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
+from benchmarks.claims import CLAIMS, Claim
 from benchmarks.figures import Figure
 from benchmarks.measure import run_benchmark
-from benchmarks.methods_claims import CLAIMS, Claim
 from configs.methods import make_method, split
 from configs.worlds import make_world
 from gtpo_jax import methods
@@ -65,6 +65,7 @@ its claim, beside its parent and beside a copy with its advantages turned around
 updates, 95 % bootstrap intervals ([lab.md](lab.md)). *Holds*: the interval lies beyond the
 parent's. A claim that does not hold here may hold elsewhere: the worlds are small, and options are
 the defaults. *Learns*: success ends above where it began. *Mirror*: success of the copy at the end.
+`learned` is the success of the trained policy itself, where an older and noisy one samples.
 
 | method | parent | world | measure | method's | parent's | holds | learns | mirror |
 |---|---|---|---|---|---|---|---|---|
@@ -144,22 +145,29 @@ def results(arguments: MethodsArguments) -> Iterator[Result]:
                 Arm(name=text, value=make_method(split(text)))
                 for text in (claim.method, claim.parent)
             )
+            settings = Settings(
+                updates=arguments.updates,
+                epochs=claim.epochs,
+                staleness=claim.staleness,
+                noise=claim.noise,
+            )
+            mirrored = dataclasses.replace(settings, sign=-1.0)
             yield Result(
                 claim=claim,
-                own=cell(own, world, arguments),
-                parent=cell(parent, world, arguments),
-                flipped=cell(own, world, arguments, sign=-1.0),
+                own=cell(own, world, settings, arguments),
+                parent=cell(parent, world, settings, arguments),
+                flipped=cell(own, world, mirrored, arguments),
             )
             tell(count)
 
 
-def cell(method: Arm, world: Arm, arguments: MethodsArguments, *, sign: float = 1.0) -> Cell:
+def cell(method: Arm, world: Arm, settings: Settings, arguments: MethodsArguments) -> Cell:
     """The cell of a method in a world, read if it is there."""
     [found] = suite.run_suite(
         [method],
         [world],
         seeds=range(arguments.seeds),
-        settings=Settings(updates=arguments.updates, sign=sign),
+        settings=settings,
         folder=arguments.folder / "cells",
         budgets=[budget for budget in (30, 60) if budget <= arguments.updates],
     )
@@ -187,7 +195,7 @@ def page(tried: Sequence[Result], outcomes: Mapping[str, str]) -> str:
 def words(result: Result) -> list[str]:
     """The cells of the row of a claim."""
     claim = result.claim
-    said = [f"`{claim.method}`", f"`{claim.parent}`", claim.world]
+    said = [f"`{claim.method}`", f"`{claim.parent}`", claim.place]
     said.append(f"{claim.measure}, lower" if claim.lower else claim.measure)
     said += [str(cell.interval(claim.measure)) for cell in (result.own, result.parent)]
     said += ["yes" if x else "no" for x in (result.holds, result.learns)]

@@ -43,8 +43,9 @@ class Settings:
     """Steps by which the policy that samples is older than the one that is trained."""
     noise: float = 0.0
     """Standard deviation, in nats, of the noise on the logits of the policy that samples."""
-    noise_kind: samplers.Kind = "version"
-    """How long the noise stays the same; see `gtpo_jax.lab.samplers`."""
+    noise_lasts: int = 1
+    """Versions of the parameters for which the noise stays the same, as the error of rounding does
+    until parameters have moved; 0: it is new for each draw."""
     sign: float = 1.0
     """−1 turns the advantages around: a control that must not learn."""
 
@@ -103,27 +104,30 @@ def sweep(
 ) -> Curves:
     """Trains at several settings in one program; arrays `[points, seeds, updates]`.
 
-    The points may differ in learning rate, staleness and noise. Raises `ValueError` if they differ
-    in anything else.
+    The points may differ in `SWEPT`. Raises `ValueError` if they differ in anything else, or if
+    only some of them have noise that is new for each draw.
     """
-    same = {dataclasses.replace(x, learning_rate=0.0, staleness=0, noise=0.0) for x in points}
+    rest = {name: 0 for name in SWEPT if name != "noise_lasts"}
+    same = {dataclasses.replace(x, noise_lasts=min(x.noise_lasts, 1), **rest) for x in points}
     if len(same) != 1:
         raise ValueError(
-            "the points of a sweep may differ in learning_rate, staleness and noise; sweep others"
-            " one after the other"
+            f"the points of a sweep may differ in {', '.join(SWEPT)}, and noise_lasts is 0 in all"
+            " or none; sweep others one after the other"
         )
     swept = [jnp.array([getattr(x, name) for x in points]) for name in SWEPT]
+    if not points[0].noise_lasts:
+        swept = swept[:-1]
     versions = max(x.staleness for x in points) + 1
 
     def at(*values: jax.Array) -> Callable[[jax.Array], Curves]:
-        settings = dataclasses.replace(points[0], **dict(zip(SWEPT, values, strict=True)))
+        settings = dataclasses.replace(points[0], **dict(zip(SWEPT, values, strict=False)))
         return functools.partial(_run, world, method, settings, policy or table(), versions)
 
     run = jax.vmap(lambda *values: jax.vmap(at(*values))(jnp.asarray(list(seeds), jnp.int32)))
     return jax.jit(run)(*swept)
 
 
-SWEPT = ("learning_rate", "staleness", "noise")
+SWEPT = ("learning_rate", "staleness", "noise", "noise_lasts")
 """Settings in which the points of a sweep may differ."""
 
 
@@ -175,17 +179,16 @@ def sampler_of(
     """The policy that samples the episodes of a step."""
     if carry.kept is None:
         return Sampler(carry.params, number)
-    version = number - settings.staleness
-    noise = samplers.noise_of(
-        world,
-        settings.noise_kind,
-        settings.noise,
-        key,
-        version=jnp.maximum(version, 0),
-        number=number,
-        episodes=settings.groups * settings.size,
-    )
-    return Sampler(samplers.of_version(carry.kept, version), jnp.maximum(version, 0), noise)
+    age = number - settings.staleness
+    version = jnp.maximum(age, 0)
+    lasts, scale = settings.noise_lasts, settings.noise
+    if isinstance(lasts, int) and lasts == 0:
+        episodes = settings.groups * settings.size
+        key = jax.random.fold_in(key, number)
+        noise = samplers.noise_of_draws(world, scale, key, episodes=episodes)
+    else:
+        noise = samplers.noise_of(world, scale, key, lasts=lasts, version=version)
+    return Sampler(samplers.of_version(carry.kept, age), version, noise)
 
 
 class Credited(NamedTuple):

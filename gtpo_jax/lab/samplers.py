@@ -2,17 +2,15 @@
 
 Asynchronous training samples with parameters of some steps ago, and quantized rollouts with
 parameters that were rounded. Rounding is an error of every weight: it does not change from draw to
-draw, so the noise is one number for each observation and action. Which numbers depends on how far
-parameters move between versions, compared with the step of the rounding:
-
-- "version": new numbers for each version of the parameters, as where they move by many steps;
-- "run": the same numbers for a whole run, as where they hardly move: a bias that stays;
-- "draw": new numbers for each draw, which is no rounding, but what nondeterministic kernels do.
+draw, so the noise is one number for each observation and action, and it lasts until parameters have
+moved by about a step of the rounding. How many versions of the parameters that takes is `lasts`: 1
+where they move fast; more than there are steps where they hardly move, which is a bias that stays.
+Noise that is new for each draw, `lasts` 0, is no rounding, but what nondeterministic kernels do.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +19,7 @@ from gtpo_jax.lab import facts
 from gtpo_jax.lab.history import History, Noise
 from gtpo_jax.lab.policies import Params, Policy, rate, score
 from gtpo_jax.lab.worlds.world import World
-from gtpo_jax.types import Candidates
-
-Kind = Literal["version", "run", "draw"]
-"""How long the noise of a sampler stays the same."""
+from gtpo_jax.types import Candidates, Scalar
 
 
 class Sampler(NamedTuple):
@@ -52,26 +47,28 @@ def of_version(kept: Params, version: jax.Array) -> Params:
 
 def noise_of(
     world: World,
-    kind: Kind,
-    scale: Any,
+    scale: Scalar,
     key: jax.Array,
     *,
+    lasts: Scalar,
     version: jax.Array,
-    number: jax.Array,
-    episodes: int,
 ) -> Noise:
-    """Normal noise of deviation `scale`, in nats, for the sampler of step `number`.
+    """Normal noise of deviation `scale`, in nats, that is the same for `lasts` versions.
 
-    It depends on `key` and on what its kind names: nothing, the version, or the draw.
+    It depends on the key, the version, the observation and the action.
     """
-    if kind == "draw":
-        shape = (episodes, world.tokens, world.actions)
-        by_draw = scale * jax.random.normal(jax.random.fold_in(key, number), shape)
-        return lambda row, place, observation: by_draw[row % episodes, place]
-    if kind == "version":
-        key = jax.random.fold_in(key, version)
+    key = jax.random.fold_in(key, version // lasts)
     by_observation = scale * jax.random.normal(key, (world.observations, world.actions))
     return lambda row, place, observation: by_observation[observation]
+
+
+def noise_of_draws(world: World, scale: Scalar, key: jax.Array, *, episodes: int) -> Noise:
+    """Normal noise of deviation `scale`, in nats, that is new for each draw of these episodes.
+
+    Trajectories of several agents follow one another, `episodes` for each agent.
+    """
+    by_draw = scale * jax.random.normal(key, (episodes, world.tokens, world.actions))
+    return lambda row, place, observation: by_draw[row % episodes, place]
 
 
 def make_context(

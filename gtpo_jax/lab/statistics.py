@@ -50,6 +50,29 @@ def difference(
     return bootstrap(np.asarray(values, np.float64) - np.asarray(others, np.float64))
 
 
+def ratio(
+    values: Sequence[float] | np.ndarray,
+    others: Sequence[float] | np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """The ratio of the means of two arms that share their seeds, and its bootstrap interval.
+
+    Raises `ValueError` if the arms differ in their number of seeds.
+    """
+    upper, lower = np.asarray(values, np.float64), np.asarray(others, np.float64)
+    if upper.shape != lower.shape or not len(upper):
+        raise ValueError(
+            f"arms must share their seeds, at least one, got {len(upper)} and {len(lower)} values"
+        )
+    draws = np.random.default_rng(seed).integers(0, len(upper), (resamples, len(upper)))
+    found = upper[draws].mean(axis=1) / lower[draws].mean(axis=1)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(upper.mean() / lower.mean()), float(low), float(high))
+
+
 def ranks(intervals: Mapping[str, Interval]) -> dict[str, int]:
     """The rank of each arm, 1 the best: one more than the arms whose interval lies wholly above.
 

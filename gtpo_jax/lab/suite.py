@@ -55,8 +55,8 @@ class Cell:
     updates: int
     budgets: tuple[int, ...]
     measures: dict[str, list[float]]
-    """Name → values by seed: `solved@N` for each budget, and at the end `solved`, `turns`,
-    `tokens`, `violations`, `entropy`, `collapsed`, `first_turn_of_right`, `pushed_down`."""
+    """Name → values by seed: `solved@N` and `learned@N` for each budget, at the end the measures of
+    `learning.Curves`, and `collapsed`."""
     curve: list[float]  # mean success before each update
     seconds: float
 
@@ -148,7 +148,8 @@ def measures(curves: learning.Curves, budgets: Iterable[int]) -> dict[str, list[
         return [round(float(x), 6) for x in values[:, max(0, budget - WINDOW) : budget].mean(1)]
 
     found = {
-        f"solved@{budget}": upto(np.asarray(curves.solved), budget)
+        f"{name}@{budget}": upto(np.asarray(getattr(curves, name)), budget)
+        for name in ("solved", "learned")
         for budget in budgets
         if budget <= updates
     }

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from benchmarks import lab, methods
-from benchmarks.methods_claims import CLAIMS, Claim
+from benchmarks.claims import CLAIMS, Claim
 from configs.methods import make_method, split
 from configs.worlds import make_world
 from gtpo_jax import methods as known

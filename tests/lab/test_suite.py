@@ -62,6 +62,12 @@ def test_intervals_cover_the_truth_and_equal_values_have_no_width():
     )
     assert 170 <= covered <= 199
     assert statistics.bootstrap([0.5] * 9) == (0.5, 0.5, 0.5)
+    halves = statistics.ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert halves == (0.5, 0.5, 0.5)
+    share = statistics.ratio([1.0, 2.0], [1.0, 4.0])
+    assert share == (0.6, 0.5, 1.0)
+    with pytest.raises(ValueError, match="share their seeds"):
+        statistics.ratio([1.0], [1.0, 2.0])
     paired = statistics.difference([1.0, 2.0, 3.0], [0.5, 1.5, 2.5])
     assert paired == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="at least one value"):

@@ -1,33 +1,9 @@
-"""Claims of the relatives: the world that was made for each, and the parent to beat.
-
-The table is committed before its results. `measure` is a measure of `gtpo_jax.lab.suite.Cell`; the
-claim holds if the method's interval lies above the parent's, or below it where the claim is that
-the measure falls.
-"""
+"""Claims about rewards and credit."""
 
 from __future__ import annotations
 
-import dataclasses
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Claim:
-    """One method in one world, beside its parent."""
-
-    method: str
-    parent: str
-    world: str
-    measure: str = "solved@60"
-    lower: bool = False  # the claim is that the measure falls
-
-
-EARLY, END = "solved@60", "solved"
-
-
-def _modifier(words: str, world: str, measure: str = EARLY, *, lower: bool = False) -> Claim:
-    """A modifier of GRPO, whose parent is GRPO."""
-    return Claim(method=f"grpo + {words}", parent="grpo", world=world, measure=measure, lower=lower)
-
+from benchmarks.claims.claim import END, Claim
+from benchmarks.claims.claim import modifier as _modifier
 
 CLAIMS: tuple[Claim, ...] = (
     # Class (a): shaping of rewards.

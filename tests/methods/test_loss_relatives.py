@@ -24,10 +24,6 @@ TABLE: dict[str, Row] = {
     for path in sorted(pathlib.Path(__file__).parent.glob("losses_*.py"))
     for name, row in importlib.import_module(f"tests.methods.{path.stem}").ROWS.items()
 }
-<<<<<<< HEAD
-each = pytest.mark.parametrize("name", TABLE)
-SEEDS, DIRECTIONS, TRAJECTORIES = 2, 4, 12
-=======
 each = pytest.mark.parametrize(
     "name",
     [
@@ -35,8 +31,7 @@ each = pytest.mark.parametrize(
         for name, row in TABLE.items()
     ],
 )
-SEEDS, DIRECTIONS = 2, 4
->>>>>>> losses
+SEEDS, DIRECTIONS, TRAJECTORIES = 2, 4, 12
 ORDER = np.random.default_rng(5).permutation(len(loss_relatives.LAYOUT))
 
 

@@ -249,7 +249,7 @@ ROWS: dict[str, Row] = {
         rtol=1e-3,
     ),
     "disco score=ratio tau=.3 estimator=k3 beta=2": Row(
-        reference=disco("ratio", tau=0.3, beta=2.0, estimator="k3")
+        reference=disco("ratio", tau=0.3, beta=2.0, estimator="k3"), long=True
     ),
     "gtpo + drift_limit delta=.01 beta=3 estimator=k3": Row(reference=limited_gtpo),
     "gtpo + gepo weight=.5 beta=.3 variance=2": Row(
@@ -260,7 +260,7 @@ ROWS: dict[str, Row] = {
     "oorl weight=.2": Row(reference=oorl),
     "reg_grpo": Row(reference=reg_grpo()),
     "reg_grpo scale=.5 kl=.1 recompute=true": Row(
-        reference=reg_grpo(scale=0.5, kl=0.1, recompute=True)
+        reference=reg_grpo(scale=0.5, kl=0.1, recompute=True), long=True
     ),
     "gtpo + capo learning_rate=.1 most_objective=.1 most_policy=.01": Row(
         reference=capo,
@@ -271,5 +271,5 @@ ROWS: dict[str, Row] = {
         reference=p3o("separate", 0.2, 0.1),
         rtol=1e-3,
     ),
-    "p3o clipping=joint clip=.3": Row(reference=p3o("joint", 0.3, 0.0), rtol=1e-3),
+    "p3o clipping=joint clip=.3": Row(reference=p3o("joint", 0.3, 0.0), rtol=1e-3, long=True),
 }

@@ -13,17 +13,18 @@ from gtpo_jax.decoding.diffusion import Canvas
 from gtpo_jax.learner import diffusion
 from gtpo_jax.methods import Method
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.plans import HostedPlan, Plan
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.training import COMPUTED, Layout, Put, Training
 from gtpo_jax.types import AnswerTokens, ForwardFn
 
 
-def make_layout(config: RunConfig) -> Layout:
-    """The batches of a step."""
+def make_layout(config: RunConfig, plan: Plan) -> Layout:
+    """The batches of a step, with room for all trajectories that the plan may return."""
     train = config.train
     return Layout(
         groups=train.prompts,
-        group_size=train.group_size,
+        group_size=plan.returned(train.group_size),
         max_turns=config.rollout.max_turns if config.model.causal else config.diffusion.steps,
         row_tokens=train.row_tokens or config.rollout.context,
         rows=train.rows,
@@ -38,7 +39,7 @@ def make_sampler(config: RunConfig, method: Method) -> sampling.Sampler:
     """The sampler of the rollouts that are trained on; it records what the loss compares with."""
     temperature = config.train.temperature
     sampler = functools.partial(sampling.categorical, temperature=temperature)
-    count = method.loss.candidates
+    count = max(method.loss.candidates, method.plan.candidates)
     if not count:
         return sampler
     return sampling.recording(sampler, count=count, temperature=temperature)
@@ -51,9 +52,12 @@ def check_facts(method: Method, source: ProblemSource | None) -> None:
     records of all others. None: the problems are not at hand.
     """
     facts.check_provided(method.facts, COMPUTED)
-    if source is not None and any(fact.fields for fact in method.facts):
+    hosted = isinstance(method.plan, HostedPlan)
+    if source is not None and (hosted or any(fact.fields for fact in method.facts)):
         problem = source.train_problem(0)
         facts.check_fields(method.facts, problem.info, problem.id)
+        if hosted:
+            method.plan.check(problem)
 
 
 def check_canvas(config: RunConfig, method: Method) -> None:
@@ -76,7 +80,7 @@ def check_canvas(config: RunConfig, method: Method) -> None:
             "train.shared_prompts is for causal models: a prompt sees the response here; leave it"
             " out"
         )
-    if method.loss.candidates:
+    if method.loss.candidates or method.plan.candidates:
         raise ValueError(
             "the method compares candidates of every token, which denoising does not record; choose"
             " another one"
@@ -110,7 +114,7 @@ def make_training(
             train.optimizer, steps=train.steps, updates=train.minibatches * train.epochs
         ),
         method,
-        make_layout(config),
+        make_layout(config, method.plan),
         temperature=train.temperature,
         chunk=train.logprob_chunk,
         seed=config.seed,

@@ -4,7 +4,8 @@
 
 With G episodes a group, all groups of a small world are enumerated: the expected update is
 `E[u] = Σ_groups Pr(group) u(group)`, where `u = −∇ loss` of a group at the policy that sampled it.
-Larger worlds are audited from sampled groups.
+Larger worlds are audited from sampled groups. A method that asks for the values of turns, which its
+plan estimates by fresh rollouts, gets their exact expectation: its update is linear in them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +27,7 @@ from gtpo_jax.lab.enumeration import Paths
 from gtpo_jax.lab.policies import Params, Policy, score, table
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.methods import Method
+from gtpo_jax.parts.credit import TURN_VALUES
 
 GROUPS = 100_000
 """Largest number of different groups that are enumerated."""
@@ -145,8 +148,15 @@ def _report(
     gradient: Any,
     exact: bool,
 ) -> Audit:
+    known = {}
+    if TURN_VALUES in method.facts and world.rows == 1:
+        chances = np.asarray(enumeration.path_probabilities(paths, policy, params))
+        values = enumeration.turn_values(paths, chances, world.turns)
+        known[TURN_VALUES.name] = jnp.asarray(values)
     update = jax.jit(
-        jax.vmap(functools.partial(group_update, world, method, policy, params, paths.history))
+        jax.vmap(
+            functools.partial(group_update, world, method, policy, params, paths.history, known)
+        )
     )
     parts = [
         jax.device_get(update(jnp.asarray(groups.members[at : at + CHUNK])))
@@ -185,15 +195,19 @@ def group_update(
     policy: Policy,
     params: Params,
     all_paths: history.History,
+    known: Mapping[str, jax.Array],
     members: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """The update of the group of these paths, flat; over its successes of several turns the sum of
     the advantages of first turns, the number of negative ones, and their number.
+
+    `known`: facts of all paths that neither the world nor the laboratory makes.
     """
     sampled = jax.tree.map(lambda x: x[members], all_paths)
     rows = agents.split(world, sampled)
     scored = score(policy, params, rows.observations, rows.actions)
     context = facts.make_context(world, rows, scored, scored, jnp.zeros((), jnp.int32))
+    context = context._replace(known={name: values[members] for name, values in known.items()})
     group_ids = jnp.zeros(len(rows.problems), jnp.int32)
     credited = learning.credit(method, context, group_ids, method.credit.init())
     loss_gradient = jax.grad(learning.loss_of)(params, method, policy, credited)

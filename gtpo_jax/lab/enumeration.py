@@ -44,6 +44,29 @@ def path_probabilities(paths: Paths, policy: Policy, params: Params) -> jax.Arra
     return paths.chance * jnp.exp(jnp.sum(logprobs, axis=1))
 
 
+def turn_values(paths: Paths, probabilities: np.ndarray, turns: int) -> np.ndarray:
+    """The exact value `[N, K]` before each turn: the probability of success given all that was
+    seen and done until then; 0 where a path has no such turn.
+
+    It is what the mean success of any number of fresh rollouts from there is on average.
+    """
+    history = jax.device_get(paths.history)
+    solved = np.asarray(history.judgment.success & history.judgment.included, np.float64)
+    values = np.zeros((len(solved), turns))
+    for k in range(turns):
+        begins = np.argmax(history.turn_ids == k, axis=1)
+        pools: dict[tuple, list[int]] = {}
+        for path in np.flatnonzero(np.any(history.turn_ids == k, axis=1)):
+            at = begins[path]
+            seen = history.observations[path, : at + 1].tobytes()
+            done = history.actions[path, :at].tobytes()
+            pools.setdefault((int(history.problems[path]), seen, done), []).append(path)
+        for pool in pools.values():
+            weights = probabilities[pool]
+            values[pool, k] = weights @ solved[pool] / max(weights.sum(), 1e-300)
+    return values
+
+
 def expected_success(paths: Paths, policy: Policy, params: Params) -> jax.Array:
     """The probability that an episode is truly solved."""
     return jnp.sum(path_probabilities(paths, policy, params) * paths.history.judgment.solved)

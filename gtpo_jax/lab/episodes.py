@@ -37,7 +37,9 @@ def episode_batch(context: Context, group_ids: jax.Array, needs: Iterable[Fact])
     turn_facts, judged = history.events.facts, history.judgment.facts
     facts: dict[str, Any] = {}
     for fact in needs:
-        if fact.name in judged:
+        if fact.name in context.known:
+            facts[fact.name] = context.known[fact.name]
+        elif fact.name in judged:
             facts[fact.name] = judged[fact.name]
         elif fact.name in turn_facts:
             facts[fact.name] = at_tokens(context.last, turn_facts[fact.name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ class Context(NamedTuple):
     scored: Scores  # under the policy that sampled
     reference: Scores  # under the policy that training began with
     step: jax.Array  # [] int32, number of the update
+    known: Mapping[str, jax.Array] = {}  # further facts by name, such as those of a plan
 
 
 def make_context(

@@ -88,14 +88,16 @@ def pack(
 
     `turn_advantages [M, K]` are broadcast to the tokens of their turns, unless `token_advantages`
     gives each trajectory one number per token that the policy wrote. Trajectories that are not
-    `included` are skipped; the others are packed whole, and raise ValueError if they do not fit.
+    `included` or not `trained` are skipped; the others are packed whole, and raise ValueError if
+    they do not fit. Given tokens are like those of tool output. Turns that a trajectory shares with
+    another are trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
     row; the next row repeats it. Either way there are at most as many rows as trajectories.
 
     `candidates`: how many of the tokens that the sampler recorded beside each draw go along.
     """
-    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     layout = first_fit([_piece_length(trajectories, piece) for piece in pieces], row_length)
     if len(layout) > micro_batches * rows:
@@ -138,7 +140,7 @@ def row_shape(
     and, with `shared_prompts`, all that share a prompt in one row. One program is compiled for each
     bucket.
     """
-    included = [index for index, trajectory in enumerate(trajectories) if trajectory.included]
+    included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     longest = max((_piece_length(trajectories, piece) for piece in pieces), default=1)
     for _ in range(buckets - 1):
@@ -159,7 +161,7 @@ def pack_stream(
     batch, room, segments = empty_batch(rows, row_length), [row_length] * rows, [0] * rows
     count = 0
     for trajectory in trajectories:
-        if not trajectory.included:
+        if not _packed(trajectory):
             continue
         length = trajectory.length
         _check_fits(length, row_length)
@@ -200,6 +202,10 @@ def empty_batch(
         "candidates": recorded if candidates else None,
     }
     return TokenBatch(**fields)
+
+
+def _packed(trajectory: Trajectory) -> bool:
+    return trajectory.included and trajectory.trained
 
 
 def _pieces(
@@ -275,21 +281,23 @@ def _write(
     start += len(prompt)
     before = 0
     for turn_index, turn in enumerate(trajectory.turns):
-        written = (row, slice(start, start + len(turn.tokens)))
-        batch.tokens[written] = turn.tokens
+        whole = (row, slice(start, start + len(turn.tokens)))
+        batch.tokens[whole] = turn.tokens
+        if len(turn.places):
+            batch.positions[whole] = len(trajectory.prompt) + turn.places
+        written = (row, slice(start + turn.given, start + len(turn.tokens)))
         batch.loss_mask[written] = True
         batch.turn_ids[written] = turn_index
-        if len(turn.places):
-            batch.positions[written] = len(trajectory.prompt) + turn.places
-        batch.behavior_logprobs[written] = turn.logprobs
+        unknown = len(turn.logprobs) == 0
+        batch.behavior_logprobs[written] = np.nan if unknown else turn.logprobs[turn.given :]
         if batch.candidates is not None:
             _write_candidates(batch.candidates, written, turn)
         batch.token_advantages[written] = (
             1.0 if turn_advantages is None else turn_advantages[turn_index]
         )
         if tokens is not None:
-            batch.token_advantages[written] = tokens[before : before + len(turn.tokens)]
-        before += len(turn.tokens)
+            batch.token_advantages[written] = tokens[before : before + turn.own_tokens]
+        before += turn.own_tokens
         start += len(turn.tokens)
         batch.tokens[row, start : start + len(turn.observation)] = turn.observation
         start += len(turn.observation)
@@ -306,8 +314,8 @@ def _write_candidates(candidates: Candidates, written: tuple[int, slice], turn: 
             f"the loss needs {count} candidates of every token, the sampler recorded"
             f" {turn.candidates.ids.shape[-1]}; sample with sampling.recording(count={count})"
         )
-    candidates.ids[written] = turn.candidates.ids[:, :count]
-    candidates.logprobs[written] = turn.candidates.logprobs[:, :count]
+    candidates.ids[written] = turn.candidates.ids[turn.given :, :count]
+    candidates.logprobs[written] = turn.candidates.logprobs[turn.given :, :count]
 
 
 def _check_fits(length: int, row_length: int) -> None:

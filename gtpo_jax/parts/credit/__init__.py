@@ -26,6 +26,8 @@
 | `productive()`, `unlikely()` | x, scaled on the last turn of a success |
 | `thoughts()` | x by the labels of turns |
 | `plan_turn()` | score of the plan on the first turn, x on others |
+| `over_greedy()` | `x −` the x of the greedy rollout of the group |
+| `value_differences()` | `x + V(next boundary) − V(boundary)` with values of a plan |
 | `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
 
 Modifiers add one of these at the end of a credit, or before it:
@@ -35,6 +37,8 @@ Modifiers add one of these at the end of a credit, or before it:
 | `less_if_uncertain()` | advantages of groups whose answers disagree |
 | `over_relative_entropy()`, `entropy_bonus()` | by the entropy of the trajectory |
 | `times_alignment()`, `times_hardness()`, `times_difficulty()` | by factors of trajectories |
+| `over_parent()`, `second_layer()` | advantages of corrections |
+| `nothing()` | all advantages, to 0 |
 | `silence_equal_groups()` | groups of equal outcomes, to 0 |
 | `softened()`, `anchored(credit)` | rewards near the best one; responses from elsewhere |
 
@@ -67,6 +71,7 @@ from gtpo_jax.parts.credit.discounted import (
 from gtpo_jax.parts.credit.divided import divided, divided_groups
 from gtpo_jax.parts.credit.entropies import bounded_bonus, entropy_bonus, over_relative_entropy
 from gtpo_jax.parts.credit.entropy_shares import mixed_groups, shared_by_entropy, shared_rewards
+from gtpo_jax.parts.credit.greedy import GREEDY, over_greedy
 from gtpo_jax.parts.credit.guided import OFF_POLICY, anchored, softened, softened_rewards
 from gtpo_jax.parts.credit.hardness import (
     DEMONSTRATION_DISTANCE,
@@ -76,6 +81,7 @@ from gtpo_jax.parts.credit.hardness import (
     times_hardness,
 )
 from gtpo_jax.parts.credit.last_turns import at_last, before_last
+from gtpo_jax.parts.credit.layers import over_parent, second_layer
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
 from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
@@ -99,7 +105,7 @@ from gtpo_jax.parts.credit.sets import (
     group,
     turn_index,
 )
-from gtpo_jax.parts.credit.silence import silence_equal_groups
+from gtpo_jax.parts.credit.silence import nothing, silence_equal_groups
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.successes import (
     likelihood_ranks,
@@ -110,14 +116,17 @@ from gtpo_jax.parts.credit.successes import (
 from gtpo_jax.parts.credit.thoughts import LabelTurns, thought_advantages, thoughts
 from gtpo_jax.parts.credit.totals import last_reward, total
 from gtpo_jax.parts.credit.tracked import Tracker, minus_tracked_value, retention
+from gtpo_jax.parts.credit.value_differences import TURN_VALUES, value_differences
 from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
 
 __all__ = [
     "DEMONSTRATION_DISTANCE",
     "DEMONSTRATION_GAP",
+    "GREEDY",
     "OFF_POLICY",
     "ROW_SETS",
     "SETS",
+    "TURN_VALUES",
     "AdvantageFn",
     "Credit",
     "LabelTurns",
@@ -170,7 +179,10 @@ __all__ = [
     "mixed_groups",
     "model_hardness",
     "normalize",
+    "nothing",
     "over_budgets",
+    "over_greedy",
+    "over_parent",
     "over_relative_entropy",
     "plan_scores",
     "plan_turn",
@@ -182,6 +194,7 @@ __all__ = [
     "row_moments",
     "same",
     "scaled",
+    "second_layer",
     "semantic_entropy",
     "shared_by_entropy",
     "shared_rewards",
@@ -202,5 +215,6 @@ __all__ = [
     "transitions",
     "turn_index",
     "unlikely",
+    "value_differences",
     "weighted",
 ]

@@ -103,10 +103,7 @@ class DiffusionEngine:
         stats = RolloutStats(
             sampled_tokens=len(requests) * canvas.tokens,
             row_steps=calls * rows * canvas.tokens,
-            prefilled_tokens=calls
-            * rows
-            * canvas.steps
-            * (self.limits.prompt_tokens + canvas.tokens),
+            prefilled_tokens=calls * rows * canvas.steps * width,
             extended_tokens=0,
             fed_tokens=canvas.steps * sum(len(p) + canvas.tokens for _, p, _ in written),
             tool_calls=0,
@@ -115,7 +112,7 @@ class DiffusionEngine:
         return self._judged(written), stats
 
     def rounds(self, params: Params, *, seed: int, step: int) -> Callable:
-        """Rollouts of one collection: calls of the result are calls of `run` with these arguments."""
+        """Rollouts of one collection: calls of the result are calls of `run` with these options."""
         return functools.partial(self.run, params, seed=seed, step=step)
 
     def _write(

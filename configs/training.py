@@ -80,7 +80,7 @@ def check_canvas(config: RunConfig, method: Method) -> None:
             "train.shared_prompts is for causal models: a prompt sees the response here; leave it"
             " out"
         )
-    if method.loss.candidates:
+    if method.loss.candidates or method.plan.candidates:
         raise ValueError(
             "the method compares candidates of every token, which denoising does not record; choose"
             " another one"

@@ -313,12 +313,13 @@ def _write(
     start += len(prompt)
     before = 0
     for turn_index, turn in enumerate(trajectory.turns):
-        batch.tokens[row, start : start + len(turn.tokens)] = turn.tokens
+        whole = (row, slice(start, start + len(turn.tokens)))
+        batch.tokens[whole] = turn.tokens
+        if len(turn.places):
+            batch.positions[whole] = len(trajectory.prompt) + turn.places
         written = (row, slice(start + turn.given, start + len(turn.tokens)))
         batch.loss_mask[written] = True
         batch.turn_ids[written] = turn_index
-        if len(turn.places):
-            batch.positions[written] = len(trajectory.prompt) + turn.places
         unknown = len(turn.logprobs) == 0
         batch.behavior_logprobs[written] = np.nan if unknown else turn.logprobs[turn.given :]
         if batch.candidates is not None:

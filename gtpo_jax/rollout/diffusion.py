@@ -19,9 +19,9 @@ from gtpo_jax.decoding import sampling
 from gtpo_jax.decoding.diffusion import Canvas, Denoised, make_denoise
 from gtpo_jax.devices import sharding
 from gtpo_jax.language.grammar import AnyDialogue
-from gtpo_jax.rollout.engine import render_prompt
 from gtpo_jax.rollout.limits import RolloutLimits
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
+from gtpo_jax.rollout.starts import render_prompt
 from gtpo_jax.types import (
     ForwardFn,
     Params,
@@ -98,16 +98,22 @@ class DiffusionEngine:
                         tools_in_flight=0,
                     )
                 )
-        calls = -(-len(requests) // rows)
+        calls, canvas = -(-len(requests) // rows), self.canvas
+        width = self.limits.prompt_tokens + canvas.tokens
         stats = RolloutStats(
-            sampled_tokens=len(requests) * self.canvas.tokens,
-            row_steps=calls * rows * self.canvas.tokens,
-            prefilled_tokens=calls * rows * self.limits.prompt_tokens * self.canvas.steps,
+            sampled_tokens=len(requests) * canvas.tokens,
+            row_steps=calls * rows * canvas.tokens,
+            prefilled_tokens=calls * rows * canvas.steps * width,
             extended_tokens=0,
+            fed_tokens=canvas.steps * sum(len(p) + canvas.tokens for _, p, _ in written),
             tool_calls=0,
             tool_seconds=0.0,
         )
         return self._judged(written), stats
+
+    def rounds(self, params: Params, *, seed: int, step: int) -> Callable:
+        """Rollouts of one collection: calls of the result are calls of `run` with these options."""
+        return functools.partial(self.run, params, seed=seed, step=step)
 
     def _write(
         self, params: Params, requests: Sequence[Request], *, seed: int, step: int

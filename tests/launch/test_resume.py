@@ -38,7 +38,8 @@ OPTIONS = [
     *("--sft.optimizer.learning-rate", "0.03", "--sft.optimizer.warmup-steps", "5"),
     *("--train.group-size", "4", "--rollout.turn-tokens", "20", "--train.eval-every", "0"),
     *("--train.epochs", "2", "--train.method", "gtpo", "silence_equal=false"),
-    *("+", "kl", "weight=0.1", "+", "icepop", "+", "score_centering", "count=4"),
+    # A weight that changes from step to step.
+    *("+", "kl_schedule", "steps=6", "+", "icepop", "+", "score_centering", "count=4"),
     *("--tool.preload", "numpy"),
 ]
 

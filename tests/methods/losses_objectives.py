@@ -113,9 +113,14 @@ def unclipped(log_ratio, advantage, logprob):
     return -math.exp(log_ratio) * advantage
 
 
+def mark(data: Data, name: str) -> np.ndarray:
+    assert data.batch.marks is not None
+    return np.asarray(data.batch.marks[name])
+
+
 def marked_drift(data: Data, fixed: Data) -> np.ndarray:
     del fixed
-    marks = data.batch.marks["covariant"]
+    marks = mark(data, "covariant")
     return per_token(data, lambda b, t: 0.5 * marks[b, t] * abs(fall(data, (b, t))))
 
 
@@ -124,14 +129,14 @@ def marked_divergence(data: Data, fixed: Data) -> np.ndarray:
 
     def value(b, t):
         x = data.batch.reference_logprobs[b, t] - data.logprobs[b, t]
-        return data.batch.marks["kl_weight"][b, t] * (math.exp(x) - 1 - x)
+        return mark(data, "kl_weight")[b, t] * (math.exp(x) - 1 - x)
 
     return per_token(data, value)
 
 
 def marked_reinforce(data: Data, fixed: Data) -> np.ndarray:
     del fixed
-    marks = data.batch.marks["resampled"]
+    marks = mark(data, "resampled")
     return per_token(data, lambda b, t: -0.5 * marks[b, t] * data.logprobs[b, t])
 
 

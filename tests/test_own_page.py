@@ -65,6 +65,10 @@ def test_method_of_the_page_gives_credit_with_the_names_that_the_page_says(words
     assert ("squashed" in credit.links) == ("squash" in text)
 
 
+def test_term_of_the_page_says_what_it_needs():
+    assert make_method(["gtpo", "+", "my_module:hedge", "weight=2"]).loss.needs == {"collisions"}
+
+
 def test_option_of_the_method_of_the_page_scales_its_advantages():
     once = turn_credit(["my_module:my_method"]).advantages
     twice = turn_credit(["my_module:my_method", "scale=2"]).advantages

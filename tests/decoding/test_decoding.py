@@ -289,7 +289,7 @@ def test_restricted_model_gives_the_learner_the_distribution_sampled_from():
     batch = packing.pack([trajectory], np.ones((1, 2)), micro_batches=1, rows=1, row_length=16)
     batch = jax.tree.map(lambda x: x[0], batch)
     run = jax.jit(functools.partial(learner.batch_logprobs, forward))
-    logprobs, entropies = run(params, batch)
+    logprobs, entropies, _ = run(params, batch)
 
     @jax.jit
     def unrestricted(params, tokens, positions):

@@ -46,7 +46,7 @@ OPTIONS = [
 
 DYNAMIC = (
     "--train.method",
-    *["gtpo", "silence_equal=false", "+", "kl", "weight=0.1"],
+    *["gtpo", "silence_equal=false", "+", "kl", "weight=0.1", "+", "dppo", "+", "decoupled_ppo"],
     *["+", "dynamic_sampling", "rounds=2"],
 )
 

@@ -153,8 +153,8 @@ def test_environment_token_conditions_later_ones():
     changed = row.tokens.copy()
     changed[0, observed] = (changed[0, observed] + 1) % CONFIG.vocab_size
     run = jax.jit(functools.partial(learner.batch_logprobs, FORWARD))
-    before, _ = run(make_params(), row)
-    after, _ = run(make_params(), dataclasses.replace(row, tokens=changed))
+    before = run(make_params(), row).logprobs
+    after = run(make_params(), dataclasses.replace(row, tokens=changed)).logprobs
     differs = np.abs(np.asarray(before - after))[0] > 1e-6
     second = row.turn_ids[0] == 1
     assert not np.any(differs[:observed]) and np.all(differs[second])
@@ -418,7 +418,7 @@ def test_metrics_are_means_over_trained_tokens():
     _, metrics = gradient(batch, loss="clipped", forward=TOY)
     row = jax.tree.map(lambda x: x[0], batch)
     run = jax.jit(functools.partial(learner.batch_logprobs, TOY))
-    policy, entropy = run(toy_params(), row)
+    policy, entropy, _ = run(toy_params(), row)
     mask = row.loss_mask
     ratio = np.exp(np.asarray(policy)[mask] - row.behavior_logprobs[mask])
     clipped = np.where(row.token_advantages[mask] > 0, ratio > 1.28, ratio < 0.8)
@@ -437,7 +437,7 @@ def test_metrics_are_means_over_trained_tokens():
 def test_largest_gap_is_found_in_any_micro_batch():
     batch = toy_batch()
     run = jax.jit(functools.partial(learner.batch_logprobs, TOY))
-    logprobs, _ = run(toy_params(), jax.tree.map(lambda x: x[0], batch))
+    logprobs = run(toy_params(), jax.tree.map(lambda x: x[0], batch)).logprobs
     exact = np.where(batch.loss_mask, np.asarray(logprobs)[None], 99.0).astype(np.float32)
     row = int(np.flatnonzero(batch.loss_mask[0].any(axis=1))[-1])
     exact[0, row, int(np.flatnonzero(batch.loss_mask[0, row])[2])] += 0.25

@@ -71,7 +71,7 @@ def evaluated(forward, params, batch, place=lambda batch: batch):
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (value, found), gradient = jax.device_get(run(params, place(batch)))
-    return value, gradient, *(in_order(batch, leaf) for leaf in found)
+    return value, gradient, *(in_order(batch, leaf) for leaf in jax.tree.leaves(found))
 
 
 def assert_same(actual, expected, config):

@@ -134,8 +134,17 @@ CALLS |= {
     "logprobs": (logprobs.token_logprobs, (LOGITS, BATCH.tokens)),
     "entropies": (logprobs.token_entropies, (LOGITS,)),
     "chunked": (
-        lambda h, t: logprobs.chunked_statistics(h, t, lambda x: x @ HEAD, chunk=4),
-        (HIDDEN, BATCH.tokens),
+        lambda h, t, ids: logprobs.chunked_statistics(
+            h, t, lambda x: x @ HEAD, chunk=4, needs=tuple(logprobs.EXTRAS), candidates=ids
+        ),
+        (HIDDEN, BATCH.tokens, jnp.asarray(RNG.integers(0, 7, (8, WIDTH, 3)), jnp.int32)),
+    ),
+    "mismatch": (
+        lambda x, y, mask, ids: (
+            ratios.unit_values(x[..., 0], mask, ids, units=M, how="max"),
+            losses.score_centering(jax.nn.log_softmax(x), jax.nn.log_softmax(y)),
+        ),
+        (LOGITS, 2 * LOGITS, *SPAN),
     ),
 }
 

@@ -82,6 +82,7 @@ class Row:
     """The method at options where it is its parent."""
     parent: Callable[[], Method] | None = None
     values: bool = True  # at neutral options the value is the parent's too, not only the gradient
+    long: bool = False  # one more case of an idea that another row tries
     rtol: float = 3e-4
     atol: float = 3e-6
 

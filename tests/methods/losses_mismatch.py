@@ -162,6 +162,9 @@ def gtpo_with(*modifiers):
     return lambda: methods.chain(methods.gtpo(), *modifiers)
 
 
+RECOMPUTED = gtpo_with(methods.recompute())
+WEIGHTED = gtpo_with(methods.importance(limit=math.inf))
+
 ONE = of_tokens(lambda x, p, q: 1.0)
 CAPPED = of_tokens(lambda x, p, q: min(math.exp(x), 1.1))
 BAND = of_tokens(lambda x, p, q: math.exp(x) if 0.9 <= math.exp(x) <= 1.15 else 0.0)
@@ -171,9 +174,10 @@ ROWS: dict[str, Row] = {
     "importance limit=1.1 low=.9": Row(
         reference=corrected(of_tokens(lambda x, p, q: min(max(math.exp(x), 0.9), 1.1))),
         neutral=gtpo_with(methods.importance(low=1.0, limit=1.0)),
-        parent=gtpo_with(methods.recompute()),
+        parent=RECOMPUTED,
     ),
     "importance limit=1.05 unit=turn": Row(
+        long=True,
         reference=corrected(of_units("turn", lambda xs: min(math.exp(np.mean(xs)), 1.05))),
     ),
     "grpo + importance limit=1.3 unit=sequence over=product": Row(
@@ -182,29 +186,30 @@ ROWS: dict[str, Row] = {
     "decoupled_ppo limit=1.2": Row(
         reference=corrected(of_tokens(lambda x, p, q: math.exp(x) if math.exp(x) <= 1.2 else 0.0)),
         neutral=gtpo_with(methods.decoupled_ppo(limit=math.inf)),
-        parent=gtpo_with(methods.importance(limit=math.inf)),
+        parent=WEIGHTED,
     ),
     "icepop low=.9 high=1.15": Row(
         reference=corrected(BAND),
         neutral=gtpo_with(methods.icepop(low=0.0, high=math.inf)),
-        parent=gtpo_with(methods.importance(limit=math.inf)),
+        parent=WEIGHTED,
     ),
     "kpop limit=.002": Row(
         reference=corrected(
             of_tokens(lambda x, p, q: float(max(bernoulli_kl(p, q), bernoulli_kl(q, p)) <= 0.002))
         ),
         neutral=gtpo_with(methods.kpop(limit=math.inf)),
-        parent=gtpo_with(methods.recompute()),
+        parent=RECOMPUTED,
     ),
     "rejection low=.95 high=1.04": Row(
         reference=corrected(ACCEPTED),
         neutral=gtpo_with(methods.rejection(low=0.0, high=math.inf)),
-        parent=gtpo_with(methods.recompute()),
+        parent=RECOMPUTED,
     ),
     "rejection unit=turn measure=k3 high=.02 over=max": Row(
         reference=corrected(of_units("turn", lambda xs: float(max(map(kl3, xs)) <= 0.02))),
     ),
     "rejection unit=turn measure=k2 high=.02 over=sum": Row(
+        long=True,
         reference=corrected(of_units("turn", lambda xs: float(sum(x * x / 2 for x in xs) <= 0.02))),
     ),
     "dppo low=.1 high=.05": Row(
@@ -213,6 +218,7 @@ ROWS: dict[str, Row] = {
         parent=gtpo_with(methods.clip(low=1.0, high=1e6)),
     ),
     "grpo + dppo low=.01 high=.02 divergence=kl": Row(
+        long=True,
         reference=dppo(low=0.01, high=0.02, distance=lambda p, q: bernoulli_kl(q, p)),
     ),
     "score_centering count=3": Row(
@@ -224,10 +230,11 @@ ROWS: dict[str, Row] = {
     "importance limit=1.1 + score_centering count=4": Row(
         reference=centered(corrected(CAPPED), lambda r, advantage: min(r, 1.1), count=4),
         neutral=gtpo_with(methods.importance(limit=math.inf), methods.score_centering(count=4)),
-        parent=gtpo_with(methods.importance(limit=math.inf)),  # exact weights leave no drift
+        parent=WEIGHTED,  # exact weights leave no drift
         values=False,
     ),
     "icepop low=.9 high=1.15 + score_centering count=3": Row(
+        long=True,
         reference=centered(corrected(BAND), lambda r, advantage: r if 0.9 <= r <= 1.15 else 0.0),
     ),
     "rejection low=.95 high=1.04 + score_centering count=3": Row(

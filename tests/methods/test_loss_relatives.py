@@ -24,7 +24,13 @@ TABLE: dict[str, Row] = {
     for path in sorted(pathlib.Path(__file__).parent.glob("losses_*.py"))
     for name, row in importlib.import_module(f"tests.methods.{path.stem}").ROWS.items()
 }
-each = pytest.mark.parametrize("name", TABLE)
+each = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.long) if row.long else name
+        for name, row in TABLE.items()
+    ],
+)
 SEEDS, DIRECTIONS, TRAJECTORIES = 2, 4, 12
 ORDER = np.random.default_rng(5).permutation(len(loss_relatives.LAYOUT))
 
@@ -110,6 +116,12 @@ def found(name):
     return evaluate(method_of(name, TABLE[name]))
 
 
+@functools.cache
+def made_by(make):
+    """Losses and gradients of a parent; rows that share the function share the results."""
+    return evaluate(make())
+
+
 def entry(results, index):
     return jax.tree.map(lambda x: x[index], results)
 
@@ -184,7 +196,7 @@ def test_gradient_reaches_trained_tokens_only(name):
 def test_neutral_options_give_the_parent(name):
     row = TABLE[name]
     assert row.neutral and row.parent
-    parent, neutral = evaluate(row.parent()), evaluate(row.neutral())
+    parent, neutral = made_by(row.parent), made_by(row.neutral)
     chex.assert_trees_all_close(neutral[1], parent[1], rtol=1e-4, atol=1e-6)
     if row.values:
         np.testing.assert_allclose(neutral[0], parent[0], rtol=1e-4, atol=1e-6)

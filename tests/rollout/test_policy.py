@@ -70,14 +70,18 @@ def output(code):
     return str(zlib.crc32(code.encode()) % 10 ** (1 + len(code) % 9))
 
 
-def make_engine(tool=None, mesh=None, forward=TALKATIVE, **changes):
+SAMPLER = functools.partial(sampling.categorical, temperature=TEMPERATURE)
+CANDIDATES = 3
+
+
+def make_engine(tool=None, mesh=None, forward=TALKATIVE, sampler=SAMPLER, **changes):
     return RolloutEngine(
         forward,
         DIALOGUE,
         FakeTool(output) if tool is None else tool,
         numeric_or_exact,
         dataclasses.replace(LIMITS, **changes),
-        functools.partial(sampling.categorical, temperature=TEMPERATURE),
+        sampler,
         mesh=mesh,
     )
 
@@ -97,10 +101,15 @@ def same(first, second):
     return first.stop_reason is second.stop_reason
 
 
-def pack(trajectories):
+def pack(trajectories, candidates=0):
     advantages = np.ones((len(trajectories), LIMITS.max_turns), np.float32)
     return packing.pack(
-        trajectories, advantages, micro_batches=2, rows=6, row_length=LIMITS.context
+        trajectories,
+        advantages,
+        micro_batches=2,
+        rows=6,
+        row_length=LIMITS.context,
+        candidates=candidates,
     )
 
 
@@ -133,7 +142,10 @@ def slow_tool(engine, seconds):
 
 @pytest.fixture(scope="module")
 def engine():
-    return make_engine()
+    """An engine that records candidates; the others of this file do not, and draw the same."""
+    return make_engine(
+        sampler=sampling.recording(SAMPLER, count=CANDIDATES, temperature=TEMPERATURE)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +177,29 @@ def test_behavior_logprobs_equal_the_learners(trajectories, params):
     assert float(gap_of()(params, batch)) < 1e-4
     # The measure is not blind: other parameters disagree with the record.
     assert float(gap_of()(make_params(seed=3), batch)) > 0.1
+
+
+def test_candidates_are_the_likeliest_tokens_and_scored_as_the_learner_does(trajectories, params):
+    part = jax.tree.map(lambda x: x[0], pack(trajectories, CANDIDATES))
+    found = jax.jit(
+        functools.partial(
+            learner.batch_logprobs,
+            TALKATIVE,
+            temperature=TEMPERATURE,
+            needs=("candidate_logprobs",),
+        )
+    )(params, part)
+    ids, recorded = (np.asarray(x)[part.loss_mask] for x in part.candidates)
+    scored = np.asarray(found.extras["candidate_logprobs"])[part.loss_mask]
+    assert len(ids) > 50 and np.abs(scored - recorded).max() < 1e-4
+    drawn = ids == part.tokens[part.loss_mask][:, None]  # a draw among them has their log-prob
+    behavior = part.behavior_logprobs[part.loss_mask]
+    places, _ = np.nonzero(drawn)
+    np.testing.assert_allclose(recorded[drawn], behavior[places], atol=1e-5)
+    assert len(places) > 10 and np.all(np.diff(recorded, axis=-1) <= 0)
+    # Sampler and learner agree, so that nothing is left to be centered.
+    center = losses.score_centering(*jax.device_put((scored, recorded)))
+    assert np.abs(center).max() < 1e-3
 
 
 @pytest.mark.slow

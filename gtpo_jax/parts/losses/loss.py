@@ -25,7 +25,7 @@ FIELDS = ("proximal_logprobs", "reference_logprobs", "candidates", *GROUP_FIELDS
 candidates are recorded by the sampler, groups and successes are packed."""
 
 NEEDS = (*FIELDS, *logprobs.EXTRAS)
-"""What a term may need: `FIELDS` of the batch, and the extras of `Scores`."""
+"""Names that a term may need: `FIELDS` of the batch, and the extras of `Scores`."""
 
 
 class Scores(NamedTuple):

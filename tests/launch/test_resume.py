@@ -38,8 +38,9 @@ OPTIONS = [
     *("--sft.optimizer.learning-rate", "0.03", "--sft.optimizer.warmup-steps", "5"),
     *("--train.group-size", "4", "--rollout.turn-tokens", "20", "--train.eval-every", "0"),
     *("--train.epochs", "2", "--train.method", "gtpo", "silence_equal=false"),
-    *("+", "kl", "weight=0.1", "+", "icepop", "+", "score_centering", "count=4"),
-    # A plan of several rounds, whose later ones go on in the caches of earlier ones.
+    # A weight that changes from step to step, and a plan of several rounds, whose later ones go on
+    # in the caches of earlier ones.
+    *("+", "kl_schedule", "steps=6", "+", "icepop", "+", "score_centering", "count=4"),
     *("+", "arpo", "trunks=2"),
     *("--tool.preload", "numpy"),
 ]

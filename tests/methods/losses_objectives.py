@@ -113,9 +113,14 @@ def unclipped(log_ratio, advantage, logprob):
     return -math.exp(log_ratio) * advantage
 
 
+def mark(data: Data, name: str) -> np.ndarray:
+    assert data.batch.marks is not None
+    return np.asarray(data.batch.marks[name])
+
+
 def marked_drift(data: Data, fixed: Data) -> np.ndarray:
     del fixed
-    marks = data.batch.marks["covariant"]
+    marks = mark(data, "covariant")
     return per_token(data, lambda b, t: 0.5 * marks[b, t] * abs(fall(data, (b, t))))
 
 
@@ -124,14 +129,14 @@ def marked_divergence(data: Data, fixed: Data) -> np.ndarray:
 
     def value(b, t):
         x = data.batch.reference_logprobs[b, t] - data.logprobs[b, t]
-        return data.batch.marks["kl_weight"][b, t] * (math.exp(x) - 1 - x)
+        return mark(data, "kl_weight")[b, t] * (math.exp(x) - 1 - x)
 
     return per_token(data, value)
 
 
 def marked_reinforce(data: Data, fixed: Data) -> np.ndarray:
     del fixed
-    marks = data.batch.marks["resampled"]
+    marks = mark(data, "resampled")
     return per_token(data, lambda b, t: -0.5 * marks[b, t] * data.logprobs[b, t])
 
 
@@ -165,7 +170,7 @@ ROWS: dict[str, Row] = {
         reference=plus(sampled(clipped), kept_likelihood(weight=0.3, unit="turn"))
     ),
     "llds weight=.3 unit=token": Row(
-        reference=plus(sampled(clipped), kept_likelihood(weight=0.3, unit="token"))
+        reference=plus(sampled(clipped), kept_likelihood(weight=0.3, unit="token")), long=True
     ),
     "rec low=.1 high=.1": Row(
         reference=reinforce(one_side),
@@ -179,14 +184,15 @@ ROWS: dict[str, Row] = {
         parent=lambda: methods.rec(sides="none"),
     ),
     "rec sides=ring low=.1 high=.1 ring_low=.3 ring_high=.3 weight=advantage temperature=2": Row(
-        reference=reinforce(ring, weight=lambda ratio, advantage: math.exp(advantage / 2))
+        reference=reinforce(ring, weight=lambda ratio, advantage: math.exp(advantage / 2)),
+        long=True,
     ),
     "opmd tau=.5": Row(
         reference=reinforce(lambda ratio, advantage: True, scale=1 / 1.5),
         neutral=lambda: methods.opmd(tau=0.0),
         parent=lambda: methods.rec(sides="none"),
     ),
-    "raft": Row(reference=reinforce(lambda ratio, advantage: True)),
+    "raft": Row(reference=reinforce(lambda ratio, advantage: True), long=True),
     "gmpo low=.1 high=.15": Row(
         reference=geometric_mean(low=0.1, high=0.15, unit="sequence"),
         reduction="sequence_mean",
@@ -195,7 +201,8 @@ ROWS: dict[str, Row] = {
     ),
     "gmpo low=.1 high=.15 unit=turn": Row(reference=whole_gmpo),
     "geometric_mean low=.1 high=.15 unit=turn": Row(
-        reference=geometric_mean(low=0.1, high=0.15, unit="turn")
+        reference=geometric_mean(low=0.1, high=0.15, unit="turn"),
+        long=True,
     ),
     "sapo_gate positive=.8 negative=1.3": Row(
         reference=sampled(gate),

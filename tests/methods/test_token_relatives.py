@@ -358,7 +358,12 @@ def test_a_training_step_packs_the_marks_that_its_loss_reads():
     step = training.Training(TOY, optax.sgd(0.1), method, layout)
     state = step.init(jax.device_put(toy_params()))
     seen_batches, update = [], step.update
-    step.update = lambda s, batch: seen_batches.append(jax.device_get(batch)) or update(s, batch)
+
+    def watched(state, batch):
+        seen_batches.append(jax.device_get(batch))
+        return update(state, batch)
+
+    step.update = watched  # pyright: ignore[reportAttributeAccessIssue]
     made = trajectories()
     weights = []
     for number in (3, 6):

@@ -132,7 +132,11 @@ def marked(name):
 @pytest.mark.parametrize("name", [marked(name) for name in PROVIDED])
 def test_every_method_trains(name):
     step = make(methods.METHODS[name]())
-    state, report = step.step(0, start(step), make_trajectories())
+    made = make_trajectories()
+    for n, t in enumerate(made):  # facts that plans record
+        found = {"greedy": int(t.sample == 0), "turn_values": (0.25,) * len(t.turns)}
+        made[n] = dataclasses.replace(t, facts=found)
+    state, report = step.step(0, start(step), made)
     assert all(np.isfinite(float(metrics["loss"])) for metrics in report.updates)
     assert not np.allclose(state.params["first"], toy_params()["first"])
 
@@ -247,3 +251,35 @@ def test_programs_are_those_of_the_step():
     state, _ = step.step(0, state, make_trajectories())
     for program in listed.values():
         assert program.function.lower(*program.arguments).compile() is not None
+
+
+def test_turns_written_for_the_policy_begin_with_a_ratio_of_one():
+    def without_logprobs(trajectory):
+        nothing = np.zeros(0, np.float32)
+        turns = tuple(dataclasses.replace(turn, logprobs=nothing) for turn in trajectory.turns)
+        return dataclasses.replace(trajectory, turns=turns, off_policy=True)
+
+    made = [without_logprobs(t) for t in make_trajectories()]
+    layout = dataclasses.replace(LAYOUT, minibatches=1, epochs=1)
+    step = make(methods.grpo(), layout=layout)
+    state, report = step.step(0, start(step), made)
+    assert report.logprob_gap == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    assert not np.allclose(state.params["first"], toy_params()["first"])
+
+
+def test_member_that_is_not_trained_takes_part_in_the_credit_alone():
+    made = make_trajectories()
+    left_out = [dataclasses.replace(t, trained=t.sample > 0) for t in made]
+    layout = dataclasses.replace(LAYOUT, epochs=1)
+    step = make(methods.grpo(), layout=layout)
+    first, second = (step.step(0, start(step), rows)[1] for rows in (made, left_out))
+    np.testing.assert_array_equal(first.credit.advantages, second.credit.advantages)
+    tokens = sum(len(turn.tokens) for t in made if t.sample > 0 for turn in t.turns)
+    assert sum(float(metrics["trained_tokens"]) for metrics in second.updates) == tokens
+
+
+def test_more_trajectories_than_the_layout_holds_are_refused():
+    step = make(methods.grpo())
+    with pytest.raises(ValueError, match=r"16 trajectories, its layout has room for 12.*returned"):
+        step.step(0, start(step), make_trajectories(groups=4))

@@ -60,7 +60,7 @@ def turn_values(paths: Paths, probabilities: np.ndarray, turns: int) -> np.ndarr
             at = begins[path]
             seen = history.observations[path, : at + 1].tobytes()
             done = history.actions[path, :at].tobytes()
-            pools.setdefault((int(history.problems[path]), seen, done), []).append(path)
+            pools.setdefault((int(history.problems[path]), seen, done), []).append(int(path))
         for pool in pools.values():
             weights = probabilities[pool]
             values[pool, k] = weights @ solved[pool] / max(weights.sum(), 1e-300)

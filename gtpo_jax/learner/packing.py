@@ -91,8 +91,8 @@ def pack(
     `turn_advantages [M, K]` are broadcast to the tokens of their turns, unless `token_advantages`
     gives each trajectory one number per token that the policy wrote. Trajectories that are not
     `included` or not `trained` are skipped; the others are packed whole, and raise ValueError if
-    they do not fit. Given tokens are like those of tool output. Turns that a trajectory shares with another are
-    trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
+    they do not fit. Given tokens are like those of tool output. Turns that a trajectory shares with
+    another are trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
     row; the next row repeats it. Either way there are at most as many rows as trajectories.

@@ -109,7 +109,7 @@ class Rows:
             slot.placed = True
 
     def _held(self, problems: set[str]) -> dict[int, prefixes.Held]:
-        """What the rows hold of these problems."""
+        """The tokens that each row holds of these problems."""
         held = {
             row: prefixes.Held(slot.request.problem.id, slot.tokens())
             for row, slot in self.slots.items()

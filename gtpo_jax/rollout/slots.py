@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import jax
 import numpy as np
@@ -112,7 +113,7 @@ class Slot:
 
     def end_turn(self, dialogue: AnyDialogue) -> ParsedTurn:
         """Closes the current turn."""
-        draws = jax.tree.map(lambda *parts: np.concatenate(parts), *self.written)
+        draws: Any = jax.tree.map(lambda *parts: np.concatenate(parts), *self.written)
         version, given = self.version, 0
         if self.lead is not None:
             draws, given = _led(self.lead, draws), self.lead.given
@@ -233,7 +234,7 @@ class Finished:
         return self.slot.trajectory(self.stop, self.verdict.result(), self.answer)
 
 
-def _led(lead: Turn, draws: sampling.Draw) -> sampling.Draw:
+def _led(lead: Turn, draws: Any) -> Any:
     """The draws of a turn after those of its lead; 0, or no candidate, where the lead has none."""
     count = len(lead.tokens)
 
@@ -249,7 +250,8 @@ def _led(lead: Turn, draws: sampling.Draw) -> sampling.Draw:
         candidates = Candidates(
             after(known.ids, candidates.ids), after(known.logprobs, candidates.logprobs, -np.inf)
         )
-    return sampling.Draw(
+    return dataclasses.replace(
+        draws,
         tokens=after(lead.tokens, draws.tokens),
         logprobs=after(lead.logprobs, draws.logprobs),
         sampled_logprobs=after(lead.sampled_logprobs, draws.sampled_logprobs),

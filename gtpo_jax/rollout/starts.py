@@ -1,4 +1,4 @@
-"""What a trajectory begins with: its prompt, and what a plan put after it."""
+"""Beginnings of trajectories: their prompts, and what a plan put after them."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import jax
 
+from configs.methods import make_method
 from configs.schema import RunConfig
 from launch.planning import cost, hlo
 from launch.planning.programs import Program, Workload

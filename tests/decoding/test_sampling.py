@@ -434,6 +434,26 @@ def test_arguments_of_other_shapes_are_refused(sampler, key):
             sampler(keys, jnp.zeros(shape))
 
 
+@pytest.mark.parametrize("filters", [None, {"top_k": 4}], ids=str)
+def test_factors_change_the_temperature_of_the_draw_and_not_the_logprobs(filters, key):
+    keys, logits = jax.random.split(key, 64), random_logits(64)
+    kind = sampling.categorical if filters is None else sampling.truncated
+    sampler = jax.jit(functools.partial(kind, **filters or {}), static_argnames="temperature")
+    factors = jnp.tile(jnp.array([1.0, 0.0, 0.5, 2.0]), 16)
+    draw = sampler(keys, logits, factors, temperature=0.8)
+    usual = jax.nn.log_softmax(logits / 0.8)
+    chosen = jnp.take_along_axis(usual, draw.tokens[:, None], axis=1)[:, 0]
+    chex.assert_trees_all_close(draw.logprobs, chosen, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(draw.tokens[1::4], jnp.argmax(logits, axis=1)[1::4])
+    assert (draw.sampled_logprobs[1::4] == 0).all()
+    for at, temperature in ((0, 0.8), (2, 0.4), (3, 1.6)):
+        other = sampler(keys, logits, temperature=temperature)
+        np.testing.assert_array_equal(draw.tokens[at::4], other.tokens[at::4])
+        chex.assert_trees_all_close(
+            draw.sampled_logprobs[at::4], other.sampled_logprobs[at::4], rtol=1e-5, atol=1e-5
+        )
+
+
 @pytest.mark.parametrize("count", [3, 10])
 def test_recording_draws_the_same_and_keeps_the_likeliest_tokens(count, key):
     logits = sampling.mask_vocabulary(random_logits(5), 6)

@@ -39,6 +39,8 @@ OPTIONS = [
     *("--train.group-size", "4", "--rollout.turn-tokens", "20", "--train.eval-every", "0"),
     *("--train.epochs", "2", "--train.method", "gtpo", "silence_equal=false"),
     *("+", "kl", "weight=0.1", "+", "icepop", "+", "score_centering", "count=4"),
+    # A plan of several rounds, whose later ones go on in the caches of earlier ones.
+    *("+", "arpo", "trunks=2"),
     *("--tool.preload", "numpy"),
 ]
 

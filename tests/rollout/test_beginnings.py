@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,8 @@ from gtpo_jax.decoding import sampling
 from gtpo_jax.devices import sharding
 from gtpo_jax.language.grammar import Dialogue
 from gtpo_jax.learner import packing
-from gtpo_jax.rollout import Request, RolloutEngine
+from gtpo_jax.parts import plans
+from gtpo_jax.rollout import Request, RolloutEngine, collect_groups
 from gtpo_jax.rollout.progress import total_stats
 from gtpo_jax.rollout.sharing import deal
 from gtpo_jax.testing import FakeTool, scripted_forward
@@ -28,7 +30,7 @@ PROBLEM = Problem(id="p0", question="0+1", answer="1")
 OTHER = Problem(id="p1", question="1+1", answer="1")
 LONG = "please add 0 and 1"
 SCRIPT = ("<code>1</code>", "<answer>1</answer>")
-SHAPE = {"slots": 12, "prompt_tokens": 12, "context": 96, "turn_tokens": 14}
+SHAPE: dict[str, Any] = {"slots": 12, "prompt_tokens": 12, "context": 96, "turn_tokens": 14}
 
 
 def plain(samples, problem=PROBLEM, group=0):
@@ -123,7 +125,10 @@ def params():
 
 @pytest.fixture(scope="module")
 def engine():
-    return make_engine(**SHAPE)
+    usual = make_engine(**SHAPE)
+    sampler = functools.partial(sampling.categorical, temperature=TEMPERATURE)
+    sampler = sampling.recording(sampler, count=2, temperature=TEMPERATURE)
+    return RolloutEngine(TALKATIVE, DIALOGUE, usual.tool, numeric_or_exact, usual.limits, sampler)
 
 
 @pytest.fixture(scope="module")
@@ -236,10 +241,45 @@ def test_logprobs_are_those_of_the_learner_and_given_tokens_are_not_trained(play
     assert all((turn.sampled_logprobs == 0).all() for turn in later[greedy].turns)
 
 
+PLANS = {
+    "remax": plans.greedy_twin(),
+    "arpo": plans.tree(trunks=2, probability=0.9, vocabulary=264),
+    "vine": plans.valued(rollouts=2),
+    "latr": plans.lookahead(least=0.05, gap=0.5, steps=(2, 3), distance=0.3, temperature=0.7),
+    "igrpo": plans.refined(drafts=2, template="{question} {draft}", longest=20),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plans_compute_their_tokens_once(engine, params, name):
+    rounds = engine.rounds(params, seed=3, step=1)
+    told, costs = [], []
+
+    def run(requests):
+        trajectories, stats = rounds(requests)
+        told.append((requests, trajectories))
+        costs.append(stats)
+        return trajectories, stats
+
+    group = collect_groups(
+        run, [PROBLEM], wanted=1, group_size=4, rounds=1, has_signal=bool, plan=PLANS[name]
+    ).kept
+    assert 4 <= len(group) <= 5 and len({t.sample for t in group}) == len(group)
+    assert sum(len(requests) for requests, _ in told) <= engine.limits.slots
+    assert work(total_stats(costs)) == distinct(*told)
+    assert (len(told) > 1) == (name != "remax")
+    if name == "latr":
+        for request, trajectory in zip(*told[1], strict=True):
+            size = len(request.begun.tokens)
+            turn = trajectory.turns[len(request.turns)]
+            np.testing.assert_array_equal(turn.tokens[:size], request.begun.tokens)
+            np.testing.assert_array_equal(turn.candidates.ids[:size], request.begun.candidates.ids)
+
+
 @pytest.mark.long
 def test_devices_change_nothing(played, params):
     mesh = sharding.make_mesh(data=4, tensor=2)
-    engine = make_engine(mesh=mesh, **SHAPE | {"slots": 16})
+    engine = make_engine(mesh=mesh, **dict(SHAPE, slots=16))
     placed = sharding.param_shardings(decoder.logical_axes(CONFIG), mesh)
     rounds = engine.rounds(jax.device_put(params, placed), seed=1, step=5)
     roots, first = rounds(ROOTS)

@@ -80,7 +80,7 @@ def taken(trajectory: Trajectory, place: Place) -> tuple[tuple[Turn, ...], Turn]
     """The turns before a place, and the beginning of its turn with the second token there."""
     turn, count = trajectory.turns[place.turn], place.token + 1
     assert turn.candidates is not None
-    second = turn.candidates.ids[place.token, 1], turn.candidates.logprobs[place.token, 1]
+    second = [float(values[place.token, 1]) for values in turn.candidates]
 
     def cut(values: np.ndarray, last: float | None = None) -> np.ndarray:
         values = np.array(values[:count])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from gtpo_jax.maths import checks
 from gtpo_jax.parts.plans.plan import Episodes, Plan
 from gtpo_jax.types import Problem, Request, Trajectory
@@ -73,10 +71,10 @@ def _mean_score(trajectories: Sequence[Trajectory], score: Score) -> float | Non
 
 def _values(
     first: float, known: dict[tuple[int, int], float | None], index: int, member: Trajectory
-) -> np.ndarray:
+) -> tuple[float, ...]:
     """The value before each turn of a member."""
     values = [first] * min(len(member.turns), 1)
     for k in range(1, len(member.turns)):
         value = known.get((index, k))
         values.append(values[-1] if value is None else value)
-    return np.array(values, np.float32)
+    return tuple(values)

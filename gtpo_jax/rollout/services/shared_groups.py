@@ -143,6 +143,7 @@ class SharedGroups:
         """The groups that a step may draw from."""
         if step not in self.steps:
             self._read(step)
+        self._forget_before(step)
         return [self.known[id] for id in self.steps[step]]
 
     def share(self, step: int, group: int, members: Sequence[Trajectory]) -> None:
@@ -153,6 +154,13 @@ class SharedGroups:
             self.store.put(Stored(self.run, step, group, encode_group(members, self.text)))
         except OSError as error:
             self.tell(f"a group could not be shared: {error}")
+
+    def _forget_before(self, step: int) -> None:
+        """Drops what only earlier steps draw from; the file keeps it."""
+        if min(self.steps) < step:
+            self.steps = {at: ids for at, ids in self.steps.items() if at >= step}
+            needed = {id for ids in self.steps.values() for id in ids}
+            self.known = {id: group for id, group in self.known.items() if id in needed}
 
     def _read(self, step: int) -> None:
         found: list[str] = []

@@ -50,12 +50,12 @@ def check_facts(method: Method, source: ProblemSource | None) -> None:
     records of all others. None: the problems are not at hand.
     """
     facts.check_provided(method.facts, COMPUTED)
-    hosted = isinstance(method.plan, HostedPlan)
-    if source is not None and (hosted or any(fact.fields for fact in method.facts)):
+    check = method.plan.check if isinstance(method.plan, HostedPlan) else None
+    if source is not None and (check or any(fact.fields for fact in method.facts)):
         problem = source.train_problem(0)
         facts.check_fields(method.facts, problem.info, problem.id)
-        if hosted:
-            method.plan.check(problem)
+        if check is not None:
+            check(problem)
 
 
 def make_training(

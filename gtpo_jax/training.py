@@ -28,7 +28,8 @@ import optax
 from gtpo_jax import learner
 from gtpo_jax.learner import measured, packing
 from gtpo_jax.methods import Method, TurnCredit, assign
-from gtpo_jax.parts import facts
+from gtpo_jax.methods.method import token_numbers
+from gtpo_jax.parts import facts, losses
 from gtpo_jax.parts.spreads import evenly, written_tokens
 from gtpo_jax.types import (
     AnswerTokens,
@@ -62,6 +63,8 @@ class Layout:
     shared_prompts: bool = False
     """Trajectories of a group share their prompt within a row; minibatches consist of whole groups.
     """
+    whole_groups: bool = False
+    """Minibatches consist of whole groups, as a loss over groups needs them."""
 
     @property
     def trajectories(self) -> int:
@@ -71,7 +74,7 @@ class Layout:
     @property
     def dealt_together(self) -> int:
         """Number of trajectories that must go into the same minibatch."""
-        return self.group_size if self.shared_prompts else 1
+        return self.group_size if self.shared_prompts or self.whole_groups else 1
 
     @property
     def minibatch_deals(self) -> int:
@@ -100,24 +103,49 @@ class Layout:
 
     def minibatches_of(self, trajectories: Sequence[Trajectory], *, seed: str) -> list[list[int]]:
         """Indices of the trajectories of each minibatch, dealt at random, in whole groups if they
-        share prompts.
+        share prompts or the loss needs them.
 
         There are as few minibatches as hold them at the size of a full step, and at least one,
-        which may be empty.
+        which may be empty. Groups of unequal sizes may need one or two more.
         """
         dealt = [[index] for index in range(len(trajectories))]
-        if self.shared_prompts:
+        if self.shared_prompts or self.whole_groups:
             groups: dict[int, list[int]] = {}
             for index, trajectory in enumerate(trajectories):
                 groups.setdefault(trajectory.group, []).append(index)
             dealt = list(groups.values())
         random.Random(seed).shuffle(dealt)
-        count = max(-(-len(dealt) // self.minibatch_deals), 1)
-        share = -(-len(dealt) // count)
         return [
-            [index for deal in dealt[i * share : (i + 1) * share] for index in deal]
-            for i in range(count)
+            [index for deal in part for index in deal]
+            for part in _divided(dealt, most=self.minibatch_trajectories)
         ]
+
+
+def _divided(deals: Sequence[Sequence[int]], *, most: int) -> list[list[Sequence[int]]]:
+    """Divides deals, in order, into parts of at most `most` items and of about equal size.
+
+    Raises `ValueError` if one deal has more.
+    """
+    sizes = [len(deal) for deal in deals]
+    if max(sizes, default=0) > most:
+        raise ValueError(
+            f"a group has {max(sizes)} trajectories, and a minibatch holds {most}, in whole groups;"
+            " use fewer minibatches, or smaller groups"
+        )
+    count = max(-(-sum(sizes) // most), 1)
+    while True:
+        share = -(-sum(sizes) // count)
+        parts: list[list[Sequence[int]]] = [[]]
+        filled = 0
+        for deal in deals:
+            if parts[-1] and (filled >= share or filled + len(deal) > most):
+                parts.append([])
+                filled = 0
+            parts[-1].append(deal)
+            filled += len(deal)
+        if len(parts) <= count:
+            return parts + [[] for _ in range(count - len(parts))]
+        count = len(parts)
 
 
 class StepReport(NamedTuple):
@@ -146,7 +174,7 @@ Put = Callable[[TokenBatch], TokenBatch]
 """Places a batch `[A, B, T]` on the devices."""
 
 
-COMPUTED = (facts.STEP, *measured.FACTS)
+COMPUTED = (facts.STEP, *measured.FACTS, *measured.OF_GROUPS)
 """Facts that a step computes itself; those of `measured.OF_ANSWERS` if it has `answer_tokens`."""
 
 
@@ -185,14 +213,22 @@ class Training:
         """`answer_tokens` writes the gold answers that some facts need."""
         absent = measured.OF_ANSWERS if answer_tokens is None else ()
         facts.check_provided(method.facts, [fact for fact in COMPUTED if fact not in absent])
+        compares = bool({fact.name for fact in method.facts} & {f.name for f in measured.OF_GROUPS})
+        if method.loss.group_terms or compares:
+            layout = dataclasses.replace(layout, whole_groups=True)
         self.method, self.layout, self.optimizer = method, layout, optimizer
         self.seed, self.put = seed, put
         options = {"temperature": temperature, "chunk": chunk}
         self._update = learner.make_update(
-            forward, optimizer, method.loss, method.reduce, **options
+            forward,
+            optimizer,
+            method.loss,
+            method.reduce,
+            trajectories=layout.minibatch_trajectories,
+            **options,
         )
         self.assign = jax.jit(functools.partial(assign, method))
-        self.spread = jax.jit(method.spread)
+        self.token_numbers = jax.jit(functools.partial(token_numbers, method))
         self.gap = jax.jit(functools.partial(learner.logprob_gap, forward, **options))
         self.logprobs = jax.jit(functools.partial(learner.stepwise_logprobs, forward, **options))
         self._filled = jax.jit(_with_logprobs)
@@ -204,6 +240,8 @@ class Training:
             max_turns=layout.max_turns,
             row_tokens=layout.row_tokens,
             answer_tokens=answer_tokens,
+            groups=min(layout.groups, layout.minibatch_trajectories),
+            **options,
         )
         self.reference: Params | None = None
 
@@ -264,11 +302,11 @@ class Training:
         )
         if "credit" in state.method:
             state = with_method_states(state, {"credit": credit_state})
-        spread = self._spread(turn_credit.advantages, episodes, trajectories)
+        spread, marks = self._token_numbers(turn_credit.advantages, episodes, trajectories)
         turn_credit = jax.device_get(turn_credit)
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         credited = time.monotonic()
-        batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread))
+        batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread, marks))
         if any(trajectory.off_policy for trajectory in trajectories):
             batches = [self._filled(batch, self.logprobs(state.params, batch)) for batch in batches]
         gap = float(self.gap(state.params, batches[0]))
@@ -306,6 +344,8 @@ class Training:
                     1,
                     shared_prompts=self.layout.shared_prompts,
                     candidates=self.method.loss.candidates,
+                    groups=self._packs_groups,
+                    marks=[mark.name for mark in self.method.loss.marks],
                 ),
             )
             scored = dataclasses.replace(
@@ -335,16 +375,24 @@ class Training:
                     shape=shape,
                 )
 
-    def _spread(
+    def _token_numbers(
         self, advantages: jax.Array, episodes: EpisodeBatch, trajectories: Sequence[Trajectory]
-    ) -> list[np.ndarray] | None:
-        """The advantages of the tokens of each trajectory; None: those of their turns."""
-        if self.method.spread is evenly:
-            return None
+    ) -> tuple[list[np.ndarray] | None, dict[str, list[np.ndarray]]]:
+        """The advantages of the tokens of each trajectory, or None for those of their turns; and
+        the marks of its tokens that the loss reads.
+        """
+        if self.method.spread is evenly and not self.method.loss.marks:
+            return None, {}
         written = written_tokens(trajectories, rows=len(advantages))
-        spread = jax.device_get(self.spread(advantages, written, self._fill(episodes)))
+        spread, marks = jax.device_get(
+            self.token_numbers(advantages, written, self._fill(episodes))
+        )
         counts = np.sum(written.turn_ids >= 0, axis=1)
-        return [spread[row, : counts[row]] for row in range(len(trajectories))]
+
+        def ragged(values: np.ndarray) -> list[np.ndarray]:
+            return [values[row, : counts[row]] for row in range(len(trajectories))]
+
+        return ragged(spread), {name: ragged(values) for name, values in marks.items()}
 
     def _fill(self, episodes: EpisodeBatch) -> EpisodeBatch:
         """The episodes, padded to the largest number of a step with excluded episodes without
@@ -366,6 +414,7 @@ class Training:
         advantages: np.ndarray,
         parts: Sequence[Sequence[int]],
         spread: Sequence[np.ndarray] | None = None,
+        marks: Mapping[str, Sequence[np.ndarray]] | None = None,
     ) -> Iterator[TokenBatch]:
         """The packed minibatches of a step, all of one shape."""
         layout = self.layout
@@ -386,6 +435,11 @@ class Training:
                 shared_prompts=layout.shared_prompts,
                 token_advantages=None if spread is None else [spread[index] for index in part],
                 candidates=self.method.loss.candidates,
+                groups=self._packs_groups,
+                marks={
+                    name: [values[index] for index in part]
+                    for name, values in (marks or {}).items()
+                },
             )
             yield self.put(batch)
 
@@ -403,6 +457,11 @@ class Training:
             for name in self._scored
         }
         return dataclasses.replace(batch, **scores)
+
+    @property
+    def _packs_groups(self) -> bool:
+        """True if the loss or a fact needs the groups and successes of trajectories."""
+        return self.layout.whole_groups or bool(self.method.loss.needs & set(losses.GROUP_FIELDS))
 
     @property
     def _scored(self) -> list[str]:

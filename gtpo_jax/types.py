@@ -182,6 +182,14 @@ class Candidates(NamedTuple):
     logprobs: Any  # [..., K] float32, of the sampler at its temperature
 
 
+class GroupShare(NamedTuple):
+    """The share of every token in the losses over whole groups, for the batch of one update."""
+
+    coefficients: jax.Array  # [..., B, T] float32, times the log-prob of the token
+    values: jax.Array  # [..., B, T] float32, without a gradient
+    diagnostics: dict[str, jax.Array]  # [..., B, T] float32
+
+
 def _no_floats() -> np.ndarray:
     return np.zeros(0, np.float32)
 
@@ -287,6 +295,14 @@ class TokenBatch:
     """float32, of the policy that the trained one is held to; None: it is held to none."""
     candidates: Candidates | None = None
     """`[..., B, T, K]`, recorded by the sampler beside each token; None: nothing was recorded."""
+    marks: dict[str, jax.Array] | None = None
+    """Name → float32, further numbers of tokens that the loss reads; see `parts.spreads.Mark`."""
+    group_ids: jax.Array | None = None
+    """int32, group of the trajectory, counted from 0 within the batch; 0 outside trajectories."""
+    successes: jax.Array | None = None
+    """bool, the trajectory is a success; False outside trajectories."""
+    group_share: GroupShare | None = None
+    """Set by the update from a first pass over the batch, if the loss has terms over groups."""
 
 
 @jax.tree_util.register_dataclass

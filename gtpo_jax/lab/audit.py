@@ -22,9 +22,9 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from gtpo_jax.lab import agents, enumeration, facts, history, learning
+from gtpo_jax.lab import agents, enumeration, history, learning, samplers
 from gtpo_jax.lab.enumeration import Paths
-from gtpo_jax.lab.policies import Params, Policy, score, table
+from gtpo_jax.lab.policies import Params, Policy, table
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.methods import Method
 from gtpo_jax.parts.credit import TURN_VALUES
@@ -205,8 +205,17 @@ def group_update(
     """
     sampled = jax.tree.map(lambda x: x[members], all_paths)
     rows = agents.split(world, sampled)
-    scored = score(policy, params, rows.observations, rows.actions)
-    context = facts.make_context(world, rows, scored, scored, jnp.zeros((), jnp.int32))
+    zero = jnp.zeros((), jnp.int32)
+    context = samplers.make_context(
+        world,
+        policy,
+        samplers.Sampler(params, zero),
+        rows,
+        zero,
+        learner=params,
+        first=params,
+        candidates=method.loss.candidates,
+    )
     context = context._replace(known={name: values[members] for name, values in known.items()})
     group_ids = jnp.zeros(len(rows.problems), jnp.int32)
     credited = learning.credit(method, context, group_ids, method.credit.init())

@@ -8,7 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gtpo_jax.lab.facts import FACTS, FROM_PROGRESS, Context, at_tokens, sums_of_turns
+from gtpo_jax.lab.facts import (
+    FACTS,
+    FROM_PROGRESS,
+    OF_GROUPS,
+    Context,
+    at_tokens,
+    sums_of_turns,
+)
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.spreads import Written
@@ -19,7 +26,7 @@ def known_facts(world: World) -> frozenset[str]:
     """Names of the facts that a world provides."""
     of_turns, judged = jax.eval_shape(lambda: _one_step(world))
     own = {*of_turns, *judged, *(("agents", "parents") if world.rows > 1 else ())}
-    return frozenset({*FACTS, *own, *(FROM_PROGRESS if "progress" in own else ())})
+    return frozenset({*FACTS, *OF_GROUPS, *own, *(FROM_PROGRESS if "progress" in own else ())})
 
 
 def _one_step(world: World) -> tuple[dict, dict]:
@@ -45,6 +52,8 @@ def episode_batch(context: Context, group_ids: jax.Array, needs: Iterable[Fact])
             facts[fact.name] = at_tokens(context.last, turn_facts[fact.name])
         elif fact.name in FACTS:
             facts[fact.name] = FACTS[fact.name](context)
+        elif fact.name in OF_GROUPS:
+            facts[fact.name] = OF_GROUPS[fact.name](context, group_ids)
         elif fact.name in FROM_PROGRESS and "progress" in turn_facts:
             facts[fact.name] = FROM_PROGRESS[fact.name](context)
         else:
@@ -79,8 +88,9 @@ def token_batch(context: Context, included: jax.Array, token_advantages: jax.Arr
         ),
         behavior_logprobs=context.scored.logprobs,
         token_advantages=jnp.where(trained, token_advantages, 0.0),
-        proximal_logprobs=context.scored.logprobs,
+        proximal_logprobs=context.proximal.logprobs,
         reference_logprobs=context.reference.logprobs,
+        candidates=context.candidates,
     )
 
 

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from gtpo_jax.lab.history import History
 from gtpo_jax.lab.worlds.world import World
+from gtpo_jax.maths import draws
 from gtpo_jax.parts.facts import Code
 from gtpo_jax.parts.losses import Scores
+from gtpo_jax.types import Candidates
 
 
 class Context(NamedTuple):
@@ -25,18 +27,45 @@ class Context(NamedTuple):
     scored: Scores  # under the policy that sampled
     reference: Scores  # under the policy that training began with
     step: jax.Array  # [] int32, number of the update
+    version: jax.Array  # [] int32, of the policy that sampled
+    proximal: Scores  # under the policy that the step begins with
+    candidates: Candidates | None  # [M, T, K], recorded by the sampler
     known: Mapping[str, jax.Array] = {}  # further facts by name, such as those of a plan
 
 
 def make_context(
-    world: World, history: History, scored: Scores, reference: Scores, step: jax.Array
+    world: World,
+    history: History,
+    scored: Scores,
+    reference: Scores,
+    step: jax.Array,
+    *,
+    version: jax.Array | None = None,
+    proximal: Scores | None = None,
+    candidates: Candidates | None = None,
 ) -> Context:
-    """The context of the facts of a history."""
+    """The context of the facts of a history.
+
+    Without a `version` and `proximal` scores, the policy that sampled is the one that the step
+    begins with.
+    """
     ids = history.turn_ids[..., None]
     turns = ids == jnp.arange(world.turns)
     after = jnp.pad(turns[:, 1:], ((0, 0), (0, 1), (0, 0)))
     before = jnp.pad(turns[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    return Context(world, history, turns, turns & ~before, turns & ~after, scored, reference, step)
+    return Context(
+        world=world,
+        history=history,
+        turns=turns,
+        first=turns & ~before,
+        last=turns & ~after,
+        scored=scored,
+        reference=reference,
+        step=step,
+        version=step if version is None else version,
+        proximal=scored if proximal is None else proximal,
+        candidates=candidates,
+    )
 
 
 def sums_of_turns(context: Context, values: jax.Array) -> jax.Array:
@@ -74,6 +103,20 @@ def _actions(context: Context) -> jax.Array:
         jnp.int32(context.world.actions + 1) ** jnp.minimum(place - 1, 8)
     )
     return jnp.sum(jnp.where(context.turns, digits, 0), axis=1).astype(jnp.int32)
+
+
+def _contexts(context: Context) -> jax.Array:
+    """An id of the problem and of all that was seen and done before each turn."""
+    history = context.history
+
+    def step(before: jax.Array, here: tuple) -> tuple[jax.Array, jax.Array]:
+        seen = draws.mixed(before, here[0])
+        return draws.mixed(seen, here[1]), seen
+
+    first = history.problems.astype(jnp.uint32)
+    columns = (history.observations.T, history.actions.T)
+    ids = jax.lax.scan(step, first, columns)[1].T & 0x7FFFFFFF
+    return at_tokens(context.first, ids.astype(jnp.int32))
 
 
 def _answers(context: Context) -> jax.Array:
@@ -150,6 +193,31 @@ def _judge(context: Context) -> jax.Array:
     return jnp.where(place, _last_progress(context)[:, None], 0.0)
 
 
+def _token_likeness(context: Context, group_ids: jax.Array) -> jax.Array:
+    """`Σ_k (err_k · err_t) (h_k · h_t)` over the tokens k of the successes of the group, `[M, T]`.
+
+    h is a zero for each observation, and a one, as the table of logits has it: only tokens at the
+    same observation have a product, and those share a distribution p. So it is
+    `n[y] − Σ_k p(y_k) − n p(y) + n Σ p²`, with n of such tokens k, of which n[y] are the token y.
+    """
+    history, world = context.history, context.world
+    judged = history.judgment
+    counted = (history.alive & (judged.success & judged.included)[:, None]).astype(jnp.int32)
+    chances = jnp.exp(context.proximal.logprobs)
+    squares = context.proximal.extras["collisions"][..., 0]
+    place = (jnp.broadcast_to(group_ids[:, None], counted.shape), history.observations)
+    shape = (len(group_ids), world.observations)
+    numbers = jnp.zeros((*shape, world.actions), jnp.int32)
+    numbers = numbers.at[(*place, history.actions)].add(counted)[place]
+    total = jnp.sum(numbers, axis=-1)
+    expected = jnp.zeros(shape, chances.dtype).at[place].add(counted * chances)[place]
+    same = jnp.take_along_axis(numbers, history.actions[..., None], axis=-1)[..., 0]
+    return jnp.where(history.alive, same - expected - total * (chances - squares), 0.0)
+
+
+OF_GROUPS: dict[str, Callable[[Context, jax.Array], Any]] = {"token_likeness": _token_likeness}
+"""Name → facts made from the groups `[M]` as well."""
+
 FACTS: dict[str, Callable[[Context], Any]] = {
     "calls": lambda c: sums_of_turns(c, c.history.events.calls).astype(jnp.int32),
     "call_errors": lambda c: sums_of_turns(c, c.history.events.call_errors).astype(jnp.int32),
@@ -159,9 +227,10 @@ FACTS: dict[str, Callable[[Context], Any]] = {
     "turn_logprobs": lambda c: means_of_turns(c, c.scored.logprobs),
     "anchors": lambda c: at_tokens(c.first, c.history.observations).astype(jnp.int32),
     "actions": _actions,
+    "contexts": _contexts,
     "answers": _answers,
     "problems": lambda c: c.history.problems,
-    "versions": lambda c: jnp.broadcast_to(c.step, c.turns[:, 0].shape),
+    "versions": lambda c: jnp.broadcast_to(c.version, c.turns[:, 0].shape),
     "step": lambda c: jnp.broadcast_to(c.step, c.history.problems.shape),
     "code": _code,
     "policy_states": lambda c: jnp.sum(_states(c) * jnp.any(c.turns, 1)[..., None], axis=1),

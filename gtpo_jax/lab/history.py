@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +11,9 @@ import jax.numpy as jnp
 
 from gtpo_jax.lab.policies import Memory, Params, Policy
 from gtpo_jax.lab.worlds.world import Event, Judgment, World
+
+Noise = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""`(episode, place, observation) → [A]`, added to the logits of a draw."""
 
 
 class History(NamedTuple):
@@ -49,27 +54,42 @@ def advance(
 
 
 def sample(
-    world: World, policy: Policy, params: Params, key: jax.Array, problems: jax.Array
+    world: World,
+    policy: Policy,
+    params: Params,
+    key: jax.Array,
+    problems: jax.Array,
+    noise: Noise | None = None,
 ) -> History:
-    """One episode of each problem `[M]`."""
+    """One episode of each problem `[M]`; the policy's logits may have noise."""
     keys = jax.random.split(key, len(problems))
-    return jax.vmap(lambda p, k: _episode(world, policy, params, p, k))(problems, keys)
+    rows = jnp.arange(len(problems))
+    one = functools.partial(_episode, world, policy, params, noise)
+    return jax.vmap(one)(problems, keys, rows)
 
 
 def _episode(
-    world: World, policy: Policy, params: Params, problem: jax.Array, key: jax.Array
+    world: World,
+    policy: Policy,
+    params: Params,
+    noise: Noise | None,
+    problem: jax.Array,
+    key: jax.Array,
+    row: jax.Array,
 ) -> History:
     actions_key, chance_key, verdict_key = jax.random.split(key, 3)
     chances = _draw(chance_key, world.chances, (world.tokens,))
-    noise = jax.random.gumbel(actions_key, (world.tokens, world.actions))
+    gumbels = jax.random.gumbel(actions_key, (world.tokens, world.actions))
 
     def step(
-        carry: tuple[Moment, Memory], drawn: tuple[jax.Array, jax.Array]
+        carry: tuple[Moment, Memory], drawn: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[tuple[Moment, Memory], tuple]:
         moment, memory = carry
-        chance, gumbel = drawn
+        chance, gumbel, place = drawn
         observation = jnp.asarray(world.observe(moment.state), jnp.int32)
         memory, logits = policy.apply(params, memory, observation)
+        if noise is not None:
+            logits = logits + noise(row, place, observation)
         action = jnp.argmax(logits + gumbel).astype(jnp.int32)
         after, event = advance(world, moment, action, chance)
         alive = ~moment.done
@@ -77,7 +97,7 @@ def _episode(
         return (after, memory), (observation, action, alive, turn, event)
 
     begun = (begin(world, problem), policy.start(params))
-    (moment, _), recorded = jax.lax.scan(step, begun, (chances, noise))
+    (moment, _), recorded = jax.lax.scan(step, begun, (chances, gumbels, jnp.arange(world.tokens)))
     observations, taken, alive, turn_ids, events = recorded
     judgment = world.judge(moment.state, _draw(verdict_key, world.verdicts, ()))
     return History(

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from gtpo_jax.lab import agents, episodes, facts, history
+from gtpo_jax.lab import agents, episodes, facts, history, samplers
 from gtpo_jax.lab.policies import Params, Policy, score, table
+from gtpo_jax.lab.samplers import Sampler
 from gtpo_jax.lab.worlds.world import World
 from gtpo_jax.methods import Method, assign
+from gtpo_jax.methods.method import token_numbers
+from gtpo_jax.parts.losses import with_group_share
 from gtpo_jax.types import TokenBatch
 
 
@@ -36,14 +39,25 @@ class Settings:
     learning_rate: float = 0.05
     epochs: int = 1
     """Updates per step on the same episodes, on whose ratio the surrogate's clip acts."""
+    staleness: int = 0
+    """Steps by which the policy that samples is older than the one that is trained."""
+    noise: float = 0.0
+    """Standard deviation, in nats, of the noise on the logits of the policy that samples."""
+    noise_kind: samplers.Kind = "version"
+    """How long the noise stays the same; see `gtpo_jax.lab.samplers`."""
     sign: float = 1.0
     """−1 turns the advantages around: a control that must not learn."""
 
 
 class Curves(NamedTuple):
-    """Means over the episodes of each step, before its update; arrays `[seeds, updates]`."""
+    """Means over the episodes of each step, before its update; arrays `[seeds, updates]`.
+
+    `learned` is the success of the policy that is trained: of as many episodes of its own where
+    another one samples, and otherwise the same as `solved`.
+    """
 
     solved: jax.Array  # truly right
+    learned: jax.Array  # truly right, episodes of the policy that is trained
     success: jax.Array  # right by the verdict, which may be wrong
     turns: jax.Array
     tokens: jax.Array
@@ -60,6 +74,7 @@ class Carry(NamedTuple):
     params: Params
     optimizer: optax.OptState
     credit: Any
+    kept: Params | None = None  # the last versions of the parameters, where an old one samples
 
 
 def learn(
@@ -78,33 +93,99 @@ def learn(
     return run(jnp.asarray(list(seeds), jnp.int32))
 
 
+def sweep(
+    world: World,
+    method: Method,
+    points: Sequence[Settings],
+    *,
+    seeds: Sequence[int],
+    policy: Policy | None = None,
+) -> Curves:
+    """Trains at several settings in one program; arrays `[points, seeds, updates]`.
+
+    The points may differ in learning rate, staleness and noise. Raises `ValueError` if they differ
+    in anything else.
+    """
+    same = {dataclasses.replace(x, learning_rate=0.0, staleness=0, noise=0.0) for x in points}
+    if len(same) != 1:
+        raise ValueError(
+            "the points of a sweep may differ in learning_rate, staleness and noise; sweep others"
+            " one after the other"
+        )
+    swept = [jnp.array([getattr(x, name) for x in points]) for name in SWEPT]
+    versions = max(x.staleness for x in points) + 1
+
+    def at(*values: jax.Array) -> Callable[[jax.Array], Curves]:
+        settings = dataclasses.replace(points[0], **dict(zip(SWEPT, values, strict=True)))
+        return functools.partial(_run, world, method, settings, policy or table(), versions)
+
+    run = jax.vmap(lambda *values: jax.vmap(at(*values))(jnp.asarray(list(seeds), jnp.int32)))
+    return jax.jit(run)(*swept)
+
+
+SWEPT = ("learning_rate", "staleness", "noise")
+"""Settings in which the points of a sweep may differ."""
+
+
 def make_run(world: World, method: Method, settings: Settings, policy: Policy) -> Any:
     """The compiled function `seeds [S] → Curves`."""
-    one = functools.partial(_run, world, method, settings, policy)
+    versions = settings.staleness + 1 if settings.staleness or settings.noise else 0
+    one = functools.partial(_run, world, method, settings, policy, versions)
     return jax.jit(jax.vmap(one))
 
 
 def _run(
-    world: World, method: Method, settings: Settings, policy: Policy, seed: jax.Array
+    world: World,
+    method: Method,
+    settings: Settings,
+    policy: Policy,
+    versions: int,
+    seed: jax.Array,
 ) -> Curves:
+    """One run; `versions` of the parameters are kept, 0 if the policy that is trained samples."""
     init_key, key = jax.random.split(jax.random.key(seed))
+    # `split` has taken the first numbers of the seed's key.
+    noise_key = jax.random.fold_in(jax.random.key(seed), 2)
     first = policy.init(world, init_key)
     optimizer = optax.adam(settings.learning_rate)
-    begun = Carry(first, optimizer.init(first), method.credit.init())
+    kept = samplers.begin(first, versions) if versions else None
+    begun = Carry(first, optimizer.init(first), method.credit.init(), kept)
 
     def step(carry: Carry, number: jax.Array) -> tuple[Carry, Curves]:
         step_key = jax.random.fold_in(key, number)
+        if carry.kept is not None:
+            carry = carry._replace(kept=samplers.keep(carry.kept, carry.params, number))
+        sampler = sampler_of(world, settings, carry, noise_key, number)
         credited, measured = run_step(
-            world, method, settings, policy, carry, first, step_key, number
+            world, method, settings, policy, carry, sampler, first, step_key, number
         )
         params, state = carry.params, carry.optimizer
         for _ in range(settings.epochs):
             gradient = jax.grad(loss_of)(params, method, policy, credited)
             updates, state = optimizer.update(gradient, state, params)
             params = optax.apply_updates(params, updates)
-        return Carry(params, state, credited.state), measured
+        return Carry(params, state, credited.state, carry.kept), measured
 
     return jax.lax.scan(step, begun, jnp.arange(settings.updates))[1]
+
+
+def sampler_of(
+    world: World, settings: Settings, carry: Carry, key: jax.Array, number: jax.Array
+) -> Sampler:
+    """The policy that samples the episodes of a step."""
+    if carry.kept is None:
+        return Sampler(carry.params, number)
+    version = number - settings.staleness
+    noise = samplers.noise_of(
+        world,
+        settings.noise_kind,
+        settings.noise,
+        key,
+        version=jnp.maximum(version, 0),
+        number=number,
+        episodes=settings.groups * settings.size,
+    )
+    return Sampler(samplers.of_version(carry.kept, version), jnp.maximum(version, 0), noise)
 
 
 class Credited(NamedTuple):
@@ -123,6 +204,7 @@ def run_step(
     settings: Settings,
     policy: Policy,
     carry: Carry,
+    sampler: Sampler,
     first: Params,
     key: jax.Array,
     number: jax.Array,
@@ -130,21 +212,33 @@ def run_step(
     """The episodes of a step, credited, and its measures."""
     problem_key, episode_key = jax.random.split(key)
     problems = jnp.repeat(draw_problems(world, problem_key, settings.groups), settings.size)
-    sampled = history.sample(world, policy, carry.params, episode_key, problems)
+    sampled = history.sample(
+        world, policy, sampler.params, episode_key, problems, noise=sampler.noise
+    )
     group_ids = jnp.repeat(jnp.arange(settings.groups, dtype=jnp.int32), settings.size)
     rows = agents.split(world, sampled)
-    context = facts.make_context(
+    context = samplers.make_context(
         world,
+        policy,
+        sampler,
         rows,
-        score(policy, carry.params, rows.observations, rows.actions),
-        score(policy, first, rows.observations, rows.actions),
         number,
+        learner=carry.params,
+        first=first,
+        candidates=method.loss.candidates,
     )
     credited = credit(method, context, jnp.tile(group_ids, world.rows), carry.credit)
     signed = dataclasses.replace(
         credited.batch, token_advantages=settings.sign * credited.batch.token_advantages
     )
-    return credited._replace(batch=signed), measure(sampled, credited)
+    measured = measure(sampled, credited)
+    if carry.kept is not None:
+        # `split` has taken the first numbers of the step's key.
+        own_key = jax.random.fold_in(key, 2)
+        own = history.sample(world, policy, carry.params, own_key, problems)
+        learned = jnp.mean(own.judgment.solved, dtype=measured.solved.dtype)
+        measured = measured._replace(learned=learned)
+    return credited._replace(batch=signed), measured
 
 
 def draw_problems(world: World, key: jax.Array, groups: int) -> jax.Array:
@@ -159,8 +253,17 @@ def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: 
     """The advantages of a method for episodes, spread over their tokens; no gradient."""
     batch = episodes.episode_batch(context, group_ids, method.facts)
     state, turn_credit = assign(method, state, batch)
-    advantages = method.spread(turn_credit.advantages, episodes.written(context), batch)
+    advantages, marks = token_numbers(
+        method, turn_credit.advantages, episodes.written(context), batch
+    )
     tokens = episodes.token_batch(context, batch.included, advantages)
+    shape = tokens.tokens.shape
+    tokens = dataclasses.replace(
+        tokens,
+        group_ids=jnp.broadcast_to(batch.group_ids[:, None], shape),
+        successes=jnp.broadcast_to(batch.success[:, None], shape),
+        marks={name: jnp.where(tokens.loss_mask, x, 0.0) for name, x in marks.items()},
+    )
     return Credited(
         batch=jax.lax.stop_gradient(tokens),
         observations=context.history.observations,
@@ -172,8 +275,23 @@ def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: 
 
 def loss_of(params: Params, method: Method, policy: Policy, credited: Credited) -> jax.Array:
     """The loss that an update descends."""
-    scores = score(policy, params, credited.observations, credited.batch.tokens)
-    return method.reduce(method.loss(scores, credited.batch)[0], credited.batch).mean()
+    found = credited.batch.candidates
+    scores = score(
+        policy,
+        params,
+        credited.observations,
+        credited.batch.tokens,
+        needs=method.loss.needs,
+        candidates=None if found is None else found.ids,
+    )
+    batch = with_group_share(
+        method.loss,
+        method.reduce,
+        scores.logprobs,
+        credited.batch,
+        trajectories=len(credited.batch.tokens),
+    )
+    return method.reduce(method.loss(scores, batch)[0], batch).mean()
 
 
 def first_turns_of_right(credited: Credited) -> tuple[jax.Array, jax.Array]:
@@ -199,6 +317,7 @@ def measure(sampled: history.History, credited: Credited) -> Curves:
     entropies = jnp.where(written, context.scored.entropies, 0.0)
     return Curves(
         solved=mean(judged.solved),
+        learned=mean(judged.solved),
         success=mean(judged.success & judged.included),
         turns=mean(jnp.max(sampled.turn_ids, axis=1) + 1),
         tokens=mean(jnp.sum(alive, axis=1)),

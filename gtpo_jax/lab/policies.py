@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gtpo_jax.lab.worlds.world import World
+from gtpo_jax.maths import logprobs
 from gtpo_jax.parts.losses import Scores
 
 Params = Any
@@ -25,6 +26,9 @@ class Policy(NamedTuple):
     start: Callable[[Params], Memory]  # memory before the first observation
     apply: Callable[[Params, Memory, jax.Array], tuple[Memory, jax.Array]]
     """`(params, memory, observation) → (memory, logits [A])`, of one episode."""
+    state: Callable[[Memory], jax.Array] = lambda memory: jnp.ones(1)
+    """Memory after an observation → a vector as long as the features that the logits are linear in:
+    those of a table are a zero for each observation, and a one."""
 
 
 def table() -> Policy:
@@ -68,22 +72,50 @@ def recurrent(*, width: int = 16) -> Policy:
         memory = (1.0 - gate) * memory + gate * cell
         return memory, memory @ params["out"] + params["bias"][observation]
 
-    return Policy(init, lambda params: jnp.zeros_like(params["gate"][0]), apply)
+    return Policy(
+        init,
+        lambda params: jnp.zeros_like(params["gate"][0]),
+        apply,
+        lambda memory: jnp.append(memory, 1.0),  # the bias is a feature of length 1
+    )
 
 
 POLICIES: dict[str, Callable[..., Policy]] = {"table": table, "recurrent": recurrent}
 """Name → function of options that makes a policy."""
 
 
-def score(policy: Policy, params: Params, observations: jax.Array, actions: jax.Array) -> Scores:
-    """Log-probs and entropies of the actions `[M, T]` of whole episodes. Differentiable."""
+def rate(policy: Policy, params: Params, observations: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Logits `[M, T, A]` and states `[M, T, D]` at the observations `[M, T]` of whole episodes."""
 
-    def episode(seen: jax.Array) -> jax.Array:
-        def step(memory: Memory, observation: jax.Array) -> tuple[Memory, jax.Array]:
-            return policy.apply(params, memory, observation)
+    def episode(seen: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def step(memory: Memory, observation: jax.Array) -> tuple[Memory, tuple]:
+            memory, logits = policy.apply(params, memory, observation)
+            return memory, (logits, policy.state(memory))
 
         return jax.lax.scan(step, policy.start(params), seen)[1]
 
-    log_probs = jax.nn.log_softmax(jax.vmap(episode)(observations), axis=-1)
+    return jax.vmap(episode)(observations)
+
+
+def score(
+    policy: Policy,
+    params: Params,
+    observations: jax.Array,
+    actions: jax.Array,
+    *,
+    needs: Collection[str] = (),
+    candidates: jax.Array | None = None,
+    noise: jax.Array | None = None,
+) -> Scores:
+    """Log-probs and entropies of the actions `[M, T]` of whole episodes. Differentiable.
+
+    `needs` names extras of the scores, as a loss does; `candidates [M, T, K]` are actions that
+    those may need. `noise [M, T, A]` is added to the logits.
+    """
+    logits, states = rate(policy, params, observations)
+    if noise is not None:
+        logits = logits + noise
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
     chosen = jnp.take_along_axis(log_probs, actions[..., None], axis=-1)[..., 0]
-    return Scores(chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+    extras = logprobs.extras_at(logits, needs=needs, candidates=candidates, states=states)
+    return Scores(chosen, -jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1), extras)

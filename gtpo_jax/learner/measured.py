@@ -13,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gtpo_jax.learner.likeness import token_likeness
 from gtpo_jax.learner.scores import filled_micro_batches, micro_batch_at
 from gtpo_jax.maths import masking, similarity
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.spreads import written_width
 from gtpo_jax.types import (
     AnswerTokens,
     ForwardFn,
@@ -34,6 +36,9 @@ OF_ANSWERS = (facts.ANSWER_LOGPROBS, facts.ANSWER_LOGPROBS_BEFORE)
 """Facts that `answer_facts` computes."""
 
 FACTS = (*OF_STATES, facts.REFERENCE_ANSWER_LOGPROBS, *OF_ANSWERS)
+
+OF_GROUPS = (facts.TOKEN_LIKENESS,)
+"""Facts that `likeness.token_likeness` computes, if the parts have whole groups."""
 
 Pack = Callable[[Sequence[Trajectory], np.ndarray, Sequence[Sequence[int]]], Iterator[TokenBatch]]
 """`(trajectories, advantages [M, K], parts) → batches`, one for each part, all of one shape."""
@@ -59,18 +64,26 @@ class Measures:
         max_turns: int,
         row_tokens: int,
         answer_tokens: AnswerTokens | None,
+        groups: int = 0,
+        temperature: float = 1.0,
+        chunk: int | None = None,
     ):
-        """`trajectories`: the largest number in a part. `logprobs` is `scores.stepwise_logprobs`,
-        jitted. Facts that others compute are ignored.
+        """`trajectories`: the largest number in a part, and `groups` that of groups. `logprobs` is
+        `scores.stepwise_logprobs`, jitted. Facts that others compute are ignored.
         """
         needed = {fact.name for fact in needs}
-        self.names = [fact.name for fact in FACTS if fact.name in needed]
+        self.names = [fact.name for fact in (*FACTS, *OF_GROUPS) if fact.name in needed]
         self.logprobs, self.answer_tokens = logprobs, answer_tokens
         self.trajectories, self.max_turns, self.row_tokens = trajectories, max_turns, row_tokens
         of_states = self._needed(*OF_STATES)
         self.states = jax.jit(
             functools.partial(
                 pooled_states, forward, names=of_states, trajectories=trajectories, turns=max_turns
+            )
+        )
+        self.likeness = jax.jit(
+            functools.partial(
+                token_likeness, forward, groups=groups, temperature=temperature, chunk=chunk
             )
         )
         self.last_turns = jax.jit(functools.partial(last_turn_means, trajectories=trajectories))
@@ -89,6 +102,8 @@ class Measures:
         passes: dict[str, tuple[Any, int]] = {}
         if self._needed(*OF_STATES):
             passes["policy states"] = (self.states, parts)
+        if self._needed(*OF_GROUPS):
+            passes["token likeness"] = (self.likeness, parts)
         if self._needed(*OF_ANSWERS):
             passes["answer log-probs"] = (self.logprobs, parts * self.max_turns)
         return passes
@@ -115,6 +130,10 @@ class Measures:
                     states[name] = self.last_turns(scores[-1], batch)
                 pooled.append(jax.device_get(states))
             found |= _joined(pooled, parts, len(trajectories))
+        if self._needed(*OF_GROUPS):
+            batches = pack(trajectories, self._marks(trajectories), parts)
+            scored = [(batch, self.likeness(params, batch)) for batch in batches]
+            found[facts.TOKEN_LIKENESS.name] = of_written_tokens(scored, parts, trajectories)
         if self._needed(*OF_ANSWERS):
             found |= self._answers(params, trajectories, pack)
         return Measured({name: found[name] for name in self.names}, scores)
@@ -156,6 +175,24 @@ def _joined(
         for name, x in values.items():
             joined[name][list(part)] = x[: len(part)]
     return joined
+
+
+def of_written_tokens(
+    scored: Sequence[tuple[TokenBatch, jax.Array]],
+    parts: Sequence[Sequence[int]],
+    trajectories: Sequence[Trajectory],
+) -> np.ndarray:
+    """Numbers `[A, B, T]` of the tokens of each part as `[M, L]`, as `spreads.Written` has them; 0
+    on padding and for trajectories that are not in a batch.
+    """
+    found = np.zeros((len(trajectories), written_width(trajectories)), np.float32)
+    for (batch, values), part in zip(scored, parts, strict=True):
+        ids, trained, values = jax.device_get((batch.trajectory_ids, batch.loss_mask, values))
+        # A trajectory is whole in one row, in order.
+        for number, index in enumerate(part):
+            own = values[trained & (ids == number)]
+            found[index, : len(own)] = own
+    return found
 
 
 def pooled_states(

@@ -13,7 +13,7 @@ policy. So every token is predicted by the one before it in the row, as without 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -83,6 +83,8 @@ def pack(
     shared_prompts: bool = False,
     token_advantages: Sequence[np.ndarray] | None = None,
     candidates: int = 0,
+    groups: bool = False,
+    marks: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> TokenBatch:
     """Packs trajectories into `[micro_batches, rows, row_length]`; the rest is padding.
 
@@ -96,7 +98,10 @@ def pack(
     row; the next row repeats it. Either way there are at most as many rows as trajectories.
 
     `candidates`: how many of the tokens that the sampler recorded beside each draw go along.
+    `groups`: the groups and successes of trajectories go along.
+    `marks`: by name, for each trajectory, one more number per token that the policy wrote.
     """
+    marks = marks or {}
     included = [index for index, trajectory in enumerate(trajectories) if _packed(trajectory)]
     pieces = _pieces(trajectories, included, row_length, shared_prompts=shared_prompts)
     layout = first_fit([_piece_length(trajectories, piece) for piece in pieces], row_length)
@@ -106,8 +111,16 @@ def pack(
             f" are {micro_batches} x {rows}; raise the number of micro-batches"
         )
     batch = empty_batch(
-        micro_batches * rows, row_length, shared_prompts=shared_prompts, candidates=candidates
+        micro_batches * rows,
+        row_length,
+        shared_prompts=shared_prompts,
+        candidates=candidates,
+        groups=groups,
+        marks=tuple(marks),
     )
+    numbers: dict[int, int] = {}
+    for index in included:
+        numbers.setdefault(trajectories[index].group, len(numbers))
     for row, items in enumerate(layout):
         start, segment = 0, 1
         for piece in (pieces[item] for item in items):
@@ -119,7 +132,14 @@ def pack(
             for index in piece:
                 facts = index, trajectories[index], turn_advantages[index]
                 tokens = None if token_advantages is None else token_advantages[index]
-                start = _write(batch, row, start, segment, *facts, prefix=prefix, tokens=tokens)
+                marked = {name: values[index] for name, values in marks.items()}
+                end = _write(
+                    batch, row, start, segment, *facts, prefix=prefix, tokens=tokens, marks=marked
+                )
+                if batch.group_ids is not None and batch.successes is not None:
+                    batch.group_ids[row, start:end] = numbers[trajectories[index].group]
+                    batch.successes[row, start:end] = trajectories[index].success
+                start = end
                 segment += 1
     return jax.tree.map(lambda x: x.reshape(micro_batches, rows, *x.shape[1:]), batch)
 
@@ -179,11 +199,18 @@ def pack_stream(
 
 
 def empty_batch(
-    rows: int, row_length: int, *, shared_prompts: bool = False, candidates: int = 0
+    rows: int,
+    row_length: int,
+    *,
+    shared_prompts: bool = False,
+    candidates: int = 0,
+    groups: bool = False,
+    marks: Sequence[str] = (),
 ) -> TokenBatch:
     """A batch of padding, as NumPy arrays.
 
-    It has `prefix_ids` only with `shared_prompts`, and `candidates` only if there are any.
+    It has `prefix_ids` only with `shared_prompts`, `candidates` and `marks` only if there are any,
+    and `group_ids` and `successes` only with `groups`.
     """
     shape = (rows, row_length)
     recorded = Candidates(
@@ -200,6 +227,9 @@ def empty_batch(
         "token_advantages": np.zeros(shape, np.float32),
         "prefix_ids": np.zeros(shape, np.int32) if shared_prompts else None,
         "candidates": recorded if candidates else None,
+        "group_ids": np.zeros(shape, np.int32) if groups else None,
+        "successes": np.zeros(shape, bool) if groups else None,
+        "marks": {name: np.zeros(shape, np.float32) for name in marks} if marks else None,
     }
     return TokenBatch(**fields)
 
@@ -261,10 +291,12 @@ def _write(
     *,
     prefix: int = 0,
     tokens: np.ndarray | None = None,
+    marks: Mapping[str, np.ndarray] | None = None,
 ) -> int:
     """Writes a trajectory into a row of a NumPy batch and returns the end of its segment.
 
-    `tokens`: advantages of its tokens, in place of those of its turns.
+    `tokens`: advantages of its tokens, in place of those of its turns. `marks`: further numbers of
+    its tokens.
     `prefix`: segment that holds its prompt without the last token; the trajectory continues it.
     0: no shared prompt.
     """
@@ -294,6 +326,9 @@ def _write(
         )
         if tokens is not None:
             batch.token_advantages[written] = tokens[before : before + turn.own_tokens]
+        for name, values in (marks or {}).items():
+            assert batch.marks is not None
+            batch.marks[name][written] = values[before : before + turn.own_tokens]
         before += turn.own_tokens
         start += len(turn.tokens)
         batch.tokens[row, start : start + len(turn.observation)] = turn.observation

@@ -11,10 +11,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gtpo_jax.learner.scores import batch_logprobs, filled_micro_batches, micro_batch_at
+from gtpo_jax.learner.scores import (
+    batch_logprobs,
+    filled_micro_batches,
+    micro_batch_at,
+    stepwise_logprobs,
+)
 from gtpo_jax.learner.state import TrainState, changing
 from gtpo_jax.maths import masking
-from gtpo_jax.parts.losses import Loss, Scores
+from gtpo_jax.parts.losses import Loss, Scores, with_group_share
 from gtpo_jax.parts.reductions import Reduction
 from gtpo_jax.types import Candidates, ForwardFn, Params, TokenBatch
 
@@ -37,6 +42,7 @@ def make_update(
     *,
     temperature: float = 1.0,
     chunk: int | None = None,
+    trajectories: int | None = None,
 ) -> Update:
     """One pure function `(state, batch [A, B, T]) → (state, metrics)`; jit it and donate the state.
 
@@ -47,12 +53,25 @@ def make_update(
     concerned; see `nonfinite_names`.
 
     `chunk`: number of positions per row whose logits are held in memory at once. None: all.
-    """
 
+    A loss with terms over groups costs one more forward pass over the batch, which must have whole
+    groups, and needs `trajectories`: the largest number of trajectories of a batch.
+    """
+    if loss.group_terms and trajectories is None:
+        raise ValueError(
+            "a loss with terms over groups needs the largest number of trajectories of a batch;"
+            " pass trajectories to `make_update`, as `training.Training` does"
+        )
     micro_loss = _make_micro_loss(forward, loss, reduce, temperature=temperature, chunk=chunk)
 
     def update(state: TrainState, batch: TokenBatch) -> tuple[TrainState, Metrics]:
         gradient = jax.grad(micro_loss, has_aux=True)
+        if trajectories is not None and loss.group_terms:
+            batch = without_junk(batch)
+            scored = stepwise_logprobs(
+                forward, state.params, batch, temperature=temperature, chunk=chunk
+            )
+            batch = with_group_share(loss, reduce, scored, batch, trajectories=trajectories)
 
         def accumulate(index: jax.Array, total):
             micro_batch = micro_batch_at(batch, index)
@@ -160,6 +179,10 @@ def without_junk(batch: TokenBatch) -> TokenBatch:
         for name in MASKED
         if (values := getattr(batch, name)) is not None
     }
+    if batch.marks is not None:
+        clean["marks"] = {
+            name: jnp.where(trained, values, 0.0) for name, values in batch.marks.items()
+        }
     if batch.candidates is not None:
         ids, recorded = batch.candidates
         clean["candidates"] = Candidates(

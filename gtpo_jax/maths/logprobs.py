@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from gtpo_jax.maths import checks
+from gtpo_jax.maths.precision import as_float
 from gtpo_jax.types import Scalar
 
 EXTRAS = {
@@ -32,7 +33,7 @@ def token_logprobs(
     """`out[b, t] = log softmax(logits[b, t−1] / temperature)[tokens[b, t]]`; `out[:, 0]` is 0.
 
     Logits at t−1 predict token t. Use the temperature of the sampler, or the ratio to its log-probs
-    is not 1 on the first step. Computed in float32.
+    is not 1 on the first step. Computed in float32, or float64.
     """
     _check(logits, tokens, temperature)
     return _align(_logprobs(logits[:, :-1], tokens[:, 1:], temperature))
@@ -68,8 +69,26 @@ def statistics_at(
 
     Nothing is shifted: `logits[..., :]` predict `targets[...]`. `needs` are names of `EXTRAS`:
     `candidate_logprobs` needs the ids of `candidates`, `state_norms` the `states` that the logits
-    come from. Computed in float32.
+    come from. Computed in float32, or float64.
     """
+    return TokenStatistics(
+        _logprobs(logits, targets, temperature),
+        _entropies(logits, temperature),
+        extras_at(
+            logits, temperature=temperature, needs=needs, candidates=candidates, states=states
+        ),
+    )
+
+
+def extras_at(
+    logits: Float[Array, "*B V"],
+    *,
+    temperature: Scalar = 1.0,
+    needs: Collection[str] = (),
+    candidates: Int[Array, "*B K"] | None = None,
+    states: Float[Array, "*B D"] | None = None,
+) -> dict[str, Float[Array, "*B ..."]]:
+    """The statistics of `EXTRAS` among `needs`, by name; the arguments are of `statistics_at`."""
     extras = {}
     if "candidate_logprobs" in needs:
         if candidates is None:
@@ -83,10 +102,8 @@ def statistics_at(
     if "state_norms" in needs:
         if states is None:
             raise ValueError("state_norms needs the hidden states, not only the logits")
-        extras["state_norms"] = jnp.sum(jnp.square(states.astype(jnp.float32)), axis=-1)
-    return TokenStatistics(
-        _logprobs(logits, targets, temperature), _entropies(logits, temperature), extras
-    )
+        extras["state_norms"] = jnp.sum(jnp.square(as_float(states)), axis=-1)
+    return extras
 
 
 def token_statistics(
@@ -195,26 +212,26 @@ def _check_needs(needs: Collection[str]) -> None:
 
 
 def _logprobs(logits: jax.Array, targets: jax.Array, temperature: Scalar) -> jax.Array:
-    scaled = logits.astype(jnp.float32) / temperature
+    scaled = as_float(logits) / temperature
     chosen = jnp.take_along_axis(scaled, targets[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(scaled, axis=-1)
 
 
 def _entropies(logits: jax.Array, temperature: Scalar) -> jax.Array:
-    log_p = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+    log_p = jax.nn.log_softmax(as_float(logits) / temperature, axis=-1)
     # −inf marks tokens that cannot be drawn: 0 · log 0 is 0, in the gradient as well.
     safe = jnp.where(jnp.isneginf(log_p), 0.0, log_p)
     return -jnp.sum(jnp.exp(log_p) * safe, axis=-1)
 
 
 def _candidate_logprobs(logits: jax.Array, ids: jax.Array, temperature: Scalar) -> jax.Array:
-    scaled = logits.astype(jnp.float32) / temperature
+    scaled = as_float(logits) / temperature
     chosen = jnp.take_along_axis(scaled, ids, axis=-1)
     return chosen - jax.nn.logsumexp(scaled, axis=-1, keepdims=True)
 
 
 def _collisions(logits: jax.Array, temperature: Scalar) -> jax.Array:
-    p = jax.nn.softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+    p = jax.nn.softmax(as_float(logits) / temperature, axis=-1)
     return jnp.stack([jnp.sum(p**2, axis=-1), jnp.sum(p**3, axis=-1)], axis=-1)
 
 

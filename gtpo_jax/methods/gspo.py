@@ -32,3 +32,15 @@ def gspo(
             reduce=reduce,
         )
     )
+
+
+def turn_gspo(*, low: float = 3e-4, high: float = 4e-4) -> Method:
+    """GSPO per turn, our own: one ratio per turn, `gspo unit=turn`.
+
+    `ρ_k = exp((1 / |y_k|) Σ_{t ∈ k} log(π(y_t) / μ(y_t)))`, clipped as a whole, mean over turns.
+
+    In a trajectory of several turns tool output divides the text of the policy into actions; the
+    ratio of a turn keeps one bad turn from clipping the others. The clip range is GSPO's, made for
+    longer units.
+    """
+    return gspo(unit="turn", low=low, high=high)

@@ -18,7 +18,7 @@ from gtpo_jax.parts.plans import Plan, independent
 from gtpo_jax.parts.prompts import Prompts, in_order
 from gtpo_jax.parts.reductions import Reduction
 from gtpo_jax.parts.rewards import Reward
-from gtpo_jax.parts.spreads import Spread, evenly
+from gtpo_jax.parts.spreads import Spread, Written, evenly, facts_of
 from gtpo_jax.types import EpisodeBatch
 
 INDEPENDENT = independent()
@@ -39,7 +39,12 @@ class Method(NamedTuple):
     @property
     def facts(self) -> tuple[Fact, ...]:
         """Facts of trajectories that its parts read, but for those that `assign` itself passes."""
-        needs = facts.union(*(part.facts for part in self.rewards.values()), self.credit.facts)
+        needs = facts.union(
+            *(part.facts for part in self.rewards.values()),
+            self.credit.facts,
+            facts_of(self.spread),
+            *(mark.facts for mark in self.loss.marks),
+        )
         return tuple(fact for fact in needs if fact != facts.REWARD_PARTS)
 
 
@@ -71,6 +76,17 @@ def assign(method: Method, state: State, episodes: EpisodeBatch) -> tuple[State,
     episodes = dataclasses.replace(episodes, facts=passed)
     state, advantages, links = credits_.trace(method.credit, state, earned.total, episodes)
     return state, TurnCredit(earned.total, advantages, earned.parts, links)
+
+
+def token_numbers(
+    method: Method, advantages: jax.Array, written: Written, episodes: EpisodeBatch
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Advantages of tokens from those of turns `[M, K]`, and the marks of tokens that the loss
+    reads, each `[M, L]`. Pure and jit-able.
+    """
+    of_tokens = method.spread(advantages, written, episodes)
+    marks = {mark.name: mark.function(of_tokens, written, episodes) for mark in method.loss.marks}
+    return of_tokens, marks
 
 
 def add_reward(method: Method, name: str, reward: Reward) -> Method:
@@ -122,7 +138,7 @@ def change_policy_term(
     if not any(isinstance(term, PolicyTerm) for term in terms):
         raise ValueError(f"{name} changes a policy-gradient term, and this method's loss has none")
     changed = (change(term) if isinstance(term, PolicyTerm) else term for term in terms)
-    return method._replace(loss=Loss(tuple(changed)))
+    return method._replace(loss=method.loss._replace(terms=tuple(changed)))
 
 
 def correct_policy_term(method: Method, correction: Correction, *, name: str) -> Method:

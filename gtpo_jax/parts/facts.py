@@ -164,6 +164,22 @@ def gather_anchors(trajectories: Sequence[Trajectory], max_turns: int) -> np.nda
     return ids
 
 
+def gather_contexts(trajectories: Sequence[Trajectory], max_turns: int) -> np.ndarray:
+    """Ids `[M, K]` of all tokens before those that the policy wrote in each turn: prompt, earlier
+    turns, observations, and what the turn was given.
+    """
+    ids = np.zeros((len(trajectories), max_turns), np.int32)
+    for row, trajectory in enumerate(trajectories):
+        seen = zlib.crc32(np.asarray(trajectory.prompt, np.int32).tobytes())
+        for k, turn in enumerate(trajectory.turns):
+            given = np.asarray(turn.tokens[: turn.given], np.int32)
+            ids[row, k] = zlib.crc32(given.tobytes(), seen) & 0x7FFFFFFF
+            for tokens in (turn.tokens, turn.observation):
+                size = np.int32(len(tokens)).tobytes()
+                seen = zlib.crc32(size + np.asarray(tokens, np.int32).tobytes(), seen)
+    return ids
+
+
 def _errors(turn: Turn) -> int:
     fine = (ToolStatus.OK, ToolStatus.INFRA_ERROR)
     return sum(result.status not in fine for result in turn.results)
@@ -205,6 +221,11 @@ ANCHORS = Fact(
     gather_anchors,
     "[M, K] int32, id of the problem and of the tool output that the policy saw before the turn",
 )
+CONTEXTS = Fact(
+    "contexts",
+    gather_contexts,
+    "[M, K] int32, id of all tokens before the turn: prompt, earlier turns, observations",
+)
 ACTIONS = Fact(
     "actions",
     of_turns(lambda turn: text_id(done_text(turn)), np.int32),
@@ -239,6 +260,14 @@ TURN_STATES = Fact(
     None,
     "[M, K, D] float32, final hidden state of the policy at the last token before each turn; zeros"
     " where there is no turn",
+    "`training.Training` computes it with the policy",
+)
+TOKEN_LIKENESS = Fact(
+    "token_likeness",
+    None,
+    "[M, L] float32, for each token that the policy wrote, the product of the gradient of its"
+    " log-prob by the head of the model with the sum of those of the tokens of the successes of its"
+    " group; 0 on padding",
     "`training.Training` computes it with the policy",
 )
 REFERENCE_ANSWER_LOGPROBS = Fact(

@@ -35,6 +35,10 @@ LAYOUT = [
 """Eight rows of trajectories, each a list of pieces; adjacent trained pieces are two turns."""
 
 
+MARKS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {}
+"""Name of a mark of tokens → random numbers of it, of a shape. Files of rows add theirs."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
     """A batch and the scores of its tokens, in float64.
@@ -125,6 +129,8 @@ def data(seed: int) -> Data:
     ids = np.argsort(-sampler, axis=-1)[..., :CANDIDATES].astype(np.int32)
     turn_advantages = rng.standard_normal((16, 3))
     rows, turns = (np.maximum(np.asarray(x), 0) for x in (batch.trajectory_ids, batch.turn_ids))
+    group_ids = np.array([0, 0, 0, 1, 1, 1, 1, 2, 3, 3])
+    successes = np.array([True, False, False, True, True, False, False, False, True, False])
     p = np.exp(trained)
     filled = {
         "tokens": tokens.astype(np.int32),
@@ -132,8 +138,12 @@ def data(seed: int) -> Data:
         "proximal_logprobs": at(policies["proximal"]),
         "reference_logprobs": at(policies["reference"]),
         "token_advantages": float64(np.where(batch.loss_mask, turn_advantages[rows, turns], 0.0)),
+        "group_ids": np.where(batch.trajectory_ids >= 0, group_ids[rows], 0).astype(np.int32),
+        "successes": np.where(batch.trajectory_ids >= 0, successes[rows], False),
         "candidates": Candidates(ids, float64(np.take_along_axis(sampler, ids, axis=-1))),
     }
+    of_tokens = np.random.default_rng(seed)  # of its own: marks do not change the other numbers
+    filled["marks"] = {name: make(of_tokens, shape) for name, make in MARKS.items()}
     known = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     arrays = {name: None if x is None else np.asarray(x) for name, x in known.items()}
     return Data(

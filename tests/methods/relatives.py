@@ -42,6 +42,7 @@ FACTS: dict[str, FactMaker] = {
     "turn_entropies": lambda rng, e: rng.uniform(0.1, 2.0, e.turn_mask.shape).astype(np.float32),
     "turn_logprobs": lambda rng, e: -rng.uniform(0.1, 2.0, e.turn_mask.shape).astype(np.float32),
     "anchors": lambda rng, e: rng.integers(0, 4, e.turn_mask.shape).astype(np.int32),
+    "contexts": lambda rng, e: rng.integers(0, 2**31 - 1, e.turn_mask.shape).astype(np.int32),
     "actions": lambda rng, e: rng.integers(0, 3, e.turn_mask.shape).astype(np.int32),
     "answers": lambda rng, e: rng.integers(-1, 3, len(e.success)).astype(np.int32),
     "problems": lambda rng, e: (7 + e.group_ids).astype(np.int32),

@@ -25,7 +25,7 @@ TABLE: dict[str, Row] = {
     for name, row in importlib.import_module(f"tests.methods.{path.stem}").ROWS.items()
 }
 each = pytest.mark.parametrize("name", TABLE)
-SEEDS, DIRECTIONS = 2, 4
+SEEDS, DIRECTIONS, TRAJECTORIES = 2, 4, 12
 ORDER = np.random.default_rng(5).permutation(len(loss_relatives.LAYOUT))
 
 
@@ -56,7 +56,10 @@ def with_junk(batch, scores):
     ids, logprobs = batch.candidates
     ids = np.where(mask[..., None], ids, rng.integers(0, loss_relatives.WORDS, ids.shape))
     changed = dataclasses.replace(
-        batch, candidates=Candidates(ids.astype(np.int32), junk(logprobs)), **fields
+        batch,
+        candidates=Candidates(ids.astype(np.int32), junk(logprobs)),
+        marks={name: junk(values) for name, values in batch.marks.items()},
+        **fields,
     )
 
     def other(x):
@@ -85,7 +88,13 @@ def loss_of(method):
     """`(batch, scores) → reduced loss` as the update computes it."""
 
     def total(scores, batch):
-        batch = without_junk(batch)
+        batch = losses.with_group_share(
+            method.loss,
+            method.reduce,
+            scores.logprobs,
+            without_junk(batch),
+            trajectories=TRAJECTORIES,
+        )
         return method.reduce(method.loss(scores, batch)[0], batch).mean()
 
     return lambda batch, scores: jax.value_and_grad(total)(scores, batch)
@@ -208,6 +217,9 @@ def test_missing_needs_are_named(name):
     needs = method.loss.needs
     assert needs <= set(losses.NEEDS)
     assert ("candidates" in needs) == (method.loss.candidates > 0)
+    if method.loss.marks:
+        with pytest.raises(ValueError, match="the loss needs a batch with marks"):
+            method.loss(scores, dataclasses.replace(batch, marks=None))
     if needs & set(losses.FIELDS):
         with pytest.raises(ValueError, match="the loss needs a batch with"):
             method.loss(scores, bare)

@@ -38,7 +38,7 @@ def told(request):
 
 def content(trajectory):
     tokens = [turn.tokens.tolist() for turn in trajectory.turns]
-    facts = sorted(trajectory.facts.items())
+    facts = sorted((name, np.asarray(x).tolist()) for name, x in trajectory.facts.items())
     return trajectory.sample, trajectory.prompt.tolist(), tokens, trajectory.verdict, facts
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from gtpo_jax import methods
+from gtpo_jax.methods.method import token_numbers
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.spreads import Written
 from tests.methods import relatives
 from tests.methods.relatives import ROWS, SEEDS, Row
 
@@ -21,6 +23,12 @@ TABLE: dict[str, Row] = {
     for name, row in importlib.import_module(f"tests.methods.{path.stem}").ROWS.items()
 }
 each = pytest.mark.parametrize("name", TABLE)
+NOTHING_WRITTEN = Written(
+    *(
+        np.full((ROWS, 4), fill, kind)
+        for fill, kind in ((0, int), (-1, int), (0, float), (0, float))
+    )
+)
 ORDER = np.random.default_rng(5).permutation(ROWS)
 
 
@@ -154,7 +162,8 @@ def test_missing_fact_is_named_with_its_provider(name):
         assert fact.meaning and (fact.gather or fact.provider), fact.name
     if method.facts:
         with pytest.raises(ValueError, match="the method needs the fact"):
-            methods.assign(method, method.credit.init(), bare)
+            advantages = methods.assign(method, method.credit.init(), bare)[1].advantages
+            token_numbers(method, advantages, NOTHING_WRITTEN, bare)
         absent = [fact for fact in method.facts if fact.gather is None]
         if absent:
             with pytest.raises(ValueError, match=absent[0].name):

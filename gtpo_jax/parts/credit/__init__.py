@@ -26,6 +26,7 @@
 | `productive()`, `unlikely()` | x, scaled on the last turn of a success |
 | `thoughts()` | x by the labels of turns |
 | `plan_turn()` | score of the plan on the first turn, x on others |
+| `preferred()` | 1 if it passes a filter, −1 if another of the group does |
 | `over_greedy()` | `x −` the x of the greedy rollout of the group |
 | `value_differences()` | `x + V(next boundary) − V(boundary)` with values of a plan |
 | `left_out(fact)` | 0 on trajectories whose fact is true, x on others |
@@ -47,6 +48,14 @@ their links as plain functions.
 """
 
 from gtpo_jax.parts.credit.alike import among_anchors, among_histories, mean_of_transitions
+from gtpo_jax.parts.credit.apart import without
+from gtpo_jax.parts.credit.balanced import balanced
+from gtpo_jax.parts.credit.baselines import (
+    minus_log_mean_exp,
+    minus_weighted_mean,
+    positive,
+    raised,
+)
 from gtpo_jax.parts.credit.budgets import budget_advantages, over_budgets
 from gtpo_jax.parts.credit.causal import causal_alignment, times_alignment
 from gtpo_jax.parts.credit.concentrated import certainty_weights, concentrated
@@ -84,7 +93,9 @@ from gtpo_jax.parts.credit.last_turns import at_last, before_last
 from gtpo_jax.parts.credit.layers import over_parent, second_layer
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
+from gtpo_jax.parts.credit.max_variance import max_variance_rows, most_varied
 from gtpo_jax.parts.credit.plan_turn import plan_scores, plan_turn
+from gtpo_jax.parts.credit.preferred import CONSISTENT, REPETITION, preferences, preferred
 from gtpo_jax.parts.credit.ranked import rank_returns, ranked, standardized_by_rank
 from gtpo_jax.parts.credit.recurring import (
     dense_ids,
@@ -120,10 +131,12 @@ from gtpo_jax.parts.credit.value_differences import TURN_VALUES, value_differenc
 from gtpo_jax.parts.credit.value_head import ValueHead, gae, learned_values
 
 __all__ = [
+    "CONSISTENT",
     "DEMONSTRATION_DISTANCE",
     "DEMONSTRATION_GAP",
     "GREEDY",
     "OFF_POLICY",
+    "REPETITION",
     "ROW_SETS",
     "SETS",
     "TURN_VALUES",
@@ -140,6 +153,7 @@ __all__ = [
     "anchored",
     "as_function",
     "at_last",
+    "balanced",
     "batch",
     "batch_first_turn",
     "before_last",
@@ -172,12 +186,16 @@ __all__ = [
     "left_out",
     "less_if_uncertain",
     "likelihood_ranks",
+    "max_variance_rows",
     "mean_of_tokens",
     "mean_of_transitions",
     "mean_over",
+    "minus_log_mean_exp",
     "minus_tracked_value",
+    "minus_weighted_mean",
     "mixed_groups",
     "model_hardness",
+    "most_varied",
     "normalize",
     "nothing",
     "over_budgets",
@@ -186,8 +204,12 @@ __all__ = [
     "over_relative_entropy",
     "plan_scores",
     "plan_turn",
+    "positive",
+    "preferences",
+    "preferred",
     "productive",
     "productivity_factors",
+    "raised",
     "rank_returns",
     "ranked",
     "retention",
@@ -217,4 +239,5 @@ __all__ = [
     "unlikely",
     "value_differences",
     "weighted",
+    "without",
 ]

@@ -98,6 +98,19 @@ class Clip:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Unclipped:
+    """`loss = −ρ A`: the surrogate of a `PolicyTerm` without a trust region of its own."""
+
+    def __call__(
+        self, log_ratio: jax.Array, policy_logprobs: jax.Array, advantages: jax.Array
+    ) -> Surrogate:
+        del policy_logprobs
+        advantages = jax.lax.stop_gradient(as_float(advantages))
+        loss = -jnp.exp(as_float(log_ratio)) * advantages
+        return Surrogate(loss, jnp.zeros(loss.shape, bool))
+
+
 def clipped(
     *,
     low: float = 0.2,

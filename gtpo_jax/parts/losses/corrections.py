@@ -104,11 +104,6 @@ class Acceptance:
 
     def __post_init__(self):
         _check_bounds(self.low, self.high)
-        if self.measure not in MEASURES:
-            raise ValueError(
-                f"measure must be one of {', '.join(MEASURES)}, got {self.measure!r}; ratio is"
-                " IcePop's"
-            )
 
     def statistic(self, log_ratio: jax.Array, logprobs: jax.Array) -> jax.Array:
         return MEASURES[self.measure](log_ratio, logprobs)

@@ -60,8 +60,6 @@ class TrustRegion(TokenSurrogate):
         hint = "0.2 is usual for tv, 0.05 for kl"
         checks.check_range("low", self.low, 0.0, float("inf"), hint=hint)
         checks.check_range("high", self.high, 0.0, float("inf"), hint=hint)
-        if self.divergence not in ("tv", "kl"):
-            raise ValueError(f"divergence must be tv or kl, got {self.divergence!r}; {hint}")
 
     def __call__(
         self, log_ratio: jax.Array, policy_logprobs: jax.Array, advantages: jax.Array

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gtpo_jax.maths import ratios, units
 from gtpo_jax.parts.losses.centering import score_centering
 from gtpo_jax.parts.losses.corrections import Correction, Unit, correct, token_weights
+from gtpo_jax.parts.losses.geometric import LogClamp
 from gtpo_jax.parts.losses.loss import Diagnostics, Scores
 from gtpo_jax.types import TokenBatch
 
@@ -37,8 +38,9 @@ class PolicyTerm:
 
     π₀ is the behavior policy μ, which sampled; with `recompute` it is the policy that the step
     began with, scored by the learner. `unit` "turn" or "sequence" gives every token the mean
-    log-ratio of its unit. `corrections` turn π₀ / μ into weights w for a sampler that differs from
-    the learner (arXiv 2505.24298 decouples π₀ from μ in this way); without them w is 1.
+    log-ratio of its unit, and `clamp` bounds the log-ratios of tokens before that mean.
+    `corrections` turn π₀ / μ into weights w for a sampler that differs from the learner (arXiv
+    2505.24298 decouples π₀ from μ in this way); without them w is 1.
 
     `centering` is the number of candidates of score centering, 0 for none: it adds `A C`, where C
     is `centering.score_centering` with the weights that this term itself would give to the score of
@@ -51,8 +53,14 @@ class PolicyTerm:
     recompute: bool = False
     corrections: tuple[Correction, ...] = ()
     centering: int = 0
+    clamp: LogClamp | None = None
 
     def __post_init__(self):
+        if self.clamp is not None and self.unit == "token":
+            raise ValueError(
+                "a clamp bounds log-ratios of tokens before the mean of their turn or sequence; set"
+                " unit to one of these, or clip the surrogate"
+            )
         if self.corrections and not self.recompute:
             raise ValueError(
                 "corrections for the sampler need recompute: they compare the learner with it"
@@ -89,6 +97,10 @@ class PolicyTerm:
             assert batch.proximal_logprobs is not None
             anchor = batch.proximal_logprobs
         log_ratio = ratios.log_ratios(scores.logprobs, anchor)
+        advantages = batch.token_advantages
+        bounded = jnp.zeros(log_ratio.shape, bool)
+        if self.clamp is not None:
+            log_ratio, bounded = self.clamp(log_ratio, advantages)
         if self.unit != "token":
             log_ratio = ratios.unit_log_ratios(
                 log_ratio,
@@ -96,8 +108,8 @@ class PolicyTerm:
                 units.row_unit_ids(batch, turns=self.unit == "turn"),
                 units=batch.tokens.size,
             )
-        advantages = batch.token_advantages
         loss, clipped = self.surrogate(log_ratio, scores.logprobs, advantages)
+        clipped |= bounded
         drift = ratios.log_ratios(scores.logprobs, batch.behavior_logprobs)
         diagnostics = {
             "clip_fraction": clipped.astype(jnp.float32),

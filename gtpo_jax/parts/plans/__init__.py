@@ -13,11 +13,14 @@ from gtpo_jax.parts.plans.moment import HostedPlan, Moment, Need, Service, at_mo
 from gtpo_jax.parts.plans.plan import Capacity, Episodes, EpisodesFn, Plan
 from gtpo_jax.parts.plans.planned import planned
 from gtpo_jax.parts.plans.refined import refined
+from gtpo_jax.parts.plans.retempered import FACT as RESAMPLED
+from gtpo_jax.parts.plans.retempered import Temperatures, retempered
 from gtpo_jax.parts.plans.swarm import swarm
 from gtpo_jax.parts.plans.tree import tree
 from gtpo_jax.parts.plans.valued import valued
 
 __all__ = [
+    "RESAMPLED",
     "Capacity",
     "Episodes",
     "EpisodesFn",
@@ -26,6 +29,7 @@ __all__ = [
     "Need",
     "Plan",
     "Service",
+    "Temperatures",
     "at_moment",
     "corrected",
     "delegated",
@@ -37,6 +41,7 @@ __all__ = [
     "lookahead",
     "planned",
     "refined",
+    "retempered",
     "swarm",
     "tree",
     "valued",

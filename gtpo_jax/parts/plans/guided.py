@@ -101,7 +101,7 @@ def guided(*, solution: str | None = "solution") -> Plan:
         wrong = failed(members)
         if not wrong:
             return members
-        ways = [choose(moment, problem, n, solution=solution is not None) for n in wrong]
+        ways: list[Way] = [choose(moment, problem, n, solution=solution is not None) for n in wrong]
         changed = yield [
             correction(members[n], way, size + n, moment, solution)
             for n, way in zip(wrong, ways, strict=True)

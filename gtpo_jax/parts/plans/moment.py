@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gtpo_jax.parts.plans.plan import Plan
+from gtpo_jax.parts.plans.plan import Episodes, Plan
 from gtpo_jax.types import Problem, Trajectory, Turn
 
 
@@ -81,7 +81,8 @@ def at_moment(plan: Plan, moment: Moment) -> Plan:
         return plan
     for need in plan.needs:
         moment.ask(need.service)
-    return dataclasses.replace(plan, episodes=functools.partial(plan.episodes, moment=moment))
+    episodes: Callable[..., Episodes] = plan.episodes
+    return dataclasses.replace(plan, episodes=functools.partial(episodes, moment=moment))
 
 
 WriteAnswer = Callable[[str, str], str]

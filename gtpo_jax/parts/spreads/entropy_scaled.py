@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from gtpo_jax.maths.precision import as_float
 from gtpo_jax.parts.credit.standardized import normalize
-from gtpo_jax.parts.spreads.spread import Spread, Written, evenly
+from gtpo_jax.parts.spreads.spread import Spread, Written, evenly, facts_of, needing
 from gtpo_jax.types import EpisodeBatch, Scalar
 
 
@@ -37,4 +37,4 @@ def entropy_scaled(
         factors = entropy_factors(written.entropies, mask, weight=weight, ddof=ddof, eps=eps)
         return jnp.where(mask, before(advantages, written, episodes) * factors, 0.0)
 
-    return spread
+    return needing(spread, *facts_of(before))

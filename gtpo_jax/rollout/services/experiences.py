@@ -29,10 +29,17 @@ class ExperienceFile:
 
     def texts(self, step: int) -> Sequence[str]:
         """The experiences when a step begins."""
-        if self._begun is None or self._begun[0] != step:
-            self._begin(step)
-        assert self._begun is not None
-        return self._begun[1]
+        if self._begun is None or self._begun[0] > step:
+            self._drop_from(step)
+            self._begun = 0, []
+        begun, texts = self._begun
+        due = [record for record in self.records if begun <= record["step"] < step]
+        due.sort(key=lambda record: (record["step"], record["group"]))
+        for _, records in itertools.groupby(due, key=lambda record: record["step"]):
+            edits = [Edit(*edit) for record in records for edit in record["edits"]]
+            texts = edited(texts, edits, most=self.most)
+        self._begun = step, texts
+        return texts
 
     def edit(self, step: int, group: int, edits: Sequence[Edit]) -> None:
         """Records the edits of a group."""
@@ -41,15 +48,8 @@ class ExperienceFile:
         if self.write:
             self.file.append(record)
 
-    def _begin(self, step: int) -> None:
-        # What a killed run wrote of this step or of later ones will be written again.
-        before = [record for record in self.records if record["step"] < step]
+    def _drop_from(self, step: int) -> None:
+        """Drops what a killed run wrote of this step and of later ones: it will be written again."""
+        self.records = [record for record in self.records if record["step"] < step]
         if self.write and self.file.path.exists():
-            self.file.rewrite(before)
-        self.records = before
-        texts: list[str] = []
-        ordered = sorted(before, key=lambda record: (record["step"], record["group"]))
-        for _, records in itertools.groupby(ordered, key=lambda record: record["step"]):
-            edits = [Edit(*edit) for record in records for edit in record["edits"]]
-            texts = edited(texts, edits, most=self.most)
-        self._begun = step, texts
+            self.file.rewrite(self.records)

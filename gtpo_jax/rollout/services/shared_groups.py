@@ -62,7 +62,14 @@ def _decode(stored: Stored) -> Shared:
     if not texts["question"].strip() or not texts["answer"].strip():
         raise ValueError("the problem must have a question and an answer")
     choices = _list("choices", fields.get("choices"), 64)
-    problem = Problem(**texts, choices=tuple(_text("a choice", choice) for choice in choices))
+    problem = Problem(
+        id=texts["id"],
+        question=texts["question"],
+        answer=texts["answer"],
+        family=texts["family"],
+        verifier=texts["verifier"],
+        choices=tuple(_text("a choice", choice) for choice in choices),
+    )
     rollouts = []
     for entry in _list("rollouts", record.get("rollouts"), MOST_ROLLOUTS):
         rollout = _object("a rollout", entry)
@@ -136,6 +143,7 @@ class SharedGroups:
         """The groups that a step may draw from."""
         if step not in self.steps:
             self._read(step)
+        self._forget_before(step)
         return [self.known[id] for id in self.steps[step]]
 
     def share(self, step: int, group: int, members: Sequence[Trajectory]) -> None:
@@ -146,6 +154,13 @@ class SharedGroups:
             self.store.put(Stored(self.run, step, group, encode_group(members, self.text)))
         except OSError as error:
             self.tell(f"a group could not be shared: {error}")
+
+    def _forget_before(self, step: int) -> None:
+        """Drops what only earlier steps draw from; the file keeps it."""
+        if min(self.steps) < step:
+            self.steps = {at: ids for at, ids in self.steps.items() if at >= step}
+            needed = {id for ids in self.steps.values() for id in ids}
+            self.known = {id: group for id, group in self.known.items() if id in needed}
 
     def _read(self, step: int) -> None:
         found: list[str] = []

@@ -142,11 +142,14 @@ def encode(stored: Stored) -> dict[str, object]:
 def decode(value: object) -> Stored:
     """The group that `encode` made. Raises `OSError` for anything else."""
     fields = value if isinstance(value, dict) else {}
-    run, step, group = fields.get("run"), fields.get("step"), fields.get("group")
-    content = fields.get("content")
+    run, content = fields.get("run"), fields.get("content")
     if not (isinstance(run, str) and RUN.fullmatch(run) and isinstance(content, str)):
         raise OSError("a group must have the name of a run and a content, both texts")
-    for number in (step, group):
+    numbers: list[int] = []
+    for name in ("step", "group"):
+        number = fields.get(name)
         if type(number) is not int or not 0 <= number < 10**9:
             raise OSError("a group must have a step and a number, both integers from 0")
+        numbers.append(number)
+    step, group = numbers
     return Stored(run, step, group, content.encode("utf-8", "replace"))

@@ -35,6 +35,7 @@ BLOCKS = [
 NOT_RUN = {
     ("models.md", 0): "a billion parameters",
     ("rollout.md", 0): "rows and context of an accelerator",
+    ("rollout.md", 1): "the engine of the example before",
 }
 
 

@@ -434,7 +434,9 @@ def test_arguments_of_other_shapes_are_refused(sampler, key):
             sampler(keys, jnp.zeros(shape))
 
 
-@pytest.mark.parametrize("filters", [None, {"top_k": 4}], ids=str)
+@pytest.mark.parametrize(
+    "filters", [None, pytest.param({"top_k": 4}, marks=pytest.mark.long)], ids=str
+)
 def test_factors_change_the_temperature_of_the_draw_and_not_the_logprobs(filters, key):
     keys, logits = jax.random.split(key, 64), random_logits(64)
     kind = sampling.categorical if filters is None else sampling.truncated

@@ -30,19 +30,21 @@ def test_exact_gradient_is_that_of_plain_recursion():
     np.testing.assert_allclose(report.gradient, PLAIN.gradient().ravel(), atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "world",
-    [small(), pytest.param(recoverable(needed=1, turns=4), marks=pytest.mark.long)],
-    ids=lambda world: world.name,
-)
-def test_turn_values_give_the_exact_gradient(world):
+def test_turn_values_give_the_exact_gradient():
+    vine = audits.audit(small(), methods.vine(length=1), size=1, params=LOGITS)
+    assert vine.bias < 1e-9 and abs(vine.scale - 1) < 1e-9
+    np.testing.assert_allclose(vine.update, PLAIN.gradient().ravel(), atol=1e-10)
+
+
+@pytest.mark.long
+def test_turn_values_are_less_noisy_than_the_outcome():
+    world = recoverable(needed=1, turns=4)
     vine = audits.audit(world, methods.vine(length=1), size=1)
-    assert vine.bias < 1e-9 and abs(vine.cosine - 1) < 1e-12 and abs(vine.scale - 1) < 1e-9
-    np.testing.assert_allclose(vine.update, vine.gradient, atol=1e-12)
-    # With the outcome alone the gradient is the same, and noisier than with values without noise.
+    # Values without noise, as of many rollouts; the outcome has the same gradient.
     total = outcome_only(methods.rloo())._replace(credit=credit.total())
     plain = audits.audit(world, total, size=1)
-    assert plain.bias < 1e-9 and plain.signal_to_noise < 0.7 * vine.signal_to_noise
+    assert max(vine.bias, plain.bias) < 1e-9
+    assert plain.signal_to_noise < 0.7 * vine.signal_to_noise
 
 
 @pytest.mark.parametrize("name", ["rloo", "grpo", "gtpo"])

@@ -98,6 +98,8 @@ def test_a_record_says_what_happened():
         "answer": "4 €",
         "success": True,
         "included": True,
+        "shared_turns": 0,
+        "off_policy": False,
         "facts": {},
     }
     assert first["pieces"] == [*"so ", "<code>", *"print(2)", "</code>", "<|end|>"]

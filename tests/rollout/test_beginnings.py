@@ -1,4 +1,4 @@
-"""What a request puts before the first turn of its trajectory, and the caches it finds there."""
+"""Beginnings that requests put before the turns they sample, and the caches that they find."""
 
 import dataclasses
 import functools

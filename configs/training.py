@@ -11,17 +11,18 @@ from configs.schema import RunConfig
 from gtpo_jax.decoding import sampling
 from gtpo_jax.methods import Method
 from gtpo_jax.parts import facts
+from gtpo_jax.parts.plans import HostedPlan, Plan
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.training import COMPUTED, Layout, Put, Training
 from gtpo_jax.types import AnswerTokens, ForwardFn
 
 
-def make_layout(config: RunConfig) -> Layout:
-    """The batches of a step."""
+def make_layout(config: RunConfig, plan: Plan) -> Layout:
+    """The batches of a step, with room for all trajectories that the plan may return."""
     train = config.train
     return Layout(
         groups=train.prompts,
-        group_size=train.group_size,
+        group_size=plan.returned(train.group_size),
         max_turns=config.rollout.max_turns,
         row_tokens=train.row_tokens or config.rollout.context,
         rows=train.rows,
@@ -36,7 +37,7 @@ def make_sampler(config: RunConfig, method: Method) -> sampling.Sampler:
     """The sampler of the rollouts that are trained on; it records what the loss compares with."""
     temperature = config.train.temperature
     sampler = functools.partial(sampling.categorical, temperature=temperature)
-    count = method.loss.candidates
+    count = max(method.loss.candidates, method.plan.candidates)
     if not count:
         return sampler
     return sampling.recording(sampler, count=count, temperature=temperature)
@@ -49,9 +50,12 @@ def check_facts(method: Method, source: ProblemSource | None) -> None:
     records of all others. None: the problems are not at hand.
     """
     facts.check_provided(method.facts, COMPUTED)
-    if source is not None and any(fact.fields for fact in method.facts):
+    hosted = isinstance(method.plan, HostedPlan)
+    if source is not None and (hosted or any(fact.fields for fact in method.facts)):
         problem = source.train_problem(0)
         facts.check_fields(method.facts, problem.info, problem.id)
+        if hosted:
+            method.plan.check(problem)
 
 
 def make_training(
@@ -73,7 +77,7 @@ def make_training(
             train.optimizer, steps=train.steps, updates=train.minibatches * train.epochs
         ),
         method,
-        make_layout(config),
+        make_layout(config, method.plan),
         temperature=train.temperature,
         chunk=train.logprob_chunk,
         seed=config.seed,

@@ -184,6 +184,13 @@ def with_method_states(state: learner.TrainState, states: Mapping[str, Any]) -> 
     return dataclasses.replace(state, method={**state.method, **placed})
 
 
+def _with_logprobs(batch: TokenBatch, logprobs: jax.Array) -> TokenBatch:
+    """The batch with the log-probs of tokens that nobody sampled: the ratio to them begins at 1."""
+    known = batch.behavior_logprobs
+    filled = jnp.where(jnp.isnan(known), jax.lax.stop_gradient(logprobs), known)
+    return dataclasses.replace(batch, behavior_logprobs=filled)
+
+
 class Training:
     """The training step of a method, compiled.
 
@@ -224,6 +231,7 @@ class Training:
         self.token_numbers = jax.jit(functools.partial(token_numbers, method))
         self.gap = jax.jit(functools.partial(learner.logprob_gap, forward, **options))
         self.logprobs = jax.jit(functools.partial(learner.stepwise_logprobs, forward, **options))
+        self._filled = jax.jit(_with_logprobs)
         self.measures = measured.Measures(
             forward,
             self.logprobs,
@@ -273,6 +281,9 @@ class Training:
     ) -> tuple[learner.TrainState, StepReport]:
         """Credit and updates of the trajectories of step `number`, counted from 0.
 
+        Turns that were written for the policy get the log-probs of the policy that the step begins
+        with, so the ratio of their first update is 1.
+
         Without trajectories the parameters stay the same.
         """
         began = time.monotonic()
@@ -296,6 +307,8 @@ class Training:
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         credited = time.monotonic()
         batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread, marks))
+        if any(trajectory.off_policy for trajectory in trajectories):
+            batches = [self._filled(batch, self.logprobs(state.params, batch)) for batch in batches]
         gap = float(self.gap(state.params, batches[0]))
         batches = [
             self._with_scores(state.params, batch, known)
@@ -346,6 +359,8 @@ class Training:
                 shape=shape,
             )
             passes = {"log-prob gap": (self.gap, 1)}
+            if self.method.plan.off_policy:
+                passes["log-probs of written turns"] = (self.logprobs, calls)
             if "proximal_logprobs" in self.method.loss.needs:
                 passes["proximal log-probs"] = (self.logprobs, calls)
             if self.needs_reference:
@@ -384,6 +399,11 @@ class Training:
         turns.
         """
         missing = self.layout.trajectories - len(episodes.included)
+        if missing < 0:
+            raise ValueError(
+                f"a step has {len(episodes.included)} trajectories, its layout has room for"
+                f" {self.layout.trajectories}; a plan says how many it returns (`Plan.returned`)"
+            )
         return jax.tree.map(
             lambda x: np.pad(np.asarray(x), [(0, missing), *[(0, 0)] * (np.ndim(x) - 1)]), episodes
         )

@@ -141,12 +141,24 @@ class Request:
     """Question that the prompt asks in place of the problem's, such as one with a hint."""
     turns: tuple[Turn, ...] = ()
     """Turns of another trajectory that this one begins with, observations included."""
+    begun: Turn | None = None
+    """Beginning of a turn that the first turn it samples goes on from. Its tokens count as written
+    by the policy, with its log-probs."""
     opening: str = ""
-    """Text that its first own turn begins with; it counts as the environment's, not as written."""
+    """Text that the first turn it samples begins with; it counts as the environment's."""
     script: tuple[str, ...] = ()
-    """Texts of its first own turns, written for the policy, as those of a gold answer are."""
+    """Texts of its first own turns, written for the policy, as those of a gold answer are. Their
+    code is run."""
     temperature: float = 1.0
-    """Factor on the temperature of the sampler; 0 is greedy."""
+    """Factor on the temperature of the sampler; 0 is greedy. Log-probs are recorded at the
+    temperature of the run all the same."""
+
+    @property
+    def plain(self) -> bool:
+        """True if nothing but the prompt of its problem stands before its first turn."""
+        return self.question is None and not (
+            self.turns or self.begun or self.opening or self.script
+        )
 
 
 class GoldAnswer(NamedTuple):
@@ -190,7 +202,8 @@ class Turn:
     """
 
     tokens: np.ndarray  # [n] int32, sampled, including the token that ended the turn
-    logprobs: np.ndarray  # [n] float32, under the policy, at the temperature of the sampler
+    logprobs: np.ndarray  # [n] float32, under the policy, at the temperature of the run; 0 for
+    # given tokens, empty for a turn that was written for the policy
     sampled_logprobs: np.ndarray = dataclasses.field(
         default_factory=_no_floats
     )  # [n] float32, under the truncated distribution (top-k, top-p, min-p)
@@ -207,7 +220,12 @@ class Turn:
         default_factory=lambda: np.zeros(0, np.int32)
     )  # [m] int32, appended by the environment, including separators
     observation_dropped: int = 0  # tokens of tool output cut to fit the budget
-    given: int = 0  # tokens at its beginning that the policy did not write; they are not trained
+    given: int = 0  # tokens at its beginning that the environment wrote; they are not trained
+
+    @property
+    def own_tokens(self) -> int:
+        """Number of tokens that the policy wrote."""
+        return len(self.tokens) - self.given
 
     @property
     def code(self) -> str | None:

@@ -12,7 +12,7 @@ from launch.run.display import CONSOLE, PLAIN
 
 COMMANDS = (
     *("demo", "sft", "train", "evaluate", "report", "compare", "rollout"),
-    *("convert", "train_tokenizer", "methods", "lab", "plan", "local_cluster"),
+    *("convert", "train_tokenizer", "methods", "lab", "plan", "rounds", "swarm", "local_cluster"),
 )
 HOSTS = ("hosts.jobset",)
 

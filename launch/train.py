@@ -24,10 +24,11 @@ from gtpo_jax.rollout import sharing
 from gtpo_jax.training import with_method_states
 from gtpo_jax.types import Params, Request, Trajectory
 from launch import cli
-from launch.run import cluster, display, own, step_metrics, trajectory_files
+from launch.run import cluster, display, own, services, step_metrics, trajectory_files
 from launch.run.evaluator import MODES, Evaluator
 from launch.run.gate import check_gate
 from launch.run.phase import Phase, check_unused
+from launch.run.services import Services
 from launch.run.session import Session
 
 
@@ -62,6 +63,7 @@ class Trainer:
             session.source.train_problem(index)
             for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)
         )
+        self.services = Services(session, session.run_dir / "train" / services.FOLDER)
         scored = not set(session.method.facts).isdisjoint(measured.OF_ANSWERS)
         session.check_prompts(problems, scored=scored)
         self.training = make_training(
@@ -91,16 +93,11 @@ class Trainer:
     ) -> tuple[learner.TrainState, rollout.CollectedGroups]:
         """Samples the groups of a step, from the problems that the method proposes."""
         config, local = self.config, self.session.localize(state.params)
+        rounds = self.engine.rounds(local, seed=self.session.config.seed, step=step)
 
         def run(requests: Sequence[Request]):
             with display.rollout("rollout", bar) as on_progress:
-                return self.engine.run(
-                    local,
-                    requests,
-                    seed=self.session.config.seed,
-                    step=step,
-                    on_progress=on_progress,
-                )
+                return rounds(requests, on_progress=on_progress)
 
         stateful = "prompts" in state.method
         before = state.method["prompts"] if stateful else self.prompts.init(None)
@@ -109,13 +106,13 @@ class Trainer:
             before, key, step, wanted=config.prompts, group_size=config.group_size
         )
         groups = rollout.collect_groups(
-            functools.partial(sharing.share, run),
+            sharing.Shared(run),
             map(self.session.source.train_problem, proposal.problems.tolist()),
             wanted=config.prompts,
             group_size=proposal.group_sizes.tolist(),
             rounds=self.prompts.rounds,
             has_signal=self.prompts.has_signal,
-            plan=self.session.method.plan,
+            plan=self.services.at(step),
         )
         if stateful:
             after = self.prompts.observe(before, *self._success_rates(proposal, groups))
@@ -132,6 +129,8 @@ class Trainer:
             counted += [trajectory.success] if trajectory.included else []
         numbers = proposal.problems.tolist()
         tried = {self.session.source.train_problem(number).id: number for number in numbers}
+        # Problems of other runs are none of this run's.
+        outcomes = {identity: found for identity, found in outcomes.items() if identity in tried}
         rates = [np.mean(counted) if counted else np.nan for counted in outcomes.values()]
         return np.array([tried[identity] for identity in outcomes]), np.array(rates)
 

@@ -26,7 +26,7 @@ class DecodePrograms:
 
     init: Callable[[int, int], DecodeState]  # rows, positions of the cache
     prefill: Callable[[Params, DecodeState, Prompts], DecodeState]
-    decode_segment: Callable[[Params, DecodeState, jax.Array], tuple[DecodeState, Segment]]
+    decode_segment: Callable[..., tuple[DecodeState, Segment]]  # see `make_programs`
     extend: Callable[[Params, DecodeState, Appended], DecodeState]
     grow: Callable[[DecodeState, int], DecodeState]  # positions of the longer cache
     exchange: Callable[
@@ -67,10 +67,10 @@ def make_programs(
     A row leaves the active set when it samples one of `stop_ids`, when the text of its turn
     completes a stop string of `stop_table`, or when it reaches its limit. `decode_segment(params,
     state, floor)` ends after `segment_steps` steps, or earlier once no more than `floor` rows are
-    active. `vocab_size` is the tokenizer's. `exchange(state, other, rows, others)` lets row
-    `rows[i]` of one state and row `others[i]` of another trade places; an index beyond the rows of
-    its state makes the pair stay. Over a `mesh`, rows are spread over its data axes and key heads
-    over `tensor`.
+    active; with `factors=[B]`, rows are drawn at so many times the temperature. `vocab_size` is the
+    tokenizer's. `exchange(state, other, rows, others)` lets row `rows[i]` of one state and row
+    `others[i]` of another trade places; an index beyond the rows of its state makes the pair stay.
+    Over a `mesh`, rows are spread over its data axes and key heads over `tensor`.
     """
     policy = steps.Policy(forward, sampler, vocab_size, jnp.asarray(stop_ids, jnp.int32))
     table = stop_table and jax.tree.map(jnp.asarray, stop_table)

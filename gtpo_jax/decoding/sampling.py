@@ -41,12 +41,17 @@ class Draw:
 
 
 class Sampler(Protocol):
-    """`(keys [B], logits [B, V]) → Draw`. Row b is a function of `keys[b]` and `logits[b]` alone.
+    """`(keys [B], logits [B, V], factors [B] or None) → Draw`. Row b is a function of `keys[b]`,
+    `logits[b]` and `factors[b]` alone.
 
-    The keys are consumed.
+    A factor multiplies the temperature that a row is drawn at, and 0 draws the likeliest token; p
+    and its log-probs stay those of the temperature itself. None: all factors are 1. The keys are
+    consumed.
     """
 
-    def __call__(self, keys: jax.Array, logits: jax.Array) -> Draw: ...
+    def __call__(
+        self, keys: jax.Array, logits: jax.Array, factors: jax.Array | None = None
+    ) -> Draw: ...
 
 
 def mask_vocabulary(logits: jax.Array, vocab_size: int) -> jax.Array:
@@ -54,22 +59,33 @@ def mask_vocabulary(logits: jax.Array, vocab_size: int) -> jax.Array:
     return jnp.where(jnp.arange(logits.shape[-1]) < vocab_size, logits, -jnp.inf)
 
 
-def categorical(keys: jax.Array, logits: jax.Array, *, temperature: Scalar = 1.0) -> Draw:
-    """Draws from p itself, so `sampled_logprobs` equal `logprobs`. Sorts nothing.
+def categorical(
+    keys: jax.Array,
+    logits: jax.Array,
+    factors: jax.Array | None = None,
+    *,
+    temperature: Scalar = 1.0,
+) -> Draw:
+    """Draws from p itself, so `sampled_logprobs` equal `logprobs` unless a factor is not 1. Sorts
+    nothing.
 
     Raises `ValueError` for shapes other than `[B]` and `[B, V]` and for a temperature ≤ 0.
     """
     whole = _softmax(keys, logits, temperature)
-    tokens = _draw(keys, whole.distances)
-    logprobs = _chosen(whole.distances, tokens) - jnp.log(whole.mass)
+    distances = _heated(whole.distances, factors)
+    tokens = _draw(keys, distances)
+    logprobs = sampled = _chosen(whole.distances, tokens) - jnp.log(whole.mass)
+    if factors is not None:
+        sampled = _chosen(distances, tokens) - jnp.log(jnp.sum(jnp.exp(distances), axis=-1))
     return Draw(
-        tokens=tokens, logprobs=logprobs, sampled_logprobs=logprobs, entropies=whole.entropies
+        tokens=tokens, logprobs=logprobs, sampled_logprobs=sampled, entropies=whole.entropies
     )
 
 
 def truncated(
     keys: jax.Array,
     logits: jax.Array,
+    factors: jax.Array | None = None,
     *,
     temperature: Scalar = 1.0,
     top_k: int | None = None,
@@ -102,7 +118,7 @@ def truncated(
     checks.check_range("top_p", top_p, 0.0, 1.0, hint="pass 1 to keep all tokens")
     checks.check_range("min_p", min_p, 0.0, 1.0, hint="pass 0 to keep all tokens")
     whole = _softmax(keys, logits, temperature)
-    distances, ids = whole.distances, None
+    distances, ids = _heated(whole.distances, factors), None
     if top_k is not None and top_k < distances.shape[-1]:
         distances, ids = jax.lax.top_k(distances, top_k)
     # The filters compare these numbers twice: recomputed, their last bits might differ.
@@ -113,21 +129,24 @@ def truncated(
     chosen = _draw(keys, jnp.where(kept, distances, -jnp.inf))
     distance = _chosen(distances, chosen)
     kept_mass = jnp.sum(jnp.where(kept, jnp.exp(distances), 0.0), axis=-1)
+    tokens = chosen if ids is None else _chosen(ids, chosen)
+    own = distance if factors is None else _chosen(whole.distances, tokens)
     return Draw(
-        tokens=chosen if ids is None else _chosen(ids, chosen),
-        logprobs=distance - jnp.log(whole.mass),
+        tokens=tokens,
+        logprobs=own - jnp.log(whole.mass),
         sampled_logprobs=distance - jnp.log(kept_mass),
         entropies=whole.entropies,
     )
 
 
-def greedy(keys: jax.Array, logits: jax.Array) -> Draw:
-    """The likeliest token, the lowest id among equals.
+def greedy(keys: jax.Array, logits: jax.Array, factors: jax.Array | None = None) -> Draw:
+    """The likeliest token, the lowest id among equals, whatever the factors.
 
     The distribution that is drawn from is a point mass, so `sampled_logprobs` are 0. `logprobs` and
     `entropies` are of `softmax(logits)`: they measure the model's confidence and are not for
     training.
     """
+    del factors
     whole = _softmax(keys, logits, 1.0)
     tokens = jnp.argmax(whole.distances, axis=-1).astype(jnp.int32)
     return Draw(
@@ -150,7 +169,13 @@ def recording(sampler: Sampler, *, count: int, temperature: Scalar = 1.0) -> Sam
 
 
 def _record(
-    sampler: Sampler, keys: jax.Array, logits: jax.Array, *, count: int, temperature: Scalar
+    sampler: Sampler,
+    keys: jax.Array,
+    logits: jax.Array,
+    factors: jax.Array | None = None,
+    *,
+    count: int,
+    temperature: Scalar,
 ) -> Draw:
     whole = _softmax(keys, logits, temperature)
     size = whole.distances.shape[-1]
@@ -158,7 +183,7 @@ def _record(
     missing = [(0, 0), (0, max(count - size, 0))]
     logprobs = jnp.pad(distances, missing, constant_values=-jnp.inf) - jnp.log(whole.mass)[:, None]
     return dataclasses.replace(
-        sampler(keys, logits), candidates=Candidates(jnp.pad(ids, missing), logprobs)
+        sampler(keys, logits, factors), candidates=Candidates(jnp.pad(ids, missing), logprobs)
     )
 
 
@@ -204,6 +229,18 @@ def _softmax(keys: jax.Array, logits: jax.Array, temperature: Scalar) -> _Softma
     finite = jnp.where(jnp.isneginf(distances), 0.0, distances)
     entropies = jnp.log(mass) - jnp.sum(weights * finite, axis=-1) / mass
     return _Softmax(distances=distances, mass=mass, entropies=entropies)
+
+
+def _heated(distances: jax.Array, factors: jax.Array | None) -> jax.Array:
+    """The distances at `factors` times the temperature; a factor of 0 leaves the likeliest alone,
+    the lowest id among equals.
+    """
+    if factors is None:
+        return distances
+    likeliest = jnp.argmax(distances, axis=-1)[:, None]
+    alone = jnp.where(jnp.arange(distances.shape[-1]) == likeliest, 0.0, -jnp.inf)
+    greedy = factors[:, None] <= 0
+    return jnp.where(greedy, alone, distances / jnp.where(greedy, 1.0, factors[:, None]))
 
 
 def _nucleus(distances: jax.Array, top_p: jax.Array) -> jax.Array:

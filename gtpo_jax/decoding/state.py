@@ -44,16 +44,18 @@ class Prompts:
     """Prompts to prefill, and the rows that begin with them.
 
     For `source[b] < P`, row b begins with prompt `source[b]` of this call. From P on, it copies the
-    prompt of row `source[b] − P`: a prompt that some row holds is not computed again.
+    first W positions of row `source[b] − P`: what some row holds is not computed again. All copies
+    are of the rows as they were before the call.
     """
 
     tokens: jax.Array  # [P, W] int32, padded on the right; P may be 0
     source: jax.Array  # [B] int32, −1 leaves the row alone
-    lengths: jax.Array  # [B] int32, of the row's prompt without its last token
-    pending: jax.Array  # [B] int32, the last token of the row's prompt
+    lengths: jax.Array  # [B] int32, tokens that the row begins with, without the pending one
+    pending: jax.Array  # [B] int32, the token after them, such as the last one of the prompt
     keys: jax.Array  # [B] random keys of the new trajectories
     limits: jax.Array  # [B] int32, of the turn that begins
-    begins: jax.Array  # [] bool, the rows go on decoding after these tokens
+    begins: jax.Array  # [B] bool, the row goes on decoding after these tokens
+    matching: jax.Array | None = None  # as below
 
 
 @jax.tree_util.register_dataclass
@@ -66,3 +68,5 @@ class Appended:
     counts: jax.Array  # [R] int32, at least 1 for a row
     limits: jax.Array  # [R] int32, of the turn that begins
     begins: jax.Array  # [R] bool, the row goes on decoding after these tokens
+    matching: jax.Array | None = None
+    """[R] int32, state of the automaton of stop strings after these tokens; None: its start."""

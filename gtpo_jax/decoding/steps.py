@@ -11,6 +11,7 @@ Nothing here is jitted; `programs.make_programs` does that.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -71,17 +72,24 @@ def prefill(
         lengths=jnp.where(new, prompts.lengths, state.lengths),
         pending=jnp.where(new, prompts.pending, state.pending),
         limits=jnp.where(new, prompts.limits, state.limits),
-        matching=jnp.where(new, stops.START, state.matching),
+        matching=jnp.where(
+            new, stops.START if prompts.matching is None else prompts.matching, state.matching
+        ),
         active=jnp.where(new, prompts.begins, state.active),
     )
 
 
 def step(
-    policy: Policy, params: Params, state: DecodeState, table: stops.StopTable | None
+    policy: Policy,
+    params: Params,
+    state: DecodeState,
+    table: stops.StopTable | None,
+    factors: jax.Array | None = None,
 ) -> tuple[DecodeState, sampling.Draw, jax.Array]:
     """Feeds the pending token of every row and samples its successor.
 
-    Returns the new state, the draw, and `[B]` bool: the token completed a stop string.
+    `factors`: `[B]` on the temperature of each row; see `Sampler`. Returns the new state, the draw,
+    and `[B]` bool: the token completed a stop string.
     """
     forward = policy.forward
     hidden, cache = forward.hidden(
@@ -89,7 +97,7 @@ def step(
     )
     logits = sampling.mask_vocabulary(forward.logits(params, hidden[:, 0]), policy.vocab_size)
     keys = jax.vmap(jax.random.fold_in)(state.keys, state.lengths + 1)
-    draw = policy.sampler(keys, logits)
+    draw = _sampled(policy, factors)(keys, logits)
     # An inactive row writes the keys and values of its pending token again, and nothing else.
     lengths = jnp.where(state.active, state.lengths + 1, state.lengths)
     matching, matched = state.matching, jnp.zeros(len(state.lengths), bool)
@@ -114,6 +122,7 @@ def decode_segment(
     state: DecodeState,
     floor: jax.Array,
     table: stops.StopTable | None,
+    factors: jax.Array | None = None,
     *,
     steps: int,
 ) -> tuple[DecodeState, Segment]:
@@ -128,7 +137,7 @@ def decode_segment(
         carry: tuple[jax.Array, DecodeState, Segment],
     ) -> tuple[jax.Array, DecodeState, Segment]:
         index, state, segment = carry
-        next_state, draw, matched = step(policy, params, state, table)
+        next_state, draw, matched = step(policy, params, state, table, factors)
         segment = Segment(
             draws=jax.tree.map(lambda all, one: all.at[:, index].set(one), segment.draws, draw),
             counts=segment.counts + state.active,
@@ -138,10 +147,19 @@ def decode_segment(
         return index + 1, next_state, segment
 
     logits = jax.ShapeDtypeStruct((len(state.active), policy.forward.vocab_size), jnp.float32)
-    draw = jax.eval_shape(policy.sampler, state.keys, logits)
+    draw = jax.eval_shape(_sampled(policy, factors), state.keys, logits)
     begun = (jnp.int32(0), state, _blank_segment(state.active, draw, steps))
     _, state, segment = jax.lax.while_loop(unfinished, body, begun)
     return state, segment
+
+
+def _sampled(
+    policy: Policy, factors: jax.Array | None
+) -> Callable[[jax.Array, jax.Array], sampling.Draw]:
+    """The sampler with the factors bound; without them it is called with two arguments."""
+    if factors is None:
+        return policy.sampler
+    return lambda keys, logits: policy.sampler(keys, logits, factors)
 
 
 def _blank_segment(active: jax.Array, draw: sampling.Draw, steps: int) -> Segment:
@@ -186,7 +204,12 @@ def extend(
         lengths=put(state.lengths, lengths + appended.counts),
         pending=put(state.pending, pending),
         limits=put(state.limits, appended.limits),
-        matching=put(state.matching, jnp.full_like(appended.counts, stops.START)),
+        matching=put(
+            state.matching,
+            jnp.full_like(appended.counts, stops.START)
+            if appended.matching is None
+            else appended.matching,
+        ),
         active=put(state.active, take(state.active) | appended.begins),
     )
 

@@ -78,6 +78,14 @@ def advance(table: StopTable, states: jax.Array, tokens: jax.Array) -> tuple[jax
     return following, following == table.next_state.shape[0] - 1
 
 
+def advanced(table: StopTable, tokens: np.ndarray) -> int:
+    """The state after tokens from the start of a turn, on the host."""
+    state = START
+    for token in tokens:
+        state = int(table.next_state[state, token])
+    return state
+
+
 def cut(text: str, stop_strings: Sequence[str]) -> str:
     """The text up to the end of the stop string that ends first, or all of it without one.
 

@@ -91,6 +91,8 @@ def pack(
     `turn_advantages [M, K]` are broadcast to the tokens of their turns, unless `token_advantages`
     gives each trajectory one number per token that the policy wrote. Trajectories that are not
     `included` are skipped; the others are packed whole, and raise ValueError if they do not fit.
+    Given tokens are like those of tool output. Turns that a trajectory shares with another are
+    trained in both. Log-probs that nobody knows are NaN in `behavior_logprobs`.
 
     With `shared_prompts`, trajectories with equal prompts share one copy of it, as many as fit a
     row; the next row repeats it. Either way there are at most as many rows as trajectories.
@@ -307,22 +309,23 @@ def _write(
     start += len(prompt)
     before = 0
     for turn_index, turn in enumerate(trajectory.turns):
-        written = (row, slice(start, start + len(turn.tokens)))
-        batch.tokens[written] = turn.tokens
+        batch.tokens[row, start : start + len(turn.tokens)] = turn.tokens
+        written = (row, slice(start + turn.given, start + len(turn.tokens)))
         batch.loss_mask[written] = True
         batch.turn_ids[written] = turn_index
-        batch.behavior_logprobs[written] = turn.logprobs
+        unknown = len(turn.logprobs) == 0
+        batch.behavior_logprobs[written] = np.nan if unknown else turn.logprobs[turn.given :]
         if batch.candidates is not None:
             _write_candidates(batch.candidates, written, turn)
         batch.token_advantages[written] = (
             1.0 if turn_advantages is None else turn_advantages[turn_index]
         )
         if tokens is not None:
-            batch.token_advantages[written] = tokens[before : before + len(turn.tokens)]
+            batch.token_advantages[written] = tokens[before : before + turn.own_tokens]
         for name, values in (marks or {}).items():
             assert batch.marks is not None
-            batch.marks[name][written] = values[before : before + len(turn.tokens)]
-        before += len(turn.tokens)
+            batch.marks[name][written] = values[before : before + turn.own_tokens]
+        before += turn.own_tokens
         start += len(turn.tokens)
         batch.tokens[row, start : start + len(turn.observation)] = turn.observation
         start += len(turn.observation)
@@ -339,8 +342,8 @@ def _write_candidates(candidates: Candidates, written: tuple[int, slice], turn: 
             f"the loss needs {count} candidates of every token, the sampler recorded"
             f" {turn.candidates.ids.shape[-1]}; sample with sampling.recording(count={count})"
         )
-    candidates.ids[written] = turn.candidates.ids[:, :count]
-    candidates.logprobs[written] = turn.candidates.logprobs[:, :count]
+    candidates.ids[written] = turn.candidates.ids[turn.given :, :count]
+    candidates.logprobs[written] = turn.candidates.logprobs[turn.given :, :count]
 
 
 def _check_fits(length: int, row_length: int) -> None:

@@ -26,6 +26,7 @@ from gtpo_jax.methods.method import (
     change_policy_term,
     change_surrogate,
     correct_policy_term,
+    set_plan,
     wrap_reward,
 )
 
@@ -73,5 +74,6 @@ __all__ = [
     "change_policy_term",
     "change_surrogate",
     "correct_policy_term",
+    "set_plan",
     "wrap_reward",
 ]

@@ -21,6 +21,9 @@ from gtpo_jax.parts.rewards import Reward
 from gtpo_jax.parts.spreads import Spread, Written, evenly, facts_of
 from gtpo_jax.types import EpisodeBatch
 
+INDEPENDENT = independent()
+"""The plan of a method that says nothing of plans."""
+
 
 class Method(NamedTuple):
     """A complete method of reinforcement learning."""
@@ -29,7 +32,7 @@ class Method(NamedTuple):
     credit: Credit  # rewards → advantages of turns
     loss: Loss  # loss per token: a sum of terms, which name the scores they need
     reduce: Reduction  # loss per token → one number, as a weighted sum
-    plan: Plan = independent()  # which episodes a problem gets
+    plan: Plan = INDEPENDENT  # which episodes a problem gets
     prompts: Prompts = in_order()  # which problems come next, which groups are kept
     spread: Spread = evenly  # advantages of turns → advantages of tokens
 
@@ -109,6 +112,19 @@ def wrap_reward(method: Method, name: str, change: Callable[[Reward], Reward]) -
 def add_link(method: Method, *links: Credit) -> Method:
     """The method with further links at the end of its credit."""
     return method._replace(credit=credits_.chain(method.credit, *links))
+
+
+def set_plan(method: Method, plan: Plan, *, name: str) -> Method:
+    """The method with a plan in the place of independent samples.
+
+    Raises `ValueError` if it has another plan already; `name` is the name of the modifier.
+    """
+    if method.plan != INDEPENDENT:
+        raise ValueError(
+            f"{name} says which rollouts a problem gets, and so does another modifier of this"
+            " method; leave one of them out"
+        )
+    return method._replace(plan=plan)
 
 
 def change_policy_term(

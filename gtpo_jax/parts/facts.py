@@ -70,6 +70,32 @@ def of_trajectories(
     return gather
 
 
+def from_plan(
+    name: str,
+    meaning: str,
+    *,
+    provider: str = "",
+    missing: int | None = None,
+    kind: type = np.int32,
+) -> Fact:
+    """A fact `[M]` that the plan recorded as `Trajectory.facts[name]`.
+
+    Where it recorded none the fact is `missing`; if that is None, gathering raises `ValueError`
+    with `provider`, the plans that record it.
+    """
+
+    def read_recorded(trajectory: Trajectory) -> Any:
+        value = trajectory.facts.get(name, missing)
+        if value is None:
+            raise ValueError(
+                f"the method needs the fact {name!r} ({meaning}), which the plan did not record for"
+                f" problem {trajectory.problem.id!r}; {provider}"
+            )
+        return value
+
+    return Fact(name, of_trajectories(read_recorded, kind), meaning, provider)
+
+
 def measured(fact: Fact, function: Callable[[Trajectory], float] | None) -> Fact:
     """The fact `[M]` as a function of one's own measures it; unchanged without a function."""
     return fact if function is None else fact._replace(gather=of_trajectories(function))
@@ -143,12 +169,12 @@ def _mean(values: np.ndarray) -> float:
 CODE = Fact("code", gather_code, "bytes [M, C] and lengths [M] of the code of all turns")
 RESPONSE_TOKENS = Fact(
     "response_tokens",
-    of_trajectories(lambda t: sum(len(turn.tokens) for turn in t.turns), np.int32),
+    of_trajectories(lambda t: sum(turn.own_tokens for turn in t.turns), np.int32),
     "[M] int32, tokens that the policy wrote",
 )
 TURN_TOKENS = Fact(
     "turn_tokens",
-    of_turns(lambda turn: len(turn.tokens), np.int32),
+    of_turns(lambda turn: turn.own_tokens, np.int32),
     "[M, K] int32, tokens that the policy wrote in the turn",
 )
 CALLS = Fact("calls", of_turns(lambda turn: len(turn.codes), np.int32), "[M, K] int32, tool calls")
@@ -159,12 +185,12 @@ CALL_ERRORS = Fact(
 )
 TURN_ENTROPIES = Fact(
     "turn_entropies",
-    of_turns(lambda turn: _mean(turn.entropies)),
+    of_turns(lambda turn: _mean(turn.entropies[turn.given :])),
     "[M, K] float32, nats, mean entropy of the policy over the tokens of the turn",
 )
 TURN_LOGPROBS = Fact(
     "turn_logprobs",
-    of_turns(lambda turn: _mean(turn.logprobs)),
+    of_turns(lambda turn: _mean(turn.logprobs[turn.given :])),
     "[M, K] float32, nats, mean log-prob of the tokens of the turn when they were sampled",
 )
 ANCHORS = Fact(

@@ -11,12 +11,15 @@ A record is one trajectory. It holds the text of each token, so no tokenizer is 
 | `stop_reason`, `verdict`, `answer`, `success`, `included` | end of the episode |
 | `facts` | name → number, or one number per turn, of each fact that the method read; files of \
 earlier versions do not have it |
-| `turns` | `pieces`, `markers`, `logprobs`, `entropies`, `codes`, `violation`, `results`, \
-`observation`, `observation_dropped`, `credit` |
+| `shared_turns`, `off_policy` | turns that begin it and are those of another trajectory; whether \
+its turns were written for the policy |
+| `turns` | `pieces`, `given`, `markers`, `logprobs`, `entropies`, `codes`, `violation`, \
+`results`, `observation`, `observation_dropped`, `credit` |
 
 `pieces` holds one text per token, and their concatenation is the text of the turn: a character of
-several tokens belongs to the last of them. `markers` are the indices of control symbols. A number
-that is not finite is null.
+several tokens belongs to the last of them. The policy did not write the first `given` of them.
+`markers` are the indices of control symbols. A number that is not finite is null. `logprobs` and
+`entropies` are empty where they are not known.
 """
 
 from __future__ import annotations
@@ -87,6 +90,8 @@ def trajectory_record(
         "answer": trajectory.answer,
         "success": trajectory.success,
         "included": trajectory.included,
+        "shared_turns": int(trajectory.shared_turns),
+        "off_policy": trajectory.off_policy,
         "facts": {name: _number(values.tolist()) for name, values in facts.items()},
         "turns": [
             _turn_record(turn, tokenizer, {name: values[i] for name, values in credit.items()})
@@ -99,6 +104,7 @@ def _turn_record(turn: Turn, tokenizer: Tokenizer, credit: Mapping[str, float]) 
     pieces, markers = token_pieces(turn.tokens.tolist(), tokenizer)
     return {
         "pieces": pieces,
+        "given": int(turn.given),
         "markers": markers,
         "logprobs": _rounded(turn.logprobs),
         "entropies": _rounded(turn.entropies),

@@ -5,13 +5,11 @@ from gtpo_jax.rollout.dynamic import (
     RunFn,
     collect_groups,
 )
-from gtpo_jax.rollout.engine import (
-    Refresh,
-    RolloutEngine,
-    render_prompt,
-)
+from gtpo_jax.rollout.engine import RolloutEngine
 from gtpo_jax.rollout.limits import RolloutLimits
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
+from gtpo_jax.rollout.rounds import Refresh, Rounds
+from gtpo_jax.rollout.starts import render_prompt
 from gtpo_jax.types import Request
 
 __all__ = [
@@ -22,6 +20,7 @@ __all__ = [
     "RolloutLimits",
     "RolloutProgress",
     "RolloutStats",
+    "Rounds",
     "RunFn",
     "collect_groups",
     "render_prompt",

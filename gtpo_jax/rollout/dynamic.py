@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 
-from gtpo_jax.parts.plans import Episodes, Plan, independent
+from gtpo_jax.parts.plans import Episodes, EpisodesFn, independent
 from gtpo_jax.parts.prompts import SignalFn, unequal_outcomes
 from gtpo_jax.rollout.progress import RolloutStats, total_stats
 from gtpo_jax.types import Problem, Request, Trajectory
@@ -39,7 +39,7 @@ def collect_groups(
     group_size: int | Iterable[int],
     rounds: int,
     has_signal: SignalFn = unequal_outcomes,
-    plan: Plan | None = None,
+    plan: EpisodesFn | None = None,
 ) -> CollectedGroups:
     """The first `wanted` groups with signal, from at most `rounds` rounds.
 

@@ -16,25 +16,12 @@ from gtpo_jax.devices import sharding
 from gtpo_jax.language.grammar import AnyDialogue
 from gtpo_jax.rollout.calls import Calls
 from gtpo_jax.rollout.limits import RolloutLimits
-from gtpo_jax.rollout.loop import Loop
 from gtpo_jax.rollout.lot import Lot
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
+from gtpo_jax.rollout.rounds import Refresh, Rounds
 from gtpo_jax.rollout.rows import Rows
+from gtpo_jax.rollout.starts import render_prompt
 from gtpo_jax.types import ForwardFn, Params, Problem, Request, Tool, Trajectory, Verifier
-
-Refresh = Callable[[], tuple[Params, int] | None]
-"""Called between two segments; returns newer parameters and their version, or None."""
-
-
-def render_prompt(dialogue: AnyDialogue, problem: Problem, limits: RolloutLimits) -> np.ndarray:
-    """Ids of the prompt of a problem; raises ValueError when the limits have no room for it."""
-    prompt = dialogue.prompt(problem.question)
-    if len(prompt) > limits.prompt_tokens:
-        raise ValueError(
-            f"the prompt of problem {problem.id!r} has {len(prompt)} tokens, prompt_tokens is"
-            f" {limits.prompt_tokens}; raise prompt_tokens (and context with it)"
-        )
-    return prompt
 
 
 class RolloutEngine:
@@ -68,6 +55,7 @@ class RolloutEngine:
         if dialogue.stop_strings:
             texts = [dialogue.tokenizer.token_bytes(token) for token in range(vocab_size)]
             table = stops.build(dialogue.stop_strings, texts)
+        self.stop_table = table
         self.dialogue = dialogue
         self.tool = tool
         self.verifier = verifier
@@ -127,7 +115,8 @@ class RolloutEngine:
             pending=given(none),
             keys=self.trajectory_keys(np.uint32(0), np.uint32(0), nobody, nobody),
             limits=given(none),
-            begins=given(np.bool_(True)),
+            begins=given(none > 0),
+            matching=None if self.stop_table is None else given(none),
         )
 
     def _nothing_appended(self, size: int) -> decoding.Appended:
@@ -139,6 +128,7 @@ class RolloutEngine:
             counts=given(nothing + 1),
             limits=given(nothing),
             begins=given(nothing > 0),
+            matching=None if self.stop_table is None else given(nothing),
         )
 
     def run(
@@ -154,33 +144,44 @@ class RolloutEngine:
     ) -> tuple[list[Trajectory], RolloutStats]:
         """One trajectory per request, in their order.
 
-        A trajectory depends on the parameters and on (seed, step, problem, sample), not on the
-        other trajectories. `version` is that of `params`; every turn records the version that
-        sampled it. When `refresh` has newer parameters, all caches are recomputed with them, and
-        turns go on in the middle. An exception, also one that `on_progress` raises, ends the
-        rollout: the calls in flight are canceled. The end waits for the verdicts that a
-        `SubmittingVerifier` owes.
+        A trajectory depends on the parameters, on (seed, step, problem, sample), and on what its
+        request puts before its first turn, not on the other trajectories. `version` is that of
+        `params`; every turn records the version that sampled it. When `refresh` has newer
+        parameters, all caches are recomputed with them, and turns go on in the middle. An
+        exception, also one that `on_progress` raises, ends the rollout: the calls in flight are
+        canceled. The end waits for the verdicts that a `SubmittingVerifier` owes.
         """
-        prompts = {r.problem.id: self.prompt(r.problem) for r in requests}
-        rows = Rows(
-            self.programs,
-            self.limits,
-            self._make_lot(),
-            extend_sizes=self.extend_sizes,
-            keys=functools.partial(self.trajectory_keys, np.uint32(seed % 2**32), np.uint32(step)),
-            params=params,
-            version=version,
-        )
-        calls = Calls(self.tool, self.verifier, lockstep=self.limits.lockstep)
-        run = Loop(requests, prompts, rows, calls, self.dialogue, self.limits)
-        try:
-            while not run.done:
-                newer = refresh() if refresh is not None else None
-                if newer is not None:
-                    rows.refresh(*newer)
-                run.advance()
-                if on_progress is not None:
-                    on_progress(run.progress())
-            return run.trajectories(), run.stats()
-        finally:
-            run.cancel()
+        rounds = self.rounds(params, seed=seed, step=step, version=version, refresh=refresh)
+        return rounds(requests, on_progress=on_progress)
+
+    def rounds(
+        self,
+        params: Params,
+        *,
+        seed: int,
+        step: int,
+        version: int = 0,
+        refresh: Refresh | None = None,
+    ) -> Rounds:
+        """Rollouts of one collection: calls of the result are calls of `run` with these arguments.
+
+        Later calls may go on from trajectories of earlier ones, and use their caches.
+        """
+        keys = functools.partial(self.trajectory_keys, np.uint32(seed % 2**32), np.uint32(step))
+
+        def make_rows() -> Rows:
+            return Rows(
+                self.programs,
+                self.limits,
+                self._make_lot(),
+                extend_sizes=self.extend_sizes,
+                keys=keys,
+                params=params,
+                version=version,
+                stop_table=self.stop_table,
+            )
+
+        def make_calls() -> Calls:
+            return Calls(self.tool, self.verifier, lockstep=self.limits.lockstep)
+
+        return Rounds(make_rows, make_calls, self.dialogue, self.limits, refresh)

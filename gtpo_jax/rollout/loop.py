@@ -2,24 +2,25 @@
 
 A slot holds one trajectory. Between two decode segments the loop reads the samples, submits the
 calls of turns that ended, appends the observations of calls that returned, and refills the rows of
-trajectories that ended. Rows in the middle of a turn go on meanwhile.
+trajectories that ended. Rows in the middle of a turn go on meanwhile. Turns of a script are played
+on the host, and need no row.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from gtpo_jax import tools
-from gtpo_jax.language.grammar import AnyDialogue, violation_output
+from gtpo_jax.language.grammar import AnyDialogue, ParsedTurn, violation_output
 from gtpo_jax.rollout.calls import Calls
 from gtpo_jax.rollout.limits import RolloutLimits
 from gtpo_jax.rollout.progress import RolloutProgress, RolloutStats
 from gtpo_jax.rollout.rows import Rows
 from gtpo_jax.rollout.slots import Slot
-from gtpo_jax.types import Request, StopReason, ToolResult, ToolStatus, Trajectory
+from gtpo_jax.types import StopReason, ToolResult, ToolStatus, Trajectory
 
 
 class Loop:
@@ -27,24 +28,27 @@ class Loop:
 
     def __init__(
         self,
-        requests: Sequence[Request],
-        prompts: Mapping[str, np.ndarray],
+        slots: Sequence[Slot],
         rows: Rows,
         calls: Calls,
         dialogue: AnyDialogue,
         limits: RolloutLimits,
     ):
-        """`prompts`: ids of the prompt of every problem, by its id."""
-        self.requests = requests
-        self.prompts = prompts
+        """`slots`: the trajectories to produce, in order."""
+        self.total = len(slots)
         self.rows = rows
         self.calls = calls
         self.dialogue = dialogue
         self.limits = limits
-        self.started = 0  # how many of the requests
+        self.queue = deque(slot for slot in slots if not slot.script)  # in want of a row
+        self.playing = [slot for slot in slots if slot.script]  # in the middle of their scripts
+        self.unplayed = list(self.playing)
 
     def advance(self) -> None:
-        """Refills rows, decodes one segment, serves tools, trades rows, appends observations."""
+        """Plays scripts, fills rows, decodes a segment, serves tools, trades and extends rows."""
+        for slot in self.unplayed:
+            self._play(slot)
+        self.unplayed = []
         self._refill()
         if self.rows.active.any():
             self._decode()
@@ -55,15 +59,15 @@ class Loop:
     @property
     def done(self) -> bool:
         """Every trajectory has ended; verdicts may still be due."""
-        return len(self.calls.finished) == len(self.requests)
+        return len(self.calls.finished) == self.total
 
     def progress(self) -> RolloutProgress:
         return RolloutProgress(
             finished=len(self.calls.finished),
-            total=len(self.requests),
+            total=self.total,
             sampled_tokens=self.rows.costs.sampled_tokens,
             active_rows=int(self.rows.active.sum()),
-            tools_in_flight=sum(len(slot.calls) for slot in self.rows.under_way()),
+            tools_in_flight=sum(len(slot.calls) for slot in self._under_way()),
         )
 
     def stats(self) -> RolloutStats:
@@ -79,39 +83,57 @@ class Loop:
 
     def cancel(self) -> None:
         """Cancels the calls and the verdicts still in flight."""
-        self.calls.cancel(self.rows.under_way())
+        self.calls.cancel(self._under_way())
+
+    def _under_way(self) -> Iterator[Slot]:
+        """Every trajectory that may have calls in flight."""
+        return itertools.chain(self.rows.under_way(), self.playing)
 
     @property
     def _left(self) -> int:
-        """Number of requests that have not begun."""
-        return len(self.requests) - self.started
+        """Number of trajectories that wait for their first row."""
+        return len(self.queue)
+
+    def _play(self, slot: Slot) -> None:
+        """Writes the next turn of a script."""
+        parsed = slot.play_turn(self.dialogue)
+        if slot.length > self.limits.context:
+            slot.turns.pop()
+            self._finish(slot, StopReason.CONTEXT_FULL, None)
+        else:
+            self._go_on(slot, parsed, whole=True)
 
     def _refill(self) -> None:
-        """Begins further requests in free rows."""
-        if not self._left:
-            return
-        slots: dict[int, Slot] = {}
-        for row in self.rows.free[: self._left]:
-            request = self.requests[self.started]
-            slot = slots[row] = Slot(self.started, request, self.prompts[request.problem.id])
-            slot.limit = self.limits.turn_limit(slot.length)
-            self.started += 1
-        self.rows.admit(slots)
+        """Begins further trajectories in free rows."""
+        slots, room = [], len(self.rows.free)
+        while self.queue and len(slots) < room:
+            slot = self.queue.popleft()
+            slot.open_turn(self.limits.turn_limit)
+            if slot.length < self.limits.context:
+                slots.append(slot)
+            else:  # as in `_observe`
+                self._finish(slot, StopReason.CONTEXT_FULL, None)
+        if slots:
+            self.rows.admit(slots, self.queue)
 
     def _decode(self) -> None:
         """One segment: turns go on, and some of them end."""
         rows = self.rows
         # Rows that have ended are worth a look before the others have, if anybody could use them.
-        others = self._left > 0 or bool(rows.lot.slots)
+        others = self._left > 0 or bool(rows.lot.slots or self.playing)
         wanted = others or any(slot.waiting for slot in rows.slots.values())
         for slot, matched in rows.segment(early=wanted):
             self._end_turn(slot, matched=matched)
 
     def _end_turn(self, slot: Slot, *, matched: bool) -> None:
         parsed = slot.end_turn(self.dialogue)
+        self._go_on(slot, parsed, whole=slot.ended or matched)
+
+    def _go_on(self, slot: Slot, parsed: ParsedTurn, *, whole: bool) -> None:
+        """Ends the trajectory after a turn, or does what the turn asks for."""
         stop = slot.stop_reason(
             parsed,
-            whole=slot.ended or matched,
+            whole=whole,
             turn_tokens=self.limits.turn_tokens,
             max_turns=self.limits.max_turns,
         )
@@ -128,11 +150,11 @@ class Loop:
         Older calls are only polled, unless there is nothing else to do but to wait for them.
         """
         rows, calls = self.rows, self.calls
-        submitted = calls.submit(rows.under_way())
+        submitted = calls.submit(self._under_way())
         if submitted:
             active = int(rows.active.sum())
             calls.wait_briefly(submitted, active=active, segment_seconds=rows.segment_seconds)
-        waiting = [slot for slot in rows.under_way() if slot.waiting]
+        waiting = [slot for slot in self._under_way() if slot.waiting]
         if waiting and not rows.active.any() and not self._has_work():
             calls.wait_for_any(waiting)
         for slot, results in calls.returned(waiting):
@@ -141,7 +163,12 @@ class Loop:
     def _has_work(self) -> bool:
         """Something besides calls in flight can go on: rows to extend, to fill or to trade."""
         free = self._left > 0 and len(self.rows.slots) < self.limits.slots
-        return free or self.rows.must_append or bool(self.rows.trades(self._left))
+        return (
+            free
+            or bool(self.unplayed)
+            or self.rows.must_append
+            or bool(self.rows.trades(self._left))
+        )
 
     def _return_calls(self, slot: Slot, results: tuple[ToolResult, ...]) -> None:
         if any(result.status is ToolStatus.INFRA_ERROR for result in results):
@@ -161,8 +188,16 @@ class Loop:
             self._finish(slot, StopReason.CONTEXT_FULL, None)
         else:
             slot.observe(observation, dropped, results)
-            slot.limit = self.limits.turn_limit(slot.length)
+            if slot.script:
+                self.unplayed.append(slot)
+            elif slot in self.playing:
+                self.playing.remove(slot)
+                self.queue.append(slot)
+            else:
+                slot.open_turn(self.limits.turn_limit)
 
     def _finish(self, slot: Slot, stop: StopReason, answer: str | None) -> None:
         self.rows.remove(slot)
+        if slot in self.playing:
+            self.playing.remove(slot)
         self.calls.finish(slot, stop, answer)

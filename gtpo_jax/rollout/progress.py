@@ -25,8 +25,20 @@ class RolloutStats:
     row_steps: int  # decode steps times rows, idle rows included
     prefilled_tokens: int  # positions of all prefill calls, padding included
     extended_tokens: int  # positions of all extend calls, padding included
+    fed_tokens: int  # tokens that these calls computed, without padding and without copies
     tool_calls: int
     tool_seconds: float  # wall seconds inside tools, summed over calls
+
+
+@dataclasses.dataclass
+class RowCosts:
+    """The device work of a rollout so far; the fields are those of `RolloutStats`."""
+
+    sampled_tokens: int = 0
+    row_steps: int = 0
+    prefilled_tokens: int = 0
+    extended_tokens: int = 0
+    fed_tokens: int = 0
 
 
 def total_stats(costs: Sequence[RolloutStats]) -> RolloutStats:

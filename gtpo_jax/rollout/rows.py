@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from gtpo_jax import decoding
+from gtpo_jax.decoding import stops
 from gtpo_jax.decoding.shapes import fitting, given
+from gtpo_jax.rollout import prefixes
 from gtpo_jax.rollout.limits import RolloutLimits
 from gtpo_jax.rollout.lot import Lot
+from gtpo_jax.rollout.progress import RowCosts
 from gtpo_jax.rollout.slots import Slot
 from gtpo_jax.types import Params
 
@@ -25,14 +27,8 @@ Keys = Callable[[np.ndarray, np.ndarray], jax.Array]
 """`(problems [B] uint32, samples [B] uint32) → [B]` random keys of trajectories."""
 
 
-@dataclasses.dataclass
-class RowCosts:
-    """The device work of a rollout so far; the fields are those of `RolloutStats`."""
-
-    sampled_tokens: int = 0
-    row_steps: int = 0
-    prefilled_tokens: int = 0
-    extended_tokens: int = 0
+PromptKey = tuple[str, str | None]
+"""Id of a problem, and the question in place of its own: equal for equal prompts."""
 
 
 class Rows:
@@ -48,8 +44,10 @@ class Rows:
         keys: Keys,
         params: Params,
         version: int,
+        stop_table: stops.StopTable | None = None,
     ):
         """`extend_sizes`: how many rows one extend call may have, ascending."""
+        self.stop_table = stop_table
         self.programs = programs
         self.limits = limits
         self.lot = lot
@@ -60,7 +58,8 @@ class Rows:
         self.state = programs.init(limits.slots, self.positions)
         self.slots: dict[int, Slot] = {}  # by row
         self.active = np.zeros(limits.slots, bool)
-        self.holds: dict[int, str] = {}  # row → problem whose prompt its cache begins with
+        self.holds: dict[int, PromptKey] = {}  # row → prompt that its cache begins with
+        self.ended: dict[int, prefixes.Held] = {}  # free row → what it still holds
         self.costs = RowCosts()
         self.segment_seconds = 0.0  # duration of the last decode segment
 
@@ -77,12 +76,46 @@ class Rows:
         """Some observations are not on the device yet."""
         return any(len(slot.to_append) for slot in self.slots.values())
 
-    def admit(self, slots: Mapping[int, Slot]) -> None:
-        """Begins trajectories in free rows; the keys of the mapping are the rows."""
+    def admit(self, slots: Sequence[Slot], later: Iterable[Slot]) -> None:
+        """Begins trajectories in free rows; those of `later` will follow.
+
+        What some row holds of the beginning of a trajectory is copied, and what several begin with
+        is computed once, as far as the rows suffice: a row that is taken holds nothing of before.
+        """
+        continuing = [slot for slot in itertools.chain(slots, later) if not slot.plain]
+        if not continuing:  # then prompts are shared, and nothing else
+            placed = dict(zip(self.free, slots, strict=False))
+            self._occupy(placed)
+            self._prefill_all(placed, dict.fromkeys(placed, True))
+            return
+        held = self._held({slot.request.problem.id for slot in continuing})
+        next_ones = itertools.islice(later, self.limits.slots)
+        placed = prefixes.place(slots, self.free, held, next_ones)
+        waves = prefixes.waves(placed, held)
+        self._occupy(placed)
+        for wave in waves:
+            self._copy({row: source for row, source in wave.items() if source is not None})
+            new = [row for row, source in wave.items() if source is None]
+            rests = {row: placed[row].tokens()[len(self._head(row)) :] for row in new}
+            self._prefill_all(new, {row: not len(rest) for row, rest in rests.items()})
+            rests |= {row: placed[row].tokens()[s.shared :] for row, s in wave.items() if s}
+            self._feed(rests, dict.fromkeys(rests, True))
+            self.holds |= {row: placed[row].prompt_key for row in wave}
+
+    def _occupy(self, slots: Mapping[int, Slot]) -> None:
         self.slots.update(slots)
-        rows = list(slots)
-        while rows:
-            rows = self._prefill(rows, begins=True)
+        for row, slot in slots.items():
+            self.ended.pop(row, None)
+            slot.placed = True
+
+    def _held(self, problems: set[str]) -> dict[int, prefixes.Held]:
+        """What the rows hold of these problems."""
+        held = {
+            row: prefixes.Held(slot.request.problem.id, slot.tokens())
+            for row, slot in self.slots.items()
+            if slot.request.problem.id in problems
+        }
+        return held | {row: held for row, held in self.ended.items() if held.problem in problems}
 
     def segment(self, *, early: bool) -> list[tuple[Slot, bool]]:
         """Decodes one segment; returns the slots whose turns ended.
@@ -96,7 +129,7 @@ class Rows:
         floor = len(rows) - max(1, limits.slots // EARLY_SHARE) if early else 0
         begun = time.perf_counter()
         self.state, segment = self.programs.decode_segment(
-            self.params, self.state, given(np.int32(max(floor, 0)))
+            self.params, self.state, given(np.int32(max(floor, 0))), **self._factors(slots)
         )
         sampled = jax.device_get(segment)
         self.segment_seconds = time.perf_counter() - begun
@@ -112,6 +145,15 @@ class Rows:
                 ended.append((slot, bool(sampled.matched[row])))
         self.active = np.array(sampled.active)
         return ended
+
+    def _factors(self, slots: Iterable[Slot]) -> dict[str, jax.Array]:
+        """Factors on the temperature as an argument, if some of these rows have one."""
+        if all(slot.request.temperature == 1 for slot in slots):
+            return {}
+        factors = np.ones(self.limits.slots, np.float32)
+        for row, slot in self.slots.items():
+            factors[row] = slot.request.temperature
+        return {"factors": given(factors)}
 
     def append_observations(self) -> None:
         """Appends every observation that is not on the device yet; then their turns begin."""
@@ -148,6 +190,7 @@ class Rows:
         for row, place in pairs:
             coming, leaving = self.lot.slots.pop(place, None), self.slots.pop(row, None)
             self.holds.pop(row, None)
+            self.ended.pop(row, None)
             if coming is not None:
                 self.slots[row] = coming
             if leaving is not None:
@@ -155,14 +198,17 @@ class Rows:
 
     def remove(self, slot: Slot) -> None:
         """Frees the row or the place of a trajectory that has ended."""
-        for slots in (self.slots, self.lot.slots):
-            for at in [at for at, other in slots.items() if other is slot]:
-                del slots[at]
+        for row in [row for row, other in self.slots.items() if other is slot]:
+            del self.slots[row]
+            self.ended[row] = prefixes.Held(slot.request.problem.id, slot.tokens())
+        for place in [place for place, other in self.lot.slots.items() if other is slot]:
+            del self.lot.slots[place]
 
     def refresh(self, params: Params, version: int) -> None:
         """Goes on with other parameters; all caches are recomputed with them."""
         self.params, self.version = params, version
         self.holds.clear()
+        self.ended.clear()
         self._recompute(self.slots)
         # Trajectories of the lot borrow rows for this, whose own come back as they were.
         active, parked = self.active.copy(), list(self.lot.slots)
@@ -177,78 +223,129 @@ class Rows:
     def _recompute(self, slots: Mapping[int, Slot]) -> None:
         """Recomputes the caches of these slots' rows from their tokens."""
         active = self.active.copy()
-        histories = {row: slot.history() for row, slot in slots.items()}
+        rests = {row: slot.tokens()[len(self._head(row)) :] for row, slot in slots.items()}
         # A row goes on after its last token, which is the prompt's where nothing follows that.
         for begins in (False, True):
-            rows = [row for row in slots if (active[row] and not len(histories[row])) == begins]
-            while rows:
-                rows = self._prefill(rows, begins=begins)
+            rows = [row for row in slots if (active[row] and not len(rests[row])) == begins]
+            self._prefill_all(rows, dict.fromkeys(rows, begins))
+        self._feed(rests, {row: bool(active[row]) for row in rests})
+
+    def _feed(self, rests: Mapping[int, np.ndarray], begins: Mapping[int, bool]) -> None:
+        """Appends tokens of any number to rows; the flag says whether a row then goes on."""
         width = self.limits.extend_width
-        while histories := {row: tokens for row, tokens in histories.items() if len(tokens)}:
+        while rests := {row: tokens for row, tokens in rests.items() if len(tokens)}:
             self._extend(
                 {
-                    row: (tokens[:width], bool(active[row]) and len(tokens) <= width)
-                    for row, tokens in histories.items()
+                    row: (tokens[:width], begins[row] and len(tokens) <= width)
+                    for row, tokens in rests.items()
                 }
             )
-            histories = {row: tokens[width:] for row, tokens in histories.items()}
+            rests = {row: tokens[width:] for row, tokens in rests.items()}
 
-    def _prefill(self, rows: Sequence[int], *, begins: bool) -> list[int]:
+    def _head(self, row: int) -> np.ndarray:
+        """The part of the prompt of a row that prefill computes: all of it, unless a plan made it
+        longer than others.
+        """
+        return self.slots[row].prompt[: self.limits.prompt_tokens]
+
+    def _prefill_all(self, rows: Iterable[int], begins: Mapping[int, bool]) -> None:
+        """Begins rows with their prompts, in as many calls as it takes."""
+        rows = list(rows)
+        while rows:
+            rows = self._prefill(rows, begins)
+
+    def _prefill(self, rows: Sequence[int], begins: Mapping[int, bool]) -> list[int]:
         """Begins rows with the prompts of their slots; returns the rows that found no room.
 
         A prompt is computed once: other rows of the same problem copy it, in later calls too.
         """
         limits = self.limits
-        holder = {problem: row for row, problem in self.holds.items()}
+        holder = {key: row for row, key in self.holds.items()}
         placed, new = self._place(rows, holder)
-        prompts = {problem: self.slots[row].prompt for row, problem in placed.items()}
+        prompts = {key: self._head(row) for row, key in placed.items()}
         count = fitting(limits.prompt_counts, len(new))
         width = fitting(limits.prompt_widths, max(map(len, prompts.values())))
         tokens = np.zeros((count, width), np.int32)
-        for problem, index in new.items():
-            tokens[index, : len(prompts[problem])] = prompts[problem]
-        source = np.full(limits.slots, -1, np.int32)
-        lengths, pending, row_limits = (np.zeros(limits.slots, np.int32) for _ in range(3))
-        problems, samples = (np.zeros(limits.slots, np.uint32) for _ in range(2))
-        for row, problem in placed.items():
-            slot, prompt = self.slots[row], prompts[problem]
-            source[row] = new[problem] if problem in new else count + holder[problem]
-            lengths[row], pending[row] = len(prompt) - 1, prompt[-1]
+        for key, index in new.items():
+            tokens[index, : len(prompts[key])] = prompts[key]
+            self.costs.fed_tokens += len(prompts[key])
+        begun = {}
+        for row, key in placed.items():
+            source = new[key] if key in new else count + holder[key]
+            begun[row] = (source, prompts[key], begins[row])
+            self.holds[row] = key
+        self._begin(tokens, begun)
+        self.costs.prefilled_tokens += count * width
+        return [row for row in rows if row not in placed]
+
+    def _copy(self, sources: Mapping[int, prefixes.Source]) -> None:
+        """Begins rows with what others hold, all of it read before any row is written."""
+        if not sources:
+            return
+        # The last token that is shared becomes the pending one.
+        needed = max(source.shared - 1 for source in sources.values())
+        width = fitting((*self.limits.prompt_widths, self.positions), needed)
+        begun = {}
+        for row, source in sources.items():
+            tokens = self.slots[row].tokens()
+            whole = source.shared == len(tokens)
+            begun[row] = (source.row, tokens[: source.shared], whole)
+            self.holds.pop(row, None)
+        self._begin(np.zeros((0, width), np.int32), begun)
+
+    def _begin(self, prompts: np.ndarray, rows: Mapping[int, tuple[int, np.ndarray, bool]]) -> None:
+        """One prefill call: row → its source as in `Prompts`, its tokens, and True if it goes on
+        decoding after them.
+        """
+        slots = self.limits.slots
+        source = np.full(slots, -1, np.int32)
+        lengths, pending, row_limits, matching = (np.zeros(slots, np.int32) for _ in range(4))
+        problems, samples = (np.zeros(slots, np.uint32) for _ in range(2))
+        begins = np.zeros(slots, bool)
+        for row, (origin, tokens, begin) in rows.items():
+            slot = self.slots[row]
+            source[row] = origin
+            lengths[row], pending[row] = len(tokens) - 1, tokens[-1]
             row_limits[row] = slot.limit
-            problems[row] = zlib.crc32(problem.encode())
+            matching[row] = self._matching(slot)
+            problems[row] = zlib.crc32(slot.request.problem.id.encode())
             samples[row] = slot.request.sample
-            self.holds[row] = problem
-            self.active[row] = begins
+            begins[row] = self.active[row] = begin
         arguments = decoding.Prompts(
-            tokens=given(tokens),
+            tokens=given(prompts),
             source=given(source),
             lengths=given(lengths),
             pending=given(pending),
             keys=self.keys(problems, samples),
             limits=given(row_limits),
-            begins=given(np.bool_(begins)),
+            begins=given(begins),
+            matching=None if self.stop_table is None else given(matching),
         )
         self.state = self.programs.prefill(self.params, self.state, arguments)
-        self.costs.prefilled_tokens += count * width
-        return [row for row in rows if row not in placed]
+
+    def _matching(self, slot: Slot) -> int:
+        """State of the automaton of stop strings after the tokens of the turn under way."""
+        if self.stop_table is None:
+            return stops.START
+        return stops.advanced(self.stop_table, slot.current_turn())
 
     def _place(
-        self, rows: Sequence[int], holder: Mapping[str, int]
-    ) -> tuple[dict[int, str], dict[str, int]]:
-        """The rows of one prefill call with their problems, and the prompts that it computes.
+        self, rows: Sequence[int], holder: Mapping[PromptKey, int]
+    ) -> tuple[dict[int, PromptKey], dict[PromptKey, int]]:
+        """The rows of one prefill call with their prompts, and those that it computes.
 
-        Prompts are given as problem → index in the call. `holder` maps the problems whose prompts
-        are in the cache of a row to that row.
+        The latter are given as prompt → index in the call. `holder` maps the prompts that are in
+        the cache of a row to that row.
         """
-        placed: dict[int, str] = {}
-        new: dict[str, int] = {}
+        placed: dict[int, PromptKey] = {}
+        new: dict[PromptKey, int] = {}
         for row in rows:
-            problem = self.slots[row].request.problem.id
-            if problem not in holder and problem not in new:
+            key = self.slots[row].prompt_key
+            if key not in holder and key not in new:
                 if len(new) == self.limits.prefill_prompts:
                     continue
-                new[problem] = len(new)
-            placed[row] = problem
+                new[key] = len(new)
+            placed[row] = key
         return placed, new
 
     def _extend(self, chunks: Mapping[int, tuple[np.ndarray, bool]]) -> None:
@@ -258,7 +355,7 @@ class Rows:
         size, width = fitting(self.extend_sizes, len(chunks)), limits.extend_width
         rows = np.full(size, limits.slots, np.int32)
         tokens = np.zeros((size, width), np.int32)
-        counts, row_limits = (np.zeros(size, np.int32) for _ in range(2))
+        counts, row_limits, matching = (np.zeros(size, np.int32) for _ in range(3))
         begins = np.zeros(size, bool)
         for index, (row, (chunk, begin)) in enumerate(chunks.items()):
             at = row if size == limits.slots else index  # all rows: each at its own index
@@ -266,7 +363,9 @@ class Rows:
             tokens[at, : len(chunk)] = chunk
             counts[at] = len(chunk)
             row_limits[at] = self.slots[row].limit
+            matching[at] = self._matching(self.slots[row])
             begins[at] = begin
+            self.costs.fed_tokens += len(chunk)
             self.active[row] |= begin
         appended = decoding.Appended(
             rows=given(rows),
@@ -274,6 +373,7 @@ class Rows:
             counts=given(counts),
             limits=given(row_limits),
             begins=given(begins),
+            matching=None if self.stop_table is None else given(matching),
         )
         self.state = self.programs.extend(self.params, self.state, appended)
         self.costs.extended_tokens += size * width

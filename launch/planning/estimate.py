@@ -209,7 +209,8 @@ def step(
     by_name = {report.name: report for report in reports}
     least = {name: report.seconds.least for name, report in by_name.items() if report.seconds}
     train, limits = config.train, config.rollout
-    trajectories = train.prompts * train.group_size
+    plan = make_method(train.method).plan
+    trajectories = train.prompts * plan.sampled(train.group_size)
     each = -(-trajectories // topology.processes)
     # Rows are filled again as they end; at the least they run as long as the longest trajectory.
     steps = max(workload.sampled, each * workload.sampled / limits.slots)

@@ -160,7 +160,8 @@ def _training(
     )
     for program in programs:
         micro_batches, rows, length = program.shape
-        packed = training.layout.minibatch_trajectories * _row_tokens(config, workload)
+        members = training.layout.group_size
+        packed = training.layout.minibatch_trajectories * _row_tokens(config, workload, members)
         filled = min(-(-math.ceil(packed / length) // rows), micro_batches)
         updates = program.name == "update"
         beside = reference if updates else whole + reference - tree_bytes(state.params)
@@ -177,13 +178,13 @@ def _training(
         )
 
 
-def _row_tokens(config: RunConfig, workload: Workload) -> float:
-    """Tokens of a packed row that a trajectory uses, including its share of a shared prompt."""
-    train = config.train
-    if not train.shared_prompts:
+def _row_tokens(config: RunConfig, workload: Workload, members: int) -> float:
+    """Tokens of a packed row that a trajectory uses, including its share of a prompt that
+    `members` trajectories share."""
+    if not config.train.shared_prompts:
         return workload.trajectory
     prompt = min(config.rollout.prompt_tokens, workload.trajectory)
-    return workload.trajectory - prompt * (1 - 1 / train.group_size)
+    return workload.trajectory - prompt * (1 - 1 / members)
 
 
 def _rollout(
@@ -219,7 +220,7 @@ def _rollout(
         pending=each,
         keys=given(state.keys.shape, state.keys.dtype),
         limits=each,
-        begins=given((), jnp.bool_),
+        begins=given((limits.slots,), jnp.bool_),
     )
     segment = programs.decode_segment
     assert isinstance(segment, functools.partial)

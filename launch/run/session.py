@@ -24,6 +24,7 @@ from gtpo_jax.language import tokenizers
 from gtpo_jax.language.gold import gold_answer
 from gtpo_jax.language.grammar import AnyDialogue, Dialogue
 from gtpo_jax.learner.checkpoint import has_checkpoint
+from gtpo_jax.parts.plans import HostedPlan
 from gtpo_jax.results import metrics
 from gtpo_jax.tasks import stream
 from gtpo_jax.types import ForwardFn, Params, Problem, TokenBatch
@@ -134,12 +135,28 @@ class Session:
     def check_prompts(self, problems: Iterable[Problem], *, scored: bool = False) -> None:
         """Raises if the prompt of a problem is longer than the rollout allows, or if answers to it
         could not be verified. `scored`: its gold answer must be one that the policy can write.
+        The problem must have what the plan of the method reads, and all prompts that the plan is
+        known to need must fit as well.
         """
+        plan = self.method.plan
         for problem in problems:
             self.verifier.check(problem)
             rollout.render_prompt(self.dialogue, problem, self.config.rollout)
+            if isinstance(plan, HostedPlan):
+                plan.check(problem)
+                for question in plan.questions(problem):
+                    self._check_room(problem, question)
             if scored:
                 gold_answer(self.dialogue, problem)
+
+    def _check_room(self, problem: Problem, question: str) -> None:
+        """Raises if a prompt of a plan leaves no room in the context."""
+        length, context = len(self.dialogue.prompt(question)), self.config.rollout.context
+        if length >= context:
+            raise ValueError(
+                f"a prompt that the plan makes for problem {problem.id!r} has {length} tokens,"
+                f" rollout.context is {context}; raise it, or shorten {question[:60]!r}"
+            )
 
     def save_tokenizer(self) -> None:
         """Saves the tokenizer in the run, because a checkpoint is useless with another one."""

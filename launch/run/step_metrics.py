@@ -40,7 +40,8 @@ def rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     success = np.array([t.success for t in trajectories], np.float32)
     groups = np.array([t.group for t in trajectories])
     shares = np.array([success[groups == group].mean() for group in np.unique(groups)])
-    entropies = np.concatenate([turn.entropies for t in trajectories for turn in t.turns])
+    turns = [turn for t in trajectories for turn in t.turns]
+    entropies = np.concatenate([np.zeros(0), *(turn.entropies[turn.given :] for turn in turns)])
     verdicts = [t.verdict for t in trajectories]
     return {
         "rollout/success": summary.success,
@@ -51,7 +52,7 @@ def rollout(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "rollout/tokens": summary.tokens,
         "rollout/truncated": summary.truncated,
         "rollout/excluded": summary.excluded,
-        "rollout/entropy": float(entropies.mean()),
+        "rollout/entropy": _mean(entropies),
         **{
             f"rollout/{verdict}": verdicts.count(verdict) / len(verdicts)
             for verdict in (Verdict.WRONG, Verdict.NO_ANSWER, Verdict.UNVERIFIABLE)
@@ -67,7 +68,7 @@ def lengths(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Numbers of tokens: of prompts, sampled by the policy, of tool outputs, and in total."""
     measured = {
         "prompt": [len(t.prompt) for t in trajectories],
-        "response": [sum(len(turn.tokens) for turn in t.turns) for t in trajectories],
+        "response": [sum(turn.own_tokens for turn in t.turns) for t in trajectories],
         "observation": [sum(len(turn.observation) for turn in t.turns) for t in trajectories],
         "total": [t.length for t in trajectories],
     }

@@ -72,6 +72,11 @@ class ScriptedEngine:
         self.calls = []  # ids of the problems of each
         self.requests = []
 
+    def rounds(self, params, *, seed, step):
+        return lambda requests, **options: self.run(
+            params, requests, seed=seed, step=step, **options
+        )
+
     def run(self, params, requests, *, seed, step, on_progress=None):
         self.calls.append(list(dict.fromkeys(r.problem.id for r in requests)))
         self.requests += requests

@@ -305,7 +305,6 @@ def test_facts_that_nobody_records_name_their_provider():
     for modifier, words in (
         (methods.ws_grpo(), "prefer=my.module:function"),
         (methods.grpo_care(), "`training.Training` computes it"),
-        (methods.m_grpo(), "sub-agents records it"),
     ):
         with pytest.raises(ValueError, match=words):
             facts.check_provided(modifier(methods.grpo()).facts, ())

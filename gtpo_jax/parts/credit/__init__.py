@@ -36,6 +36,8 @@ Modifiers add one of these at the end of a credit, or before it:
 | `less_if_uncertain()` | advantages of groups whose answers disagree |
 | `over_relative_entropy()`, `entropy_bonus()` | by the entropy of the trajectory |
 | `times_alignment()`, `times_hardness()`, `times_difficulty()` | by factors of trajectories |
+| `over_parent()`, `second_layer()` | advantages of corrections |
+| `nothing()` | all advantages, to 0 |
 | `silence_equal_groups()` | groups of equal outcomes, to 0 |
 | `softened()`, `anchored(credit)` | rewards near the best one; responses from elsewhere |
 
@@ -84,6 +86,7 @@ from gtpo_jax.parts.credit.hardness import (
     times_hardness,
 )
 from gtpo_jax.parts.credit.last_turns import at_last, before_last
+from gtpo_jax.parts.credit.layers import over_parent, second_layer
 from gtpo_jax.parts.credit.leave_one_out import leave_one_out
 from gtpo_jax.parts.credit.left_out import left_out
 from gtpo_jax.parts.credit.max_variance import max_variance_rows, most_varied
@@ -109,7 +112,7 @@ from gtpo_jax.parts.credit.sets import (
     group,
     turn_index,
 )
-from gtpo_jax.parts.credit.silence import silence_equal_groups
+from gtpo_jax.parts.credit.silence import nothing, silence_equal_groups
 from gtpo_jax.parts.credit.standardized import centered, normalize, scaled, standardized
 from gtpo_jax.parts.credit.successes import (
     likelihood_ranks,
@@ -187,7 +190,9 @@ __all__ = [
     "model_hardness",
     "most_varied",
     "normalize",
+    "nothing",
     "over_budgets",
+    "over_parent",
     "over_relative_entropy",
     "plan_scores",
     "plan_turn",
@@ -203,6 +208,7 @@ __all__ = [
     "row_moments",
     "same",
     "scaled",
+    "second_layer",
     "semantic_entropy",
     "shared_by_entropy",
     "shared_rewards",

@@ -6,6 +6,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from gtpo_jax.maths import checks, turns
@@ -17,9 +18,8 @@ from gtpo_jax.types import EpisodeBatch, Scalar
 
 OFF_POLICY = Fact(
     "off_policy",
-    None,
+    facts.of_trajectories(lambda t: t.off_policy, np.bool_),
     "[M] bool, True for a response that the policy did not sample, such as the gold answer",
-    "a plan that adds a gold row to each group provides it",
 )
 
 

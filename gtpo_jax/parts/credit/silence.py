@@ -9,11 +9,16 @@ import jax.numpy as jnp
 
 from gtpo_jax.parts import facts, groups
 from gtpo_jax.parts.credit import rows, sets
-from gtpo_jax.parts.credit.credit import Credit
+from gtpo_jax.parts.credit.credit import Credit, stateless
 from gtpo_jax.parts.credit.standardized import RELATIVE_THRESHOLD
 from gtpo_jax.types import EpisodeBatch
 
 Outcome = Literal["success", "reward"]
+
+
+def nothing() -> Credit:
+    """0 everywhere: rewards are recorded, and nothing is trained."""
+    return stateless(lambda x, episodes: jnp.zeros_like(x))
 
 
 def silence_equal_groups(outcome: Outcome = "success") -> Credit:

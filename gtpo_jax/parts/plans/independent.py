@@ -8,10 +8,8 @@ from gtpo_jax.types import Problem, Request
 
 def independent() -> Plan:
     """`size` samples of the policy for the same prompt."""
+    return Plan(episodes=_episodes)
 
-    def plan(problem: Problem, group: int, size: int) -> Episodes:
-        return (
-            yield [Request(problem=problem, group=group, sample=sample) for sample in range(size)]
-        )
 
-    return plan
+def _episodes(problem: Problem, group: int, size: int) -> Episodes:
+    return (yield [Request(problem=problem, group=group, sample=sample) for sample in range(size)])

@@ -8,19 +8,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gtpo_jax.maths import checks, masking
 from gtpo_jax.parts import facts, groups
-from gtpo_jax.parts.facts import Fact
 from gtpo_jax.parts.rewards.reward import Reward
 from gtpo_jax.parts.rewards.whole import whole
 from gtpo_jax.types import EpisodeBatch, Scalar
 
-PROVIDER = "an environment or a plan with sub-agents records it"
-AGENTS = Fact("agents", None, "[M] int32, number of the agent of the row, 0 = main", PROVIDER)
-PARENTS = Fact(
+PROVIDER = "a plan with sub-agents records it, such as that of `m_grpo`"
+AGENTS = facts.from_plan(
+    "agents", "[M] int32, number of the agent of the row, 0 = main", provider=PROVIDER
+)
+PARENTS = facts.from_plan(
     "parents",
-    None,
     "[M] int32, a number that a main row shares with its sub rows only, such as the main row's"
     " index",
-    PROVIDER,
+    provider=PROVIDER,
 )
 
 

@@ -20,7 +20,7 @@ class Written(NamedTuple):
     tokens: Any  # [M, L] int32
     turn_ids: Any  # [M, L] int32, −1 for padding
     entropies: Any  # [M, L] float32, nats, of the sampler; 0 where it was not measured
-    logprobs: Any  # [M, L] float32, when the token was sampled
+    logprobs: Any  # [M, L] float32, when the token was sampled; 0 where nobody sampled it
 
 
 Spread = Callable[[jax.Array, Written, EpisodeBatch], jax.Array]
@@ -76,7 +76,7 @@ def evenly(advantages: jax.Array, written: Written, episodes: EpisodeBatch) -> j
 def written_width(trajectories: Sequence[Trajectory]) -> int:
     """L of the written tokens of trajectories: a power of two, at least 64."""
     width = 64
-    while width < max((sum(len(turn.tokens) for turn in t.turns) for t in trajectories), default=0):
+    while width < max((sum(turn.own_tokens for turn in t.turns) for t in trajectories), default=0):
         width *= 2
     return width
 
@@ -96,11 +96,12 @@ def written_tokens(trajectories: Sequence[Trajectory], *, rows: int) -> Written:
     for row, trajectory in enumerate(trajectories):
         start = 0
         for index, turn in enumerate(trajectory.turns):
-            here = (row, slice(start, start + len(turn.tokens)))
-            written.tokens[here] = turn.tokens
+            here = (row, slice(start, start + turn.own_tokens))
+            written.tokens[here] = turn.tokens[turn.given :]
             written.turn_ids[here] = index
-            written.logprobs[here] = turn.logprobs
+            if len(turn.logprobs):
+                written.logprobs[here] = turn.logprobs[turn.given :]
             if len(turn.entropies):
-                written.entropies[here] = turn.entropies
-            start += len(turn.tokens)
+                written.entropies[here] = turn.entropies[turn.given :]
+            start += turn.own_tokens
     return written

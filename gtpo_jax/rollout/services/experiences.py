@@ -1,0 +1,55 @@
+"""The list of experiences of a run, kept in a file (Training-Free GRPO)."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+from gtpo_jax.parts.plans.experienced import Edit, edited
+from gtpo_jax.rollout.services.lines import LineFile
+
+
+class ExperienceFile:
+    """Edits of experiences as lines of a file: `step`, `group`, and `edits`.
+
+    The list at a step follows from the edits of the steps before it, so a run that is resumed has
+    the list of the run that was not killed. Edits of steps that are repeated are dropped.
+    """
+
+    def __init__(self, path: pathlib.Path, *, most: int, write: bool = True):
+        """`most` bounds the list. Without `write`, as in all processes but the first, the edits of
+        this process are kept in memory only.
+        """
+        self.file = LineFile(path)
+        self.most = most
+        self.write = write
+        self.records = self.file.read()
+        self._begun: tuple[int, list[str]] | None = None
+
+    def texts(self, step: int) -> Sequence[str]:
+        """The experiences when a step begins."""
+        if self._begun is None or self._begun[0] != step:
+            self._begin(step)
+        assert self._begun is not None
+        return self._begun[1]
+
+    def edit(self, step: int, group: int, edits: Sequence[Edit]) -> None:
+        """Records the edits of a group."""
+        record = {"step": step, "group": group, "edits": [list(edit) for edit in edits]}
+        self.records.append(record)
+        if self.write:
+            self.file.append(record)
+
+    def _begin(self, step: int) -> None:
+        # What a killed run wrote of this step or of later ones will be written again.
+        before = [record for record in self.records if record["step"] < step]
+        if self.write and self.file.path.exists():
+            self.file.rewrite(before)
+        self.records = before
+        texts: list[str] = []
+        ordered = sorted(before, key=lambda record: (record["step"], record["group"]))
+        for _, records in itertools.groupby(ordered, key=lambda record: record["step"]):
+            edits = [Edit(*edit) for record in records for edit in record["edits"]]
+            texts = edited(texts, edits, most=self.most)
+        self._begun = step, texts

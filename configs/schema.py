@@ -173,7 +173,11 @@ class TrainConfig:
     prompts: Annotated[int, AT_LEAST_1] = 16
     """Problems per step."""
     group_size: Annotated[int, COMPARED] = 8
-    """Trajectories per problem."""
+    """Trajectories per problem, on average if the method divides them unequally."""
+    pool: Annotated[int | None, AT_LEAST_1] = None
+    """Train on the first `pool` different problems only. Methods that choose among problems by
+    their success need a known number of them, and generated problems have no end. None: all
+    problems of the source."""
     temperature: Annotated[float, POSITIVE] = 1.0
     """Sampling temperature of rollouts; log-probs are computed at this temperature."""
     method: tuple[str, ...] = ("gtpo",)

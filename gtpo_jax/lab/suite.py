@@ -26,7 +26,7 @@ WINDOW = 10
 COLLAPSE = 0.2
 """A seed collapses if its success ends this much below its best."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files of cells."""
 
 
@@ -55,9 +55,10 @@ class Cell:
     updates: int
     budgets: tuple[int, ...]
     measures: dict[str, list[float]]
-    """Name → values by seed: `solved@N` for each budget, and at the end `solved`, `turns`,
-    `tokens`, `violations`, `entropy`, `collapsed`, `first_turn_of_right`, `pushed_down`."""
-    curve: list[float]  # mean success before each update
+    """Name → values by seed: `solved@N` and `learned@N` for each budget, and at the end `solved`,
+    `learned`, `turns`, `tokens`, `violations`, `entropy`, `collapsed`, `first_turn_of_right`,
+    `pushed_down`."""
+    curve: list[float]  # mean success before each update, of the policy that is trained
     seconds: float
 
     def interval(self, measure: str) -> Interval:
@@ -135,7 +136,7 @@ def run_cell(
         updates=settings.updates,
         budgets=tuple(budgets),
         measures=measures(curves, budgets),
-        curve=[round(float(x), 5) for x in curves.solved.mean(axis=0)],
+        curve=[round(float(x), 5) for x in curves.learned.mean(axis=0)],
         seconds=time.monotonic() - began,
     )
 
@@ -148,7 +149,8 @@ def measures(curves: learning.Curves, budgets: Iterable[int]) -> dict[str, list[
         return [round(float(x), 6) for x in values[:, max(0, budget - WINDOW) : budget].mean(1)]
 
     found = {
-        f"solved@{budget}": upto(np.asarray(curves.solved), budget)
+        f"{name}@{budget}": upto(np.asarray(getattr(curves, name)), budget)
+        for name in ("solved", "learned")
         for budget in budgets
         if budget <= updates
     }

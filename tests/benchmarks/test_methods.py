@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from benchmarks import lab, methods
-from benchmarks.methods_claims import CLAIMS, Claim
+from benchmarks import lab, methods, prompts_claims
+from benchmarks.methods_claims import CLAIMS as OTHERS
+from benchmarks.methods_claims import Claim
 from configs.methods import make_method, split
 from configs.worlds import make_world
 from gtpo_jax import methods as known
@@ -18,6 +19,7 @@ OLDER = {
 }
 """Methods and modifiers of tokens and prompts, which claim nothing about credit."""
 
+CLAIMS = (*OTHERS, *prompts_claims.CLAIMS)
 BASELINES = {"grpo", "reinforce_pp"}
 WITHOUT_WORLD = {"gcpo"}
 
@@ -40,7 +42,7 @@ def make_cell(level, first=0.1):
         world="",
         updates=2,
         budgets=(),
-        measures={"solved": [level, level + 0.01], "turns": [level, level + 0.01]},
+        measures=dict.fromkeys(("solved", "learned", "turns"), [level, level + 0.01]),
         curve=[first, level],
         seconds=0.0,
     )

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 
+from benchmarks import prompts_claims
 from benchmarks.figures import Figure
 from benchmarks.measure import run_benchmark
-from benchmarks import prompts_claims
 from benchmarks.methods_claims import CLAIMS, Claim
 from configs.methods import make_method, split
 from configs.worlds import make_world

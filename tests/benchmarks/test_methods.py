@@ -42,7 +42,7 @@ def make_cell(level, first=0.1):
         world="",
         updates=2,
         budgets=(),
-        measures=dict.fromkeys(("solved", "learned", "turns"), [level, level + 0.01]),
+        measures={key: [level, level + 0.01] for key in ("solved", "learned", "turns")},
         curve=[first, level],
         seconds=0.0,
     )

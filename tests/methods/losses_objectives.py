@@ -202,9 +202,7 @@ ROWS: dict[str, Row] = {
         parent=free,
     ),
     "kl_schedule": Row(reference=plus(sampled(clipped), marked_divergence)),
-    "grpo_d": Row(
-        reference=plus(sampled(clipped), marked_divergence), reduction="sequence_mean"
-    ),
+    "grpo_d": Row(reference=plus(sampled(clipped), marked_divergence), reduction="sequence_mean"),
     "turn_gspo low=.05 high=.1": Row(
         reference=gspo_of_turns,
         reduction="turn_mean",

@@ -148,6 +148,9 @@ class SftConfig:
     system_messages: Literal["same", "drop"] = "same"
     """System messages in `files`: they must equal the run's, with which rollouts begin (same), or
     are replaced by it (drop)."""
+    thought_dropout: Annotated[float, SHARE] = 0.0
+    """Share of demonstrations whose thoughts are emptied (TON, which takes 0.5): what stands in
+    `<think>` marks, or the text before a call or a scripted answer."""
     logprob_chunk: Annotated[Rounded[int | None], AT_LEAST_1] = None
     """Number of positions per row whose logits are held in memory at once. None: all."""
     checkpoint_every: Annotated[Changeable[int], AT_LEAST_1] = 200

@@ -46,7 +46,9 @@ OPTIONS = [
 DYNAMIC = (
     "--train.method",
     *["gtpo", "silence_equal=false", "+", "kl", "weight=0.1"],
-    *["+", "dynamic_sampling", "rounds=2"],
+    # Prompts with a state: the problems and group sizes of a step depend on all steps before it.
+    *["+", "vade", "+", "knapsack", "+", "dynamic_sampling", "rounds=2"],
+    *["--train.pool", "9"],
 )
 
 

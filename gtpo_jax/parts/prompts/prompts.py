@@ -51,7 +51,7 @@ class Outcomes(NamedTuple):
     @property
     def known(self) -> jax.Array:
         """True for problems that were tried with a known outcome, `[P]`."""
-        return self.tried & (self.included > 0)
+        return jnp.asarray(self.tried) & (jnp.asarray(self.included) > 0)
 
 
 class Propose(Protocol):

@@ -87,7 +87,9 @@ def test_problems_of_a_round_differ_and_sizes_add_up_to_the_budget(name):
 @pytest.mark.parametrize("name", CHOOSERS)
 def test_first_problem_has_its_stated_probability(name):
     _, drawn, _ = programs(name)
-    stated = TABLE[name].first(RIGHT, WRONG, FURTHER)
+    first = TABLE[name].first
+    assert first is not None
+    stated = first(RIGHT, WRONG, FURTHER)
     found = np.bincount(drawn.problems[:, 0], minlength=PROBLEMS) / DRAWS
     error = np.sqrt(stated * (1 - stated) / DRAWS)
     np.testing.assert_array_less(np.abs(found - stated), 5 * error + 1e-4)

@@ -6,6 +6,7 @@ import pytest
 from gtpo_jax import methods, rollout
 from gtpo_jax.parts.prompts import Outcome, Proposal, in_order, uniform
 from gtpo_jax.rollout.proposals import Proposals, gather_outcomes
+from gtpo_jax.tasks.generated import GeneratedTask
 from gtpo_jax.tasks.pool import first_problems
 from gtpo_jax.tasks.stream import Entry, entries_task
 from gtpo_jax.types import Problem
@@ -66,7 +67,7 @@ def test_groups_beyond_the_budget_are_dropped():
     assert [t.group for t in groups.kept] == [0, 0, 1, 1]
 
 
-class Repeating:
+class Repeating(GeneratedTask):
     """A source without end, in which problems come back."""
 
     def train_problem(self, index):
@@ -74,9 +75,9 @@ class Repeating:
 
 
 def test_pool_holds_the_first_different_problems():
-    assert [p.id for p in first_problems(Repeating(), 3)] == ["0", "1", "2"]
+    assert [p.id for p in first_problems(Repeating(seed=0), 3)] == ["0", "1", "2"]
     with pytest.raises(ValueError, match="has 5 different training problems among its first 600"):
-        first_problems(Repeating(), 6)
+        first_problems(Repeating(seed=0), 6)
     entries = [Entry(Problem(id=str(i), question=str(i), answer="")) for i in range(4)]
     task = entries_task(entries, [], seed=0)
     assert task.train_count == 4

@@ -59,7 +59,7 @@ def draw_problems(world: World, key: jax.Array, groups: int) -> jax.Array:
 
 
 def outcomes_of(world: World, prompts: Prompts, chosen: Chosen, sampled: History) -> Outcomes:
-    """What became of the problems of a step.
+    """The outcomes of the problems of a step.
 
     Raises `ValueError` if the part needs an outcome that the laboratory does not make.
     """

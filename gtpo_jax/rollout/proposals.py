@@ -63,7 +63,7 @@ def gather_outcomes(
     identities: Sequence[str],
     trajectories: Sequence[Trajectory],
 ) -> Outcomes:
-    """What became of a proposal, as NumPy arrays. Of problems with the same id only the first
+    """The outcomes of a proposal, as NumPy arrays. Of problems with the same id only the first
     counts as tried.
     """
     groups: dict[str, list[Trajectory]] = {}
@@ -75,19 +75,21 @@ def gather_outcomes(
     def numbers(values: Sequence[float], kind: type = np.int32) -> np.ndarray:
         return np.array(values, kind)
 
-    return Outcomes(
-        problems=np.asarray(proposal.problems, np.int32),
-        tried=numbers([len(group) > 0 for group in found], np.bool_),
-        sampled=numbers([len(group) for group in found]),
-        included=numbers([len(group) for group in included]),
-        successes=numbers([sum(t.success for t in group) for group in included]),
-        further={
+    # NumPy arrays; a jitted function converts them to JAX arrays.
+    fields: dict[str, Any] = {
+        "problems": np.asarray(proposal.problems, np.int32),
+        "tried": numbers([len(group) > 0 for group in found], np.bool_),
+        "sampled": numbers([len(group) for group in found]),
+        "included": numbers([len(group) for group in included]),
+        "successes": numbers([sum(t.success for t in group) for group in included]),
+        "further": {
             outcome.name: numbers(
                 [outcome.gather(group) if group else 0.0 for group in included], np.float32
             )
             for outcome in prompts.outcomes
         },
-    )
+    }
+    return Outcomes(**fields)
 
 
 def _check_proposal(proposal: Proposal, count: int) -> None:

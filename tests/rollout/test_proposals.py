@@ -1,6 +1,6 @@
 """Between rollouts: what the prompts of a method propose, and what they learn."""
 
-import numpy as np
+import jax.numpy as jnp
 import pytest
 
 from gtpo_jax import methods, rollout
@@ -22,7 +22,7 @@ def test_outcomes_count_the_included_trajectories_of_each_proposed_problem():
         for name, text in endings.items()
         for sample, ending in enumerate(text)
     ]
-    proposal = Proposal(np.array([7, 5, 4, 9]), np.array([3, 3, 2, 2]))
+    proposal = Proposal(jnp.array([7, 5, 4, 9]), jnp.array([3, 3, 2, 2]))
     found = gather_outcomes(part, proposal, ["c", "a", "b", "a"], given)
     assert found.problems.tolist() == [7, 5, 4, 9]
     assert found.tried.tolist() == [False, True, True, False]
@@ -51,7 +51,7 @@ def test_stream_goes_on_where_the_step_before_ended_and_a_pool_is_drawn_by_seed_
 )
 def test_bad_proposals_are_refused(numbers, sizes, error):
     part = in_order()._replace(
-        propose=lambda state, key, step, **_: Proposal(np.array(numbers), np.array(sizes))
+        propose=lambda state, key, step, **_: Proposal(jnp.array(numbers), jnp.array(sizes))
     )
     with pytest.raises(ValueError, match=error):
         Proposals(part, wanted=2, group_size=2, seed=0).propose((), 0)

@@ -81,8 +81,8 @@ def many(
     `easiest` and `hardest`; otherwise as `difficulty`.
     First success .389, best 1.000.
     """
-    ends = [math.log(p / (1.0 - p)) for p in (easiest, hardest)]
-    spaced = 1.0 / (1.0 + np.exp(-np.linspace(*ends, problems)))
+    first, last = (math.log(p / (1.0 - p)) for p in (easiest, hardest))
+    spaced = 1.0 / (1.0 + np.exp(-np.linspace(first, last, problems)))
     # A stride without a common divisor visits every problem, and neighbors differ.
     stride = next(s for s in range(problems * 5 // 8, 0, -1) if math.gcd(s, problems) == 1)
     priors = [float(spaced[i * stride % problems]) for i in range(problems)]

@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What became of the P problems of a proposal, in its order."""
+    """The results of the P problems of a proposal, in its order."""
 
     problems: jax.Array  # [P] int32, as proposed
     tried: jax.Array  # [P] bool; the numbers of others are 0

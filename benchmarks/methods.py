@@ -127,16 +127,17 @@ class Result:
     @property
     def learns(self) -> bool:
         """Success rises, by more than chance."""
-        return self.own.interval("solved").low > self.own.curve[0] + 0.02
+        return self.own.interval("learned").low > self.own.curve[0] + 0.02
 
     @property
     def flipped_does_not(self) -> bool:
         """Success of the copy that is turned around does not rise."""
-        return self.flipped.interval("solved").mean <= self.flipped.curve[0] + 0.02
+        return self.flipped.interval("learned").mean <= self.flipped.curve[0] + 0.02
 
 
 def results(arguments: MethodsArguments) -> Iterator[Result]:
     """The claims, tried one after the other."""
+
     chosen = [c for c in CLAIMS if not arguments.only or names(c.method) & {*arguments.only}]
     with display.working("claims", len(chosen)) as tell:
         for count, claim in enumerate(chosen, 1):
@@ -199,7 +200,7 @@ def words(result: Result) -> list[str]:
     said.append(f"{claim.measure}, lower" if claim.lower else claim.measure)
     said += [str(cell.interval(claim.measure)) for cell in (result.own, result.parent)]
     said += ["yes" if x else "no" for x in (result.holds, result.learns)]
-    return [*said, f"{result.flipped.interval('solved').mean:.3f}"]
+    return [*said, f"{result.flipped.interval('learned').mean:.3f}"]
 
 
 def model_runs(arguments: MethodsArguments) -> dict[str, str]:

@@ -149,6 +149,9 @@ class SftConfig:
     system_messages: Literal["same", "drop"] = "same"
     """System messages in `files`: they must equal the run's, with which rollouts begin (same), or
     are replaced by it (drop)."""
+    thought_dropout: Annotated[float, SHARE] = 0.0
+    """Share of demonstrations whose thoughts are emptied (TON, which takes 0.5): what stands in
+    `<think>` marks, or the text before a call or a scripted answer."""
     logprob_chunk: Annotated[Rounded[int | None], AT_LEAST_1] = None
     """Number of positions per row whose logits are held in memory at once. None: all."""
     checkpoint_every: Annotated[Changeable[int], AT_LEAST_1] = 200
@@ -174,7 +177,11 @@ class TrainConfig:
     prompts: Annotated[int, AT_LEAST_1] = 16
     """Problems per step."""
     group_size: Annotated[int, COMPARED] = 8
-    """Trajectories per problem."""
+    """Trajectories per problem, on average if the method divides them unequally."""
+    pool: Annotated[int | None, AT_LEAST_1] = None
+    """Train on the first `pool` different problems only. Methods that choose among problems by
+    their success need a known number of them, and generated problems have no end. None: all
+    problems of the source."""
     temperature: Annotated[float, POSITIVE] = 1.0
     """Sampling temperature of rollouts; log-probs are computed at this temperature."""
     method: tuple[str, ...] = ("gtpo",)

@@ -13,18 +13,20 @@ from gtpo_jax.decoding.diffusion import Canvas
 from gtpo_jax.learner import diffusion
 from gtpo_jax.methods import Method
 from gtpo_jax.parts import facts
-from gtpo_jax.parts.plans import HostedPlan, Plan
+from gtpo_jax.parts.plans import HostedPlan
 from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.training import COMPUTED, Layout, Put, Training
 from gtpo_jax.types import AnswerTokens, ForwardFn
 
 
-def make_layout(config: RunConfig, plan: Plan) -> Layout:
+def make_layout(config: RunConfig, method: Method) -> Layout:
     """The batches of a step, with room for all trajectories that the plan may return."""
-    train = config.train
+    train, plan = config.train, method.plan
+    largest = method.prompts.largest(train.prompts, train.group_size)
     return Layout(
         groups=train.prompts,
         group_size=plan.returned(train.group_size),
+        largest_group=plan.returned(largest) if largest != train.group_size else 0,
         max_turns=config.rollout.max_turns if config.model.causal else config.diffusion.steps,
         row_tokens=train.row_tokens or config.rollout.context,
         rows=train.rows,
@@ -114,7 +116,7 @@ def make_training(
             train.optimizer, steps=train.steps, updates=train.minibatches * train.epochs
         ),
         method,
-        make_layout(config, method.plan),
+        make_layout(config, method),
         temperature=train.temperature,
         chunk=train.logprob_chunk,
         seed=config.seed,

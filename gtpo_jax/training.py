@@ -48,7 +48,7 @@ class Layout:
     groups: int
     """Largest number of groups per step."""
     group_size: int
-    """Trajectories per group."""
+    """Trajectories per group, on average if groups differ in size."""
     max_turns: int
     row_tokens: int
     """Tokens per packed row, at least the tokens of the longest trajectory."""
@@ -65,6 +65,8 @@ class Layout:
     """
     whole_groups: bool = False
     """Minibatches consist of whole groups, as a loss over groups needs them."""
+    largest_group: int = 0
+    """Trajectories of the largest group, if groups differ in size. 0: `group_size`."""
 
     @property
     def trajectories(self) -> int:
@@ -84,7 +86,9 @@ class Layout:
     @property
     def minibatch_trajectories(self) -> int:
         """Largest number of trajectories per minibatch."""
-        return self.minibatch_deals * self.dealt_together
+        share = self.minibatch_deals * self.dealt_together
+        # A minibatch must hold any group that is dealt as a whole.
+        return max(share, self.largest_group) if self.dealt_together > 1 else share
 
     def micro_batches(self, rows: int) -> int:
         """Number of micro-batches of this many rows that hold any minibatch."""
@@ -306,7 +310,8 @@ class Training:
         turn_credit = jax.device_get(turn_credit)
         turn_credit = jax.tree.map(lambda x: x[: len(trajectories)], turn_credit)
         credited = time.monotonic()
-        batches = list(self._batches(trajectories, turn_credit.advantages, parts, spread, marks))
+        learned, reference = self._left_in(trajectories, reference)
+        batches = list(self._batches(learned, turn_credit.advantages, parts, spread, marks))
         if any(trajectory.off_policy for trajectory in trajectories):
             batches = [self._filled(batch, self.logprobs(state.params, batch)) for batch in batches]
         gap = float(self.gap(state.params, batches[0]))
@@ -327,6 +332,24 @@ class Training:
             credit_seconds=credited - began,
             update_seconds=time.monotonic() - credited,
         )
+
+    def _left_in(
+        self, trajectories: Sequence[Trajectory], reference: Sequence[jax.Array]
+    ) -> tuple[Sequence[Trajectory], Sequence[jax.Array]]:
+        """The trajectories with those that the prompts leave out of the loss marked as not
+        trained, which packing skips; known scores of batches with them are of no use then.
+        """
+        left_out = self.method.prompts.left_out
+        if left_out is None or not trajectories:
+            return trajectories, reference
+        assert left_out.gather is not None
+        out = left_out.gather(trajectories, self.layout.max_turns)
+        if not np.any(out):
+            return trajectories, reference
+        return [
+            dataclasses.replace(trajectory, trained=trajectory.trained and not skip)
+            for trajectory, skip in zip(trajectories, out, strict=True)
+        ], ()
 
     def programs(
         self, state: learner.TrainState, place: Callable[[tuple[int, ...], Any], Any]

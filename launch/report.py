@@ -115,7 +115,7 @@ def _subtitle(runs: Sequence[pathlib.Path]) -> str:
     train = settings["train"]
     return (
         f"{' '.join(train['method'])} · seed {settings['seed']} · {train['steps']} steps"
-        f" of {train['prompts']} groups of {train['group_size']}"
+        f" of {train['prompts']} groups with {train['prompts'] * train['group_size']} trajectories"
     )
 
 

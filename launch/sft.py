@@ -20,10 +20,12 @@ import numpy as np
 from configs.parts import make_optimizer
 from gtpo_jax import learner, verifiers
 from gtpo_jax.results import metrics
+from gtpo_jax.tasks import thoughts
 from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.tasks.imitation import can_be_judged, judged, render_conversation
-from gtpo_jax.types import Params, Trajectory
+from gtpo_jax.tasks.source import Script
+from gtpo_jax.types import Params, Problem, Trajectory
 from launch import cli
 from launch.run import cluster, display, imported_model, own, playing
 from launch.run.lessons import make_lessons
@@ -110,6 +112,10 @@ def read_demonstrations(session: Session) -> list[Trajectory]:
     config, limits = session.config.sft, session.config.rollout
 
     def render(conversation: Conversation) -> tuple[str, Trajectory]:
+        # Not its place: the same file may lie elsewhere when the run is resumed.
+        name = conversation.problem.question
+        if thoughts.is_dropped(session.config.seed, name, share=config.thought_dropout):
+            conversation = thoughts.conversation_without_thoughts(conversation)
         if can_be_judged(conversation.problem):
             verifiers.check_problem(session.verifier, conversation.problem)
         return conversation.where, render_conversation(
@@ -135,9 +141,17 @@ def read_demonstrations(session: Session) -> list[Trajectory]:
 
 def play_demonstrations(session: Session) -> list[Trajectory]:
     """The scripted demonstrations of a session's task, played with the real tool."""
+    config = session.config
+
+    def scripted(number: int) -> tuple[Problem, Script]:
+        problem, script = session.source.demonstration(number)
+        if thoughts.is_dropped(config.seed, number, share=config.sft.thought_dropout):
+            script = thoughts.script_without_thoughts(script)
+        return problem, script
+
     with playing.shown(session.tool) as tool:
         demonstrations = demonstrate(
-            (session.source.demonstration(i) for i in range(session.config.sft.demonstrations)),
+            map(scripted, range(config.sft.demonstrations)),
             session.dialogue,
             tool,
             session.verifier,

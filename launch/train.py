@@ -11,18 +11,20 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-import jax
-import numpy as np
-
 from configs.methods import spell
+from configs.schema import TrainConfig
 from configs.training import make_sampler, make_training
 from gtpo_jax import learner, rollout
 from gtpo_jax.language.gold import gold_answer
 from gtpo_jax.learner import measured
-from gtpo_jax.parts.prompts import Proposal
+from gtpo_jax.parts.prompts import Prompts
+from gtpo_jax.parts.prompts.prompts import check_enough
 from gtpo_jax.rollout import sharing
+from gtpo_jax.rollout.proposals import Proposals
+from gtpo_jax.tasks.pool import count_problems, first_problems
+from gtpo_jax.tasks.source import ProblemSource
 from gtpo_jax.training import with_method_states
-from gtpo_jax.types import Params, Request, Trajectory
+from gtpo_jax.types import Params, Problem, Request, Trajectory
 from launch import cli
 from launch.run import cluster, display, own, services, step_metrics, trajectory_files
 from launch.run.evaluator import MODES, Evaluator
@@ -59,10 +61,15 @@ class Trainer:
         self.config = session.config.train
         self.prompts = session.method.prompts
         self.engine = session.engine(make_sampler(session.config, session.method))
-        problems = (
-            session.source.train_problem(index)
-            for index in range(self.config.steps * self.config.prompts * self.prompts.rounds)
+        self.pool = make_pool(self.config, self.prompts, session.source)
+        self.proposals = Proposals(
+            self.prompts,
+            wanted=self.config.prompts,
+            group_size=self.config.group_size,
+            seed=session.config.seed,
         )
+        met = self.config.steps * self.config.prompts * self.prompts.rounds
+        problems = self.pool or (session.source.train_problem(index) for index in range(met))
         self.services = Services(session, session.run_dir / "train" / services.FOLDER)
         scored = not set(session.method.facts).isdisjoint(measured.OF_ANSWERS)
         session.check_prompts(problems, scored=scored)
@@ -73,7 +80,11 @@ class Trainer:
             answer_tokens=functools.partial(gold_answer, session.dialogue),
             put=session.put_batch,
         )
-        self.state = self.training.init(cold_start, trained=session.network.trained)
+        self.state = self.training.init(
+            cold_start,
+            trained=session.network.trained,
+            problems=None if self.pool is None else len(self.pool),
+        )
 
     def step(
         self, step: int, state: learner.TrainState, bar: display.Display | None = None
@@ -99,40 +110,30 @@ class Trainer:
             with display.rollout("rollout", bar) as on_progress:
                 return rounds(requests, on_progress=on_progress)
 
-        stateful = "prompts" in state.method
-        before = state.method["prompts"] if stateful else self.prompts.init(None)
-        key = jax.random.fold_in(jax.random.key(self.session.config.seed), step)
-        proposal = self.prompts.propose(
-            before, key, step, wanted=config.prompts, group_size=config.group_size
-        )
+        before = state.method.get("prompts", ())
+        proposal = self.proposals.propose(before, step)
+        problems = [self.problem(number) for number in proposal.problems.tolist()]
         groups = rollout.collect_groups(
             sharing.Shared(run),
-            map(self.session.source.train_problem, proposal.problems.tolist()),
+            problems,
             wanted=config.prompts,
             group_size=proposal.group_sizes.tolist(),
             rounds=self.prompts.rounds,
             has_signal=self.prompts.has_signal,
             plan=self.services.at(step),
+            most=self.training.layout.trajectories,
         )
-        if stateful:
-            after = self.prompts.observe(before, *self._success_rates(proposal, groups))
+        if "prompts" in state.method:
+            names = [problem.id for problem in problems]
+            after = self.proposals.observe(before, proposal, names, groups.sampled)
             state = with_method_states(state, {"prompts": after})
         return state, groups
 
-    def _success_rates(
-        self, proposal: Proposal, groups: rollout.CollectedGroups
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the problems that were tried, and the success rate of each."""
-        outcomes: dict[str, list[bool]] = {}
-        for trajectory in groups.sampled:
-            counted = outcomes.setdefault(trajectory.problem.id, [])
-            counted += [trajectory.success] if trajectory.included else []
-        numbers = proposal.problems.tolist()
-        tried = {self.session.source.train_problem(number).id: number for number in numbers}
-        # Problems of other runs are none of this run's.
-        outcomes = {identity: found for identity, found in outcomes.items() if identity in tried}
-        rates = [np.mean(counted) if counted else np.nan for counted in outcomes.values()]
-        return np.array([tried[identity] for identity in outcomes]), np.array(rates)
+    def problem(self, number: int) -> Problem:
+        """Training problem number `number`; a pool begins anew at its end."""
+        if self.pool is None:
+            return self.session.source.train_problem(number)
+        return self.pool[number % len(self.pool)]
 
     def learn(
         self, step: int, state: learner.TrainState, trajectories: list[Trajectory]
@@ -152,6 +153,19 @@ class Trainer:
             "time/credit_seconds": report.credit_seconds,
             "time/update_seconds": report.update_seconds,
         }
+
+
+def make_pool(config: TrainConfig, prompts: Prompts, source: ProblemSource) -> list[Problem] | None:
+    """The problems that a run trains on, if it needs to know all of them, or has only some.
+
+    Raises `ValueError` if there are fewer than a step tries at once.
+    """
+    count = config.pool or (count_problems(source) if prompts.pooled else None)
+    if count is None:
+        return None
+    pool = first_problems(source, count)
+    check_enough(config.prompts, len(pool))
+    return pool
 
 
 def run_training(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import chex
 import jax
@@ -14,7 +15,7 @@ from gtpo_jax import learner, methods, training
 from gtpo_jax.learner import packing
 from gtpo_jax.learner.checkpoint import CheckpointStore
 from gtpo_jax.parts import credit, rewards
-from gtpo_jax.types import Candidates, GoldAnswer, Verdict
+from gtpo_jax.types import Candidates, GoldAnswer, StopReason, Verdict
 from tests.learner.test_learner import TOY, TOY_VOCABULARY, toy_params
 from tests.tiny import compilations, make_trajectory
 
@@ -283,3 +284,40 @@ def test_more_trajectories_than_the_layout_holds_are_refused():
     step = make(methods.grpo())
     with pytest.raises(ValueError, match=r"16 trajectories, its layout has room for 12.*returned"):
         step.step(0, start(step), make_trajectories(groups=4))
+
+
+def test_trajectories_cut_off_count_in_their_group_and_not_in_the_loss():
+    given = make_trajectories()
+    cut = [i for i, t in enumerate(given) if i % 3 == 0]
+    given = [
+        dataclasses.replace(t, stop_reason=StopReason.TURN_LIMIT, verdict=Verdict.NO_ANSWER)
+        if i in cut
+        else t
+        for i, t in enumerate(given)
+    ]
+    tokens = [sum(len(turn.tokens) for turn in t.turns) for t in given]
+    layout = dataclasses.replace(LAYOUT, minibatches=1, epochs=1)
+    reports = []
+    for modifiers in ((), (methods.overlong_filter(),)):
+        step = make(methods.chain(methods.grpo(), *modifiers), layout=layout)
+        reports.append(step.step(0, start(step), given)[1])
+    plain, filtered = reports
+    np.testing.assert_array_equal(filtered.credit.advantages, plain.credit.advantages)
+    assert np.abs(plain.credit.advantages[cut]).max() > 0
+    assert float(plain.updates[0]["trained_tokens"]) == sum(tokens)
+    left = sum(tokens) - sum(tokens[i] for i in cut)
+    assert float(filtered.updates[0]["trained_tokens"]) == left
+
+
+def test_minibatches_hold_any_whole_group_of_unequal_ones():
+    layout = dataclasses.replace(LAYOUT, shared_prompts=True, largest_group=10)
+    sizes = [10, 1, 1]
+    given = [
+        dataclasses.replace(make_trajectories(1)[0], group=group, sample=sample)
+        for group, size in enumerate(sizes)
+        for sample in range(size)
+    ]
+    parts = layout.minibatches_of(given, seed="s")
+    assert sorted(itertools.chain(*parts)) == list(range(12))
+    assert max(map(len, parts)) <= layout.minibatch_trajectories == 10
+    assert dataclasses.replace(layout, shared_prompts=False).minibatch_trajectories == 6

@@ -72,6 +72,14 @@ def episode_batch(context: Context, group_ids: jax.Array, needs: Iterable[Fact])
     )
 
 
+def left_out(context: Context, fact: Fact | None) -> jax.Array:
+    """True for the episodes `[M]` that the prompts of a method leave out of the loss."""
+    none = jnp.zeros(len(context.history.actions), bool)
+    if fact is None:
+        return none
+    return episode_batch(context, none.astype(jnp.int32), (fact,)).facts[fact.name]
+
+
 def token_batch(context: Context, included: jax.Array, token_advantages: jax.Array) -> TokenBatch:
     """One row for each episode, its tokens from the first on."""
     history = context.history

@@ -4,8 +4,8 @@
     curves.solved.mean(axis=0)  # success after each update
 
 A run samples, credits and updates with the library's own functions: `methods.assign`, the method's
-spread, loss and reduction. Prompts and plans are not simulated: a step takes `groups` problems of
-the world, and `size` episodes of each.
+spread, loss and reduction; its prompts choose `groups` problems of the world, and divide
+`groups · size` episodes among them (see `lab.prompting`). Plans are not simulated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gtpo_jax.lab import agents, episodes, facts, history, samplers
+from gtpo_jax.lab import agents, episodes, facts, history, prompting, samplers
 from gtpo_jax.lab.policies import Params, Policy, score, table
 from gtpo_jax.lab.samplers import Sampler
 from gtpo_jax.lab.worlds.world import World
@@ -54,7 +54,8 @@ class Curves(NamedTuple):
     """Means over the episodes of each step, before its update; arrays `[seeds, updates]`.
 
     `learned` is the success of the policy that is trained: of as many episodes of its own where
-    another one samples, and otherwise the same as `solved`.
+    another one samples, or where the method chooses its problems: then of problems as the world
+    gives them. Otherwise it is the same as `solved`.
     """
 
     solved: jax.Array  # truly right
@@ -76,6 +77,7 @@ class Carry(NamedTuple):
     optimizer: optax.OptState
     credit: Any
     kept: Params | None = None  # the last versions of the parameters, where an old one samples
+    prompts: Any = ()
 
 
 def learn(
@@ -153,7 +155,13 @@ def _run(
     first = policy.init(world, init_key)
     optimizer = optax.adam(settings.learning_rate)
     kept = samplers.begin(first, versions) if versions else None
-    begun = Carry(first, optimizer.init(first), method.credit.init(), kept)
+    begun = Carry(
+        first,
+        optimizer.init(first),
+        method.credit.init(),
+        kept,
+        method.prompts.init(len(world.problems)),
+    )
 
     def step(carry: Carry, number: jax.Array) -> tuple[Carry, Curves]:
         step_key = jax.random.fold_in(key, number)
@@ -168,7 +176,7 @@ def _run(
             gradient = jax.grad(loss_of)(params, method, policy, credited)
             updates, state = optimizer.update(gradient, state, params)
             params = optax.apply_updates(params, updates)
-        return Carry(params, state, credited.state, carry.kept), measured
+        return Carry(params, state, credited.state, carry.kept, credited.prompts), measured
 
     return jax.lax.scan(step, begun, jnp.arange(settings.updates))[1]
 
@@ -199,6 +207,7 @@ class Credited(NamedTuple):
     advantages: jax.Array  # [M, K], of turns
     state: Any  # new state of the credit
     context: facts.Context
+    prompts: Any = ()  # new state of the prompts
 
 
 def run_step(
@@ -214,11 +223,18 @@ def run_step(
 ) -> tuple[Credited, Curves]:
     """The episodes of a step, credited, and its measures."""
     problem_key, episode_key = jax.random.split(key)
-    problems = jnp.repeat(draw_problems(world, problem_key, settings.groups), settings.size)
-    sampled = history.sample(
-        world, policy, sampler.params, episode_key, problems, noise=sampler.noise
+    chosen = prompting.choose(
+        world,
+        method.prompts,
+        carry.prompts,
+        problem_key,
+        number,
+        groups=settings.groups,
+        size=settings.size,
     )
-    group_ids = jnp.repeat(jnp.arange(settings.groups, dtype=jnp.int32), settings.size)
+    sampled = history.sample(
+        world, policy, sampler.params, episode_key, chosen.problems, noise=sampler.noise
+    )
     rows = agents.split(world, sampled)
     context = samplers.make_context(
         world,
@@ -230,26 +246,25 @@ def run_step(
         first=first,
         candidates=method.loss.candidates,
     )
-    credited = credit(method, context, jnp.tile(group_ids, world.rows), carry.credit)
+    credited = credit(method, context, jnp.tile(chosen.group_ids, world.rows), carry.credit)
     signed = dataclasses.replace(
         credited.batch, token_advantages=settings.sign * credited.batch.token_advantages
     )
     measured = measure(sampled, credited)
-    if carry.kept is not None:
+    if carry.kept is not None or method.prompts.pooled:
         # `split` has taken the first numbers of the step's key.
         own_key = jax.random.fold_in(key, 2)
+        problems = chosen.problems
+        if method.prompts.pooled:
+            drawn_key = jax.random.fold_in(key, 3)
+            problems = prompting.draw_problems(world, drawn_key, len(problems))
         own = history.sample(world, policy, carry.params, own_key, problems)
         learned = jnp.mean(own.judgment.solved, dtype=measured.solved.dtype)
         measured = measured._replace(learned=learned)
-    return credited._replace(batch=signed), measured
-
-
-def draw_problems(world: World, key: jax.Array, groups: int) -> jax.Array:
-    """The problem of each group."""
-    if len(world.problems) == 1:
-        return jnp.zeros(groups, jnp.int32)
-    logits = jnp.log(jnp.asarray(world.problems))
-    return jax.random.categorical(key, logits, shape=(groups,)).astype(jnp.int32)
+    after = method.prompts.observe(
+        carry.prompts, prompting.outcomes_of(world, method.prompts, chosen, sampled)
+    )
+    return credited._replace(batch=signed, prompts=after), measured
 
 
 def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: Any) -> Credited:
@@ -259,7 +274,8 @@ def credit(method: Method, context: facts.Context, group_ids: jax.Array, state: 
     advantages, marks = token_numbers(
         method, turn_credit.advantages, episodes.written(context), batch
     )
-    tokens = episodes.token_batch(context, batch.included, advantages)
+    learned = batch.included & ~episodes.left_out(context, method.prompts.left_out)
+    tokens = episodes.token_batch(context, learned, advantages)
     shape = tokens.tokens.shape
     tokens = dataclasses.replace(
         tokens,

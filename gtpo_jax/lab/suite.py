@@ -26,7 +26,7 @@ WINDOW = 10
 COLLAPSE = 0.2
 """A seed collapses if its success ends this much below its best."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files of cells."""
 
 
@@ -57,7 +57,7 @@ class Cell:
     measures: dict[str, list[float]]
     """Name → values by seed: `solved@N` and `learned@N` for each budget, at the end the measures of
     `learning.Curves`, and `collapsed`."""
-    curve: list[float]  # mean success before each update
+    curve: list[float]  # mean success before each update, of the policy that is trained
     seconds: float
 
     def interval(self, measure: str) -> Interval:
@@ -135,7 +135,7 @@ def run_cell(
         updates=settings.updates,
         budgets=tuple(budgets),
         measures=measures(curves, budgets),
-        curve=[round(float(x), 5) for x in curves.solved.mean(axis=0)],
+        curve=[round(float(x), 5) for x in curves.learned.mean(axis=0)],
         seconds=time.monotonic() - began,
     )
 

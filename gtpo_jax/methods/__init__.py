@@ -27,6 +27,7 @@ from gtpo_jax.methods.method import (
     change_surrogate,
     correct_policy_term,
     set_plan,
+    set_prompts,
     wrap_reward,
 )
 
@@ -75,5 +76,6 @@ __all__ = [
     "change_surrogate",
     "correct_policy_term",
     "set_plan",
+    "set_prompts",
     "wrap_reward",
 ]

@@ -29,7 +29,7 @@ def dynamic_sampling(*, rounds: int = 4) -> Modifier:
     """Dynamic sampling (DAPO, arXiv 2503.14476): further problems replace groups of equal outcomes.
 
     A group is kept if `0 < Σ_i success_i < n` over its included trajectories; at most `rounds`
-    rollouts per step.
+    rollouts per step. Further problems are the next ones that the method's prompts propose.
     """
-    source = prompts.unequal(rounds=rounds)
-    return lambda method: method._replace(prompts=source)
+    prompts.check_rounds(rounds)
+    return lambda method: method._replace(prompts=prompts.unequal(method.prompts, rounds=rounds))

@@ -12,8 +12,8 @@ def craft_gui(*, judge: rewards.TrajectoryReward, weight: float = 1.0) -> Modifi
     `r_m + weight · judge(m)`, where `r_m` is the method's own reward, that of the rules.
 
     `judge(trajectory)` gives a number, or one for each turn. The paper's rules compare the type
-    and the arguments of an action on a screen. Its curriculum over buckets of difficulty is a
-    matter of which problems come next, and not part of this modifier.
+    and the arguments of an action on a screen. Its curriculum over buckets of difficulty
+    is `difficulty_buckets`.
 
     Unknown: the weights (`weight` is chosen), the number of buckets, and when to switch.
     """

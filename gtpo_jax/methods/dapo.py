@@ -20,6 +20,7 @@ def dapo(
     `R = ±1 + clip((longest − buffer − |y|) / buffer, −1, 0)`, only groups with `0 < Σ success < n`.
 
     Deviation: a step takes at most `rounds` rollouts, where the paper samples until it is full.
+    The paper's other treatment of long answers is `overlong_filter`.
     `longest` and `buffer` count tokens that the policy writes; the defaults are the paper's.
     """
     return Method(

@@ -23,8 +23,8 @@ def eapo(
 
     These are GTPO's returns of a terminal reward, normalized over all turns of the group. Unknown:
     the discount, .95 is chosen; `ddof`, `eps` and the clip range (GSPO's) are our choice. The
-    choice of prompts by their success, 20 to 60 %, and the adaptive downsampling to a multiple of
-    the devices are left out.
+    choice of prompts by their success, 20 to 60 %, is `success_window`; the adaptive downsampling
+    to a multiple of the devices is left out.
     """
     return unit_ratio(unit="turn")(
         Method(

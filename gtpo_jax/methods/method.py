@@ -114,6 +114,25 @@ def add_link(method: Method, *links: Credit) -> Method:
     return method._replace(credit=credits_.chain(method.credit, *links))
 
 
+def set_prompts(method: Method, chosen: Prompts, *, name: str) -> Method:
+    """The method with another choice of problems. Which groups are kept, in how many rounds, and
+    what is left out of the loss stay as they were.
+
+    Raises `ValueError` if it chooses among problems already; `name` is the name of the modifier.
+    """
+    before = method.prompts
+    if before.pooled:
+        raise ValueError(
+            f"{name} chooses problems, and the method does so already; leave one of them out, and"
+            " name a division of the budget, such as knapsack, after the choice of problems"
+        )
+    return method._replace(
+        prompts=chosen._replace(
+            has_signal=before.has_signal, rounds=before.rounds, left_out=before.left_out
+        )
+    )
+
+
 def set_plan(method: Method, plan: Plan, *, name: str) -> Method:
     """The method with a plan in the place of independent samples.
 

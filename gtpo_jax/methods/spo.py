@@ -25,9 +25,9 @@ def spo(
     Deviations: the paper measures `drift`, the mean change of the log-probs of the problem's last
     response, for which responses would have to be stored; here it is a number, and .06 (q = .875)
     is chosen. Old counts shrink once a step, so the order of its trajectories does not matter.
-    Eight offline rollouts of each problem, from which the paper starts, and its sampling of
-    problems by `sqrt(v (1 − v)) + .05` are left out. A problem has the slot `id % slots` and may
-    share it with another. Made for one trajectory a problem; several are taken as well.
+    Eight offline rollouts of each problem, from which the paper starts, are left out; its sampling
+    of problems by `sqrt(v (1 − v)) + .05` is `spo_prompts`. A problem has the slot `id % slots` and
+    may share it with another. Made for one trajectory a problem; several are taken as well.
     """
     tracked = credit.minus_tracked_value(slots=slots, drift=drift, half_life=half_life, prior=prior)
     over_batch = credit.standardized(credit.batch_first_turn, ddof=ddof, eps=eps)

@@ -26,7 +26,7 @@ class CollectedGroups:
     kept: list[Trajectory]  # group by group, groups numbered from 0
     sampled: list[Trajectory]  # kept or not, group by group, numbered in the order of the problems
     groups_kept: int
-    groups_dropped: int  # without signal, or one too many
+    groups_dropped: int  # without signal, or too many
     rounds: int  # rollouts that were run
     stats: RolloutStats  # their sum
 
@@ -40,6 +40,7 @@ def collect_groups(
     rounds: int,
     has_signal: SignalFn = unequal_outcomes,
     plan: EpisodesFn | None = None,
+    most: int | None = None,
 ) -> CollectedGroups:
     """The first `wanted` groups with signal, from at most `rounds` rounds.
 
@@ -49,8 +50,10 @@ def collect_groups(
     taken, so they may be endless. Fewer than `wanted` groups, or none, are kept when the rounds or
     the problems are exhausted.
 
-    `group_size` is one number for all problems, or one for each of them. `plan` says which episodes
-    a group has, independent samples by default; a plan may ask for several rollouts in a round.
+    `group_size` is one number for all problems, or one for each of them. `most` is the largest
+    number of trajectories that are kept: a group with signal that no longer fits is dropped.
+    `plan` says which episodes a group has, independent samples by default; a plan may ask for
+    several rollouts in a round.
 
     The groups that are kept are the first in the order of `problems`, whatever their length or the
     latency of their tools. A problem of an earlier round is passed over when it comes again: equal
@@ -81,7 +84,7 @@ def collect_groups(
         with_signal += [group for group in new if has_signal(group)]
     if not costs:
         raise ValueError("collect_groups needs at least one problem, got none; pass those to try")
-    kept = with_signal[:wanted]
+    kept = _within(with_signal[:wanted], most)
     return CollectedGroups(
         kept=[
             dataclasses.replace(trajectory, group=number)
@@ -111,6 +114,15 @@ def _problems_to_try(wanted: int, with_signal: int, tried: int) -> int:
     if not with_signal:
         return wanted
     return min(wanted, -(-(wanted - with_signal) * tried // with_signal))
+
+
+def _within(groups: Sequence[list[Trajectory]], most: int | None) -> list[list[Trajectory]]:
+    """The groups that fit into `most` trajectories, in their order."""
+    kept: list[list[Trajectory]] = []
+    for group in groups:
+        if most is None or sum(map(len, kept)) + len(group) <= most:
+            kept.append(group)
+    return kept
 
 
 def _run_plans(

@@ -102,6 +102,7 @@ class GrainTask:
     seed: int = 0  # for slips and noise of demonstrations
     noise: Noise = dataclasses.field(default_factory=Noise)
     notes: Sequence[str] = ()  # records that were left out when reading
+    train_count: int | None = None  # different problems at the beginning of `train`; None: unknown
 
     def train_problem(self, index: int) -> Problem:
         return _element(self.train, index, Problem)
@@ -170,4 +171,5 @@ def entries_task(
         seed=seed,
         noise=noise or Noise(),
         notes=notes,
+        train_count=len(train),
     )

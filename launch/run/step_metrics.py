@@ -9,6 +9,7 @@ from __future__ import annotations
 import pathlib
 import resource
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -27,6 +28,7 @@ def sampled(groups: CollectedGroups, seconds: float) -> dict[str, float]:
         "rollout/rounds": groups.rounds,
         "rollout/groups_kept": groups.groups_kept,
         "rollout/groups_dropped": groups.groups_dropped,
+        "rollout/largest_group": max(Counter(t.group for t in groups.sampled).values(), default=0),
         "rollout/busy_rows": stats.sampled_tokens / max(stats.row_steps, 1),
         "time/rollout_seconds": seconds,
         "time/tool_seconds": stats.tool_seconds,

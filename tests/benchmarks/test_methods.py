@@ -40,7 +40,7 @@ def make_cell(level, first=0.1):
         world="",
         updates=2,
         budgets=(),
-        measures={"solved": [level, level + 0.01], "turns": [level, level + 0.01]},
+        measures={key: [level, level + 0.01] for key in ("solved", "learned", "turns")},
         curve=[first, level],
         seconds=0.0,
     )

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from gtpo_jax import methods
-from gtpo_jax.lab import agents, enumeration, episodes, history, learning, suite
+from gtpo_jax.lab import agents, enumeration, episodes, history, learning, prompting, suite
 from gtpo_jax.lab import facts as lab_facts
 from gtpo_jax.lab.policies import recurrent, score, table
-from gtpo_jax.lab.worlds import Event, Judgment, World, chain
+from gtpo_jax.lab.worlds import Event, Judgment, World, chain, many
 from gtpo_jax.parts import credit, facts
 from gtpo_jax.parts.facts import Fact
 
@@ -193,3 +193,43 @@ def test_a_world_without_a_needed_fact_is_named_with_what_it_has():
     assert suite.missing_facts(method, words()) == ()
     with pytest.raises(ValueError, match=r"'hits' .* the world chain does not provide"):
         learning.learn(small(), method, seeds=(0,), settings=SETTINGS)
+
+
+def test_prompts_choose_problems_and_divide_a_fixed_number_of_episodes():
+    world = many(problems=12)
+    prompts = methods.chain(methods.grpo(), methods.mmr1(every=1), methods.knapsack()).prompts
+    state = prompts.init(12)
+
+    def step(state, number):
+        key = jax.random.fold_in(jax.random.key(0), number)
+        chosen = prompting.choose(world, prompts, state, key, number, groups=4, size=4)
+        sampled = history.sample(world, table(), table().init(world, key), key, chosen.problems)
+        found = prompting.outcomes_of(world, prompts, chosen, sampled)
+        return prompts.observe(state, found), (chosen, sampled, found)
+
+    state, (chosen, sampled, found) = jax.lax.scan(step, state, jnp.arange(6))
+    sizes = np.asarray(chosen.proposal.group_sizes)
+    assert np.all(sizes.sum(1) == 16) and len(np.unique(sizes)) > 1
+    for number in range(6):
+        groups = np.asarray(chosen.group_ids[number])
+        assert np.bincount(groups, minlength=4).tolist() == sizes[number].tolist()
+        np.testing.assert_array_equal(
+            chosen.problems[number], np.asarray(chosen.proposal.problems[number])[groups]
+        )
+        solved = np.asarray(sampled.judgment.success[number])
+        for group in range(4):
+            here = groups == group
+            assert int(found.successes[number, group]) == solved[here].sum()
+            pairs = {tuple(row) for row in np.asarray(sampled.actions[number])[here].tolist()}
+            share = len(pairs) / here.sum()
+            np.testing.assert_allclose(found.further["text_diversity"][number, group], share)
+
+
+@pytest.mark.long
+def test_choice_of_problems_is_judged_on_all_of_them():
+    world = many(problems=12)
+    settings = learning.Settings(updates=3, groups=4, size=4)
+    method = methods.chain(methods.grpo(), methods.vade(), methods.overlong_filter())
+    curves = learning.learn(world, method, seeds=range(64), settings=settings)
+    assert abs(float(curves.learned[:, 0].mean()) - 0.39) < 0.06
+    assert not np.array_equal(curves.learned, curves.solved)

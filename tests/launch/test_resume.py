@@ -49,7 +49,9 @@ OPTIONS = [
 DYNAMIC = (
     "--train.method",
     *["gtpo", "silence_equal=false", "+", "kl", "weight=0.1", "+", "dppo", "+", "decoupled_ppo"],
-    *["+", "dynamic_sampling", "rounds=2"],
+    # Prompts with a state: the problems and group sizes of a step depend on all steps before it.
+    *["+", "vade", "+", "knapsack", "+", "dynamic_sampling", "rounds=2"],
+    *["--train.pool", "9"],
 )
 
 

@@ -12,6 +12,7 @@ import types
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -19,7 +20,7 @@ from rich.console import Console
 from gtpo_jax import methods
 from gtpo_jax.learner import measured, packing
 from gtpo_jax.parts import credit, facts
-from gtpo_jax.parts.prompts import Prompts, Proposal, all_groups
+from gtpo_jax.parts.prompts import Prompts, Proposal
 from gtpo_jax.results import metrics, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
 from gtpo_jax.types import (
@@ -186,21 +187,21 @@ def test_figures_are_of_all_that_was_sampled_and_credit_of_what_was_kept(trainer
 def test_prompts_with_state_learn_from_what_was_tried(trainer, monkeypatch):
     """Problems that were solved are not proposed again; the state is one of the train state."""
 
-    def propose(state, key, step, *, wanted, group_size):
-        left = np.flatnonzero(np.asarray(state) == 0)[:wanted]
-        return Proposal(left, np.arange(len(left)) % 2 + group_size)
+    def propose(state, key, step, *, wanted, rounds, group_size):
+        left = jnp.argsort(state, stable=True)[: wanted * rounds]
+        return Proposal(left, group_size - 1 + 2 * (jnp.arange(len(left)) % 2))
 
-    def observe(state, problems, rates):
-        return np.asarray(state).copy() + np.isin(np.arange(len(state)), problems[rates > 0])
+    def observe(state, outcomes):
+        return state.at[outcomes.problems].add((outcomes.successes > 0).astype(int))
 
-    keen = Prompts(lambda count: np.zeros(8, int), propose, observe, all_groups)
+    keen = Prompts(lambda count: jnp.zeros(8, int), propose, observe)
     monkeypatch.setattr(trainer.session, "method", trainer.session.method._replace(prompts=keen))
     learner = Trainer(trainer.session, trainer.session.network.random())
     learner.engine = ScriptedEngine(some_succeed({"0", "2"}))
     state, groups = learner.sample(0, learner.state)
     assert np.asarray(state.method["prompts"]).tolist() == [1] + [0] * 7
     sizes = [sum(t.group == group for t in groups.kept) for group in (0, 1)]
-    assert sizes == [GROUP_SIZE, GROUP_SIZE + 1]
+    assert sizes == [GROUP_SIZE - 1, GROUP_SIZE + 1]
     state, groups = learner.sample(1, state)
     assert {t.problem.id for t in groups.sampled} == {"1", "2"}
     assert np.asarray(state.method["prompts"]).tolist() == [1, 0, 1] + [0] * 5

@@ -73,7 +73,7 @@ def test_page_of_a_run(tmp_path, capsys):
     report.run([str(run)])
     index = index_of(run / "report.html")
     assert (index["title"], index["note"]) == ("mine", "")
-    assert index["subtitle"] == "gtpo · seed 0 · 20 steps of 4 groups of 3"
+    assert index["subtitle"] == "gtpo · seed 0 · 20 steps of 4 groups with 12 trajectories"
     assert index["sources"] == ["train", "evaluation/train/sampled"]
     assert len(index["trajectories"]["sample"]) == 26
     assert [panel["title"] for panel in index["panels"]][:2] == ["success", "credit/reward"]

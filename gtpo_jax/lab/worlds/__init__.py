@@ -7,7 +7,7 @@ from collections.abc import Callable
 from gtpo_jax.lab.worlds.agents import agents
 from gtpo_jax.lab.worlds.chain import chain
 from gtpo_jax.lab.worlds.decisions import fatal, irrelevant
-from gtpo_jax.lab.worlds.difficulty import difficulty
+from gtpo_jax.lab.worlds.difficulty import difficulty, many
 from gtpo_jax.lab.worlds.entities import entities
 from gtpo_jax.lab.worlds.lengths import lengths
 from gtpo_jax.lab.worlds.noisy import failing, noisy
@@ -29,6 +29,7 @@ WORLDS: dict[str, Callable[..., World]] = {
     "fatal": fatal,
     "irrelevant": irrelevant,
     "lengths": lengths,
+    "many": many,
     "misleading": misleading,
     "noisy": noisy,
     "plans": plans,

@@ -1,7 +1,8 @@
-"""Difficulty: problems that differ in how often the first policy solves them."""
+"""Difficulty: problems that differ in how often the first policy solves them; few, or many."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -63,4 +64,29 @@ def difficulty(
         judge=judge,
         problems=(1.0 / count,) * count,
         logits=logits,
+    )
+
+
+def many(
+    *,
+    problems: int = 48,
+    easiest: float = 0.98,
+    hardest: float = 0.002,
+    depth: int = 2,
+    branching: int = 4,
+) -> World:
+    """More problems than a step takes, from nearly solved to nearly hopeless, in a mixed order.
+
+    Problem i is solved with `1 / (1 + exp(−x_i))` at first, x evenly spaced between the log-odds of
+    `easiest` and `hardest`; otherwise as `difficulty`.
+    First success .389, best 1.000.
+    """
+    first, last = (math.log(p / (1.0 - p)) for p in (easiest, hardest))
+    spaced = 1.0 / (1.0 + np.exp(-np.linspace(first, last, problems)))
+    # A stride without a common divisor visits every problem, and neighbors differ.
+    stride = next(s for s in range(problems * 5 // 8, 0, -1) if math.gcd(s, problems) == 1)
+    priors = [float(spaced[i * stride % problems]) for i in range(problems)]
+    world = difficulty(priors=priors, depth=depth, branching=branching)
+    return world._replace(
+        name="many", claim="Does the method spend its rollouts where they teach something?"
     )

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from gtpo_jax.maths import checks, masking
-from gtpo_jax.parts import facts, groups
+from gtpo_jax.parts import counts, facts, groups
+from gtpo_jax.parts.counts import Tracker, retention
 from gtpo_jax.parts.credit.credit import Credit
 from gtpo_jax.types import EpisodeBatch, Scalar
-
-
-class Tracker(NamedTuple):
-    """Discounted counts of each slot of problems, each `[slots]`; their prior is included."""
-
-    right: jax.Array
-    wrong: jax.Array
-
-
-def retention(
-    drift: Scalar, *, half_life: Scalar = 0.06, lowest: Scalar = 0.875, highest: Scalar = 0.96
-) -> jax.Array:
-    """`q = clip(2^(−drift / half_life), lowest, highest)`: the part of old counts that stays."""
-    return jnp.clip(jnp.exp2(-jnp.asarray(drift) / half_life), lowest, highest)
 
 
 def minus_tracked_value(
@@ -40,7 +25,7 @@ def minus_tracked_value(
     check_tracker(slots, prior)
 
     def init() -> Tracker:
-        return Tracker(jnp.full(slots, prior), jnp.full(slots, prior))
+        return counts.begin(slots, prior=prior)
 
     def apply(
         state: Tracker, values: jax.Array, episodes: EpisodeBatch
@@ -48,14 +33,16 @@ def minus_tracked_value(
         slot = masking.everywhere(jnp.asarray(facts.read(episodes, facts.PROBLEMS)) % slots)
         kept = masking.everywhere(groups.members(episodes))
         outcomes = masking.everywhere(jnp.clip(values[:, 0], 0.0, 1.0))
-        estimates = (state.right / (state.right + state.wrong))[slot]
+        estimates = counts.rates(state)[slot]
 
-        def add(counts: jax.Array, x: jax.Array) -> jax.Array:
-            return counts.at[slot].add(jnp.where(kept, x, 0.0).astype(counts.dtype))
-
-        met = add(jnp.zeros_like(state.right), jnp.ones_like(outcomes)) > 0
-        stays = jnp.where(met, retention(drift, half_life=half_life), 1.0).astype(state.right.dtype)
-        new = Tracker(add(stays * state.right, outcomes), add(stays * state.wrong, 1.0 - outcomes))
+        new = counts.count_outcomes(
+            state,
+            slot,
+            outcomes,
+            1.0 - outcomes,
+            met=kept,
+            keep=retention(drift, half_life=half_life),
+        )
         return new, values - estimates.astype(values.dtype)[:, None]
 
     return Credit(init, apply, (facts.PROBLEMS,))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gtpo_jax.parts.prompts.in_order import in_order
+from gtpo_jax.parts.prompts.in_order import check_rounds, in_order
 from gtpo_jax.parts.prompts.prompts import Prompts
 from gtpo_jax.types import Trajectory
 
@@ -19,9 +19,11 @@ def unequal_outcomes(group: Sequence[Trajectory]) -> bool:
     return len({trajectory.success for trajectory in group if trajectory.included}) == 2
 
 
-def unequal(*, rounds: int = 4) -> Prompts:
-    """Replaces groups of equal outcomes by further problems, in at most `rounds` rollouts per step.
+def unequal(inner: Prompts | None = None, *, rounds: int = 4) -> Prompts:
+    """Replaces groups of equal outcomes by the next problems that `inner` proposes, by default in
+    the order of the source, in at most `rounds` rollouts per step.
 
     Deviation: DAPO samples until the batch is full. Here a step learns from the groups it has.
     """
-    return in_order(rounds=rounds, has_signal=unequal_outcomes)
+    check_rounds(rounds)
+    return (inner or in_order())._replace(rounds=rounds, has_signal=unequal_outcomes)

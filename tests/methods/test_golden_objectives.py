@@ -12,7 +12,7 @@ from gtpo_jax import methods
 from gtpo_jax.maths import masking
 from gtpo_jax.parts import credit, losses, reductions, spreads
 from gtpo_jax.types import EpisodeBatch, TokenBatch
-from tests.golden.loader import close, floats, golden, integers, kept, load
+from tests.golden.loader import close, floats, golden, integers, kept
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +69,11 @@ def advantages_of(link, inputs, **facts):
     return np.asarray(found) * np.asarray(inputs["response_mask"])
 
 
+def cases(*names, long=()):
+    """The cases, of which some only repeat an idea."""
+    return [*names, *(pytest.param(name, marks=pytest.mark.long) for name in long)]
+
+
 FIELDS = ("token_level_rewards", "response_mask", "index")
 
 
@@ -77,7 +82,9 @@ def close_slope(found, expected):
     close(found, expected, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("case", load("llds"))
+@pytest.mark.parametrize(
+    "case", cases("response", "chunk_falling", long=("chunk", "response_falling"))
+)
 def test_llds_is_that_of_its_authors(case):
     inputs, outputs = golden("llds", case)
     unit = "turn" if inputs["chunk_noreduce"] else "sequence"
@@ -101,7 +108,7 @@ def verl_loss(case, inputs):
     return method.loss, reductions.token_mean
 
 
-@pytest.mark.parametrize("case", [c for c in load("verl_objectives") if c[:3] in ("sap", "gmp")])
+@pytest.mark.parametrize("case", cases("sapo", "gmpo_tight", long=("sapo_sharp", "gmpo")))
 def test_losses_are_those_of_verl(case):
     inputs, outputs = golden("verl_objectives", case)
     loss, reduce = verl_loss(case, inputs)
@@ -123,7 +130,7 @@ def written(inputs):
     return floats(inputs["advantages"])[:, :1], found, episodes
 
 
-@pytest.mark.parametrize("case", ["kl_cov", "kl_cov_one"])
+@pytest.mark.parametrize("case", cases("kl_cov", long=("kl_cov_one",)))
 def test_kl_cov_is_that_of_verl(case):
     inputs, outputs = golden("verl_objectives", case)
     loss, reduce = verl_loss(case, inputs)
@@ -156,7 +163,7 @@ def test_opo_is_that_of_verl():
     close(advantages_of(credit.minus_weighted_mean(), inputs), outputs["advantages"])
 
 
-@pytest.mark.parametrize("case", load("lambda_grpo"))
+@pytest.mark.parametrize("case", cases("ragged", long=("example", "alone")))
 def test_prefix_shares_are_those_of_its_authors(case):
     inputs, outputs = golden("lambda_grpo", case)
     rows = [row[1:] for row in inputs["trajectories"]]  # without the prompt
@@ -208,7 +215,9 @@ WEIGHTS: dict[str, losses.Weight] = {
 }
 
 
-@pytest.mark.parametrize("case", ["one_side", "one_side_is", "two_side_is", "ring", "red_weight"])
+@pytest.mark.parametrize(
+    "case", cases("one_side", "ring", long=("one_side_is", "two_side_is", "red_weight"))
+)
 def test_rec_is_that_of_trinity(case):
     inputs, outputs = golden("trinity_rec", case)
     surrogate = losses.Reinforce(

@@ -11,6 +11,8 @@ import optax
 import pytest
 
 from gtpo_jax import methods, training
+from gtpo_jax.lab import learning
+from gtpo_jax.lab.worlds import chain
 from gtpo_jax.learner import packing
 from gtpo_jax.maths import draws
 from gtpo_jax.methods.method import token_numbers
@@ -439,3 +441,19 @@ def test_resampled_successes_alone_are_marked():
     episodes = dataclasses.replace(episodes, success=np.array([True, True, False]))
     found = jax.jit(mark.function)(np.ones((3, 2), np.float32), written, episodes)
     np.testing.assert_array_equal(found, [[1, 1], [0, 0], [0, 0]])
+
+
+@pytest.mark.long
+def test_marks_and_spreads_work_in_the_laboratory():
+    method = methods.chain(
+        methods.grpo(),
+        methods.lambda_grpo(),
+        methods.d3s(rows=0.9, steps=3.0),
+        methods.kl_cov(share=0.1),
+        methods.kl_schedule(steps=3.0),
+        methods.llds(unit="turn"),
+    )
+    settings = learning.Settings(updates=3, groups=4, size=4, learning_rate=0.2, epochs=2)
+    curves = learning.learn(chain(needed=1, turns=3), method, seeds=(0,), settings=settings)
+    assert np.isfinite(np.asarray(curves.solved)).all()
+    assert np.isfinite(np.asarray(curves.entropy)).all()

@@ -180,6 +180,30 @@ def test_training_in_rounds_killed_and_resumed_is_the_run_that_was_not(server, r
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["igrpo", "drafts=2"],
+        ["multi_layer_grpo", "corrections=2"],
+        ["guided_correction", "solution=None"],
+        ["tempsamp"],
+        ["training_free_grpo", "update=true"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_training_with_a_plan_killed_and_resumed_is_the_run_that_was_not(
+    words, server, run_dir, tmp_path
+):
+    method = ("--train.method", "gtpo", "silence_equal=false", "+", *words)
+    options, other = (*OPTIONS, *method), tmp_path / "whole"
+    shutil.copytree(run_dir, other)
+    server.finish("train", *options, "--run-dir", other)
+    in_a_save(server.start("train", *options, "--run-dir", run_dir), run_dir / "train")
+    server.finish("train", *options, "--run-dir", run_dir, "--resume-if-any")
+    assert_same(run_dir, other, "train", STEPS)
+
+
+@pytest.mark.long
 def test_cold_start_without_room_interrupted_and_killed_is_the_run_that_was_not(
     server, whole_run, tmp_path
 ):

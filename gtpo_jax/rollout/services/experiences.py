@@ -49,7 +49,7 @@ class ExperienceFile:
             self.file.append(record)
 
     def _drop_from(self, step: int) -> None:
-        """Drops what a killed run wrote of this step and later ones: it will be written again."""
+        """Drops what a killed run wrote of this step and later ones; it will be written again."""
         self.records = [record for record in self.records if record["step"] < step]
         if self.write and self.file.path.exists():
             self.file.rewrite(self.records)

@@ -1,29 +1,13 @@
-"""Core types of the library: host records of episodes, device batches, and protocols.
-
-Host records (`Problem`, `Turn`, `Trajectory`, `ToolResult`) are frozen and ragged: the rollout
-writes them once, everything else only reads them. `TokenBatch` and `EpisodeBatch` go to the device.
-Containers hold data and check nothing: public functions validate their arguments.
-"""
+"""Host records: problems, requests, turns, trajectories, results of tools. Frozen and ragged."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-
-Params = Any
-"""Parameters of a model: an opaque pytree of arrays."""
-
-Scalar = float | int | jax.Array
-"""A hyperparameter. Jitted functions trace it, so sweeping it recompiles nothing."""
-
-Cache = Any
-"""Key/value cache of a model: an opaque pytree of leaves `[rows, positions, ...]`."""
 
 
 class StopReason(enum.StrEnum):
@@ -182,14 +166,6 @@ class Candidates(NamedTuple):
     logprobs: Any  # [..., K] float32, of the sampler at its temperature
 
 
-class GroupShare(NamedTuple):
-    """The share of every token in the losses over whole groups, for the batch of one update."""
-
-    coefficients: jax.Array  # [..., B, T] float32, times the log-prob of the token
-    values: jax.Array  # [..., B, T] float32, without a gradient
-    diagnostics: dict[str, jax.Array]  # [..., B, T] float32
-
-
 def _no_floats() -> np.ndarray:
     return np.zeros(0, np.float32)
 
@@ -268,178 +244,3 @@ class Trajectory:
     def length(self) -> int:
         """Number of tokens of the episode: prompt, turns and observations."""
         return len(self.prompt) + sum(len(t.tokens) + len(t.observation) for t in self.turns)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenBatch:
-    """Packed rows for the learner. Every array is `[..., B, T]` and token-aligned.
-
-    Several documents may share a row; `segment_ids` keeps them apart, 0 marks padding. Turn indices
-    are those of the turn whose policy *wrote* the token, −1 for prompt, tool output and padding.
-
-    With `prefix_ids`, documents of a row may share a prefix: it is a segment of its own, of no
-    trajectory, that comes before theirs in the row, and their positions go on from it.
-    """
-
-    tokens: jax.Array  # int32
-    positions: jax.Array  # int32, position within the document
-    segment_ids: jax.Array  # int32, document within the row, counted from 1; 0 = padding
-    loss_mask: jax.Array  # bool, the policy wrote this token and it may be trained on
-    turn_ids: jax.Array  # int32
-    trajectory_ids: jax.Array  # int32, document within the batch, −1 = padding or shared
-    behavior_logprobs: jax.Array  # float32
-    token_advantages: jax.Array  # float32
-    prefix_ids: jax.Array | None = None
-    """int32, segment that the token's own one continues, 0 = none; None: nothing is shared."""
-    proximal_logprobs: jax.Array | None = None
-    """float32, of the policy that a step began with, by the learner; None: `behavior_logprobs`."""
-    reference_logprobs: jax.Array | None = None
-    """float32, of the policy that the trained one is held to; None: it is held to none."""
-    candidates: Candidates | None = None
-    """`[..., B, T, K]`, recorded by the sampler beside each token; None: nothing was recorded."""
-    marks: dict[str, jax.Array] | None = None
-    """Name → float32, further numbers of tokens that the loss reads; see `parts.spreads.Mark`."""
-    group_ids: jax.Array | None = None
-    """int32, group of the trajectory, counted from 0 within the batch; 0 outside trajectories."""
-    successes: jax.Array | None = None
-    """bool, the trajectory is a success; False outside trajectories."""
-    group_share: GroupShare | None = None
-    """Set by the update from a first pass over the batch, if the loss has terms over groups."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EpisodeBatch:
-    """M trajectories of at most K turns, as credit assignment sees them."""
-
-    group_ids: jax.Array  # [M] int32
-    included: jax.Array  # [M] bool, the outcome is known
-    success: jax.Array  # [M] bool
-    turn_mask: jax.Array  # [M, K] bool
-    violations: jax.Array  # [M, K] bool
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Name → arrays `[M, ...]` that parts of a method ask for; see `parts.facts`."""
-
-
-class HiddenFn(Protocol):
-    """Runs the decoder.
-
-    Without a cache, token `[b, t]` attends to tokens `[b, :t+1]` of its own segment, and with
-    `prefix_ids` also to those of segment `prefix_ids[b, t]`, if that is not 0. With a cache, the
-    token is written to cache position `positions[b, t]` (dropped beyond the end of the cache) and
-    attends to all positions up to it. Returns hidden states `[B, T, D]` and the updated cache.
-    """
-
-    def __call__(
-        self,
-        params: Params,
-        tokens: jax.Array,
-        positions: jax.Array,
-        *,
-        segment_ids: jax.Array | None = None,
-        prefix_ids: jax.Array | None = None,
-        cache: Cache | None = None,
-    ) -> tuple[jax.Array, Cache | None]: ...
-
-
-class StatisticsFn(Protocol):
-    """Statistics of the tokens of a batch `[B, T]`: log-probs, entropies, extras by name.
-
-    The options are those of `learner.batch_logprobs`.
-    """
-
-    def __call__(
-        self,
-        params: Params,
-        batch: TokenBatch,
-        *,
-        temperature: float,
-        chunk: int | None,
-        needs: Collection[str],
-    ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class ForwardFn:
-    """A language model as pure functions. The library uses models through this interface only.
-
-    Cache leaves are `[B, KV, S, H]` (rows, key heads, positions, features); other axes may take the
-    place of KV.
-    """
-
-    hidden: HiddenFn
-    logits: Callable[[Params, jax.Array], jax.Array]  # hidden states [..., D] → float32 [..., V]
-    init_cache: Callable[[int, int], Cache]  # rows, positions → an empty cache
-    vocab_size: int
-    for_decoding: Callable[[Params], Params] = lambda params: params
-    """Converts parameters to the layout that single-token steps read fastest. `hidden` and `logits`
-    accept both. Applied once per decode segment, inside its program."""
-    statistics: StatisticsFn | None = None
-    """The statistics of tokens that are not predicted by the token before them, such as those of a
-    diffusion model (`learner.diffusion`). None: every token is predicted by the one before it."""
-
-
-class Tool(Protocol):
-    """Runs code. `submit` returns before the call ends and never raises for what the code does."""
-
-    def submit(self, code: str, *, timeout: float | None = None) -> Future[ToolResult]: ...
-
-
-@runtime_checkable
-class ClosingTool(Tool, Protocol):
-    """A tool that holds processes or connections until it is closed."""
-
-    def close(self) -> None: ...
-
-
-class Verifier(Protocol):
-    """Judges the answer of a finished trajectory. A plain function is a verifier."""
-
-    def __call__(self, problem: Problem, answer: str | None) -> Verdict: ...
-
-
-@runtime_checkable
-class SubmittingVerifier(Verifier, Protocol):
-    """A verifier that runs beside the caller: a rollout collects its verdicts at the end."""
-
-    def submit(self, problem: Problem, answer: str | None) -> Future[Verdict]: ...
-
-
-class Tokenizer(Protocol):
-    """Converts text to ids and back. `encode` never produces control symbols, whatever the text."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Highest id plus one; the sampler never draws an id outside it."""
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Ids of plain text, never a control symbol."""
-        ...
-
-    def decode(self, ids: list[int]) -> str:
-        """Text of ids, with control symbols written as their names."""
-        ...
-
-    def control_id(self, symbol: str) -> int:
-        """Id of a control symbol."""
-        ...
-
-    def token_bytes(self, token: int) -> bytes:
-        """UTF-8 bytes that a token adds to the text, perhaps part of a character; `b""` for a
-        control symbol that is not text.
-
-        For ids without such symbols, `b"".join(map(token_bytes, ids))` equals
-        `decode(ids).encode()` whenever it is valid UTF-8.
-        """
-        ...
-
-
-class TemplateTokenizer(Tokenizer, Protocol):
-    """A tokenizer that lists its control symbols, so that they can be found in chat templates."""
-
-    @property
-    def control_symbols(self) -> Mapping[str, int]:
-        """Control symbol → id."""
-        ...

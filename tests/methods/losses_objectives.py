@@ -216,7 +216,9 @@ ROWS: dict[str, Row] = {
         parent=free,
     ),
     "kl_schedule": Row(reference=plus(sampled(clipped), marked_divergence)),
-    "grpo_d": Row(reference=plus(sampled(clipped), marked_divergence), reduction="sequence_mean"),
+    "grpo_d": Row(
+        reference=plus(sampled(clipped), marked_divergence), reduction="sequence_mean", long=True
+    ),
     "aepo_arbitrary weight=.5": Row(reference=plus(sampled(clipped), marked_reinforce)),
     "turn_gspo low=.05 high=.1": Row(
         reference=gspo_of_turns,

@@ -34,7 +34,7 @@ plain method reaches when it samples itself; 95 % bootstrap intervals over seeds
 
 ## The setting
 
-Plain methods alone choose it: `{plain}`, whose ratio is to the sampler. Every world, learning rate
+Plain methods alone choose it, whose ratio is to the sampler: `{plain}`. Every world, learning rate
 and noise of the table was tried with samplers {old} steps old. A setting is hard enough if each
 plain method loses {lost:.0%} of its success there, by the whole interval, and reaches {learned} on
 policy. The one with the lowest learning rate is taken, then the least noise, then noise of a

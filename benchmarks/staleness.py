@@ -45,7 +45,8 @@ from gtpo_jax.lab.suite import Cell
 from launch import cli
 from launch.run import display
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 KEPT = 0.95
 """Share of the success on policy that a correction must keep."""

@@ -24,11 +24,11 @@ from gtpo_jax.lab.learning import (
     Curves,
     Settings,
     credit,
-    draw_problems,
     loss_of,
     measure,
 )
 from gtpo_jax.lab.policies import Params, Policy, score, table
+from gtpo_jax.lab.prompting import draw_problems
 from gtpo_jax.lab.worlds.world import State, World
 from gtpo_jax.methods import Method
 
@@ -100,7 +100,7 @@ def learn(
 ) -> Curves:
     """Trains as `learning.learn` does, with hints of 1 to `levels`; 0 gives none.
 
-    `solved` and `success` are of the samples without hints, the other curves of what is trained.
+    `solved`, `learned` and `success` are of the samples without hints, the other curves of what is trained.
     Arrays `[seeds, updates]`.
     """
     run = functools.partial(
@@ -137,7 +137,7 @@ def _run(
         updates, state = optimizer.update(gradient, carry.optimizer, carry.params)
         params = optax.apply_updates(carry.params, updates)
         solved, success = (jnp.mean(x, dtype=float) for x in (plain.judgment[1], plain.judgment[0]))
-        measured = measure(rows, found)._replace(solved=solved, success=success)
+        measured = measure(rows, found)._replace(solved=solved, learned=solved, success=success)
         return Carry(params, state, found.state), measured
 
     begun = Carry(first, optimizer.init(first), method.credit.init())

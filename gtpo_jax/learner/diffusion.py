@@ -117,10 +117,11 @@ def by_elbo(
 
         shape = batch.tokens.shape
         _, found = jax.lax.scan(score, None, masked.reshape(-1, *shape))
-        per_mask = [x.reshape(masked.shape) for x in (found.logprobs, found.entropies)]
-        return logprobs.TokenStatistics(
-            *(elbo_parts(values, masked, quadrature) for values in per_mask)
-        )
+
+        def over_masks(values: jax.Array) -> jax.Array:
+            return elbo_parts(values.reshape(masked.shape), masked, quadrature)
+
+        return logprobs.TokenStatistics(over_masks(found.logprobs), over_masks(found.entropies))
 
     return dataclasses.replace(forward, statistics=statistics)
 

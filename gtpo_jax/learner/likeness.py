@@ -98,18 +98,20 @@ def token_likeness(
     words = frequent_words(batch, groups=groups, vocabulary=forward.vocab_size)
     head = functools.partial(forward.logits, params)
 
-    def features(states: jax.Array, targets: jax.Array, ids: jax.Array) -> tuple:
+    def features(
+        states: jax.Array, targets: jax.Array, ids: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         errors = prediction_errors(head(states) / temperature, targets, words[ids])
         return errors, states.astype(jnp.float32)
 
     def gather(sums: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
-        *found, ids, right = inputs
-        more = sums_of_products(*features(*found, ids), right, ids, groups=groups)
+        states, targets, ids, right = inputs
+        more = sums_of_products(*features(states, targets, ids), right, ids, groups=groups)
         return sums + more, None
 
     def multiply(sums: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
-        *found, ids, _ = inputs
-        return sums, products_with_sums(*features(*found, ids), sums, ids)
+        states, targets, ids, _ = inputs
+        return sums, products_with_sums(*features(states, targets, ids), sums, ids)
 
     def chunks(index: jax.Array | int) -> tuple:
         return _predicted(forward, params, micro_batch_at(batch, index), chunk)

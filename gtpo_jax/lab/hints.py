@@ -100,8 +100,8 @@ def learn(
 ) -> Curves:
     """Trains as `learning.learn` does, with hints of 1 to `levels`; 0 gives none.
 
-    `solved`, `learned` and `success` are of the samples without hints, the other curves of what is trained.
-    Arrays `[seeds, updates]`.
+    `solved`, `learned` and `success` are of the samples without hints, the other curves of what is
+    trained. Arrays `[seeds, updates]`.
     """
     run = functools.partial(
         _run, world, begin, method, settings or Settings(), policy or table(), levels

@@ -54,10 +54,11 @@ class Chain:
 
     def gradient(self) -> np.ndarray:
         """The gradient of expected success."""
-        return sum(
-            self.chance(path) * self.solved(path) * sum(map(self.score, path))
-            for path in self.paths()
-        )
+        total = np.zeros_like(self.policy)
+        for path in self.paths():
+            for turn in path:
+                total += self.chance(path) * self.solved(path) * self.score(turn)
+        return total
 
     def rewards(self, path: Path, *, penalty: float, forfeit: bool) -> list[float]:
         """The outcome on the last turn, minus the penalty on broken ones; or no outcome at all for

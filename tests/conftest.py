@@ -1,6 +1,7 @@
 """Set-up of all tests: eight fake CPU devices, checked shapes, cached programs."""
 
 import collections
+import gc
 import os
 from pathlib import Path
 
@@ -42,6 +43,20 @@ MATHS_ROOMS = [
 ]
 # From here on a call of a maths room with a wrong shape or dtype names the argument and raises.
 jaxtyping.install_import_hook(MATHS_ROOMS, "beartype.beartype")
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Compiled programs live as long as the folder of their tests: they would fill the memory. The
+    garbage collector passes over what earlier files left behind, or it would take more and more of
+    the time.
+    """
+    following = nextitem and nextitem.path
+    if following and following.parent != item.path.parent:
+        gc.unfreeze()
+        jax.clear_caches()
+        gc.collect()
+    if following != item.path:
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -52,6 +52,7 @@ def unit_log_ratios(
     negative ids belong to no unit. The value is the unit's, the gradient each token's own.
     Untrained tokens get 0.
     """
+    checks.check_same_shape(log_ratio=log_ratio, loss_mask=loss_mask, unit_ids=unit_ids)
     mean = unit_values(log_ratio, loss_mask, unit_ids, units=units)
     kept = loss_mask & (unit_ids >= 0)
     safe = jnp.where(kept, as_float(log_ratio), 0.0)

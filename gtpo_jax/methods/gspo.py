@@ -35,7 +35,7 @@ def gspo(
 
 
 def turn_gspo(*, low: float = 3e-4, high: float = 4e-4) -> Method:
-    """GSPO per turn, our own: one ratio per turn, `gspo unit=turn`.
+    """GSPO (arXiv 2507.18071) per turn, our own: `gspo unit=turn`.
 
     `ρ_k = exp((1 / |y_k|) Σ_{t ∈ k} log(π(y_t) / μ(y_t)))`, clipped as a whole, mean over turns.
 

@@ -19,7 +19,14 @@ OLDER = {
 """Methods and modifiers of tokens and prompts, which claim nothing about credit."""
 
 BASELINES = {"grpo", "reinforce_pp"}
-WITHOUT_WORLD = {"gcpo"}
+WITHOUT_WORLD = {
+    "gcpo",
+    *("remax", "arpo", "vine", "latr", "aepo_arbitrary", "scaf_grpo", "igrpo", "multi_layer_grpo"),
+    *("guided_correction", "gcpo_contrastive", "sapo_swarm", "training_free_grpo"),
+    *("gdpo", "cj_grpo"),
+}
+"""Methods that need what the laboratory does not simulate: the text of a model, plans (hints alone
+have a simulation, `benchmarks.hints`), and denoising."""
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.method)

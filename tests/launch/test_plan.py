@@ -240,8 +240,8 @@ OPTIONS = {  # option → the programs that it adds, and whether the update then
     "shared_prompts": ("", (), True),
     "logprob_chunk": ("16", (), False),
 }
-UNSEEN = {"eval_every", "keep_every", "checkpoint_every", "gate"}
-"""Settings of a run's files, not of its programs."""
+UNSEEN = {"eval_every", "keep_every", "checkpoint_every", "gate", "pool"}
+"""Settings of a run's files and problems, not of its programs."""
 
 
 def planned(*options: str) -> dict[str, programs.Program]:

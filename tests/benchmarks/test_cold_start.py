@@ -40,7 +40,7 @@ def test_no_seed_is_bad_input():
         small.parse(cold_start.ColdStartArguments, "--seeds")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_benchmark_reads_what_is_done_and_refuses_other_settings(tmp_path, monkeypatch):
     options = [
         *(*small.OPTIONS, "--sft.steps=2", "--seeds", "4"),

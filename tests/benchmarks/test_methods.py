@@ -82,7 +82,7 @@ def test_page_has_a_row_for_each_claim():
     assert methods.page([], {}) == methods.HEAD + "\n"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_laboratory_is_exact_and_timed():
     figures, notes = lab.measure(
         lab.LabArguments(methods=("rloo",), seeds=2, updates=12, make_lab=False)

@@ -83,6 +83,7 @@ def test_interpreter_that_is_not_there_is_named(tmp_path):
         benchmark.run([*OPTIONS, "--peer-python", str(missing)])
 
 
+@pytest.mark.long
 def test_countdown_takes_turns_of_all_lengths_and_no_others(engine_and_params):
     engine, params = engine_and_params
     requests = fixture.make_requests(20, 2)

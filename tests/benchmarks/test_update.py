@@ -61,6 +61,7 @@ def test_benchmark_without_peers_writes_every_figure_and_leaves_peers_unmeasured
     assert figures["padding, ours"]["value"] < figures["padding, each to the longest"]["value"]
 
 
+@pytest.mark.long
 def test_ratios_are_of_times_and_gaps_are_seen(tmp_path):
     peer = tmp_path / "python"
     peer.write_text(FAKE_PEER.format(python=sys.executable))

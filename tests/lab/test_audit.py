@@ -124,6 +124,7 @@ def test_samples_agree_with_enumeration_within_their_error():
     assert gap < 4 * sampled.error
 
 
+@pytest.mark.long
 def test_recurrent_policy_is_audited_too():
     report = audits.audit(small(), outcome_only(methods.rloo()), size=2, policy=recurrent(width=3))
     assert report.bias < 1e-10

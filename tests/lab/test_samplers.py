@@ -195,6 +195,7 @@ def test_recurrent_policies_have_states_and_candidates():
     np.testing.assert_array_equal(plain.extras["state_norms"], np.ones((2, 3)))
 
 
+@pytest.mark.long
 def test_centering_leaves_an_unbiased_method_unbiased_on_policy():
     method = methods.chain(methods.rloo(), methods.recompute(), methods.score_centering(count=2))
     method = method._replace(reduce=reductions.over_length(8.0))

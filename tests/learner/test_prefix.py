@@ -107,7 +107,7 @@ def test_shared_prompts_give_the_loss_and_gradient_of_repeated_ones(name):
     assert_same(actual, repeated(name), config)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shared_prompts_over_a_mesh_give_the_same():
     mesh = sharding.make_mesh(data=2, fsdp=2, tensor=2)
     config = VARIANTS["two_ropes"]

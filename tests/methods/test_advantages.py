@@ -70,6 +70,10 @@ each = pytest.mark.parametrize(
     "name",
     [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in MEMBERS],
 )
+some = pytest.mark.parametrize(
+    "name",
+    [n if n in FAST else pytest.param(n, marks=pytest.mark.long) for n in MEMBERS],
+)
 
 
 @functools.cache
@@ -124,7 +128,7 @@ def test_advantages_of_ragged_groups_match_the_reference(name, option):
 
 
 @pytest.mark.slow
-@each
+@some
 def test_advantages_eager_equal_jit(name):
     rows, groups, included = reference.ragged_batch(
         np.random.default_rng(3), rows=14, width=TURNS, groups=3
@@ -196,7 +200,7 @@ def test_advantage_of_a_lone_trajectory_is_zero_unless_the_batch_is_the_baseline
 
 
 @pytest.mark.slow
-@each
+@some
 def test_advantages_of_a_group_no_larger_than_ddof_are_zero(name):
     # Two entries and ddof 2 leave no degree of freedom, and no deviation to divide by.
     if MEMBERS[name].options:
@@ -215,7 +219,7 @@ def test_advantages_with_excluded_rows_equal_those_without_them(name):
 
 
 @pytest.mark.slow
-@each
+@some
 def test_advantages_with_nan_in_padded_turns_are_unchanged(name):
     rows, groups = [[0.1, 1.0], [0.3], [0.0, 0.0]], [0, 0, 0]
     clean, filled = call(name, rows, groups), call(name, rows, groups, fill=NAN)
@@ -291,7 +295,7 @@ def test_advantages_of_scaled_rewards_are_unchanged_by_the_deviation(name):
 
 
 @pytest.mark.slow
-@each
+@some
 def test_advantages_carry_no_gradient(name):
     rewards, *rest = facts([[0.0, 1.0], [0.3], [0.2, 0.1]], [0] * 3)
     function = jitted(name, ())
@@ -300,7 +304,7 @@ def test_advantages_carry_no_gradient(name):
 
 
 @pytest.mark.slow
-@each
+@some
 def test_advantages_under_vmap_equal_a_loop(name):
     batches = [
         facts(*reference.ragged_batch(np.random.default_rng(s), rows=9, width=TURNS, groups=3))

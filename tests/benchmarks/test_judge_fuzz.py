@@ -29,8 +29,8 @@ def test_each_expression_is_given_and_expected():
 
 @pytest.mark.slow
 def test_no_expression_takes_a_second():
-    found = judge_fuzz.fuzz(60, seed=0, workers=2)
-    assert sum(found.verdicts.values()) == len(found.seconds) == 120
+    found = judge_fuzz.fuzz(150, seed=0, workers=2)
+    assert sum(found.verdicts.values()) == len(found.seconds) == 300
     assert found.seconds[0][0] <= 1.0, found.seconds[0]
     assert found.lost == 0
     assert {Verdict.RIGHT, Verdict.WRONG, Verdict.UNVERIFIABLE} == {*found.verdicts}

@@ -161,7 +161,6 @@ def test_every_method_tells_its_paper_and_its_equation():
         assert pathlib.Path(table.PAGE.parents[1], row.file).exists()
 
 
-@pytest.mark.long
 def test_table_of_methods_shows_names_options_and_one_of_them_whole(capsys):
     table.run([])
     shown = capsys.readouterr().out

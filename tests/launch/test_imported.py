@@ -119,7 +119,7 @@ def test_imported_model_brings_its_own_dialogue(tmp_path):
         chex.assert_trees_all_equal(session.load_start(run_dir), make_params(config))
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'VariableState' was removed:DeprecationWarning")  # qwix 0.1.8
 def test_adapters_are_trained_kept_and_exported(tmp_path):
     pytest.importorskip("qwix", reason="needs the extra `lora`")

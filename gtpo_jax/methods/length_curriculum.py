@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from gtpo_jax.methods.method import Method, Modifier, add_reward, wrap_reward
-from gtpo_jax.parts import rewards
+import jax.numpy as jnp
+
+from gtpo_jax.methods.method import Method, Modifier, add_reward, set_plan, wrap_reward
+from gtpo_jax.parts import plans, rewards
 
 
 def length_curriculum(
@@ -17,6 +19,7 @@ def length_curriculum(
     correct: float = 0.6,
     length: float = 0.3,
     form: float = 0.1,
+    template: str | None = None,
 ) -> Modifier:
     """Train Long, Think Short (arXiv 2508.08940): a token budget that shrinks over training.
 
@@ -27,14 +30,23 @@ def length_curriculum(
     It takes the place of the method's format reward. The paper tries the weights .6/.3 and .3/.6.
     Our reading: the rest, .1, is the weight of the format.
 
-    Deviation: the paper's prompt states the budget; here the prompt of a problem does not change.
+    The paper's prompt states the budget: so does the prompt of a sample with a `template` such as
+    `"{question} Answer in {budget} tokens."`; None leaves the prompt as it is. Deviation: held-out
+    problems are asked without a budget.
     """
     part = rewards.within_budget(start=start, decay=decay, every=every, shape=shape)
+
+    def budget(step: int) -> float:
+        return rewards.token_budget(jnp.array([step]), start=start, decay=decay, every=every).item()
+
+    plan = None if template is None else plans.budgeted(budget, template=template)
 
     def modify(method: Method) -> Method:
         method = wrap_reward(method, "outcome", lambda reward: rewards.weighted(correct, reward))
         others = {name: reward for name, reward in method.rewards.items() if name != "format"}
         method = method._replace(rewards={**others, "format": rewards.well_formed(form)})
+        if plan is not None:
+            method = set_plan(method, plan, name="length_curriculum with a template")
         return add_reward(method, "length", rewards.weighted(length, part))
 
     return modify

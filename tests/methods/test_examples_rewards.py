@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gtpo_jax import methods
-from gtpo_jax.parts import credit, facts, rewards
-from gtpo_jax.types import EpisodeBatch
+from gtpo_jax.parts import credit, facts, plans, rewards
+from gtpo_jax.types import EpisodeBatch, Problem
 
 close = functools.partial(np.testing.assert_allclose, atol=5e-5)  # the numbers have four digits
 
@@ -203,6 +203,20 @@ def test_length_curriculum():
     made = batch([1, 0, 1], broken=[2], response_tokens=np.array([50, 100, 250]), step=[0] * 3)
     _, reward, _ = assigned(methods.length_curriculum(start=100), made)
     close(reward, [0.6 + 0.15 + 0.1, 0.3 + 0.1, 0.6])
+
+
+def test_length_curriculum_states_the_budget_of_the_step():
+    problem = Problem(id="p", question="2 + {2}?", answer="4")
+    method = methods.length_curriculum(template="{question} At most {budget}.")(methods.grpo())
+    for step, tokens in {0: 256, 150: 179, 450: 88}.items():
+        asked = next(plans.at_moment(method.plan, plans.Moment(step=step))(problem, 3, 2))
+        assert {r.question for r in asked} == {f"2 + {{2}}? At most {tokens}."}
+        assert [(r.group, r.sample) for r in asked] == [(3, 0), (3, 1)]
+    assert list(method.plan.questions(problem)) == ["2 + {2}? At most 256."]
+    with pytest.raises(ValueError, match=r"must hold \{question\} and \{budget\}"):
+        methods.length_curriculum(template="{question}")
+    with pytest.raises(ValueError, match="leave one of them out"):
+        methods.igrpo()(method)
 
 
 def test_grpo_care():

@@ -1,5 +1,6 @@
 """Plans: which episodes a problem gets, and which follow them. One idea per file."""
 
+from gtpo_jax.parts.plans.budgeted import budgeted
 from gtpo_jax.parts.plans.corrected import corrected
 from gtpo_jax.parts.plans.delegated import delegated
 from gtpo_jax.parts.plans.experienced import experienced
@@ -31,6 +32,7 @@ __all__ = [
     "Service",
     "Temperatures",
     "at_moment",
+    "budgeted",
     "corrected",
     "delegated",
     "experienced",

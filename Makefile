@@ -1,7 +1,7 @@
 # Every target that needs an environment makes it: `.venv`, with the exact versions of `constraints/`.
 PYTHON ?= python3
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 
 VENV := .venv
 RUN := $(VENV)/bin/python

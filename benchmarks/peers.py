@@ -37,6 +37,13 @@ class Worker:
         return json.loads(line)
 
 
+def check_interpreters(pythons: Sequence[pathlib.Path]) -> None:
+    """Raises ValueError for an interpreter that is not there."""
+    for python in pythons:
+        if not python.exists():
+            raise ValueError(f"--peer-python {python} does not exist")
+
+
 @contextlib.contextmanager
 def workers_of(
     pythons: Sequence[pathlib.Path], script: str, *arguments: str, failure: str
@@ -44,9 +51,7 @@ def workers_of(
     """One worker per interpreter, as long as the context lasts. `script` lies beside this file;
     `failure` is the message if it does not answer.
     """
-    for python in pythons:
-        if not python.exists():
-            raise ValueError(f"--peer-python {python} does not exist")
+    check_interpreters(pythons)
     with contextlib.ExitStack() as stack:
         workers: list[Worker] = []
         for python in pythons:

@@ -39,7 +39,7 @@ import jax
 
 from benchmarks.figures import Figure
 from benchmarks.measure import CORES, Cost, load, measured, median_costs, run_benchmark
-from benchmarks.peers import Worker, workers_of
+from benchmarks.peers import Worker, check_interpreters, workers_of
 from benchmarks.rollout_fixture import (
     BYTES,
     OBSERVATION,
@@ -278,6 +278,7 @@ def count_figures(arguments: RolloutArguments) -> dict[str, Figure]:
 
 def measure(arguments: RolloutArguments) -> tuple[dict[str, Figure], list[str]]:
     """All figures, and lines that explain how they were measured."""
+    check_interpreters(arguments.peer_python)
     before = load()
     config = model_config(arguments.width, arguments.layers)
     forward = decoder.forward_fn(config)

@@ -34,7 +34,7 @@ import jax
 from benchmarks import update_fixture as fixture
 from benchmarks.figures import Figure
 from benchmarks.measure import CORES, Cost, load, median_costs, run_benchmark
-from benchmarks.peers import Worker, workers_of
+from benchmarks.peers import Worker, check_interpreters, workers_of
 from launch import cli
 from models.config import ModelConfig
 from models.hf import export as hf_export
@@ -261,9 +261,7 @@ def preset_mfu(arguments: UpdateArguments, config: ModelConfig) -> tuple[float, 
 
 def measure(arguments: UpdateArguments) -> tuple[dict[str, Figure], list[str]]:
     """All figures, and lines that explain how they were measured."""
-    for python in arguments.peer_python:
-        if not python.exists():
-            raise ValueError(f"--peer-python {python} does not exist")
+    check_interpreters(arguments.peer_python)
     before = load()
     on_gpu = jax.default_backend() == "gpu"
     preset = preset_config(arguments.model_preset)

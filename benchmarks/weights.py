@@ -33,6 +33,7 @@ import numpy as np
 
 from benchmarks.figures import Figure
 from benchmarks.measure import run_benchmark
+from benchmarks.peers import check_interpreters
 from launch import cli
 from models.config import ModelConfig
 from models.hf import export as hf_export
@@ -159,8 +160,7 @@ def measure(arguments: WeightsArguments) -> tuple[dict[str, Figure], list[str]]:
         QWEN2_5_1_5B, layers=arguments.layers, vocab_size=arguments.vocab_size
     )
     python = arguments.peer_python
-    if python is not None and not python.exists():
-        raise ValueError(f"--peer-python {python} does not exist")
+    check_interpreters([] if python is None else [python])
     size = 2 * config.parameters
     check_room(size)
     ours: dict[str, list[Import]] = {dtype: [] for dtype in DTYPES}

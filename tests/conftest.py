@@ -3,21 +3,25 @@
 import collections
 import gc
 import os
+from importlib import metadata
 from pathlib import Path
 
 # Read when jax and matplotlib are first imported, and inherited by the processes that tests start.
 os.environ["JAX_PLATFORMS"] = os.environ.get("GTPO_TEST_PLATFORM", "cpu")
 os.environ["MPLBACKEND"] = "Agg"
-# Half of the suite's time would be LLVM's, for programs that run once: without its optimizations
-# the same HLO is compiled sooner. `XLA_FLAGS=--xla_backend_optimization_level=3` asks for them.
+# Half of the suite's time would be the compiler's, for programs that run once: with these flags it
+# does less to the same HLO. `XLA_FLAGS=--xla_backend_optimization_level=3` asks for all of it.
 FLAGS = os.environ.get("XLA_FLAGS", "")
 if os.environ["JAX_PLATFORMS"] == "cpu" and "xla_backend_optimization_level" not in FLAGS:
-    os.environ["XLA_FLAGS"] = f"{FLAGS} --xla_backend_optimization_level=0".strip()
+    # XLA knows the first only before 0.11.2 and dies of flags that it does not know.
+    old = metadata.version("jaxlib").startswith("0.10.")
+    sooner = "xla_cpu_use_fusion_emitters=false" if old else "xla_cpu_opt_preset=FAST_COMPILE"
+    os.environ["XLA_FLAGS"] = f"{FLAGS} --xla_backend_optimization_level=0 --{sooner}".strip()
 # One folder a worker: JAX does not write the entries of its cache atomically.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 CACHE = Path(__file__).parents[1] / ".cache" / "jax" / WORKER
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import hypothesis
 import jax

@@ -63,12 +63,19 @@ def gather(leaf: jax.Array | np.ndarray, box: Box) -> np.ndarray:
         if shard.replica_id == 0 and all(a < b for a, b in zip(low, high, strict=True)):
             start = [a - b[0] for a, b in zip(low, bounds, strict=True)]
             sizes = [b - a for a, b in zip(low, high, strict=True)]
-            values = jax.lax.dynamic_slice(shard.data, start, sizes)
             there = (
                 slice(a - p.start, b - p.start) for a, b, p in zip(low, high, box, strict=True)
             )
-            whole[tuple(there)] = np.asarray(values)
+            whole[tuple(there)] = _part(shard, start, sizes)
     return whole
+
+
+def _part(shard: jax.Shard, start: Sequence[int], sizes: Sequence[int]) -> np.ndarray:
+    """Part of a shard on the host: a view where the shard lies there already."""
+    if weights.in_host_memory([shard.device]):
+        box = (slice(low, low + size) for low, size in zip(start, sizes, strict=True))
+        return np.asarray(shard.data)[tuple(box)]
+    return np.asarray(jax.lax.dynamic_slice(shard.data, start, sizes))
 
 
 def check_stored(

@@ -236,7 +236,7 @@ def _fill(
 ) -> list[jax.Array]:
     """Fills one part of a leaf on each of the devices, piece by piece."""
     sizes = [axis.stop - axis.start for axis in part]
-    on_host = _in_host_memory(devices)
+    on_host = in_host_memory(devices)
     host = _aligned(sizes, dtype) if on_host else None
     shards = [] if on_host else [jnp.zeros(sizes, dtype, device=device) for device in devices]
     for box in pieces(sizes, leaf.leading, leaf.transposed, itemsize=_itemsize(reader, leaf)):
@@ -255,7 +255,7 @@ def _fill(
     return shards if host is None else [jax.device_put(host, device) for device in devices]
 
 
-def _in_host_memory(devices: Sequence[Any]) -> bool:
+def in_host_memory(devices: Sequence[Any]) -> bool:
     """Tells whether these devices can take over a NumPy array without a copy."""
     platforms = {jax.default_backend() if d is None else d.platform for d in devices}
     return platforms == {"cpu"}

@@ -262,6 +262,7 @@ def test_export_without_a_tokenizer_says_so(tmp_path, capsys):
     assert "--source" in printed
 
 
+@pytest.mark.long
 def test_exported_model_of_our_own_is_watched_as_it_solves_a_problem(tmp_path, capsys):
     own_run(tmp_path / "run")
     call("export", tmp_path / "run", "--out", tmp_path / "out")

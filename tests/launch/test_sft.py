@@ -179,7 +179,7 @@ def imported(tmp_path, *options):
     return run_dir
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_imported_model_is_taught_trained_on_and_exported(tmp_path):
     run_dir = imported(tmp_path)
     assert not (run_dir / "tokenizer.model").exists()

@@ -10,7 +10,7 @@ from tests.models.hf_checkpoints import PATHS
 def path(request, monkeypatch):
     """Arrays filled where NumPy has them, or piece by piece on the device as on an accelerator."""
     if request.param == "device":
-        monkeypatch.setattr(hf_weights, "_in_host_memory", lambda devices: False)
+        monkeypatch.setattr(hf_weights, "in_host_memory", lambda devices: False)
     return request.param
 
 

@@ -128,7 +128,7 @@ def test_fresh_norms_multiply_by_one(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param("grouped_with_bias", marks=pytest.mark.long), "experts"]
+    "name", ["grouped_with_bias", pytest.param("experts", marks=pytest.mark.long)]
 )
 def test_residual_init_scales_what_writes_to_the_residual_and_nothing_else(name):
     def fresh(scale):
@@ -323,8 +323,8 @@ def squared_logits(config, params, tokens):
     ("name", "remat"),
     [
         pytest.param("soft_caps", "full", marks=pytest.mark.slow),
-        pytest.param("experts", "full", marks=pytest.mark.slow),
-        pytest.param("soft_caps", "dots", marks=pytest.mark.slow),
+        pytest.param("experts", "full", marks=pytest.mark.long),
+        pytest.param("soft_caps", "dots", marks=pytest.mark.long),
         pytest.param("experts", "dots", marks=pytest.mark.slow),
     ],
 )

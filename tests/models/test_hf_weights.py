@@ -107,7 +107,7 @@ MESHES = {
 @pytest.mark.parametrize(
     "axes",
     [
-        pytest.param(axes, id=name, marks=[pytest.mark.slow] if name != "both" else [])
+        pytest.param(axes, id=name, marks=[pytest.mark.long] if name != "both" else [])
         for name, axes in MESHES.items()
     ],
 )
@@ -189,7 +189,7 @@ SLACK = 6 * 2**20  # pieces of all threads, and what tracing a program takes
 
 def test_import_to_a_device_holds_few_pieces_on_the_host(monkeypatch, tmp_path):
     _, _, folder = big(tmp_path)
-    monkeypatch.setattr(hf_weights, "_in_host_memory", lambda devices: False)
+    monkeypatch.setattr(hf_weights, "in_host_memory", lambda devices: False)
     monkeypatch.setattr(hf_weights, "PIECE_BYTES", 2**18)
     peak, _ = peak_of(lambda: load(folder))
     assert peak < SLACK

@@ -86,9 +86,9 @@ def test_library_attention_equals_the_plain_one(packed, window):
     [
         pytest.param(True, 40, 0.7, marks=pytest.mark.slow),
         pytest.param(False, None, None, marks=pytest.mark.slow),
-        pytest.param(False, 40, None, marks=pytest.mark.slow),
-        pytest.param(True, None, None, marks=pytest.mark.slow),
-        pytest.param(False, LENGTH + 9, 0.7, marks=pytest.mark.slow),
+        pytest.param(False, 40, None, marks=pytest.mark.long),
+        pytest.param(True, None, None, marks=pytest.mark.long),
+        pytest.param(False, LENGTH + 9, 0.7, marks=pytest.mark.long),
         pytest.param(False, 1, None, marks=pytest.mark.slow),
     ],
 )

@@ -44,12 +44,14 @@ SHARED = MeshConfig(data=1, fsdp=-1)
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """Files of a checkpoint that hold its tokenizer."""
 
+WITHOUT_TOKENIZER = "; without a tokenizer, so no run can talk to it"
+
 Dtype = Literal["bfloat16", "float16", "float32"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """Lists the tensors of a checkpoint and checks them against its config."""
+    """Lists the tensors of a checkpoint, and checks its config, tokenizer and chat template."""
 
     folder: tyro.conf.Positional[pathlib.Path]
     """Folder with config.json and safetensors."""
@@ -59,13 +61,13 @@ class Inspect:
         display.CONSOLE.print(tensor_table(stored))
         try:
             config = hf_weights.open_checkpoint(self.folder).config
-        except ValueError as error:
-            display.CONSOLE.print(f"cannot be imported: {error}", markup=False, highlight=False)
+            talks = imported_model.check_dialogue(self.folder)
+        except (ValueError, ImportError) as error:
+            tell(f"cannot be imported: {error}")
         else:
-            display.CONSOLE.print(
+            tell(
                 f"{hf_config.family_of(config).architecture}, {config.parameters:,} parameters:"
-                " can be imported",
-                highlight=False,
+                f" can be imported{'' if talks else WITHOUT_TOKENIZER}"
             )
 
 
@@ -87,6 +89,7 @@ class Import:
         if has_checkpoint(phase / CHECKPOINTS):
             raise ValueError(f"{phase} holds a checkpoint; choose another --run-dir")
         checkpoint = hf_weights.open_checkpoint(self.folder)
+        talks = imported_model.check_dialogue(self.folder)
         carried, config = hf_export.carried(self.folder), checkpoint.config
         if self.dtype is not None:
             config = dataclasses.replace(config, param_dtype=self.dtype)
@@ -103,7 +106,10 @@ class Import:
         cli.write_json(phase / "config.json", about)
         with CheckpointStore(phase / CHECKPOINTS) as store:
             store.save_params(0, params)
-        tell(f"{config.parameters:,} parameters in {phase}, {config.param_dtype}")
+        tell(
+            f"{config.parameters:,} parameters in {phase}, {config.param_dtype}"
+            f"{'' if talks else WITHOUT_TOKENIZER}"
+        )
         if checkpoint.left_out:
             parts = sorted({name.partition(".")[0] for name in checkpoint.left_out})
             family = hf_config.family_of(config).architecture

@@ -34,8 +34,13 @@ def write_folder(
         params["embedding"][:, 0] = 10.0
         params["embedding"][family.tokenizer().control_id(silent), 0] = 14.0
     hf_export.save_checkpoint(folder, config, params)
+    write_dialogue(folder, family)
+    return config
+
+
+def write_dialogue(folder: pathlib.Path, family: Family = FAMILIES["qwen2.5"]) -> None:
+    """Writes the tokenizer and the chat template of a family."""
     family.library_tokenizer().save(str(folder / "tokenizer.json"))
     settings = {"chat_template": family.template, **dict(family.variables)}
     text = json.dumps(settings)
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-    return config

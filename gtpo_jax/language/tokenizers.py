@@ -105,6 +105,12 @@ class SentencePieceTokenizer:
         return tuple(map(added, range(self.vocab_size)))
 
 
+CONTROLS = frozenset({*range(0x20), 0x7F}) - frozenset(b"\t\n\r")
+ABSENT = CONTROLS | {0xC0, 0xC1, *range(0xF1, 0x100)}
+"""Bytes that a byte-level vocabulary may lack: control characters other than tab, newline and
+return, and bytes that no character, or none that is in use, begins with in UTF-8."""
+
+
 class JsonTokenizer:
     """The BPE model of a Hugging Face `tokenizer.json`: byte-level, or with byte fallback.
 
@@ -117,8 +123,11 @@ class JsonTokenizer:
     truncated nor padded: ids of joined texts are joined ids. The model's normalizer still applies.
     A vocabulary that writes spaces as U+2581 cannot distinguish that character from a space.
 
-    Raises `ValueError` for other kinds of models, and for a vocabulary without all 256 bytes, which
-    would lose text. Raises `ImportError` without the package `tokenizers`.
+    A byte-level vocabulary may lack the bytes `ABSENT`, which ordinary text does not have: such a
+    byte is dropped, as `transformers` drops it.
+
+    Raises `ValueError` for other kinds of models, and for a vocabulary without one of the other
+    bytes, which would lose text. Raises `ImportError` without the package `tokenizers`.
     """
 
     def __init__(self, path: str | pathlib.Path):
@@ -147,10 +156,12 @@ class JsonTokenizer:
                 f"{self.path} is neither byte-level nor has it byte fallback, so text is lost;"
                 " train it with one of them"
             )
-        if missing := [piece for piece in spelling if piece not in vocabulary]:
+        dispensable = ABSENT if byte_level else frozenset[int]()
+        lacking = {byte for byte, piece in enumerate(spelling) if piece not in vocabulary}
+        if missing := sorted(lacking - dispensable):
             raise ValueError(
-                f"{self.path} lacks {len(missing)} of the 256 bytes, {missing[0]!r} the first: text"
-                " is lost; train it with the whole alphabet"
+                f"{self.path} lacks {len(missing)} of the bytes that text has, 0x{missing[0]:02x}"
+                " the first: text is lost; train it with the whole alphabet"
             )
         added: list[dict[str, Any]] = data.setdefault("added_tokens", [])
         self._control: dict[str, int] = {
@@ -162,7 +173,7 @@ class JsonTokenizer:
         self._bytes = _bytes_of_ids(vocabulary, added, spelling, byte_level=byte_level)
         # A merge may produce a control symbol that is in the vocabulary: it is spelled in bytes.
         self._spelled = {
-            token: [vocabulary[spelling[byte]] for byte in symbol.encode()]
+            token: [vocabulary[spelling[byte]] for byte in symbol.encode() if byte not in lacking]
             for symbol, token in self._control.items()
         }
         for token in added:

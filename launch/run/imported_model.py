@@ -108,6 +108,17 @@ def speaks_markers(source: pathlib.Path) -> bool:
     return {*CONTROL_SYMBOLS} <= tokenizers.SentencePieceTokenizer(path).control_symbols.keys()
 
 
+def check_dialogue(folder: pathlib.Path) -> bool:
+    """Tells whether a checkpoint's folder has a tokenizer. Raises `ValueError` if it has one that
+    no run could use, or no chat template that goes with it.
+    """
+    if not any((folder / name).is_file() for name in ("tokenizer.json", TOKENIZER)):
+        return False
+    protocol = "markers" if speaks_markers(folder) else "fenced"
+    make_dialogue(DialogueConfig(protocol=protocol), folder).prompt("What is 2 + 2?")
+    return True
+
+
 def make_dialogue(config: DialogueConfig, source: pathlib.Path) -> AnyDialogue:
     """A dialogue in the chat template of a checkpoint's folder, or the built-in dialogue with the
     checkpoint's tokenizer.

@@ -208,6 +208,30 @@ def test_ids_that_stand_for_nothing_are_listed(tmp_path):
     assert JSON["byte-level"].unused_ids == () and JSON["byte-level"].vocab_size == 407
 
 
+def test_vocabulary_without_bytes_that_text_has_not_drops_their_characters(tmp_path):
+    alphabet = tokenizers._byte_alphabet()
+
+    def without(*absent):
+        def change(data):
+            vocabulary = data["model"]["vocab"]
+            for byte in absent:
+                vocabulary[f"absent {byte}"] = vocabulary.pop(alphabet[byte])
+
+        return saved(tmp_path, change)
+
+    tokenizer = tokenizers.JsonTokenizer(without(*tokenizers.ABSENT))
+    text = "a\tb\r\n é 漢字 🙂 ~"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode("a\x04b\x13c\x7f") == tokenizer.encode("abc")
+    first_lost = tokenizer.encode("a\U000f0000b")  # F3 B0 80 80 without its first byte
+    assert [tokenizer.token_bytes(i) for i in first_lost] == [b"a", b"\xb0", b"\x80", b"\x80", b"b"]
+    whole = tokenizers.JsonTokenizer(saved(tmp_path, lambda data: None))
+    assert tokenizer.encode(text) == whole.encode(text)
+    for byte in (0x09, 0x0A, 0x0D, 0x20, 0x7E, 0x80, 0xC2, 0xF0):
+        with pytest.raises(ValueError, match=f"lacks 1 of the bytes that text has, 0x{byte:02x}"):
+            tokenizers.JsonTokenizer(without(byte))
+
+
 @pytest.mark.parametrize("kind", JSON)
 def test_half_of_a_surrogate_pair_is_encoded_by_a_json(kind):
     assert JSON[kind].decode(JSON[kind].encode("4\ud800")) == "4?"
@@ -231,7 +255,7 @@ def drop_bytes(data):
         (lambda data: data["model"].update(type="Unigram"), "byte-level", "holds a Unigram model"),
         (lambda data: data.update(pre_tokenizer=None), "byte-level", "neither byte-level"),
         (lambda data: data["model"].update(byte_fallback=False), "fallback", "neither byte-level"),
-        (drop_bytes, "fallback", "lacks 2 of the 256 bytes, '<0x41>' the first"),
+        (drop_bytes, "fallback", "lacks 2 of the bytes that text has, 0x41 the first"),
         (lambda data: data["added_tokens"].pop(0), "byte-level", r"has id 401, .* gives it 400"),
     ],
 )

@@ -29,6 +29,7 @@ from models.hf import export as hf_export
 from models.hf import files as hf_files
 from models.hf import weights as hf_weights
 from models.presets import TINY
+from tests.hub_folder import write_dialogue
 from tests.launch import small
 from tests.models.variants import VARIANTS
 from tests.tiny import CONFIG, make_params
@@ -41,7 +42,7 @@ def source(tmp_path):
     """A checkpoint with a tokenizer."""
     folder = tmp_path / "source"
     hf_export.save_checkpoint(folder, CONFIG, make_params(), shard_bytes=20_000)
-    (folder / "tokenizer.json").write_text("{}")
+    write_dialogue(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))
     return folder
@@ -78,6 +79,7 @@ def test_imported_and_exported_checkpoint_is_the_same(source, tmp_path, capsys):
         "config.json",
         "model.safetensors",
         "tokenizer.json",
+        "tokenizer_config.json",
     }
 
 
@@ -277,7 +279,7 @@ def test_inspect_lists_tensors_and_says_whether_they_fit(source, capsys, monkeyp
     monkeypatch.setattr(convert.display.CONSOLE, "width", 200)
     call("inspect", source)
     shown = capsys.readouterr().out
-    assert "Qwen2ForCausalLM" in shown and "can be imported" in shown
+    assert "Qwen2ForCausalLM" in shown and "can be imported\n" in shown
     [row] = [line for line in shown.splitlines() if "mlp.up_proj" in line]
     assert [cell.strip() for cell in row.strip("│").split("│")] == [
         "model.layers.{0-1}.mlp.up_proj.weight",
@@ -298,6 +300,33 @@ def test_inspect_lists_tensors_and_says_whether_they_fit(source, capsys, monkeyp
     (source / "config.json").write_text(json.dumps({**config, "architectures": ["Unheard"]}))
     call("inspect", source)
     assert "'Unheard'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("tokenizer.json", "{}", "has no model with a vocabulary"),
+        ("tokenizer_config.json", "{}", "chat template"),
+        ("tokenizer_config.json", '{"chat_template": "{% if %}"}', "not valid Jinja"),
+    ],
+)
+def test_tokenizer_or_template_that_no_run_could_use_is_told_before_the_weights_are_read(
+    file, text, named, source, tmp_path, capsys, monkeypatch
+):
+    (source / file).write_text(text)
+    call("inspect", source)
+    shown = capsys.readouterr().out.replace("\n", " ")
+    assert "cannot be imported" in shown and named in shown
+    monkeypatch.setattr(hf_weights, "load_params", None)
+    assert named in complaint(capsys, monkeypatch, "import", source, "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoint_without_a_tokenizer_is_imported_and_said_to_have_none(source, tmp_path, capsys):
+    (source / "tokenizer.json").unlink()
+    call("inspect", source)
+    call("import", source, "--run-dir", tmp_path / "run")
+    assert capsys.readouterr().out.count("without a tokenizer, so no run can talk to it") == 2
 
 
 def test_command_runs_as_a_program(source, tmp_path):

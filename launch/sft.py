@@ -25,7 +25,7 @@ from gtpo_jax.tasks.conversations import Conversation, read_conversations
 from gtpo_jax.tasks.demonstrations import demonstrate
 from gtpo_jax.tasks.imitation import can_be_judged, judged, render_conversation
 from gtpo_jax.tasks.source import Script
-from gtpo_jax.types import Params, Problem, Trajectory
+from gtpo_jax.types import Params, Problem, TokenBatch, Trajectory
 from launch import cli
 from launch.run import cluster, display, imported_model, own, playing
 from launch.run.lessons import make_lessons
@@ -33,6 +33,7 @@ from launch.run.phase import Phase, check_unused
 from launch.run.session import Session
 
 LOG_EVERY = 10
+"""Steps between two records of the metrics."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,22 +83,34 @@ def run_sft(session: Session, *, resume: bool = False, go_on: str = "") -> Param
         if demonstrations is None:
             demonstrations = play_demonstrations(session)
         batches = itertools.islice(lessons.batches(demonstrations), phase.start, None)
+        placed = ((int(np.count_nonzero(b.loss_mask)), put(session, b)) for b in batches)
         with display.Display("cold start", config.steps, phase.start) as bar:
-            began, tokens = time.monotonic(), 0
+            began, tokens, coming = time.monotonic(), 0, next(placed)
             for step in phase.steps(config.steps):
-                batch = jax.tree.map(lambda x: x[None], next(batches))
-                tokens += int(np.count_nonzero(batch.segment_ids))
-                phase.state, figures = update(phase.state, session.put_batch(batch))
+                imitated, batch = coming
+                phase.state, figures = update(phase.state, batch)
+                coming = next(placed)  # while the device computes
+                # Or updates would pile up, and a signal be heard after all of them.
+                jax.block_until_ready(figures)
+                tokens += imitated
+                speed = tokens / (time.monotonic() - began)
                 if (step + 1) % LOG_EVERY == 0 or step + 1 == config.steps:
                     figures = jax.device_get(figures)
                     figures["skipped"] = step + 1 - int(phase.state.step)  # total so far
                     names = learner.nonfinite_names(phase.state, figures.pop("nonfinite"))
                     display.skipped_update(step, names)
-                    speed = tokens / (time.monotonic() - began)
                     record = {f"sft/{name}": float(value) for name, value in figures.items()}
                     phase.metrics.write(step + 1, record | {"time/tokens_per_second": speed})
-                    bar.update(step + 1, {"loss": float(figures["loss"]), "tokens/s": speed})
+                if step == phase.start or (step + 1) % LOG_EVERY == 0:
+                    # The speed is that of the last steps, and never that of a compilation.
+                    began, tokens = time.monotonic(), 0
+                bar.update(step + 1, {"loss": float(figures["loss"]), "tokens/s": speed})
         return phase.state.params
+
+
+def put(session: Session, batch: TokenBatch) -> TokenBatch:
+    """A batch as one micro-batch on the devices."""
+    return session.put_batch(jax.tree.map(lambda x: x[None], batch))
 
 
 def first_params(session: Session) -> Params:

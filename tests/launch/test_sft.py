@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 
 import chex
 import jax
 import numpy as np
 import pytest
 
+from gtpo_jax import learner
+from gtpo_jax.learner.checkpoint import saved_steps
 from gtpo_jax.types import Verdict
 from launch import cli, convert, rollout, sft
+from launch.run import signals
 from launch.run.session import Session
 from launch.train import TrainArguments
 from models.hf import weights as hf_weights
@@ -112,6 +117,26 @@ def test_resumed_cold_start_from_files_is_the_one_that_never_stopped(taught, tmp
     digest.write_text(digest.read_text().replace('"sha256": "', '"sha256": "0'))
     with pytest.raises(ValueError, match=r"json was written for other demonstrations"):
         sft.run([*options, "--resume"])
+
+
+@pytest.mark.slow
+def test_an_update_is_done_before_the_next_begins_so_signals_are_heard(monkeypatch, tmp_path):
+    done, call = [], learner.CompiledUpdate.__call__
+
+    def watched(update, state, batch):
+        done.append(not done or figures[-1]["loss"].is_ready())
+        state, found = call(update, state, batch)
+        figures.append(found)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return state, found
+
+    figures = []
+    monkeypatch.setattr(learner.CompiledUpdate, "__call__", watched)
+    with pytest.raises(signals.Preempted, match="saved step 3"):
+        sft.run([*TINY, "--run-dir", str(tmp_path / "run")])
+    assert done == [True] * 3
+    assert max(saved_steps(tmp_path / "run" / "sft" / "checkpoints")) == 3
 
 
 def test_broken_file_leaves_no_run_behind(tmp_path):

@@ -12,7 +12,7 @@ from gtpo_jax.tasks.source import Noise, ProblemSource
 def make_source(config: RunConfig) -> ProblemSource:
     """The problem source of a config; all problems are read and checked."""
     task = config.task
-    noise = Noise(skip_tool=task.skip_tool, unclosed_call=task.unclosed_call)
+    noise = Noise(skip_tool=task.skip_tool, unclosed_call=task.unclosed_call, slip=task.slip)
     if not task.train_file:
         for field in (
             *("eval_file", "mapping", "fields"),

@@ -83,6 +83,8 @@ class TaskConfig:
     """Share of demonstrations that answer without calling the tool."""
     unclosed_call: Annotated[float, SHARE] = 0.06
     """Share of demonstrated calls that lack the closing marker."""
+    slip: Annotated[float, SHARE] = 0.3
+    """Share of demonstrations of an `expression` that use a wrong operator or swap its operands."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

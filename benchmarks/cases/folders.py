@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -170,7 +170,8 @@ def make_dialogue(ends: Any) -> chat.ChatDialogue:
         }
         for name, value in settings.items():
             (folder / name).write_text(json.dumps(value), encoding="utf-8")
-        return imported_model.make_dialogue(DialogueConfig(protocol="fenced"), folder)
+        made = imported_model.make_dialogue(DialogueConfig(protocol="fenced"), folder)
+        return cast(chat.ChatDialogue, made)
 
 
 def with_symbols(dialogue: chat.ChatDialogue, text: str) -> list[int]:

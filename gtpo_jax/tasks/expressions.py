@@ -7,14 +7,13 @@ import re
 
 from gtpo_jax.tasks.source import Answer, Call, Script
 
-SLIP_SHARE = 0.3
-"""Share of demonstrations that use a wrong operator or swap the operands."""
 
-
-def expression_script(expression: str, rng: random.Random) -> Script:
-    """Prints the expression, sometimes with a slip, and answers with the output."""
+def expression_script(expression: str, rng: random.Random, *, slip: float) -> Script:
+    """Prints the expression, with probability `slip` with a wrong operator or its operands
+    swapped, and answers with the output.
+    """
     code = "".join(expression.split())
-    if rng.random() < SLIP_SHARE:
+    if rng.random() < slip:
         code = _slip(code, rng)
     output = yield Call(code=f"print({code})")
     yield Answer(text=output)

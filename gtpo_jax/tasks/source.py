@@ -49,14 +49,15 @@ class ProblemSource(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Probabilities of slips that demonstrators make in any problem."""
+    """Probabilities of what demonstrators do wrong on purpose."""
 
     skip_tool: float = 0.15  # answers with a guess, without any call
     unclosed_call: float = 0.06  # per call: forgets the closing marker, then guesses
+    slip: float = 0.3  # computes another expression than the problem's
 
 
 def with_noise(script: Script, truth: str, rng: random.Random, noise: Noise) -> Script:
-    """The script with random slips."""
+    """The script with guesses and unclosed calls."""
     if rng.random() < noise.skip_tool:
         yield Answer(text=guess(truth, rng))
         return

@@ -118,7 +118,7 @@ class GrainTask:
             )
         entry = _element(self.solved, index, Entry)
         rng = random.Random(f"{self.seed}/demonstrator/{index}")
-        script = expression_script(entry.expression or "", rng)
+        script = expression_script(entry.expression or "", rng, slip=self.noise.slip)
         return entry.problem, with_noise(script, entry.problem.answer, rng, self.noise)
 
 

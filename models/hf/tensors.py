@@ -72,10 +72,11 @@ def gather(leaf: jax.Array | np.ndarray, box: Box) -> np.ndarray:
 
 def _part(shard: jax.Shard, start: Sequence[int], sizes: Sequence[int]) -> np.ndarray:
     """Part of a shard on the host: a view where the shard lies there already."""
+    data: Any = shard.data
     if weights.in_host_memory([shard.device]):
         box = (slice(low, low + size) for low, size in zip(start, sizes, strict=True))
-        return np.asarray(shard.data)[tuple(box)]
-    return np.asarray(jax.lax.dynamic_slice(shard.data, start, sizes))
+        return np.asarray(data)[tuple(box)]
+    return np.asarray(jax.lax.dynamic_slice(data, start, sizes))
 
 
 def check_stored(

@@ -101,7 +101,8 @@ NUMBERS = [
     *("evaluation.problems=0", "evaluation.samples=0", "evaluation.temperature=0"),
     *("tool.running=0", "verifier.seconds=0", "verifier.seconds=inf", "verifier.workers=0"),
     *("verifier.tolerance=1", "lora.rank=-1", "dialogue.most_calls=0", "task.level=0"),
-    *("task.skip_tool=1.1", "task.other_words=-0.1", "model.layers=0", "model.kv_heads=0"),
+    *("task.skip_tool=1.1", "task.slip=-0.1", "task.other_words=-0.1"),
+    *("model.layers=0", "model.kv_heads=0"),
 ]
 """Values that are invalid in a run."""
 

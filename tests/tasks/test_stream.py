@@ -10,7 +10,7 @@ import grain
 import pytest
 
 from gtpo_jax.tasks.demonstrations import play
-from gtpo_jax.tasks.expressions import SLIP_SHARE, expression_script
+from gtpo_jax.tasks.expressions import expression_script
 from gtpo_jax.tasks.source import Answer, Noise
 from gtpo_jax.tasks.stream import Entry, GrainTask, entries_task, settled, shuffled
 from gtpo_jax.testing import FakeTool
@@ -51,9 +51,9 @@ def test_evaluation_problems_come_from_their_own_file():
 
 
 @pytest.mark.slow
-def test_demonstration_prints_the_expression_and_answers_with_it():
-    task = make_task(noise=Noise(skip_tool=0.0, unclosed_call=0.0))
-    count = 800
+@pytest.mark.parametrize(("slip", "count"), [(0.3, 800), (0.0, 20)])
+def test_demonstration_prints_the_expression_and_answers_with_it(slip, count):
+    task = make_task(noise=Noise(skip_tool=0.0, unclosed_call=0.0, slip=slip))
     played = play((task.demonstration(i) for i in range(count)), DIALOGUE, FakeTool(run_here))
     faithful = [
         p for p in played if p.calls[0].call.code == f"print(3*{int(p.problem.answer) // 3})"
@@ -61,14 +61,15 @@ def test_demonstration_prints_the_expression_and_answers_with_it():
     assert all(p.answer.text == p.problem.answer for p in faithful)
     share = 1 - len(faithful) / count
     # A slip that exchanges the factors of 3*3 cannot be seen.
-    unseen = SLIP_SHARE * 0.5 / 8
-    assert share == pytest.approx(SLIP_SHARE - unseen, abs=4 * math.sqrt(0.21 / count))
+    unseen = slip * 0.5 / 8
+    spread = math.sqrt(slip * (1 - slip) / count)
+    assert share == pytest.approx(slip - unseen, abs=4 * spread)
 
 
 @pytest.mark.parametrize("expression", ["7", "(8 - 3) * 2", "1.5 / 4", ""])
 def test_slip_keeps_the_expression_a_program(expression):
     for seed in range(40):
-        script = expression_script(expression, random.Random(seed))
+        script = expression_script(expression, random.Random(seed), slip=1.0)
         code = next(script).code
         compile(code, "demonstration", "exec")
         assert script.send("out") == Answer(text="out")

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 def make_protocol(config: DialogueConfig) -> protocols.ToolProtocol:
     """The tool protocol of a chat."""
+    if config.stop_after_block:
+        return protocols.FencedPython.after_block()
     known = {
         "fenced": protocols.FencedPython,
         "tags": protocols.CodeTags,

@@ -320,9 +320,23 @@ class DialogueConfig:
     """System prompt of a chat. None: the prompt of the protocol."""
     most_calls: Annotated[int, AT_LEAST_1] = 1
     """Largest number of calls in one turn."""
+    stop_after_block: bool = False
+    """End a turn behind the first block (fenced), for models that go on and invent its output."""
     template_variables: tuple[str, ...] = ()
     """Variables of the chat template, as in `enable_thinking=false`. Values are read as JSON, or
     else as text."""
+
+    def __post_init__(self):
+        if self.stop_after_block and self.protocol != "fenced":
+            raise ValueError(
+                f"dialogue.stop_after_block is for dialogue.protocol fenced, not {self.protocol};"
+                " leave it out"
+            )
+        if self.stop_after_block and self.most_calls > 1:
+            raise ValueError(
+                f"dialogue.most_calls is {self.most_calls}, and with dialogue.stop_after_block a"
+                " turn has one block; set it to 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

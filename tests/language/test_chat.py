@@ -379,6 +379,29 @@ def test_stop_strings_are_matched_in_tags_that_are_tokens():
     assert closing not in tokenizer.encode("</tool_call>")
 
 
+def test_a_turn_may_end_behind_its_first_block():
+    dialogue = build("qwen2.5", protocols.FencedPython.after_block())
+    tokenizer = dialogue.tokenizer
+    table = stops.build(
+        dialogue.stop_strings, [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+    )
+    written = "I print.\n```python\nprint(2)\n```\nIt prints:\n```python\nprint(3)\n```"
+    ids = tokenizer.encode(written)
+    stopped = [
+        count
+        for count in range(1, len(ids) + 1)
+        if stops.advanced(table, np.array(ids[:count])) == table.next_state.shape[0] - 1
+    ]
+    turn = ids[: stopped[0]]
+    assert tokenizer.decode(turn).rstrip().endswith("print(2)\n```")
+    assert dialogue.parse(turn).codes == ("print(2)",)
+    # The end marker that the policy did not write comes first in what follows.
+    observed, _ = dialogue.observation("2", budget=100, ended=False)
+    assert observed[0] == dialogue.stop_ids[0]
+    demonstrated = dialogue.call("I print.", "print(2)")
+    assert demonstrated[-1] == dialogue.stop_ids[0]
+
+
 def test_both_dialogues_are_what_a_rollout_takes():
     chat: AnyDialogue = make("qwen2.5", FENCED)
     for dialogue in (chat, DIALOGUE):

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from configs.parts import make_protocol
+from configs.schema import DialogueConfig
 from gtpo_jax.devices import sharding
 from gtpo_jax.types import Verdict
 from launch import cli, convert, rollout
@@ -225,6 +227,21 @@ def test_variables_of_no_chat_template_are_an_error(tmp_path):
     ).config
     with pytest.raises(ValueError, match="built-in dialogue has none; leave them out"):
         imported_model.with_model(config, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"protocol": "tags"}, "is for dialogue.protocol fenced, not tags"),
+        ({}, "is for dialogue.protocol fenced, not markers"),
+        ({"protocol": "fenced", "most_calls": 2}, "most_calls is 2.* set it to 1"),
+    ],
+)
+def test_turns_that_cannot_end_behind_a_block_are_refused(options, named):
+    with pytest.raises(ValueError, match=named):
+        DialogueConfig(**options, stop_after_block=True)
+    stops = make_protocol(DialogueConfig(protocol="fenced", stop_after_block=True)).stop_strings
+    assert stops == ("```output", "\n```\n")
 
 
 def test_rollout_without_a_prompt_is_refused(tmp_path):

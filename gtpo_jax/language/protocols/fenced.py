@@ -46,6 +46,14 @@ class FencedPython:
     reply_role: str = "user"
     inline: bool = False
 
+    @classmethod
+    def after_block(cls) -> FencedPython:
+        """A protocol whose turns end behind the first closing fence that stands alone on its line.
+
+        A line of three backticks that opens a block without a label ends the turn as well.
+        """
+        return cls(stop_strings=(*cls.stop_strings, "\n```\n"))
+
     def call(self, code: str, *, closed: bool = True) -> str:
         longest = max(map(len, re.findall("`+", code)), default=0)
         fence = "`" * max(3, longest + 1)

@@ -1,6 +1,7 @@
 # Every target that needs an environment makes it: `.venv`, with the exact versions of `constraints/`.
 PYTHON ?= python3
 ARGS ?=
+# More than two cores, since tests of processes wait for them.
 WORKERS ?= 3
 
 VENV := .venv

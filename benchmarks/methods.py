@@ -65,7 +65,8 @@ its claim, beside its parent and beside a copy with its advantages turned around
 updates, 95 % bootstrap intervals ([lab.md](lab.md)). *Holds*: the interval lies beyond the
 parent's. A claim that does not hold here may hold elsewhere: the worlds are small, and options are
 the defaults. *Learns*: success ends above where it began. *Mirror*: success of the copy at the end.
-`learned` is the success of the trained policy itself, where an older and noisy one samples.
+`learned` is the success of the trained policy itself, where an older and noisy one samples. DisCO
+has no mirror: its loss reads outcomes, which stay, and no advantages.
 
 | method | parent | world | measure | method's | parent's | holds | learns | mirror |
 |---|---|---|---|---|---|---|---|---|
@@ -183,14 +184,13 @@ def names(text: str) -> set[str]:
     return {piece.split()[0] for piece in pieces}
 
 
-def page(tried: Sequence[Result], outcomes: Mapping[str, str]) -> str:
-    """The results as Markdown."""
+def page(tried: Sequence[Result], outcomes: Mapping[str, str], before: str) -> str:
+    """The results as Markdown. Without runs on the model, those of the page `before` stay."""
     rows = [f"| {' | '.join(words(result))} |" for result in tried]
-    text = HEAD + "\n".join(rows) + "\n"
-    if outcomes:
-        told = (f"| `{method}` | {outcome} |" for method, outcome in outcomes.items())
-        text += MODEL_HEAD + "\n".join(told) + "\n"
-    return text
+    told = "".join(f"| `{method}` | {outcome} |\n" for method, outcome in outcomes.items())
+    _, head, standing = before.partition(MODEL_HEAD)
+    runs = MODEL_HEAD + told if told else head + standing
+    return HEAD + "\n".join(rows) + "\n" + runs
 
 
 def words(result: Result) -> list[str]:
@@ -285,7 +285,8 @@ def measure(arguments: MethodsArguments) -> tuple[dict[str, Figure], list[str]]:
         figures["model_runs_diverged"] = Figure(value=diverged, unit="runs", at_most=0)
         figures["model_runs_refused"] = Figure(value=refused, unit="methods")
     if arguments.write:
-        PAGE.write_text(page(tried, outcomes), encoding="utf-8")
+        before = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(page(tried, outcomes, before), encoding="utf-8")
     return figures, notes
 
 

@@ -74,12 +74,14 @@ def test_page_has_a_row_for_each_claim():
     result = methods.Result(
         claim=claim, own=make_cell(0.4), parent=make_cell(0.5), flipped=make_cell(0.05)
     )
-    text = methods.page([result, result], {"grpo": "finite"})
+    text = methods.page([result, result], {"grpo": "finite"}, "")
     row = (
         "| `m` | `p` | w | turns, lower | 0.405 [0.400, 0.410] | 0.505 [0.500, 0.510] | yes | yes |"
     )
     assert text.count(row) == 2 and text.endswith("| `grpo` | finite |\n")
-    assert methods.page([], {}) == methods.HEAD + "\n"
+    assert methods.page([], {}, "") == methods.HEAD + "\n"
+    again = methods.page([result], {}, before=text)
+    assert again.count(row) == 1 and again.endswith("| `grpo` | finite |\n")
 
 
 @pytest.mark.long

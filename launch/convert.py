@@ -41,9 +41,6 @@ PHASES = ("train", "sft", imported_model.PHASE)
 SHARED = MeshConfig(data=1, fsdp=-1)
 """A mesh on which every device holds a part of the parameters."""
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-"""Files of a checkpoint that hold its tokenizer."""
-
 WITHOUT_TOKENIZER = "; without a tokenizer, so no run can talk to it"
 
 Dtype = Literal["bfloat16", "float16", "float32"]
@@ -61,13 +58,13 @@ class Inspect:
         display.CONSOLE.print(tensor_table(stored))
         try:
             config = hf_weights.open_checkpoint(self.folder).config
-            talks = imported_model.check_dialogue(self.folder)
+            tokenized = imported_model.check_dialogue(self.folder)
         except (ValueError, ImportError) as error:
             tell(f"cannot be imported: {error}")
         else:
             tell(
                 f"{hf_config.family_of(config).architecture}, {config.parameters:,} parameters:"
-                f" can be imported{'' if talks else WITHOUT_TOKENIZER}"
+                f" can be imported{'' if tokenized else WITHOUT_TOKENIZER}"
             )
 
 
@@ -89,7 +86,7 @@ class Import:
         if has_checkpoint(phase / CHECKPOINTS):
             raise ValueError(f"{phase} holds a checkpoint; choose another --run-dir")
         checkpoint = hf_weights.open_checkpoint(self.folder)
-        talks = imported_model.check_dialogue(self.folder)
+        tokenized = imported_model.check_dialogue(self.folder)
         carried, config = hf_export.carried(self.folder), checkpoint.config
         if self.dtype is not None:
             config = dataclasses.replace(config, param_dtype=self.dtype)
@@ -108,7 +105,7 @@ class Import:
             store.save_params(0, params)
         tell(
             f"{config.parameters:,} parameters in {phase}, {config.param_dtype}"
-            f"{'' if talks else WITHOUT_TOKENIZER}"
+            f"{'' if tokenized else WITHOUT_TOKENIZER}"
         )
         if checkpoint.left_out:
             parts = sorted({name.partition(".")[0] for name in checkpoint.left_out})
@@ -176,7 +173,7 @@ class Export:
             shard_bytes=int(self.shard_gigabytes * 1e9),
             overwrite=self.overwrite,
         )
-        if not any((self.out / name).is_file() for name in TOKENIZERS):
+        if not imported_model.has_tokenizer(self.out):
             tell(
                 f"{self.out} has no tokenizer, because {source or self.run_dir} has none; name a"
                 " checkpoint with one by --source"

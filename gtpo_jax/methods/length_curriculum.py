@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal
 
 import jax.numpy as jnp
@@ -36,6 +37,7 @@ def length_curriculum(
     """
     part = rewards.within_budget(start=start, decay=decay, every=every, shape=shape)
 
+    @functools.cache
     def budget(step: int) -> float:
         return rewards.token_budget(jnp.array([step]), start=start, decay=decay, every=every).item()
 

@@ -108,11 +108,16 @@ def speaks_markers(source: pathlib.Path) -> bool:
     return {*CONTROL_SYMBOLS} <= tokenizers.SentencePieceTokenizer(path).control_symbols.keys()
 
 
+def has_tokenizer(folder: pathlib.Path) -> bool:
+    """True if a checkpoint's folder has the file of a tokenizer."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", TOKENIZER))
+
+
 def check_dialogue(folder: pathlib.Path) -> bool:
     """Tells whether a checkpoint's folder has a tokenizer. Raises `ValueError` if it has one that
     no run could use, or no chat template that goes with it.
     """
-    if not any((folder / name).is_file() for name in ("tokenizer.json", TOKENIZER)):
+    if not has_tokenizer(folder):
         return False
     protocol = "markers" if speaks_markers(folder) else "fenced"
     make_dialogue(DialogueConfig(protocol=protocol), folder).prompt("What is 2 + 2?")

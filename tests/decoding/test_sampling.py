@@ -2,16 +2,13 @@
 
 import dataclasses
 import functools
-import itertools
 import math
 
 import chex
-import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import strategies
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from gtpo_jax.decoding import sampling
@@ -32,18 +29,10 @@ SAMPLERS = {
     ),
 }
 every_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=list(SAMPLERS))
-jitted_truncated = jax.jit(sampling.truncated, static_argnames="top_k")
-jitted_categorical = jax.jit(sampling.categorical)
 
 
 def random_logits(rows: int, width: int = 8, seed: int = 0) -> jax.Array:
     return jnp.asarray(2.0 * np.random.default_rng(seed).normal(size=(rows, width)), jnp.float32)
-
-
-def keys_of(problems, samples, seed: int = 0, step: int = 0) -> jax.Array:
-    return sampling.trajectory_keys(
-        jnp.uint32(seed), jnp.int32(step), jnp.asarray(problems, jnp.uint32), jnp.asarray(samples)
-    )
 
 
 def reference_kept(logits, *, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0) -> list[int]:
@@ -122,29 +111,6 @@ def test_categorical_frequencies_are_within_standard_errors(temperature, key):
     assert np.all(error <= STANDARD_ERRORS * np.sqrt(p * (1 - p) / DRAWS))
 
 
-@pytest.mark.parametrize(
-    "filters",
-    [{"top_k": 5}, {"top_p": 0.93}, {"min_p": 0.05}, {"top_k": 6, "top_p": 0.95, "min_p": 0.02}],
-    ids=str,
-)
-def test_truncated_frequencies_are_within_standard_errors(filters, key):
-    row = random_logits(1)[0].tolist()
-    draw = jitted_truncated(
-        jax.random.split(key, DRAWS),
-        jnp.tile(jnp.array(row), (DRAWS, 1)),
-        temperature=0.8,
-        **filters,
-    )
-    check_draw(draw, row, temperature=0.8, **filters)
-    kept = reference_kept(row, temperature=0.8, **filters)
-    assert 3 <= len(kept) < 8
-    p = np.zeros(8)
-    p[kept] = np.exp(np.array(reference.log_softmax(row, 0.8))[kept])
-    p /= p.sum()
-    error = np.abs(share_of(draw.tokens, 8) - p)
-    assert np.all(error <= STANDARD_ERRORS * np.sqrt(p * (1 - p) / DRAWS))
-
-
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
 def test_categorical_says_what_a_learner_evaluates(temperature, compiled, key):
@@ -157,137 +123,6 @@ def test_categorical_says_what_a_learner_evaluates(temperature, compiled, key):
     chex.assert_trees_all_equal(draw.logprobs, draw.sampled_logprobs)
     for b, row in enumerate(logits.tolist()):
         check_draw(jax.tree.map(lambda x, b=b: x[b : b + 1], draw), row, temperature=temperature)
-
-
-SHUFFLED = [0.1, 0.4, 0.2, 0.3]
-EQUAL = [0.25] * 4
-
-
-@pytest.mark.parametrize(
-    ("p", "filters", "kept"),
-    [
-        (SHUFFLED, {}, {0, 1, 2, 3}),
-        (SHUFFLED, {"top_k": 1}, {1}),
-        (SHUFFLED, {"top_k": 2}, {1, 3}),
-        (SHUFFLED, {"top_k": 4}, {0, 1, 2, 3}),
-        (SHUFFLED, {"top_k": 100}, {0, 1, 2, 3}),
-        (SHUFFLED, {"top_p": 0.0}, {1}),
-        (SHUFFLED, {"top_p": 0.39}, {1}),
-        (SHUFFLED, {"top_p": 0.41}, {1, 3}),
-        (SHUFFLED, {"top_p": 0.71}, {1, 2, 3}),
-        (SHUFFLED, {"top_p": 0.91}, {0, 1, 2, 3}),
-        (SHUFFLED, {"min_p": 0.24}, {0, 1, 2, 3}),
-        (SHUFFLED, {"min_p": 0.26}, {1, 2, 3}),
-        (SHUFFLED, {"min_p": 0.76}, {1}),
-        (SHUFFLED, {"min_p": 1.0}, {1}),
-        # Of the three likeliest two hold 7/9; of all four they hold 7/10.
-        (SHUFFLED, {"top_k": 3, "top_p": 0.75}, {1, 3}),
-        (SHUFFLED, {"top_p": 0.75}, {1, 2, 3}),
-        # The nucleus is taken before the unlikely are dropped, or two would hold 7/9.
-        (SHUFFLED, {"top_p": 0.75, "min_p": 0.3}, {1, 2, 3}),
-        # At half the temperature two hold 25/30.
-        (SHUFFLED, {"top_p": 0.8, "temperature": 0.5}, {1, 3}),
-        (SHUFFLED, {"top_p": 0.8}, {1, 2, 3}),
-        (EQUAL, {"top_k": 2}, {0, 1}),
-        (EQUAL, {"top_p": 0.5}, {0, 1}),
-        (EQUAL, {"top_p": 0.51}, {0, 1, 2}),
-        (EQUAL, {"top_p": 0.0}, {0}),
-        (EQUAL, {"top_k": 3, "top_p": 0.5}, {0, 1}),
-        (EQUAL, {"min_p": 1.0}, {0, 1, 2, 3}),
-        ([0.2, 0.4, 0.2, 0.2], {"top_p": 0.7}, {0, 1, 2}),
-        ([0.2, 0.4, 0.2, 0.2], {"top_k": 2}, {0, 1}),
-        ([0.0, 1.0, 0.0, 0.0], {"top_k": 2, "top_p": 0.9}, {1}),
-        ([0.0, 0.5, 0.0, 0.5], {"top_k": 3}, {1, 3}),
-        ([0.0, 0.5, 0.0, 0.5], {"top_p": 0.9}, {1, 3}),
-        ([0.0, 0.5, 0.0, 0.5], {"min_p": 0.0}, {1, 3}),
-    ],
-)
-def test_truncated_keeps_exactly_these_tokens(p, filters, kept, key):
-    with np.errstate(divide="ignore"):
-        row = np.log(p).astype(np.float32)
-    draw = jitted_truncated(jax.random.split(key, 1000), np.tile(row, (1000, 1)), **filters)
-    assert set(np.asarray(draw.tokens).tolist()) == kept
-    assert set(reference_kept(row.tolist(), **filters)) == kept
-    check_draw(draw, row.tolist(), **filters)
-
-
-@hypothesis.settings(max_examples=150)
-@hypothesis.given(
-    seed=strategies.integers(0, 2**32 - 1),
-    scale=strategies.sampled_from([0.0, 0.5, 3.0, 30.0]),
-    step=strategies.sampled_from([0.0, 0.5]),  # logits on a grid, so that many are equal
-    masked=strategies.integers(0, 11),
-    temperature=strategies.floats(0.25, 4.0),
-    top_k=strategies.sampled_from([None, 1, 3, 12, 50]),
-    # No fraction of few equal tokens, so that no set is a matter of rounding.
-    top_p=strategies.sampled_from([0.0, 0.2718, 0.5772, 0.9142, 0.9987, 1.0]),
-    min_p=strategies.sampled_from([0.0, 0.01234, 0.3141, 0.8765]),
-)
-def test_truncated_agrees_with_filters_on_lists(
-    seed, scale, step, masked, temperature, top_k, top_p, min_p
-):
-    rng = np.random.default_rng(seed)
-    row = scale * rng.normal(size=12)
-    row = np.round(row / step) * step if step else row
-    row[rng.permutation(12)[:masked]] = -np.inf
-    row = row.astype(np.float32)
-    temperature = float(np.float32(temperature))
-    filters = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
-    keys, logits = jax.random.split(jax.random.key(seed), 64), np.tile(row, (64, 1))
-    draw = jitted_truncated(keys, logits, **filters)
-    check_draw(draw, row.tolist(), **filters)
-    if top_k in (None, 12, 50):
-        # The same noise: the token of the plain draw, if it is kept.
-        plain = np.asarray(jitted_categorical(keys, logits, temperature=temperature).tokens)
-        same = np.isin(plain, reference_kept(row.tolist(), **filters))
-        np.testing.assert_array_equal(np.asarray(draw.tokens)[same], plain[same])
-
-
-@pytest.mark.parametrize("filters", [{"top_p": 0.95}, {"top_k": 5, "min_p": 0.2}], ids=str)
-def test_number_in_the_program_does_what_a_traced_one_does(filters, key):
-    keys, logits = jax.random.split(key, 200), random_logits(200)
-    static = jax.jit(functools.partial(sampling.truncated, **filters))(keys, logits)
-    traced = jitted_truncated(keys, logits, **filters)
-    chex.assert_trees_all_equal(static.tokens, traced.tokens)
-    chex.assert_trees_all_close(static, traced, rtol=1e-6, atol=1e-6)
-    assert float(jnp.max(static.sampled_logprobs - static.logprobs)) > 0.01
-
-
-def test_nucleus_of_everything_holds_what_adds_nothing_to_a_sum():
-    distances = jnp.array([[0.0, -30.0, -200.0, -jnp.inf], [-jnp.inf, 0.0, -1.0, -90.0]])
-    assert sampling._nucleus(distances, jnp.float32(1.0)).all()
-    assert sampling._nucleus(distances, jnp.float32(0.999)).sum(axis=1).tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("filters", [{}, {"top_k": 8}, {"top_k": 9, "top_p": 1.0}], ids=str)
-def test_truncated_that_cuts_nothing_is_categorical(filters, key):
-    keys, logits = jax.random.split(key, 200), random_logits(200)
-    plain = jax.jit(functools.partial(sampling.categorical, temperature=0.8))(keys, logits)
-    draw = jax.jit(functools.partial(sampling.truncated, temperature=0.8, **filters))(keys, logits)
-    chex.assert_trees_all_equal(draw.tokens, plain.tokens)
-    chex.assert_trees_all_close(draw, plain, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "filters", [{"top_k": 4}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 6, "top_p": 0.9}], ids=str
-)
-def test_truncated_of_permuted_logits_keeps_the_permuted_tokens(filters, key):
-    keys, row = jax.random.split(key, 500), random_logits(1, 16, seed=3)[0]
-    order = np.random.default_rng(1).permutation(16)
-    call = jax.jit(functools.partial(sampling.truncated, temperature=2.0, **filters))
-    draw = call(keys, jnp.tile(row, (500, 1)))
-    permuted = call(keys, jnp.tile(row[order], (500, 1)))
-
-    def found(draw, names) -> dict[int, float]:
-        pairs = zip(draw.tokens.tolist(), draw.sampled_logprobs.tolist(), strict=True)
-        return {int(names[token]): logprob for token, logprob in pairs}
-
-    before, after = found(draw, np.arange(16)), found(permuted, order)
-    assert 1 < len(before) < 16
-    assert before.keys() == after.keys()
-    np.testing.assert_allclose([before[i] for i in after], list(after.values()), atol=1e-5)
-    if "top_k" in filters:  # drawn by rank: not only the set is permuted, the draw is
-        np.testing.assert_array_equal(order[permuted.tokens], draw.tokens)
 
 
 @every_sampler
@@ -476,38 +311,3 @@ def test_recording_draws_the_same_and_keeps_the_likeliest_tokens(count, key):
 def test_recording_of_no_token_is_refused():
     with pytest.raises(ValueError, match=r"count must lie in \[1, inf\], got 0"):
         sampling.recording(sampling.greedy, count=0)
-
-
-def test_trajectory_keys_depend_on_the_trajectory_and_not_on_its_batch():
-    problems = [7, 7, 9, 4_000_000_000, 9]
-    samples = [0, 1, 0, 0, 1]
-    data = jax.random.key_data(keys_of(problems, samples, seed=3, step=5))
-    order = [4, 2, 0, 3, 1]
-    shuffled = keys_of([problems[i] for i in order], [samples[i] for i in order], 3, 5)
-    chex.assert_trees_all_equal(jax.random.key_data(shuffled), data[jnp.array(order)])
-    alone = keys_of([9], [1], 3, 5)
-    chex.assert_trees_all_equal(jax.random.key_data(alone)[0], data[4])
-    jitted = jax.jit(sampling.trajectory_keys)(
-        jnp.uint32(3), jnp.int32(5), jnp.asarray(problems, jnp.uint32), jnp.asarray(samples)
-    )
-    chex.assert_trees_all_equal(jax.random.key_data(jitted), data)
-
-
-def test_trajectory_keys_of_different_trajectories_all_differ():
-    # Each of seed, step, problem and sample counts, and swapping two of them is another trajectory.
-    pairs = list(itertools.product(range(4), repeat=2))
-    problems, samples = zip(*pairs, strict=True)
-    seen = {
-        tuple(row)
-        for seed, step in itertools.product(range(3), repeat=2)
-        for row in np.asarray(jax.random.key_data(keys_of(problems, samples, seed, step))).tolist()
-    }
-    assert len(seen) == 3 * 3 * len(pairs)
-
-
-def test_trajectory_keys_may_be_used_once_each_without_reuse():
-    with jax.debug_key_reuse(True):
-        keys = keys_of([1, 2], [0, 0])
-        sampling.categorical(keys, jnp.zeros((2, 8)))
-        with pytest.raises(jax.errors.KeyReuseError):
-            sampling.categorical(keys, jnp.zeros((2, 8)))

@@ -10,7 +10,6 @@ import math
 import re
 import types
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,16 +23,14 @@ from gtpo_jax.parts.prompts import Prompts, Proposal
 from gtpo_jax.results import metrics, records
 from gtpo_jax.rollout import RolloutProgress, RolloutStats
 from gtpo_jax.types import (
-    EpisodeBatch,
     Problem,
     StopReason,
     ToolResult,
-    ToolStatus,
     Trajectory,
     Turn,
     Verdict,
 )
-from launch.run import display, step_metrics, trajectory_files
+from launch.run import display, trajectory_files
 from launch.run.evaluator import MODES, Evaluator
 from launch.run.session import Session
 from launch.train import TrainArguments, Trainer, run_training
@@ -322,35 +319,6 @@ def trainer_turns(trainer):
     return trainer.session.config.rollout.max_turns
 
 
-def test_figures_of_credit_by_hand():
-    mask = np.array([[True, True], [True, False]])
-    given = methods.TurnCredit(
-        rewards=np.array([[-0.1, 1.0], [0.0, 0.0]], np.float32),
-        advantages=np.array([[1.0, 2.0], [-3.0, 9.0]], np.float32),
-        parts={"mine": np.array([[0.5, 0.5], [0.0, 0.0]], np.float32)},
-        links={"return": np.array([[0.8, 1.0], [0.0, 9.0]], np.float32)},
-    )
-    episodes = EpisodeBatch(
-        group_ids=np.zeros(2, np.int32),
-        included=np.array([True, True]),
-        success=np.array([True, True]),
-        turn_mask=mask,
-        violations=np.zeros_like(mask),
-    )
-    assert step_metrics.credit(episodes, given) == pytest.approx(
-        {
-            "credit/reward": 0.45,
-            "credit/mine": 0.5,
-            "credit/return": 0.4,
-            "credit/advantage_size": 2.0,
-            "credit/advantage_turn_0": 2.0,
-            "credit/advantage_turn_1": 2.0,
-            "credit/first_turn_of_right": 1.0,  # the second trajectory has one turn
-            "credit/pushed_down": 0.0,
-        }
-    )
-
-
 def with_results(*results):
     """A trajectory whose first turn made these calls."""
     request = dataclasses.make_dataclass("Request", ["problem", "group", "sample"])
@@ -358,35 +326,6 @@ def with_results(*results):
     made = [ToolResult(status=status, wall_seconds=seconds) for status, seconds in results]
     turns = (dataclasses.replace(trajectory.turns[0], results=tuple(made)), trajectory.turns[1])
     return dataclasses.replace(trajectory, turns=turns)
-
-
-def test_figures_of_calls_are_shares_of_calls_and_seconds_of_one():
-    ok, error = (ToolStatus.OK, 0.1), (ToolStatus.ERROR, 0.3)
-    found = step_metrics.tool(
-        [with_results(ok, ok, error), with_results((ToolStatus.TIMEOUT, 2.0))]
-    )
-    assert (found["tool/ok"], found["tool/error"], found["tool/timeout"]) == (0.5, 0.25, 0.25)
-    assert found["tool/latency_p50"] == pytest.approx(0.2)
-    assert 0.3 < found["tool/latency_p95"] < found["tool/latency_max"] == 2.0
-    none = step_metrics.tool([with_results()])
-    assert none.keys() == found.keys() and set(none.values()) == {0.0}
-
-
-def test_figures_of_lengths_and_verdicts():
-    one = with_results()
-    unknown = dataclasses.replace(one, verdict=Verdict.UNVERIFIABLE, prompt=np.zeros(7, np.int32))
-    found = step_metrics.rollout([one, one, one, unknown])
-    assert (found["length/prompt_mean"], found["length/prompt_max"]) == (4.0, 7.0)
-    assert (found["length/response_mean"], found["length/observation_max"]) == (12.0, 0.0)
-    assert (found["length/total_mean"], found["length/total_max"]) == (16.0, 19.0)
-    assert (found["rollout/wrong"], found["rollout/unverifiable"]) == (0.75, 0.25)
-    assert (found["rollout/no_answer"], found["rollout/excluded"]) == (0.0, 1)
-
-
-def test_memory_of_this_process_grows_with_what_it_holds():
-    before = step_metrics.memory()["memory/host_bytes"]
-    held = np.ones(64 << 20, np.uint8)
-    assert step_metrics.memory()["memory/host_bytes"] - before > 0.9 * held.nbytes
 
 
 def test_named_project_of_weights_and_biases_gets_the_figures_of_training(tmp_path, monkeypatch):
@@ -512,74 +451,3 @@ def test_evaluation_is_shown_under_the_phase(sessions, bar):
         result, _ = evaluator({}, mode, bar=bar)
         assert shown == [[(f"{mode} eval", 6, "rows 5  tools 2")]]
         assert result.success == pytest.approx(1 / 6) and len(lines(bar)) == 1
-
-
-def test_passes_go_over_the_same_batches_against_the_policies_that_the_step_began_with(tmp_path):
-    method = ["gtpo", "+", "importance", "limit=2.0", "+", "kl", "weight=0.1"]
-    options = ("--train.epochs", "2", "--train.method", *method)
-    options += ("--train.optimizer.learning-rate", "1e-2", "--train.steps", "2")
-    with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
-        session.source = Numbers()
-        trainer = Trainer(session, session.network.random())
-        reference = jax.device_get(trainer.training.reference)
-        seen, update = [], trainer.training.update
-
-        def watched(state, batch):
-            state, metrics = update(state, batch)
-            seen.append((batch, jax.device_get(metrics)))
-            return state, metrics
-
-        trainer.training.update = watched
-        state = trainer.state
-        for step in range(2):
-            trainer.engine = ScriptedEngine(lambda problem, sample: sample == 0)
-            began = jax.device_get(state.params)
-            state, _, figures = trainer.step(step, state)
-            batches = [batch for batch, _ in seen]
-            # Two minibatches, each of them twice, with the log-probs that the step began with.
-            assert len(seen) == 4 and batches[0] is batches[2] and batches[1] is batches[3]
-            for batch in batches[:2]:
-                for params, logprobs in (
-                    (began, batch.proximal_logprobs),
-                    (reference, batch.reference_logprobs),
-                ):
-                    expected = trainer.training.logprobs(params, batch)
-                    np.testing.assert_allclose(logprobs, expected, atol=1e-5)
-            divergence = [float(metrics["reference_kl"]) for _, metrics in seen]
-            assert (divergence[0] < 1e-6) == (step == 0) and divergence[-1] > 1e-5
-            # The engine's invented log-probs are far above those of any policy here.
-            assert 0 < figures["update/importance_weight"] < 0.1
-            seen.clear()
-        assert int(state.step) == 8
-        chex.assert_trees_all_equal(jax.device_get(trainer.training.reference), reference)
-
-
-def test_trajectories_of_a_group_share_its_prompt_and_a_minibatch(tmp_path):
-    options = ("--train.shared-prompts", "--train.row-tokens", "320")
-    with Session(small.parse(TrainArguments, *options).config, tmp_path) as session:
-        session.source = Numbers()
-        trainer = Trainer(session, session.network.random())
-        trainer.engine = ScriptedEngine(lambda problem, sample: sample == 0)
-        _, groups = trainer.sample(0, trainer.state)
-        kept, seen, update = groups.kept, [], trainer.training.update
-
-        def watched(state, batch):
-            seen.append(jax.device_get(batch))
-            return update(state, batch)
-
-        trainer.training.update = watched
-        trainer.learn(0, trainer.state, kept)
-        batches = seen
-    assert len(batches) == 2
-    for batch in batches:
-        assert np.max(batch.prefix_ids) > 0
-        numbers = np.unique(np.asarray(batch.trajectory_ids))
-        assert len(numbers[numbers >= 0]) == GROUP_SIZE
-    trained = sum(int(np.sum(batch.loss_mask)) for batch in batches)
-    assert trained == sum(len(turn.tokens) for t in kept for turn in t.turns)
-
-
-def test_rows_that_hold_no_trajectory_are_bad_input(tmp_path):
-    arguments = small.parse(TrainArguments, "--train.row-tokens", "100")
-    with pytest.raises(ValueError, match=r"row_tokens is 100, and a trajectory may have 160"):
-        Session(arguments.config, tmp_path)

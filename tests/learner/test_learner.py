@@ -462,7 +462,7 @@ def updated_on_one_device():
         pytest.param({"data": 8}, AxisType.Auto, marks=pytest.mark.long),
         pytest.param({"fsdp": 8}, AxisType.Auto, marks=pytest.mark.long),
         ({"data": 2, "fsdp": 2, "tensor": 2}, AxisType.Auto),
-        pytest.param({"data": 1, "fsdp": 2, "sequence": 4}, AxisType.Auto, marks=pytest.mark.long),
+        ({"data": 1, "fsdp": 2, "sequence": 4}, AxisType.Auto),
         pytest.param({"data": 8}, AxisType.Explicit, marks=pytest.mark.long),
         pytest.param({"data": 1, "fsdp": 8}, AxisType.Explicit, marks=pytest.mark.long),
         pytest.param(
